@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What crosses the library boundary. Drivers and hosts use [`export`](crate::export), the handles and
+//! [`import`](crate::import) instead; only these modules touch the types here.
+//!
+//! Rules: a method is appended after the last one, with a default that refuses; nothing is inserted, reordered or
+//! changed; `last_prefix_field` stays where version 1.0 put it.
+
+use abi_stable::{
+    StableAbi, sabi_trait,
+    std_types::{ROption, RResult, RStr, RString, RVec},
+};
+
+use crate::{
+    Attach, BackendConfig, BackendHandle, Capabilities, DriverInfo, Error, Health, Host, IoBuf, Op,
+    OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
+    WriteFlags,
+    ext::{CommandSpec, Extent, SnapshotInfo},
+    host::LogRecord,
+    state::{Batch, Committed, Entry, Transaction},
+};
+
+/// The ABI's major version: a driver of another one is refused.
+pub const MAJOR: u32 = 1;
+/// The ABI's minor version: any other one of the same major version is served.
+pub const MINOR: u32 = 0;
+
+/// The table of functions behind a driver's entry symbol.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = DriverModuleRef)))]
+#[sabi(missing_field(panic))]
+pub struct DriverModule {
+    /// Starts the driver's runtime and connects its log; called once, before all others.
+    pub initialise: extern "C" fn(Host) -> RResult<(), Error>,
+    /// What the driver says of itself.
+    pub describe: extern "C" fn() -> RResult<DriverInfo, Error>,
+    /// Opens a backend; a layer answers `Unsupported`.
+    pub open: extern "C" fn(Host, BackendConfig) -> Op<BackendHandle>,
+    /// Wraps a volume; a driver answers `Unsupported`.
+    #[sabi(last_prefix_field)]
+    pub wrap: extern "C" fn(Host, BackendConfig, VolumeHandle) -> Op<VolumeHandle>,
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawBackend: Send + Sync {
+    fn capabilities(&self) -> RResult<Capabilities, Error>;
+    fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo>;
+    fn delete(&self, cx: &OpContext, name: RStr<'_>) -> Op<()>;
+    fn list(&self, cx: &OpContext) -> Op<RVec<VolumeInfo>>;
+    fn show(&self, cx: &OpContext, name: RStr<'_>) -> Op<VolumeInfo>;
+    fn attach(&self, cx: &OpContext, name: RStr<'_>, attach: Attach) -> Op<VolumeHandle>;
+    fn usage(&self, cx: &OpContext) -> Op<Usage>;
+    fn health(&self, cx: &OpContext) -> Op<Health>;
+    fn stats(&self) -> RResult<Stats, Error>;
+    fn close(&self, cx: &OpContext) -> Op<()>;
+    fn clones(&self) -> RResult<ROption<crate::handles::ClonesHandle>, Error>;
+    #[sabi(last_prefix_field)]
+    fn commands(&self) -> RResult<ROption<crate::handles::CommandsHandle>, Error>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawVolume: Send + Sync {
+    fn size(&self) -> RResult<u64, Error>;
+    fn capabilities(&self) -> RResult<Capabilities, Error>;
+    fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf>;
+    fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()>;
+    fn flush(&self, cx: &OpContext) -> Op<()>;
+    fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()>;
+    fn write_zeroes(&self, cx: &OpContext, offset: u64, len: u64, flags: WriteFlags) -> Op<()>;
+    fn detach(&self, cx: &OpContext) -> Op<()>;
+    fn stats(&self) -> RResult<Stats, Error>;
+    fn incarnation(&self) -> RResult<u64, Error>;
+    fn snapshots(&self) -> RResult<ROption<crate::handles::SnapshotsHandle>, Error>;
+    fn resize(&self) -> RResult<ROption<crate::handles::ResizeHandle>, Error>;
+    #[sabi(last_prefix_field)]
+    fn allocation_map(&self) -> RResult<ROption<crate::handles::AllocationMapHandle>, Error>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawSnapshots: Send + Sync {
+    fn create(&self, cx: &OpContext, name: RStr<'_>) -> Op<SnapshotInfo>;
+    fn list(&self, cx: &OpContext) -> Op<RVec<SnapshotInfo>>;
+    fn delete(&self, cx: &OpContext, name: RStr<'_>) -> Op<()>;
+    #[sabi(last_prefix_field)]
+    fn rollback(&self, cx: &OpContext, name: RStr<'_>) -> Op<()>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawResize: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn resize(&self, cx: &OpContext, size: u64, shrink: bool) -> Op<()>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawAllocationMap: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawClones: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn clone_volume(
+        &self,
+        cx: &OpContext,
+        source: RStr<'_>,
+        snapshot: RStr<'_>,
+        target: VolumeSpec,
+    ) -> Op<VolumeInfo>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawCommands: Send + Sync {
+    fn list(&self) -> RResult<RVec<CommandSpec>, Error>;
+    #[sabi(last_prefix_field)]
+    fn run(&self, cx: &OpContext, command: RStr<'_>, arguments: RStr<'_>) -> Op<RString>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawHost: Send + Sync {
+    fn enabled(&self, level: u32, target: RStr<'_>) -> bool;
+    fn log(&self, record: &LogRecord<'_>);
+    fn report_panic(&self, place: RStr<'_>, message: RStr<'_>);
+    fn secret(&self, name: RStr<'_>) -> RResult<RString, Error>;
+    fn backend(&self, name: RStr<'_>) -> Op<BackendHandle>;
+    #[sabi(last_prefix_field)]
+    fn state(&self) -> RResult<StateHandle, Error>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawState: Send + Sync {
+    fn get(&self, key: RStr<'_>) -> Op<ROption<Entry>>;
+    fn range(&self, prefix: RStr<'_>, after: RStr<'_>, limit: u32) -> Op<RVec<Entry>>;
+    fn commit(&self, transaction: Transaction) -> Op<Committed>;
+    fn watch(&self, prefix: RStr<'_>, after_revision: u64) -> RResult<WatchHandle, Error>;
+    fn grant_lease(&self, ttl_ms: u64) -> Op<u64>;
+    fn keep_lease(&self, lease: u64) -> Op<()>;
+    #[sabi(last_prefix_field)]
+    fn revoke_lease(&self, lease: u64) -> Op<()>;
+}
+
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawWatch: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn next(&self) -> Op<Batch>;
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A backend: a driver opened with a configuration.
+
+use std::sync::Arc;
+
+use abi_stable::{
+    StableAbi,
+    std_types::{RString, RVec},
+};
+
+use crate::{Attach, Capabilities, Op, OpContext, Stats, Volume, VolumeInfo, VolumeSpec, ext};
+
+/// An opened backend. Every method is `[any thread · backend open]`; volumes are named, names are checked by the host.
+///
+/// Mutations are idempotent: repeated with the same arguments they give the same answer.
+/// The type is a cheap handle: clone it into the futures.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Its volumes.
+    type Volume: Volume;
+
+    /// What its volumes can do. Must not block.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Creates a volume that reads zeros. One of that name and size and options is the same volume: success;
+    /// another of that name: `AlreadyExists`.
+    fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo>;
+
+    /// Deletes a volume. `NotFound` if there is none, `InUse` while it is attached or others depend on it.
+    fn delete(&self, cx: &OpContext, name: &str) -> Op<()>;
+
+    /// All volumes, by name.
+    fn list(&self, cx: &OpContext) -> Op<RVec<VolumeInfo>>;
+
+    /// One volume.
+    fn show(&self, cx: &OpContext, name: &str) -> Op<VolumeInfo>;
+
+    /// Attaches a volume under [`Attach`]'s rules.
+    fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<Self::Volume>;
+
+    /// Space in the backend.
+    fn usage(&self, cx: &OpContext) -> Op<Usage>;
+
+    /// Asks the storage how it is.
+    fn health(&self, cx: &OpContext) -> Op<Health>;
+
+    /// Counters of the whole backend. Must not block.
+    fn stats(&self) -> Stats;
+
+    /// Closes the backend. All volumes are detached.
+    fn close(&self, cx: &OpContext) -> Op<()>;
+
+    /// Clones, if the backend has them.
+    fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        None
+    }
+
+    /// Commands of the driver's own, if it has any.
+    fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
+        None
+    }
+}
+
+/// Space in a backend, in bytes.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// All there is.
+    pub capacity: u64,
+    /// Occupied by this backend's volumes and snapshots.
+    pub used: u64,
+    /// Still writable.
+    pub available: u64,
+    /// Sum of the volumes' sizes.
+    pub provisioned: u64,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
+
+/// How well a backend is.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HealthState(u32);
+
+impl HealthState {
+    /// All is well.
+    pub const HEALTHY: Self = Self(0);
+    /// It serves, but something needs attention.
+    pub const DEGRADED: Self = Self(1);
+    /// It does not serve.
+    pub const FAILED: Self = Self(2);
+
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HEALTHY => "healthy",
+            Self::DEGRADED => "degraded",
+            Self::FAILED => "failed",
+            _ => "unknown",
+        }
+    }
+}
+
+/// How well a backend is, and why.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug)]
+pub struct Health {
+    /// The state.
+    pub state: HealthState,
+    /// The reason; empty when healthy.
+    pub reason: RString,
+    /// Zero in this version.
+    pub reserved: [u64; 2],
+}
+
+impl Health {
+    /// All is well.
+    pub fn healthy() -> Self {
+        Self { state: HealthState::HEALTHY, reason: RString::new(), reserved: [0; 2] }
+    }
+
+    /// It serves, but for this reason needs attention.
+    pub fn degraded(reason: &str) -> Self {
+        Self { state: HealthState::DEGRADED, reason: reason.into(), reserved: [0; 2] }
+    }
+
+    /// It does not serve, for this reason.
+    pub fn failed(reason: &str) -> Self {
+        Self { state: HealthState::FAILED, reason: reason.into(), reserved: [0; 2] }
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Optional abilities, one small trait each. A volume or backend that returns one also declares it in its capabilities.
+
+mod allocation_map;
+mod attach;
+mod clones;
+mod commands;
+mod resize;
+mod snapshots;
+
+pub use allocation_map::{AllocationMap, Extent, ExtentFlags};
+pub use attach::{Attach, AttachMode};
+pub use clones::Clones;
+pub use commands::{CommandSpec, Commands};
+pub use resize::Resize;
+pub use snapshots::{SnapshotInfo, Snapshots};
+
+use crate::{Error, ErrorKind};
+
+/// The answer to an operation that the driver does not have.
+pub fn unsupported(operation: &str) -> Error {
+    Error::new(ErrorKind::UNSUPPORTED, "this driver does not have the operation").during(operation)
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Backends, volumes and their abilities as the other side holds them: cheap, counted handles.
+
+use std::fmt;
+
+use abi_stable::{
+    StableAbi,
+    std_types::{RArc, RString, RVec},
+};
+
+use crate::{
+    Attach, Capabilities, Health, IoBuf, Op, OpContext, Result, Stats, Usage, VolumeInfo,
+    VolumeSpec, WriteFlags,
+    abi::{
+        RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCommands_TO, RawResize_TO,
+        RawSnapshots_TO, RawVolume_TO,
+    },
+    ext::{CommandSpec, Extent, SnapshotInfo},
+};
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident, $raw:ident) => {
+        $(#[$doc])*
+        #[repr(transparent)]
+        #[derive(StableAbi)]
+        pub struct $name {
+            pub(crate) raw: $raw<'static, RArc<()>>,
+        }
+
+        impl Clone for $name {
+            fn clone(&self) -> Self {
+                Self { raw: $raw::from_sabi(self.raw.obj.shallow_clone()) }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
+handle! {
+    /// An open backend of any driver; the methods are those of [`Backend`](crate::Backend).
+    BackendHandle, RawBackend_TO
+}
+handle! {
+    /// An attached volume of any driver; the methods are those of [`Volume`](crate::Volume).
+    VolumeHandle, RawVolume_TO
+}
+handle! {
+    /// See [`ext::Snapshots`](crate::ext::Snapshots).
+    SnapshotsHandle, RawSnapshots_TO
+}
+handle! {
+    /// See [`ext::Resize`](crate::ext::Resize).
+    ResizeHandle, RawResize_TO
+}
+handle! {
+    /// See [`ext::AllocationMap`](crate::ext::AllocationMap).
+    AllocationMapHandle, RawAllocationMap_TO
+}
+handle! {
+    /// See [`ext::Clones`](crate::ext::Clones).
+    ClonesHandle, RawClones_TO
+}
+handle! {
+    /// See [`ext::Commands`](crate::ext::Commands).
+    CommandsHandle, RawCommands_TO
+}
+
+impl BackendHandle {
+    /// See [`Backend::capabilities`](crate::Backend::capabilities).
+    pub fn capabilities(&self) -> Result<Capabilities> {
+        self.raw.capabilities().into()
+    }
+
+    /// See [`Backend::create`](crate::Backend::create).
+    pub fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
+        self.raw.create(cx, spec)
+    }
+
+    /// See [`Backend::delete`](crate::Backend::delete).
+    pub fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
+        self.raw.delete(cx, name.into())
+    }
+
+    /// See [`Backend::list`](crate::Backend::list).
+    pub fn list(&self, cx: &OpContext) -> Op<RVec<VolumeInfo>> {
+        self.raw.list(cx)
+    }
+
+    /// See [`Backend::show`](crate::Backend::show).
+    pub fn show(&self, cx: &OpContext, name: &str) -> Op<VolumeInfo> {
+        self.raw.show(cx, name.into())
+    }
+
+    /// See [`Backend::attach`](crate::Backend::attach).
+    pub fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<VolumeHandle> {
+        self.raw.attach(cx, name.into(), attach)
+    }
+
+    /// See [`Backend::usage`](crate::Backend::usage).
+    pub fn usage(&self, cx: &OpContext) -> Op<Usage> {
+        self.raw.usage(cx)
+    }
+
+    /// See [`Backend::health`](crate::Backend::health).
+    pub fn health(&self, cx: &OpContext) -> Op<Health> {
+        self.raw.health(cx)
+    }
+
+    /// See [`Backend::stats`](crate::Backend::stats).
+    pub fn stats(&self) -> Result<Stats> {
+        self.raw.stats().into()
+    }
+
+    /// See [`Backend::close`](crate::Backend::close).
+    pub fn close(&self, cx: &OpContext) -> Op<()> {
+        self.raw.close(cx)
+    }
+
+    /// See [`Backend::clones`](crate::Backend::clones).
+    pub fn clones(&self) -> Result<Option<ClonesHandle>> {
+        self.raw.clones().into_result().map(Into::into)
+    }
+
+    /// See [`Backend::commands`](crate::Backend::commands).
+    pub fn commands(&self) -> Result<Option<CommandsHandle>> {
+        self.raw.commands().into_result().map(Into::into)
+    }
+}
+
+impl VolumeHandle {
+    /// See [`Volume::size`](crate::Volume::size).
+    pub fn size(&self) -> Result<u64> {
+        self.raw.size().into()
+    }
+
+    /// See [`Volume::capabilities`](crate::Volume::capabilities).
+    pub fn capabilities(&self) -> Result<Capabilities> {
+        self.raw.capabilities().into()
+    }
+
+    /// See [`Volume::read`](crate::Volume::read).
+    #[inline]
+    pub fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
+        self.raw.read(cx, offset, len)
+    }
+
+    /// See [`Volume::write`](crate::Volume::write).
+    #[inline]
+    pub fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
+        self.raw.write(cx, offset, data, flags)
+    }
+
+    /// See [`Volume::flush`](crate::Volume::flush).
+    pub fn flush(&self, cx: &OpContext) -> Op<()> {
+        self.raw.flush(cx)
+    }
+
+    /// See [`Volume::discard`](crate::Volume::discard).
+    pub fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        self.raw.discard(cx, offset, len)
+    }
+
+    /// See [`Volume::write_zeroes`](crate::Volume::write_zeroes).
+    pub fn write_zeroes(&self, cx: &OpContext, offset: u64, len: u64, flags: WriteFlags) -> Op<()> {
+        self.raw.write_zeroes(cx, offset, len, flags)
+    }
+
+    /// See [`Volume::detach`](crate::Volume::detach).
+    pub fn detach(&self, cx: &OpContext) -> Op<()> {
+        self.raw.detach(cx)
+    }
+
+    /// See [`Volume::stats`](crate::Volume::stats).
+    pub fn stats(&self) -> Result<Stats> {
+        self.raw.stats().into()
+    }
+
+    /// See [`Volume::incarnation`](crate::Volume::incarnation).
+    pub fn incarnation(&self) -> Result<u64> {
+        self.raw.incarnation().into()
+    }
+
+    /// See [`Volume::snapshots`](crate::Volume::snapshots).
+    pub fn snapshots(&self) -> Result<Option<SnapshotsHandle>> {
+        self.raw.snapshots().into_result().map(Into::into)
+    }
+
+    /// See [`Volume::resize`](crate::Volume::resize).
+    pub fn resize(&self) -> Result<Option<ResizeHandle>> {
+        self.raw.resize().into_result().map(Into::into)
+    }
+
+    /// See [`Volume::allocation_map`](crate::Volume::allocation_map).
+    pub fn allocation_map(&self) -> Result<Option<AllocationMapHandle>> {
+        self.raw.allocation_map().into_result().map(Into::into)
+    }
+}
+
+impl SnapshotsHandle {
+    /// See [`Snapshots::create`](crate::ext::Snapshots::create).
+    pub fn create(&self, cx: &OpContext, name: &str) -> Op<SnapshotInfo> {
+        self.raw.create(cx, name.into())
+    }
+
+    /// See [`Snapshots::list`](crate::ext::Snapshots::list).
+    pub fn list(&self, cx: &OpContext) -> Op<RVec<SnapshotInfo>> {
+        self.raw.list(cx)
+    }
+
+    /// See [`Snapshots::delete`](crate::ext::Snapshots::delete).
+    pub fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
+        self.raw.delete(cx, name.into())
+    }
+
+    /// See [`Snapshots::rollback`](crate::ext::Snapshots::rollback).
+    pub fn rollback(&self, cx: &OpContext, name: &str) -> Op<()> {
+        self.raw.rollback(cx, name.into())
+    }
+}
+
+impl ResizeHandle {
+    /// See [`Resize::resize`](crate::ext::Resize::resize).
+    pub fn resize(&self, cx: &OpContext, size: u64, shrink: bool) -> Op<()> {
+        self.raw.resize(cx, size, shrink)
+    }
+}
+
+impl AllocationMapHandle {
+    /// See [`AllocationMap::extents`](crate::ext::AllocationMap::extents).
+    pub fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>> {
+        self.raw.extents(cx, offset, len, limit)
+    }
+}
+
+impl ClonesHandle {
+    /// See [`Clones::clone_volume`](crate::ext::Clones::clone_volume).
+    pub fn clone_volume(
+        &self,
+        cx: &OpContext,
+        source: &str,
+        snapshot: &str,
+        target: VolumeSpec,
+    ) -> Op<VolumeInfo> {
+        self.raw.clone_volume(cx, source.into(), snapshot.into(), target)
+    }
+}
+
+impl CommandsHandle {
+    /// See [`Commands::list`](crate::ext::Commands::list).
+    pub fn list(&self) -> Result<RVec<CommandSpec>> {
+        self.raw.list().into()
+    }
+
+    /// See [`Commands::run`](crate::ext::Commands::run).
+    pub fn run(&self, cx: &OpContext, command: &str, arguments: &str) -> Op<RString> {
+        self.raw.run(cx, command.into(), arguments.into())
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The storage host: loads drivers, keeps volumes, serves them.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod export;
+pub mod jobs;
+pub mod plugins;
+pub mod state;
+pub mod volumes;
