@@ -2,7 +2,7 @@
 //! The host's half of loading: opens a library whose descriptor was checked, compares versions and layouts, and hands
 //! out its module. Where files come from, and who may have written them, is the host's affair.
 
-use std::{ffi::OsStr, fmt, path::Path};
+use std::{cmp::Ordering, ffi::OsStr, fmt, path::Path};
 
 use abi_stable::{
     StableAbi,
@@ -96,8 +96,10 @@ pub unsafe fn open_library(file: &Path, descriptor: &Descriptor, host: Host) -> 
 /// nothing else may differ.
 fn check_layout(descriptor: &Descriptor, driver: &'static TypeLayout) -> Result<()> {
     let host = <DriverModuleRef as StableAbi>::LAYOUT;
-    let (interface, implementation) =
-        if descriptor.abi_minor < abi::MINOR { (driver, host) } else { (host, driver) };
+    let (interface, implementation) = match descriptor.abi_minor.cmp(&abi::MINOR) {
+        Ordering::Less => (driver, host),
+        Ordering::Equal | Ordering::Greater => (host, driver),
+    };
     let globals = CheckingGlobals::new();
     check_layout_compatibility_with_globals(interface, implementation, &globals).map_err(|report| {
         refused(format!(

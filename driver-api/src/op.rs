@@ -91,6 +91,12 @@ impl<T> From<Result<T>> for Op<T> {
     }
 }
 
+impl<T> From<Error> for Op<T> {
+    fn from(error: Error) -> Self {
+        Self::err(error)
+    }
+}
+
 /// Awaits an [`Op`].
 pub enum OpWait<T> {
     /// The result until it is taken.

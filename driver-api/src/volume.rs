@@ -25,6 +25,9 @@ impl WriteFlags {
     /// `write_zeroes` only: fail with `Unsupported` where it would not be quicker than writing data.
     pub const FAST_ONLY: Self = Self(4);
 
+    /// Every flag that this version names.
+    pub const ALL: Self = Self(7);
+
     /// Whether all of `other` is set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -33,6 +36,11 @@ impl WriteFlags {
     /// Both together.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The flags with these bits.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     /// The flags' bits.
@@ -44,8 +52,9 @@ impl WriteFlags {
 /// An attached volume: reads and writes at byte offsets, under the promises of the crate's front page.
 ///
 /// Every method is `[any thread · volume attached]`: called concurrently, from host threads that must not be held.
-/// Answer at once with [`Op::ok`] where the data is at hand, otherwise return [`Op::run`]. The host has checked
-/// that ranges lie inside the volume and respect [`Capabilities`].
+/// Answer at once with [`Op::ok`] where the data is at hand, otherwise return [`Op::run`]. Before a method is called,
+/// this crate has refused ranges outside the volume or against [`Capabilities`], unknown flags, mutations of a
+/// read-only attachment, and operations whose ability is not declared.
 ///
 /// The type is a cheap handle: clone it into the futures.
 pub trait Volume: Clone + Send + Sync + 'static {
@@ -80,7 +89,9 @@ pub trait Volume: Clone + Send + Sync + 'static {
     fn detach(&self, cx: &OpContext) -> Op<()>;
 
     /// Usage, performance and health of this volume. Must not block.
-    fn stats(&self) -> Stats;
+    fn stats(&self) -> Stats {
+        Stats::new()
+    }
 
     /// Number of the storage's life: it changes when unflushed writes may have been lost. Must not block.
     fn incarnation(&self) -> u64 {

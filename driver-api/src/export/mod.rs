@@ -4,6 +4,8 @@
 //!
 //! Every method here enters the driver's tokio, and turns a panic of the author's code into an error.
 
+mod volume;
+
 use std::{
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,18 +18,19 @@ use abi_stable::{
 };
 
 use crate::{
-    AllocationMapHandle, Attach, Backend, BackendConfig, BackendHandle, Capabilities, ClonesHandle,
-    CommandsHandle, Driver, DriverInfo, Error, ErrorKind, Health, Host, IoBuf, Layer, Op,
-    OpContext, ResizeHandle, SnapshotsHandle, Stats, Usage, Volume, VolumeHandle, VolumeInfo,
-    VolumeSpec, WriteFlags,
+    Attach, AttachMode, Backend, BackendConfig, BackendHandle, Capabilities, ClonesHandle,
+    CommandsHandle, Driver, DriverInfo, Error, ErrorKind, Health, Host, Layer, Op, OpContext,
+    Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec,
     abi::{
-        RawAllocationMap, RawAllocationMap_TO, RawBackend, RawBackend_TO, RawClones, RawClones_TO,
-        RawCommands, RawCommands_TO, RawResize, RawResize_TO, RawSnapshots, RawSnapshots_TO,
-        RawVolume, RawVolume_TO,
+        RawBackend, RawBackend_TO, RawClones, RawClones_TO, RawCommands, RawCommands_TO,
+        RawSnapshots,
     },
     ext,
     runtime::Entered,
 };
+
+use volume::export_attached;
+pub use volume::export_volume;
 
 #[doc(hidden)]
 pub use abi_stable;
@@ -182,12 +185,6 @@ pub fn export_backend<B: Backend>(backend: B, host: Host) -> BackendHandle {
     BackendHandle { raw: RawBackend_TO::from_ptr(RArc::new(glue), TD_Opaque) }
 }
 
-/// A volume as the other side holds it.
-pub fn export_volume<V: Volume>(volume: V, host: Host) -> VolumeHandle {
-    let glue = VolumeGlue(Contained::new(volume, host));
-    VolumeHandle { raw: RawVolume_TO::from_ptr(RArc::new(glue), TD_Opaque) }
-}
-
 fn start<T>(call: impl FnOnce() -> Op<T>) -> Op<T> {
     let started = catch_unwind(AssertUnwindSafe(|| {
         let _entered = Entered::new();
@@ -263,9 +260,10 @@ impl<B: Backend> RawBackend for BackendGlue<B> {
 
     fn attach(&self, cx: &OpContext, name: RStr<'_>, attach: Attach) -> Op<VolumeHandle> {
         let host = self.0.host.clone();
+        let writable = attach.mode == AttachMode::EXCLUSIVE;
         start(|| {
             let attaching = self.0.attach(cx, name.as_str(), attach);
-            attaching.map(move |volume| Ok(export_volume(volume?, host)))
+            attaching.map(move |volume| Ok(export_attached(volume?, host, writable)))
         })
     }
 
@@ -306,81 +304,6 @@ impl<B: Backend> RawBackend for BackendGlue<B> {
     }
 }
 
-struct VolumeGlue<V>(Contained<V>);
-
-impl<V: Volume> RawVolume for VolumeGlue<V> {
-    fn size(&self) -> RResult<u64, Error> {
-        ask(|| self.0.size())
-    }
-
-    fn capabilities(&self) -> RResult<Capabilities, Error> {
-        ask(|| self.0.capabilities())
-    }
-
-    fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
-        start(|| self.0.read(cx, offset, len))
-    }
-
-    fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
-        start(|| self.0.write(cx, offset, data, flags))
-    }
-
-    fn flush(&self, cx: &OpContext) -> Op<()> {
-        start(|| self.0.flush(cx))
-    }
-
-    fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
-        start(|| self.0.discard(cx, offset, len))
-    }
-
-    fn write_zeroes(&self, cx: &OpContext, offset: u64, len: u64, flags: WriteFlags) -> Op<()> {
-        start(|| self.0.write_zeroes(cx, offset, len, flags))
-    }
-
-    fn detach(&self, cx: &OpContext) -> Op<()> {
-        start(|| self.0.detach(cx))
-    }
-
-    fn stats(&self) -> RResult<Stats, Error> {
-        ask(|| self.0.stats())
-    }
-
-    fn incarnation(&self) -> RResult<u64, Error> {
-        ask(|| self.0.incarnation())
-    }
-
-    fn snapshots(&self) -> RResult<ROption<SnapshotsHandle>, Error> {
-        let host = &self.0.host;
-        ask(|| {
-            let snapshots = self.0.snapshots()?;
-            let glue = SnapshotsGlue(Contained::new(snapshots, host.clone()));
-            Some(SnapshotsHandle { raw: RawSnapshots_TO::from_ptr(RArc::new(glue), TD_Opaque) })
-        })
-        .map(Into::into)
-    }
-
-    fn resize(&self) -> RResult<ROption<ResizeHandle>, Error> {
-        let host = &self.0.host;
-        ask(|| {
-            let resize = self.0.resize()?;
-            let glue = ResizeGlue(Contained::new(resize, host.clone()));
-            Some(ResizeHandle { raw: RawResize_TO::from_ptr(RArc::new(glue), TD_Opaque) })
-        })
-        .map(Into::into)
-    }
-
-    fn allocation_map(&self) -> RResult<ROption<AllocationMapHandle>, Error> {
-        let host = &self.0.host;
-        ask(|| {
-            let map = self.0.allocation_map()?;
-            let glue = AllocationMapGlue(Contained::new(map, host.clone()));
-            let raw = RawAllocationMap_TO::from_ptr(RArc::new(glue), TD_Opaque);
-            Some(AllocationMapHandle { raw })
-        })
-        .map(Into::into)
-    }
-}
-
 struct SnapshotsGlue(Contained<Arc<dyn ext::Snapshots>>);
 
 impl RawSnapshots for SnapshotsGlue {
@@ -398,22 +321,6 @@ impl RawSnapshots for SnapshotsGlue {
 
     fn rollback(&self, cx: &OpContext, name: RStr<'_>) -> Op<()> {
         start(|| self.0.rollback(cx, name.as_str()))
-    }
-}
-
-struct ResizeGlue(Contained<Arc<dyn ext::Resize>>);
-
-impl RawResize for ResizeGlue {
-    fn resize(&self, cx: &OpContext, size: u64, shrink: bool) -> Op<()> {
-        start(|| self.0.resize(cx, size, shrink))
-    }
-}
-
-struct AllocationMapGlue(Contained<Arc<dyn ext::AllocationMap>>);
-
-impl RawAllocationMap for AllocationMapGlue {
-    fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<ext::Extent>> {
-        start(|| self.0.extents(cx, offset, len, limit))
     }
 }
 

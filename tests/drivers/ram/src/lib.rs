@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Volumes in memory that hand over what they hold: a read within one block counts a reference and copies nothing.
+//! The ABI and the exports are measured against it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use driver_api::*;
+
+const BLOCK: u64 = 4096;
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
+struct Ram;
+
+#[derive(Clone, Default)]
+struct Room(Arc<Mutex<BTreeMap<String, Arc<Disk>>>>);
+
+struct Disk {
+    info: VolumeInfo,
+    tenancy: Tenancy,
+    /// A write replaces its blocks and changes none: who has read one keeps it.
+    blocks: Vec<Mutex<IoBuf>>,
+}
+
+#[derive(Clone)]
+struct Attached(Arc<Disk>, Attach);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Driver for Ram {
+    type Backend = Room;
+
+    fn describe() -> DriverInfo {
+        DriverInfo::new("Volumes in memory that hand over what they hold")
+    }
+
+    async fn open(_host: Host, _config: BackendConfig) -> Result<Room> {
+        Ok(Room::default())
+    }
+}
+
+impl Room {
+    fn find(&self, name: &str) -> Result<Arc<Disk>> {
+        let disk = lock(&self.0).get(name).cloned();
+        disk.ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "no such volume").with("volume", name))
+    }
+}
+
+const fn capabilities() -> Capabilities {
+    let zeros = Abilities::DISCARD.and(Abilities::WRITE_ZEROES).and(Abilities::FAST_ZERO);
+    Capabilities {
+        fencing: Fencing::EXCLUSIVE_LOCK,
+        max_volume_size: 64 << 30,
+        ..Capabilities::new(Abilities::WRITE.and(Abilities::FUA).and(zeros))
+    }
+}
+
+impl Backend for Room {
+    type Volume = Attached;
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+
+    fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
+        if spec.size > capabilities().max_volume_size {
+            return Error::new(ErrorKind::INVALID_ARGUMENT, "it is over 64 GiB").into();
+        }
+        let info = VolumeInfo::new(&spec.name, spec.size, spec.size);
+        let mut disks = lock(&self.0);
+        let disk = disks.entry(spec.name.into_string()).or_insert_with(|| {
+            let block = |_| Mutex::new(IoBuf::from_static(&ZEROS));
+            let blocks = (0..info.size.div_ceil(BLOCK)).map(block).collect();
+            Arc::new(Disk { info: info.clone(), tenancy: Tenancy::default(), blocks })
+        });
+        if disk.info != info {
+            return Error::new(ErrorKind::ALREADY_EXISTS, "it has another size").into();
+        }
+        Op::ok(info)
+    }
+
+    fn delete(&self, _cx: &OpContext, name: &str) -> Op<()> {
+        let unused = self.find(name).and_then(|disk| disk.tenancy.check_free());
+        unused.map(|()| drop(lock(&self.0).remove(name))).into()
+    }
+
+    fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
+        Op::ok(lock(&self.0).values().map(|disk| disk.info.clone()).collect())
+    }
+
+    fn show(&self, _cx: &OpContext, name: &str) -> Op<VolumeInfo> {
+        self.find(name).map(|disk| disk.info.clone()).into()
+    }
+
+    fn attach(&self, _cx: &OpContext, name: &str, attach: Attach) -> Op<Attached> {
+        let held = self.find(name).and_then(|disk| disk.tenancy.hold(&attach).map(|()| disk));
+        held.map(|disk| Attached(disk, attach)).into()
+    }
+}
+
+/// A part of a range that lies in one block: the block, the start within it, the start within the range, the length.
+type Piece = (usize, usize, usize, usize);
+
+fn pieces(offset: u64, len: u64) -> impl Iterator<Item = Piece> {
+    let end = offset + len;
+    (offset / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
+        let from = offset.max(block * BLOCK);
+        let to = end.min((block + 1) * BLOCK);
+        (block as usize, (from % BLOCK) as usize, (from - offset) as usize, (to - from) as usize)
+    })
+}
+
+impl Attached {
+    fn fetch(&self, cx: &OpContext, offset: u64, len: u32) -> Result<IoBuf> {
+        let _held = self.0.tenancy.enter(&self.1)?;
+        let (start, len) = ((offset % BLOCK) as usize, len as usize);
+        if len > 0 && start + len <= BLOCK as usize {
+            let block = lock(&self.0.blocks[(offset / BLOCK) as usize]);
+            return Ok(if len == BLOCK as usize { block.clone() } else { block.slice(start, len) });
+        }
+        let mut reply = cx.buffer(len);
+        for (block, start, at, len) in pieces(offset, len as u64) {
+            reply[at..at + len].copy_from_slice(&lock(&self.0.blocks[block])[start..start + len]);
+        }
+        Ok(reply.freeze())
+    }
+
+    fn replace(&self, piece: Piece, change: impl FnOnce(&mut [u8])) {
+        let (block, start, _, len) = piece;
+        let mut block = lock(&self.0.blocks[block]);
+        let mut changed = IoBufMut::zeroed(BLOCK as usize);
+        if len < BLOCK as usize {
+            changed.copy_from_slice(&block);
+        }
+        change(&mut changed[start..start + len]);
+        *block = changed.freeze();
+    }
+
+    fn store(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let _held = self.0.tenancy.enter(&self.1)?;
+        for piece @ (_, _, at, len) in pieces(offset, data.len() as u64) {
+            self.replace(piece, |part| part.copy_from_slice(&data[at..at + len]));
+        }
+        Ok(())
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        let _held = self.0.tenancy.enter(&self.1)?;
+        for piece @ (block, _, _, len) in pieces(offset, len) {
+            if len < BLOCK as usize {
+                self.replace(piece, |part| part.fill(0));
+            } else {
+                *lock(&self.0.blocks[block]) = IoBuf::from_static(&ZEROS);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Volume for Attached {
+    fn size(&self) -> u64 {
+        self.0.info.size
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+
+    fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
+        self.fetch(cx, offset, len).into()
+    }
+
+    fn write(&self, _cx: &OpContext, offset: u64, data: IoBuf, _flags: WriteFlags) -> Op<()> {
+        self.store(offset, &data).into()
+    }
+
+    fn flush(&self, _cx: &OpContext) -> Op<()> {
+        self.0.tenancy.enter(&self.1).map(drop).into()
+    }
+
+    fn discard(&self, _cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        self.zero(offset, len).into()
+    }
+
+    fn write_zeroes(&self, _cx: &OpContext, offset: u64, len: u64, _flags: WriteFlags) -> Op<()> {
+        self.zero(offset, len).into()
+    }
+
+    fn detach(&self, _cx: &OpContext) -> Op<()> {
+        self.0.tenancy.release(&self.1).into()
+    }
+}
+
+export_driver!(Ram, "ram");
