@@ -27,7 +27,8 @@ pub trait Driver: 'static {
 
 /// Makes volumes out of a volume: cache, encryption, limits. Exported with [`export_layer!`](crate::export_layer).
 ///
-/// A layer passes on what it does not change: `Op`s as they are, capabilities as a subset. Its volume type should deny
+/// A layer passes on what it does not change: `Op`s as they are, capabilities as a subset. Ranges, flags and abilities
+/// are checked where the operation reaches a driver; a layer of another geometry checks its own. Its volume type should deny
 /// `clippy::missing_trait_methods`, so that a new optional method is not silently lost.
 pub trait Layer: 'static {
     /// Its volumes.

@@ -15,7 +15,7 @@ use crate::{
         RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCommands_TO, RawResize_TO,
         RawSnapshots_TO, RawVolume_TO,
     },
-    ext::{CommandSpec, Extent, SnapshotInfo},
+    ext::{self, CommandSpec, Extent, SnapshotInfo},
 };
 
 macro_rules! handle {
@@ -201,45 +201,38 @@ impl VolumeHandle {
     }
 }
 
-impl SnapshotsHandle {
-    /// See [`Snapshots::create`](crate::ext::Snapshots::create).
-    pub fn create(&self, cx: &OpContext, name: &str) -> Op<SnapshotInfo> {
+impl ext::Snapshots for SnapshotsHandle {
+    fn create(&self, cx: &OpContext, name: &str) -> Op<SnapshotInfo> {
         self.raw.create(cx, name.into())
     }
 
-    /// See [`Snapshots::list`](crate::ext::Snapshots::list).
-    pub fn list(&self, cx: &OpContext) -> Op<RVec<SnapshotInfo>> {
+    fn list(&self, cx: &OpContext) -> Op<RVec<SnapshotInfo>> {
         self.raw.list(cx)
     }
 
-    /// See [`Snapshots::delete`](crate::ext::Snapshots::delete).
-    pub fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
+    fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
         self.raw.delete(cx, name.into())
     }
 
-    /// See [`Snapshots::rollback`](crate::ext::Snapshots::rollback).
-    pub fn rollback(&self, cx: &OpContext, name: &str) -> Op<()> {
+    fn rollback(&self, cx: &OpContext, name: &str) -> Op<()> {
         self.raw.rollback(cx, name.into())
     }
 }
 
-impl ResizeHandle {
-    /// See [`Resize::resize`](crate::ext::Resize::resize).
-    pub fn resize(&self, cx: &OpContext, size: u64, shrink: bool) -> Op<()> {
+impl ext::Resize for ResizeHandle {
+    fn resize(&self, cx: &OpContext, size: u64, shrink: bool) -> Op<()> {
         self.raw.resize(cx, size, shrink)
     }
 }
 
-impl AllocationMapHandle {
-    /// See [`AllocationMap::extents`](crate::ext::AllocationMap::extents).
-    pub fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>> {
+impl ext::AllocationMap for AllocationMapHandle {
+    fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>> {
         self.raw.extents(cx, offset, len, limit)
     }
 }
 
-impl ClonesHandle {
-    /// See [`Clones::clone_volume`](crate::ext::Clones::clone_volume).
-    pub fn clone_volume(
+impl ext::Clones for ClonesHandle {
+    fn clone_volume(
         &self,
         cx: &OpContext,
         source: &str,

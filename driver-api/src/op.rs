@@ -131,17 +131,24 @@ pub enum Polled<T> {
     Ready(RResult<T, Error>),
 }
 
+/// How a future's maker polls and frees it.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct FutureVTable<T> {
+    poll: unsafe extern "C" fn(*mut (), &WakerRef) -> Polled<T>,
+    release: unsafe extern "C" fn(*mut ()),
+    /// Zero in this version.
+    reserved: [usize; 2],
+}
+
 /// A boxed future that any side may poll and drop, from any one thread at a time.
 #[repr(C)]
 #[derive(StableAbi)]
 #[must_use = "futures do nothing unless polled"]
 pub struct OpFuture<T> {
+    /// Null once it has finished and is freed.
     state: *mut (),
-    poll: unsafe extern "C" fn(*mut (), &WakerRef) -> Polled<T>,
-    release: unsafe extern "C" fn(*mut ()),
-    finished: bool,
-    reserved: usize,
-    output: PhantomData<T>,
+    vtable: *const FutureVTable<T>,
 }
 
 // SAFETY: `new` takes only futures that are Send, and polling needs `&mut`.
@@ -149,16 +156,26 @@ unsafe impl<T> Send for OpFuture<T> {}
 
 impl<T> Unpin for OpFuture<T> {}
 
+struct VTableOf<T, F>(PhantomData<(T, F)>);
+
+impl<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static> VTableOf<T, F> {
+    const VTABLE: FutureVTable<T> =
+        FutureVTable { poll: poll_boxed::<T, F>, release: release_boxed::<F>, reserved: [0; 2] };
+}
+
 impl<T: Send + 'static> OpFuture<T> {
     /// Boxes `future`. Its panics become errors of kind `Panic`.
     pub fn new<F: Future<Output = Result<T>> + Send + 'static>(future: F) -> Self {
-        Self {
-            state: Box::into_raw(Box::new(future)).cast(),
-            poll: poll_boxed::<T, F>,
-            release: release_boxed::<F>,
-            finished: false,
-            reserved: 0,
-            output: PhantomData,
+        Self { state: Box::into_raw(Box::new(future)).cast(), vtable: &VTableOf::<T, F>::VTABLE }
+    }
+}
+
+impl<T> OpFuture<T> {
+    fn release(&mut self) {
+        let state = std::mem::replace(&mut self.state, std::ptr::null_mut());
+        if !state.is_null() {
+            // SAFETY: state belongs to the vtable and is given up here, once.
+            unsafe { ((*self.vtable).release)(state) };
         }
     }
 }
@@ -167,15 +184,15 @@ impl<T> Future for OpFuture<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        if self.finished {
+        if self.state.is_null() {
             return Poll::Pending;
         }
         let waker = WakerRef::new(cx.waker());
-        // SAFETY: state belongs to poll, is not yet released, and &mut keeps other pollers out.
-        match unsafe { (self.poll)(self.state, &waker) } {
+        // SAFETY: state belongs to the vtable, is not yet released, and &mut keeps other pollers out.
+        match unsafe { ((*self.vtable).poll)(self.state, &waker) } {
             Polled::Pending => Poll::Pending,
             Polled::Ready(result) => {
-                self.finished = true;
+                self.release();
                 Poll::Ready(result.into())
             }
         }
@@ -184,8 +201,7 @@ impl<T> Future for OpFuture<T> {
 
 impl<T> Drop for OpFuture<T> {
     fn drop(&mut self) {
-        // SAFETY: state belongs to release and is given up here, once.
-        unsafe { (self.release)(self.state) };
+        self.release();
     }
 }
 

@@ -29,8 +29,8 @@ use crate::{
     runtime::Entered,
 };
 
-use volume::export_attached;
 pub use volume::export_volume;
+use volume::{export_attached, export_layered};
 
 #[doc(hidden)]
 pub use abi_stable;
@@ -155,7 +155,7 @@ pub extern "C" fn wrap<L: Layer>(
     let reporter = host.clone();
     start(|| {
         let wrapping = L::wrap(host, config, inner);
-        Op::run(async move { Ok(export_volume(wrapping.await?, reporter)) })
+        Op::run(async move { Ok(export_layered(wrapping.await?, reporter)) })
     })
 }
 
