@@ -6,8 +6,11 @@ use std::{cmp::Ordering, ffi::OsStr, fmt, path::Path};
 
 use abi_stable::{
     StableAbi,
-    abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals},
-    type_layout::TypeLayout,
+    abi_stability::abi_checking::{
+        AbiInstability, AbiInstabilityError, AbiInstabilityErrors, CheckingGlobals,
+        check_layout_compatibility_with_globals,
+    },
+    type_layout::{TLFieldOrFunction, TypeLayout},
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
@@ -106,31 +109,50 @@ fn check_layout(descriptor: &Descriptor, driver: &'static TypeLayout) -> Result<
             "it claims driver ABI {}.{}, but its layout differs: {}",
             descriptor.abi_major,
             descriptor.abi_minor,
-            first_difference(&report.to_string()),
+            first_difference(&report),
         ))
         .remedy("build the driver against an unchanged, released driver-api")
     })
 }
 
-/// The report of a failed check is tens of KiB; its first item names what differs.
-fn first_difference(report: &str) -> String {
-    let wanted = ["Expected", "Found", "expected", "found", "Error", "error"];
-    let lines: Vec<&str> = report
-        .lines()
-        .map(str::trim)
-        .filter(|line| wanted.iter().any(|word| line.contains(word)))
-        .take(4)
-        .collect();
-    let text = if lines.is_empty() {
-        report.lines().map(str::trim).filter(|line| !line.is_empty()).take(4).collect()
-    } else {
-        lines
-    };
-    let mut text = text.join("; ");
-    if let Some((end, _)) = text.char_indices().nth(400) {
-        text.truncate(end);
+/// The report of a failed check is tens of KiB: what an author needs is the item that differs.
+fn first_difference(report: &AbiInstabilityErrors) -> String {
+    let items =
+        || report.errors.iter().flat_map(|error| error.errs.iter().map(move |item| (error, item)));
+    let field = items().find_map(|(_, item)| match item {
+        AbiInstability::UnexpectedField(pair) => {
+            Some(format!("expected `{}`, found `{}`", pair.expected.name(), pair.found.name()))
+        }
+        _ => None,
+    });
+    let other = || items().next().map(|(error, item)| format!("{}{}", place(error), shortly(item)));
+    field.or_else(other).unwrap_or_else(|| "no item is named".to_owned())
+}
+
+fn place(error: &AbiInstabilityError) -> String {
+    match error.stack_trace.last().map(|pair| &pair.expected) {
+        Some(TLFieldOrFunction::Field(field)) => format!("in `{}`: ", field.name()),
+        Some(TLFieldOrFunction::Function(function)) => format!("in `{}`: ", function.name),
+        None => String::new(),
     }
-    text
+}
+
+fn shortly(item: &AbiInstability) -> String {
+    match item {
+        AbiInstability::Name(pair) => {
+            format!("expected type {}, found {}", pair.expected, pair.found)
+        }
+        AbiInstability::Size(pair) => {
+            format!("expected {} bytes, found {}", pair.expected, pair.found)
+        }
+        AbiInstability::FieldCountMismatch(pair) => {
+            format!("expected {} fields, found {}", pair.expected, pair.found)
+        }
+        other => {
+            let text = format!("{other:?}");
+            text.chars().take(200).collect()
+        }
+    }
 }
 
 fn loader_text(error: &libloading::Error) -> String {
