@@ -1,1 +1,20 @@
-//! Tests.
+// SPDX-License-Identifier: Apache-2.0
+//! A real host, real drivers and real clients: what every release must show.
+//!
+//! [`show`] holds the scenes, one a file. They stand on a stage: [`host`] runs a `novastor serve` of its own in a
+//! temporary directory, [`cli`] is the only place that knows the command line, [`clients`] wraps the programs that users
+//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised.
+
+pub mod artifacts;
+pub mod cli;
+pub mod clients;
+pub mod failure;
+pub mod host;
+pub mod ledger;
+pub mod load;
+pub mod mount;
+pub mod nbd;
+pub mod program;
+pub mod random;
+pub mod show;
+pub mod workspace;

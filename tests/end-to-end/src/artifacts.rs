@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the built host and drivers are: beside the program that asks.
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Context, Failure, Outcome, ensure};
+
+/// The files of one build.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    directory: PathBuf,
+}
+
+impl Artifacts {
+    /// The build that the running program belongs to.
+    ///
+    /// # Errors
+    /// When its path is unknown.
+    pub fn of_this_build() -> Outcome<Self> {
+        let program = std::env::current_exe().context("path of this program")?;
+        let directory =
+            program.parent().ok_or_else(|| Failure::new("this program has no directory"))?;
+        // cargo puts test programs one deeper.
+        let directory = if directory.ends_with("deps") {
+            directory.parent().unwrap_or(directory)
+        } else {
+            directory
+        };
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// Cargo's target directory.
+    pub fn target(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
+    /// The host.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn host(&self) -> Outcome<PathBuf> {
+        self.file("novastor")
+    }
+
+    /// The local driver.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn local(&self) -> Outcome<PathBuf> {
+        self.file("liblocal.so")
+    }
+
+    fn file(&self, name: &str) -> Outcome<PathBuf> {
+        let path = self.directory.join(name);
+        ensure(path.is_file(), || {
+            format!("{} is not built: run tests/show, which builds it", path.display())
+        })?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An export as a file, as a block device, as a mounted filesystem: nbdfuse, a loop device, mount. Each undone on drop.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    failure::{Context, Outcome, ensure},
+    program::{Program, Running, until},
+};
+
+/// An export that appears as a file.
+pub struct ExportFile {
+    running: Running,
+    directory: PathBuf,
+}
+
+impl ExportFile {
+    /// Lets `uri` appear as `directory/nbd`; the directory is made.
+    ///
+    /// # Errors
+    /// When nbdfuse cannot start.
+    pub fn new(directory: &Path, uri: &str) -> Outcome<Self> {
+        fs::create_dir_all(directory).context(directory.display())?;
+        let file = directory.join("nbd");
+        let log = directory.with_extension("log");
+        let mut running = Program::as_root("nbdfuse").arg(&file).arg(uri).start(&log)?;
+        until(Duration::from_secs(20), || {
+            let size = fs::metadata(&file).context(file.display());
+            running.still_runs()?;
+            ensure(size?.len() > 0, || format!("{} is empty", file.display()))
+        })?;
+        Ok(Self { running, directory: directory.to_owned() })
+    }
+
+    /// The file.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join("nbd")
+    }
+
+    /// Takes the file away again.
+    ///
+    /// # Errors
+    /// When it is in use.
+    pub fn close(mut self) -> Outcome {
+        self.unmount()
+    }
+
+    fn unmount(&mut self) -> Outcome {
+        Program::as_root("fusermount3").arg("-u").arg(&self.directory).run()?;
+        self.running.wait(Duration::from_secs(30)).map(drop)
+    }
+}
+
+impl Drop for ExportFile {
+    fn drop(&mut self) {
+        if self.running.still_runs().is_ok() {
+            report(self.unmount());
+        }
+    }
+}
+
+/// A filesystem on an export, mounted.
+pub struct Mounted {
+    // In the order of their undoing.
+    mount: Option<PathBuf>,
+    device: Option<String>,
+    _file: ExportFile,
+}
+
+impl Mounted {
+    /// Mounts the filesystem on `uri` at `directory/mnt`.
+    ///
+    /// # Errors
+    /// When a step fails; the steps before are undone.
+    pub fn new(directory: &Path, uri: &str) -> Outcome<Self> {
+        let file = ExportFile::new(&directory.join("fuse"), uri)?;
+        let mut mounted = Self { mount: None, device: None, _file: file };
+        let point = directory.join("mnt");
+        fs::create_dir_all(&point).context(point.display())?;
+        let said = Program::as_root("losetup")
+            .args(["--find", "--show"])
+            .arg(mounted._file.path())
+            .run()?;
+        let device = said.stdout.trim().to_owned();
+        mounted.device = Some(device.clone());
+        Program::as_root("mount").arg(&device).arg(&point).run()?;
+        mounted.mount = Some(point);
+        Ok(mounted)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.mount.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Unmounts it.
+    ///
+    /// # Errors
+    /// When it is in use.
+    pub fn close(mut self) -> Outcome {
+        self.undo()
+    }
+
+    fn undo(&mut self) -> Outcome {
+        if let Some(point) = self.mount.take() {
+            Program::as_root("umount").arg(&point).run()?;
+        }
+        if let Some(device) = self.device.take() {
+            Program::as_root("losetup").arg("-d").arg(&device).run()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        report(self.undo());
+    }
+}
+
+/// A drop cannot fail, but what it leaves behind must be seen.
+fn report(outcome: Outcome) {
+    if let Err(failure) = outcome {
+        eprintln!("left behind: {failure}");
+    }
+}

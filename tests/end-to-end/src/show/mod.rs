@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The scenes: what every release must show, each with a short form for every change and a long one for a release.
+
+mod house_1;
+mod house_2;
+mod house_3;
+mod house_4;
+mod house_5;
+mod house_6;
+mod house_7;
+mod run;
+
+use std::{path::PathBuf, time::Instant};
+
+use tempfile::TempDir;
+
+use crate::{
+    artifacts::Artifacts,
+    failure::{Context, Outcome},
+};
+
+pub use run::{run, run_all};
+
+/// What all short forms together may take.
+pub const TOTAL_BUDGET_SECS: u64 = 480;
+
+/// How much of a scene is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Quick enough for every change.
+    Short,
+    /// All of it.
+    Long,
+}
+
+/// A scene.
+pub struct Show {
+    /// What `tests/show` calls it.
+    pub name: &'static str,
+    /// What it shows, in one sentence.
+    pub title: &'static str,
+    /// What its short form should take at most.
+    pub budget_secs: u64,
+    play: fn(&Stage) -> Outcome,
+}
+
+/// Every scene, in the order of the releases that brought them.
+pub const SHOWS: &[Show] = &[
+    Show {
+        name: "house-1",
+        title: "In a fresh clone the README's commands work as written.",
+        budget_secs: 120,
+        play: house_1::play,
+    },
+    Show {
+        name: "house-2",
+        title: "A disk image goes in and comes back byte for byte; a clone taken under load is consistent.",
+        budget_secs: 60,
+        play: house_2::play,
+    },
+    Show {
+        name: "house-3",
+        title: "After the host is killed at random moments, every flushed byte is there.",
+        budget_secs: 60,
+        play: house_3::play,
+    },
+    Show {
+        name: "house-4",
+        title: "A driver from outside the workspace is dropped into a running host, passes its check and serves.",
+        budget_secs: 90,
+        play: house_4::play,
+    },
+    Show {
+        name: "house-5",
+        title: "Old and new drivers and hosts load each other; broken drivers are refused or contained.",
+        budget_secs: 90,
+        play: house_5::play,
+    },
+    Show {
+        name: "house-6",
+        title: "A read through the driver boundary and a forwarding layer stay within their nanoseconds.",
+        budget_secs: 60,
+        play: house_6::play,
+    },
+    Show {
+        name: "house-7",
+        title: "Twenty faulty configurations are each answered with file, key, cause and remedy.",
+        budget_secs: 30,
+        play: house_7::play,
+    },
+];
+
+/// Where a scene plays.
+pub struct Stage {
+    /// The built host and drivers.
+    pub artifacts: Artifacts,
+    /// How much is played.
+    pub form: Form,
+    directory: TempDir,
+    since: Instant,
+}
+
+impl Stage {
+    /// A stage with an empty directory.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn new(form: Form) -> Outcome<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("novastor-show-")
+            .tempdir()
+            .context("temporary directory")?;
+        Ok(Self { artifacts: Artifacts::of_this_build()?, form, directory, since: Instant::now() })
+    }
+
+    /// Whether all of the scene is played.
+    pub fn is_long(&self) -> bool {
+        self.form == Form::Long
+    }
+
+    /// A path in the scene's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Tells the audience what was shown.
+    pub fn tell(&self, text: impl std::fmt::Display) {
+        println!("  {:>6.1} s  {text}", self.since.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{SHOWS, TOTAL_BUDGET_SECS};
+
+    #[test]
+    fn names_differ_and_budgets_are_known() {
+        let names: BTreeSet<_> = SHOWS.iter().map(|show| show.name).collect();
+        assert_eq!(names.len(), SHOWS.len());
+        assert!(SHOWS.iter().all(|show| (1..=TOTAL_BUDGET_SECS).contains(&show.budget_secs)));
+        assert!(SHOWS.iter().all(|show| show.title.ends_with('.')));
+    }
+}
