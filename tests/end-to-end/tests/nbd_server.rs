@@ -8,6 +8,7 @@ use end_to_end::{
     failure::{Context, Outcome},
     ledger,
     load::Load,
+    mount::{ExportFile, Mounted},
     nbd::{Client, Command, Error},
     program::{Program, Running, until},
 };
@@ -121,7 +122,7 @@ fn a_server_that_loses_a_flushed_write_is_caught() {
 }
 
 #[test]
-fn a_connection_that_breaks_without_a_kill_is_a_failure() {
+fn a_server_that_survives_its_kill_is_a_failure() {
     let server =
         Server::start(tempfile::tempdir().unwrap(), &["memory", &SIZE.to_string()]).unwrap();
     let load = Load::new(SIZE / 512, 1, 1);
@@ -154,4 +155,22 @@ fn qemu_io_tells_a_wrong_pattern() {
     assert!(clients::qemu_io(&server.uri(), "read -P 0x5b 4k 8k").is_err());
     assert!(clients::qemu_io(&server.uri(), "read 1M 4k").is_err());
     assert_eq!(clients::nbdinfo(&server.uri()).unwrap()["export-size"], 1 << 20);
+}
+
+#[test]
+fn a_filesystem_on_an_export_is_mounted_and_goes_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (image, stage) = (directory.path().join("image"), tempfile::tempdir().unwrap());
+    clients::ext4_empty(&image, SIZE).unwrap();
+    let server = Server::start(directory, &["file", &image.display().to_string()]).unwrap();
+    let mounted = Mounted::new(stage.path(), &server.uri()).unwrap();
+    let file = mounted.path().join("file");
+    Program::as_root("sh").args(["-c", "echo content > \"$1\"", "sh"]).arg(&file).run().unwrap();
+    mounted.close().unwrap();
+    assert!(!file.exists());
+    let file = ExportFile::new(&stage.path().join("again"), &server.uri()).unwrap();
+    clients::fsck_clean(&file.path()).unwrap();
+    file.close().unwrap();
+    let found = Program::new("debugfs").args(["-R", "cat /file"]).arg(&image).run().unwrap();
+    assert_eq!(found.stdout, "content\n");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The table of faults: what is changed in a sound configuration, and which words the answer must have.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, io, path::Path};
 
 /// A fault in a configuration.
 pub(super) struct Fault {
@@ -21,10 +21,8 @@ enum Around {
     Sound,
     /// A file with this name, relative to the configuration, and this content.
     File(&'static str, &'static str),
-    /// No file or empty directory of this name.
+    /// No file of this name.
     Gone(&'static str),
-    /// A directory of this name that everybody may write to.
-    Open(&'static str),
 }
 
 impl Fault {
@@ -38,6 +36,14 @@ impl Fault {
 
     const fn around(name: &'static str, around: Around, words: &'static [&'static str]) -> Self {
         Self { name, edit: ("", ""), around, variable: None, words }
+    }
+
+    const fn variable(
+        name: &'static str,
+        variable: (&'static str, &'static str),
+        words: &'static [&'static str],
+    ) -> Self {
+        Self { name, edit: ("", ""), around: Around::Sound, variable: Some(variable), words }
     }
 
     /// The faulty text.
@@ -57,45 +63,57 @@ impl Fault {
         match self.around {
             Around::Sound => Ok(()),
             Around::File(name, text) => fs::write(room.join(name), text),
-            Around::Gone(name) if room.join(name).is_dir() => fs::remove_dir_all(room.join(name)),
             Around::Gone(name) => fs::remove_file(room.join(name)),
-            Around::Open(name) => {
-                fs::set_permissions(room.join(name), fs::Permissions::from_mode(0o777))
-            }
         }
     }
 }
 
 pub(super) const FAULTS: &[Fault] = &[
-    Fault::edit(
-        "unknown key",
-        ("active =", "actve ="),
-        &["host.toml", "actve", "unknown", "active"],
-    ),
+    Fault::edit("unknown key", ("active =", "actve ="), &["host.toml", "actve", "active"]),
     Fault::edit(
         "unknown key in a table",
         ("[nbd]\nsocket", "[nbd]\nsockt"),
-        &["host.toml", "nbd", "sockt", "socket"],
+        &["host.toml", "nbd.sockt", "socket"],
     ),
-    Fault::edit("unknown table", ("[state]", "[stat]"), &["host.toml", "stat", "unknown", "state"]),
+    Fault::edit("unknown table", ("[state]", "[stat]"), &["host.toml", "stat", "state"]),
     Fault::edit(
-        "wrong type",
+        "number for a path",
         ("[nbd]\nsocket =", "[nbd]\nsocket = 5 #"),
-        &["host.toml", "nbd.socket", "5", "string"],
+        &["host.toml", "nbd.socket", "path"],
     ),
-    Fault::edit("a table that is a number", ("[api]\nsocket", "api = 7\n#"), &["host.toml", "api"]),
-    Fault::edit("broken syntax", ("active = \"disk\"", "active = \"disk"), &["host.toml", "1"]),
+    Fault::edit(
+        "text for a number",
+        ("[nbd]\n", "[nbd]\nmax_connections = \"many\"\n"),
+        &["host.toml", "nbd.max_connections", "many"],
+    ),
+    Fault::edit(
+        "number out of range",
+        ("[nbd]\n", "[nbd]\nmax_connections = 0\n"),
+        &["host.toml", "nbd.max_connections", "65536"],
+    ),
+    Fault::edit(
+        "number for a list",
+        ("[plugins]\n", "[plugins]\nallow_sha256 = 7\n"),
+        &["host.toml", "plugins.allow_sha256", "list"],
+    ),
+    Fault::variable("number for a table", ("NOVASTOR__API", "7"), &["NOVASTOR__API", "table"]),
+    Fault::edit(
+        "no such choice",
+        ("[nbd]", "[log]\nformat = \"jsn\"\n[nbd]"),
+        &["host.toml", "log.format", "jsn", "json"],
+    ),
+    Fault::edit("broken syntax", ("active = \"disk\"", "active = \"disk"), &["host.toml:1"]),
     Fault::edit(
         "key given twice",
         ("active = \"disk\"", "active = \"disk\"\nactive = \"disk\""),
-        &["host.toml", "duplicate"],
+        &["host.toml", "active"],
     ),
     Fault::edit(
         "active backend unknown",
         ("active = \"disk\"", "active = \"dsk\""),
         &["host.toml", "active", "dsk", "disk"],
     ),
-    Fault::edit("no driver", ("driver = \"local\"", ""), &["host.toml", "backends.disk", "driver"]),
+    Fault::edit("no driver", ("driver = \"local\"", ""), &["host.toml", "backends.disk.driver"]),
     Fault::edit(
         "driver unknown",
         ("\"local\"", "\"locl\""),
@@ -104,38 +122,27 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::edit(
         "unknown driver option",
         ("[backends.disk]", "[backends.disk]\ndri = \"x\""),
-        &["host.toml", "backends.disk", "dri", "dir"],
+        &["host.toml", "backends.disk.dri", "dir"],
     ),
     Fault::edit(
         "driver option of wrong type",
-        (
-            "[backends.disk]\ndriver = \"local\"\ndir =",
-            "[backends.disk]\ndriver = \"local\"\ndir = 5 #",
-        ),
-        &["host.toml", "backends.disk", "dir", "5"],
+        ("\"local\"\ndir =", "\"local\"\ndir = 5 #"),
+        &["host.toml", "backends.disk.dir", "path"],
     ),
     Fault::edit(
         "driver option missing",
-        ("[backends.disk]\ndriver = \"local\"\ndir", "[backends.disk]\ndriver = \"local\"\n#"),
-        &["host.toml", "backends.disk", "dir", "missing"],
+        ("\"local\"\ndir", "\"local\"\n#"),
+        &["host.toml", "backends.disk.dir"],
     ),
     Fault::edit(
         "backend name escapes",
         ("", "\n[backends.\"../x\"]\ndriver = \"local\"\ndir = \"/srv/x\"\n"),
-        &["host.toml", "../x", "name"],
+        &["host.toml", "../x", "A-Z"],
     ),
     Fault::edit(
-        "socket path too long",
-        (
-            "nbd.sock",
-            "0123456789/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789.sock",
-        ),
-        &["host.toml", "nbd.socket", "long"],
-    ),
-    Fault::edit(
-        "one socket for two",
-        ("nbd.sock", "api.sock"),
-        &["host.toml", "nbd.socket", "api.socket"],
+        "unknown source of a secret",
+        ("", "\n[secrets]\nkey = { fiel = \"/srv/key\" }\n"),
+        &["host.toml", "secrets.key", "fiel", "file"],
     ),
     Fault::around(
         "configuration missing",
@@ -143,32 +150,25 @@ pub(super) const FAULTS: &[Fault] = &[
         &["host.toml", "no such file"],
     ),
     Fault::around(
-        "plugins missing",
-        Around::Gone("plugins.d"),
-        &["host.toml", "plugins.dir", "plugins.d", "mkdir"],
-    ),
-    Fault::around(
-        "plugins writable by all",
-        Around::Open("plugins.d"),
-        &["host.toml", "plugins.dir", "writable", "chmod"],
-    ),
-    Fault::around(
         "unknown key in conf.d",
         Around::File("conf.d/50-site.toml", "[nbd]\nsockte = \"x\"\n"),
-        &["50-site.toml", "nbd", "sockte", "socket"],
+        &["50-site.toml", "nbd.sockte", "socket"],
     ),
     Fault::around(
         "wrong type in conf.d",
         Around::File("conf.d/50-site.toml", "active = 3\n"),
-        &["50-site.toml", "active", "3", "string"],
+        &["50-site.toml", "active", "text"],
     ),
-    Fault {
-        name: "unknown key in the environment",
-        edit: ("", ""),
-        around: Around::Sound,
-        variable: Some(("NOVASTOR__NBD__SOCKTE", "x")),
-        words: &["NOVASTOR__NBD__SOCKTE", "nbd", "socket"],
-    },
+    Fault::variable(
+        "unknown key in the environment",
+        ("NOVASTOR__NBD__SOCKTE", "x"),
+        &["NOVASTOR__NBD__SOCKTE", "nbd", "socket"],
+    ),
+    Fault::variable(
+        "wrong type in the environment",
+        ("NOVASTOR__NBD__MAX_CONNECTIONS", "many"),
+        &["NOVASTOR__NBD__MAX_CONNECTIONS", "many"],
+    ),
 ];
 
 #[cfg(test)]
