@@ -31,7 +31,7 @@ pub fn export_to_image(uri: &str, image: &Path) -> Outcome {
 /// # Errors
 /// When they differ.
 pub fn compare(image: &Path, uri: &str) -> Outcome {
-    let options = ["compare", "-s", "-f", "raw", "-F", "raw"];
+    let options = ["compare", "-f", "raw", "-F", "raw"];
     Program::new("qemu-img").args(options).arg(image).arg(uri).limit_secs(600).run().map(drop)
 }
 

@@ -57,8 +57,11 @@ impl ExportFile {
 
 impl Drop for ExportFile {
     fn drop(&mut self) {
-        if self.running.still_runs().is_ok() {
-            report(self.unmount());
+        if self.running.still_runs().is_ok()
+            && let Err(failure) = self.unmount()
+        {
+            report(Err(failure));
+            report(Program::as_root("fusermount3").arg("-uz").arg(&self.directory).run().map(drop));
         }
     }
 }
@@ -106,25 +109,41 @@ impl Mounted {
     }
 
     fn undo(&mut self) -> Outcome {
-        if let Some(point) = self.mount.take() {
-            Program::as_root("umount").arg(&point).run()?;
+        if let Some(point) = &self.mount {
+            // Whoever looks into every new mount, such as an indexer, is soon gone.
+            until(Duration::from_secs(10), || Program::as_root("umount").arg(point).run())?;
+            self.mount = None;
         }
-        if let Some(device) = self.device.take() {
-            Program::as_root("losetup").arg("-d").arg(&device).run()?;
+        if let Some(device) = &self.device {
+            Program::as_root("losetup").arg("-d").arg(device).run()?;
+            self.device = None;
         }
         Ok(())
+    }
+
+    /// Takes the names away; the kernel lets go when the last user does.
+    fn abandon(&mut self) {
+        if let Some(point) = self.mount.take() {
+            report(Program::as_root("umount").arg("--lazy").arg(point).run().map(drop));
+        }
+        if let Some(device) = self.device.take() {
+            report(Program::as_root("losetup").arg("-d").arg(device).run().map(drop));
+        }
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        report(self.undo());
+        if let Err(failure) = self.undo() {
+            report(Err(failure));
+            self.abandon();
+        }
     }
 }
 
 /// A drop cannot fail, but what it leaves behind must be seen.
 fn report(outcome: Outcome) {
     if let Err(failure) = outcome {
-        eprintln!("left behind: {failure}");
+        eprintln!("cleaning up: {failure}");
     }
 }

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use super::Stage;
 use crate::{
     clients,
@@ -151,7 +153,7 @@ fn clone_under_load(stage: &Stage, host: &Host, format: &str) -> Outcome {
             "--nrfiles=24",
             "--numjobs=2",
         ])
-        .args(["--fsync=32", "--fallocate=none", "--time_based", "--runtime=120"])
+        .args(["--fsync=32", "--fallocate=none", "--thread", "--time_based", "--runtime=60"])
         .arg(format!("--directory={}", mounted.path().display()))
         .start(&log)?;
     let at_work = || {
@@ -162,7 +164,11 @@ fn clone_under_load(stage: &Stage, host: &Host, format: &str) -> Outcome {
     until(Duration::from_secs(60), at_work)?;
     host.cli().clone_volume(&volume, &clone)?;
     fio.still_runs()?;
-    drop(fio);
+    // Interrupted, fio ends its jobs; where only root may interrupt it, it ends in time.
+    if fio.signal(Signal::INT).is_err() {
+        stage.tell("fio runs to its end");
+    }
+    fio.wait(Duration::from_secs(90))?;
     mounted.close()?;
 
     host.cli().add_export(&clone)?;
