@@ -2,6 +2,8 @@
 //! A filesystem made from a real tree goes onto a volume and back, by several clients; a clone taken while a mounted
 //! filesystem is written is what a power cut would have left.
 
+mod cut;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -33,6 +35,8 @@ pub(super) fn play(stage: &Stage) -> Outcome {
         round_trip(stage, &host, &image, size, format)?;
         patterns(&host, format)?;
         stage.tell(format!("{format}: nbdinfo, nbdcopy and qemu-io agree"));
+        cut::clone_is_one_moment(&host, format)?;
+        stage.tell(format!("{format}: a clone taken under writes is of one moment"));
         clone_under_load(stage, &host, format)?;
         stage.tell(format!(
             "{format}: a clone taken under fio needs its journal replayed and nothing else"
@@ -143,18 +147,32 @@ fn clone_under_load(stage: &Stage, host: &Host, format: &str) -> Outcome {
 
     let mounted = Mounted::new(&stage.path(&volume), &host.uri(&volume))?;
     let log = stage.path("fio.log");
-    // Files come and go, grow and are synced, so that the journal has something to tell.
+    // One job writes at random and syncs; the other lets files come and go, so that the journal has something to tell.
+    let directory = format!("--directory={}", mounted.path().display());
     let mut fio = Program::as_root("fio")
+        .args(["--thread", "--fallocate=none", "--time_based", "--runtime=60", &directory])
         .args([
-            "--name=load",
+            "--name=rewrite",
             "--rw=randwrite",
             "--bs=4k-64k",
             "--size=24m",
             "--nrfiles=24",
-            "--numjobs=2",
+            "--fsync=32",
         ])
-        .args(["--fsync=32", "--fallocate=none", "--thread", "--time_based", "--runtime=60"])
-        .arg(format!("--directory={}", mounted.path().display()))
+        .args([
+            "--name=come-and-go",
+            "--rw=write",
+            "--bs=4k",
+            "--size=48m",
+            "--nrfiles=1000",
+            "--openfiles=4",
+        ])
+        .args([
+            "--file_service_type=sequential",
+            "--create_on_open=1",
+            "--unlink_each_loop=1",
+            "--fsync_on_close=1",
+        ])
         .start(&log)?;
     let at_work = || {
         fio.still_runs()?;
