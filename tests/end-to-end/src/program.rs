@@ -16,6 +16,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use crate::failure::{Context, Failure, Outcome, ensure};
 
 const POLL: Duration = Duration::from_millis(10);
+/// How long a dropped program has to end by itself.
+const GRACE: Duration = Duration::from_secs(3);
 /// How much of a program's output a failure repeats, from the end.
 const TAIL: usize = 4000;
 
@@ -182,7 +184,7 @@ fn tail(text: &str) -> &str {
     &text[start..]
 }
 
-/// A program in the background; killed, with its process group, when dropped.
+/// A program in the background; asked to end when dropped, then killed with its process group.
 pub struct Running {
     child: Child,
     name: String,
@@ -258,9 +260,13 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // The group is this child's own, and the child is not reaped yet: no other process can have its number.
-            let _ = self.signal_group(Signal::KILL);
-            end(&mut self.child);
+            // Asked first, so that a script can end what it started in other process groups.
+            let asked = self.signal(Signal::TERM).and_then(|()| self.wait(GRACE));
+            if asked.is_err() {
+                // The child is not reaped yet: its group's number is not another's.
+                let _ = self.signal_group(Signal::KILL);
+                end(&mut self.child);
+            }
         }
     }
 }

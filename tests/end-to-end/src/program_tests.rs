@@ -35,7 +35,7 @@ fn a_program_that_hangs_is_ended() {
 fn a_dropped_program_takes_its_children_along() {
     let directory = tempfile::tempdir().unwrap();
     let (log, pid) = (directory.path().join("log"), directory.path().join("pid"));
-    let script = "sleep 600 & echo $! > \"$1\".new; mv \"$1\".new \"$1\"; wait";
+    let script = "trap '' TERM; sleep 600 & echo $! > \"$1\".new; mv \"$1\".new \"$1\"; wait";
     let mut running = Program::new("sh").args(["-c", script, "sh"]).arg(&pid).start(&log).unwrap();
     let read = || std::fs::read_to_string(&pid).map_err(|error| Failure::new(error.to_string()));
     let pid = until(Duration::from_secs(20), read).unwrap();
