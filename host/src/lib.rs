@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod export;
 pub mod jobs;
+pub mod log;
 pub mod plugins;
 pub mod state;
 pub mod volumes;
