@@ -2,6 +2,8 @@
 //! The state after the death of its process: a child commits in a loop and says so on its standard output, is killed,
 //! and everything it said must be in the file.
 
+#![allow(clippy::unwrap_used)] // all of it is test code
+
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
