@@ -83,6 +83,7 @@ const SETTINGS: &[Faulty] = &[
         "smaller",
     ),
     file("[nbd]\nsocket = \"run/x\"", "host.toml:2", "nbd.socket", "not absolute", "from the root"),
+    file("[api]\nmode = 0o060", "host.toml:2", "api.mode", "not the mode of a socket", "0o660"),
     file("[api]\nmode = 660", "host.toml:2", "api.mode", "not the mode of a socket", "0o660"),
     file("[api]\nmode = 0o666", "host.toml:2", "api.mode", "every user", "group"),
     file(
