@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod limits;
 mod scoped;
 #[cfg(test)]
+#[path = "suite_tests.rs"]
 mod suite;
 
 pub use embedded::{EmbeddedState, open_embedded};
