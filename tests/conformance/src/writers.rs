@@ -23,6 +23,8 @@ use crate::{
 
 const WRITERS: u64 = 8;
 const BLOCKS: u64 = 16;
+/// Distance between blocks in bytes: far enough that no single copy takes in many.
+const STRIDE: u64 = 16 << 10;
 /// A writer ends by itself after so many writes, however long the picture takes.
 const MOST: u64 = 200_000;
 
@@ -114,7 +116,7 @@ async fn write(
         let at = place(writer, number);
         let data = stamped(at, version(writer, number), vol.sector());
         let began = clock.fetch_add(1, Ordering::SeqCst);
-        vol.write(at * vol.sector(), &data).await?;
+        vol.write(at * STRIDE, &data).await?;
         written.push(Times { began, acknowledged: clock.fetch_add(1, Ordering::SeqCst) });
         tokio::task::yield_now().await;
     }
@@ -145,7 +147,7 @@ impl Written {
         let mut numbers = Vec::new();
         for block in 0..BLOCKS {
             let at = writer * BLOCKS + block;
-            let data = picture.read(at * self.sector, self.sector).await?;
+            let data = picture.read(at * STRIDE, self.sector).await?;
             match version_of(at, &data) {
                 Some(0) => numbers.push(0),
                 Some(found) if found >> 40 == writer + 1 => numbers.push(found & ((1 << 40) - 1)),

@@ -22,7 +22,6 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::SizeRounded, "lifecycle/sizes", "asked for"),
     (Defect::LargeOffsetsWrap, "lifecycle/sparse", "far place"),
     (Defect::TooLargeAccepted, "lifecycle/too-large", "succeeded"),
-    (Defect::DeleteRefused, "lifecycle/too-large", "setup"),
     (Defect::NewNotZero, "data/new-reads-zeros", "in a new volume"),
     (Defect::ReadPanics, "data/new-reads-zeros", "`read` panicked"),
     (Defect::ShortRead, "data/alignments", "gave"),
@@ -145,41 +144,53 @@ fn what_is_not_claimed_is_not_asked_for() {
     assert!(report.passed() > 30 && report.passed() < report.checks.len(), "{report}");
 }
 
+/// What the suite says of a defect, if that is not what it should.
+fn missed(defect: Defect, check: &str, word: &str, seed: u64) -> Option<String> {
+    let claimed = match defect {
+        Defect::AbilityWithoutClaim => {
+            ALL.without(Abilities::SNAPSHOT).without(Abilities::ROLLBACK)
+        }
+        _ => ALL,
+    };
+    let report = ask(Store::new(claimed, Fencing::EXCLUSIVE_LOCK, Some(defect)), |plan| {
+        plan.only = vec![check.to_owned()];
+        plan.seed = seed;
+        if matches!(defect, Defect::FlushHangs | Defect::WriteBufferKept) {
+            plan.deadline = Duration::from_millis(500);
+        }
+    });
+    let found: Vec<_> =
+        report.checks.iter().map(|check| format!("{}/{}", check.area, check.name)).collect();
+    let said = failures(&report).join("\n");
+    let caught = found == [check] && !said.is_empty() && said.contains(word);
+    (!caught).then(|| format!("{defect:?} by {check}: {found:?} said {said:?}"))
+}
+
 #[test]
 fn every_defect_is_caught_by_its_check() {
-    let mut missed = Vec::new();
+    let mut uncaught = Vec::new();
     for (defect, check, word) in CAUGHT {
-        let claimed = match defect {
-            Defect::AbilityWithoutClaim => {
-                ALL.without(Abilities::SNAPSHOT).without(Abilities::ROLLBACK)
-            }
-            _ => ALL,
-        };
-        let report = ask(Store::new(claimed, Fencing::EXCLUSIVE_LOCK, Some(*defect)), |plan| {
-            plan.only = vec![(*check).to_owned()];
-            if *defect == Defect::FlushHangs {
-                plan.deadline = Duration::from_millis(300);
-            }
-        });
-        let (found, wanted) = match &report.checks[..] {
-            [only] => (format!("{}/{}", only.area, only.name), *check),
-            _ => (format!("{} checks", report.checks.len()), *check),
-        };
-        let place = if *word == "setup" { "setup/begin" } else { wanted };
-        let caught = failures(&report).join("\n");
-        let fits =
-            found == place && !caught.is_empty() && (*word == "setup" || caught.contains(word));
-        if !fits {
-            missed.push(format!("{defect:?} by {check}: {found} said {caught:?}"));
+        // Some defects are races, which need not happen in each run; a check that misses one five times is no check.
+        let attempts: Vec<_> =
+            (1..=5).map_while(|seed| missed(*defect, check, word, seed)).collect();
+        if let Some(last) = attempts.get(4) {
+            uncaught.push(last.clone());
         }
     }
-    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+    assert!(uncaught.is_empty(), "not caught:\n{}", uncaught.join("\n"));
+}
+
+#[test]
+fn what_cannot_be_removed_stops_the_run() {
+    let defect = Some(Defect::DeleteRefused);
+    let report = ask(Store::new(ALL, Fencing::EXCLUSIVE_LOCK, defect), |_| ());
+    assert_eq!(report.checks.len(), 1);
+    assert!(failures(&report)[0].contains("volumes are for ever"), "{report}");
 }
 
 #[test]
 fn every_check_is_caught_failing_by_some_defect() {
-    let caught: BTreeSet<&str> =
-        CAUGHT.iter().filter(|row| row.2 != "setup").map(|row| row.1).collect();
+    let caught: BTreeSet<&str> = CAUGHT.iter().map(|row| row.1).collect();
     let all: Vec<String> =
         conformance::all().map(|check| format!("{}/{}", check.area, check.name)).collect();
     let never: Vec<_> = all.iter().filter(|name| !caught.contains(name.as_str())).collect();

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Mutex, MutexGuard,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -79,7 +79,8 @@ impl Store {
     }
 
     pub fn disks(&self) -> MutexGuard<'_, BTreeMap<String, Disk>> {
-        self.disks.lock().expect("no panic under this lock")
+        // A defect may panic under it.
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn count(&self) -> u64 {

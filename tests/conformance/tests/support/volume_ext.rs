@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Snapshots, resizing and the allocation map of the reference.
 
+use std::time::Duration;
+
 use driver_api::{
     Abilities, ErrorKind, Op, OpContext, RVec, Result,
     ext::{AllocationMap, Extent, ExtentFlags, Resize, SnapshotInfo, Snapshots, unsupported},
@@ -28,9 +30,7 @@ impl Store {
         for page in pages {
             let bytes = self.on(name, |disk| Ok(disk.live.read(page * PAGE, PAGE)))?;
             picture.write(page * PAGE, &bytes);
-            for _ in 0..4 {
-                tokio::task::yield_now().await;
-            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(picture)
     }
