@@ -95,6 +95,9 @@ async fn one(session: &Session<'_>, check: &Check) -> CheckResult {
 async fn begin<'a>(opener: &'a dyn Reopen, plan: &'a Plan) -> Checked<Session<'a>> {
     ensure(plan.volume_size >= 4 << 20, || "the plan's volume_size is under 4 MiB".to_owned())?;
     ensure(!plan.prefix.is_empty(), || "the plan's prefix is empty".to_owned())?;
+    if let Some(only) = plan.only.iter().find(|only| !is_known(only)) {
+        return broken(format!("the plan asks for `{only}`, which is neither an area nor a check"));
+    }
     let Ok(opened) = tokio::time::timeout(plan.deadline, opener.reopen()).await else {
         return broken(format!("`open` did not answer within {:?}", plan.deadline));
     };
@@ -118,6 +121,11 @@ async fn begin<'a>(opener: &'a dyn Reopen, plan: &'a Plan) -> Checked<Session<'a
         ..own
     };
     Ok(session)
+}
+
+fn is_known(only: &str) -> bool {
+    let alone = Plan { only: vec![only.to_owned()], ..Plan::default() };
+    CHECKS.iter().any(|check| alone.wants(check.area, check.name))
 }
 
 fn with_backend<'a>(

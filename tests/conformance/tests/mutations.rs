@@ -35,6 +35,7 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::ReadSharesMemory, "data/read-buffers", "changed with a later write"),
     (Defect::WriteBufferKept, "data/write-buffers", "still held"),
     (Defect::WriteBufferScribbled, "data/write-buffers", "changed a buffer"),
+    (Defect::LentBufferUnfilled, "data/host-buffers", "lent buffer"),
     (Defect::LostUpdate, "data/concurrent", "sector"),
     (Defect::LostUpdate, "data/concurrent-neighbours", "concurrent writes"),
     (Defect::DetachForgets, "durability/detach", "after detach"),
@@ -80,6 +81,7 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::ReaderBesideWriter, "attach/reader-or-writer", "succeeded"),
     (Defect::ReadOnlyWritable, "attach/read-only", "succeeded"),
     (Defect::DetachKeepsLock, "attach/detach", "after a detach"),
+    (Defect::DetachLeavesWrites, "attach/detach-race", "after a detach"),
     (Defect::DetachedStillWrites, "attach/after-detach", "succeeded"),
     (Defect::EpochForgotten, "attach/lower-epoch", "succeeded"),
     (Defect::ZombieWrites, "attach/take-over", "succeeded"),
@@ -212,6 +214,14 @@ fn a_missing_ability_shows_in_the_matrix() {
     assert_eq!(json["fencing"], "exclusive_lock");
     let fua = json["checks"].as_array().and_then(|all| all.iter().find(|c| c["name"] == "fua"));
     assert_eq!(fua.expect("the check")["outcome"], "failed");
+}
+
+#[test]
+fn an_unknown_check_is_not_taken_for_a_passed_one() {
+    let report = ask(Store::new(ALL, Fencing::NONE, None), |plan| {
+        plan.only = vec!["data".to_owned(), "data/bounds".to_owned()];
+    });
+    assert!(failures(&report)[0].contains("`data/bounds`"), "{report}");
 }
 
 #[test]

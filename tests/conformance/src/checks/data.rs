@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One operation after the other: what is written is read, and nothing else changes.
 
-use driver_api::{ErrorKind, IoBuf, WriteFlags};
+use driver_api::{ErrorKind, IoBuf, IoBufMut, WriteFlags};
 
 use crate::{
     case::Case,
@@ -199,6 +199,37 @@ pub(super) async fn write_buffers(case: &Case<'_>) -> Checked {
             "a written buffer was still held seconds after its volume was deleted".to_owned()
         })?;
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Memory as a host has it: with the remains of an earlier request.
+extern "C" fn stale_buffer(len: usize) -> IoBufMut {
+    let mut buffer = IoBufMut::zeroed(len);
+    buffer.fill(0xee);
+    buffer
+}
+
+pub(super) async fn host_buffers(case: &Case<'_>) -> Checked {
+    let vol = case.fresh("v").await?;
+    let mut contents = Contents::new(&vol, 1 << 20, case.random());
+    for _ in 0..8 {
+        let (at, len) = contents.place(24 << 10, vol.sector());
+        contents.write(at, len).await?;
+    }
+    let cx = vol.cx().with_allocator(stale_buffer);
+    for round in 0..case.plan.rounds(100) {
+        let (at, len) = match round {
+            0 => (0, 64 << 10),
+            _ => contents.place(96 << 10, vol.sector()),
+        };
+        let len = len.min(u64::from(vol.caps.max_io));
+        let op = vol.handle.read(&cx, at, len as u32);
+        let found = success("read", answer(vol.deadline, "read", op).await?)?;
+        let wanted = &contents.wanted[at as usize..(at + len) as usize];
+        ensure(found[..] == *wanted, || {
+            format!("a read of {len} bytes at {at} into a lent buffer is not what was written")
+        })?;
     }
     Ok(())
 }

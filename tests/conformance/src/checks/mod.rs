@@ -120,6 +120,8 @@ checks! {
             "What a read returned stays as it was when the volume is written later.";
         "write-buffers" [WRITE] data::write_buffers:
             "A written buffer is not changed, and given back at the latest with the volume.";
+        "host-buffers" [WRITE] data::host_buffers:
+            "A read into a buffer that the host lends overwrites every byte of it.";
         "concurrent" [WRITE] concurrent_io::concurrent:
             "With 32 operations at once, every sector holds one write's data, and an acknowledged write is seen by all later reads.";
         "concurrent-neighbours" [WRITE] concurrent_io::neighbours:
@@ -208,6 +210,8 @@ checks! {
             "A read-only attachment refuses every change.";
         "detach" [WRITE] attach::detach:
             "Detaching releases the volume for the next.";
+        "detach-race" [WRITE] takeover::detach_race:
+            "A detach waits for the writes under way: afterwards none lands, and what was acknowledged is there.";
         "after-detach" [WRITE] attach::after_detach:
             "Operations after a detach fail, and change nothing.";
         "lower-epoch" [WRITE] attach::lower_epoch:

@@ -24,6 +24,7 @@ pub(super) async fn grow(case: &Case<'_>) -> Checked {
         let shown = case.show(&vol.name).await?.size;
         ensure(shown == size, || format!("grown to {size} bytes, but show says {shown}"))?;
     }
+    vol.resize(vol.size()?, false).await?;
     let (end, last) = (vol.size()?, case.random().bytes(sector));
     vol.write(end - sector, &last).await?;
     vol.detach().await?;

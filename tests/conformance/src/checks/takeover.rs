@@ -66,62 +66,102 @@ pub(super) async fn take_over(case: &Case<'_>) -> Checked {
     refusal("a third attachment", third, &[ErrorKind::IN_USE]).map(|_| ())
 }
 
-const WRITERS: u64 = 16;
+/// Writers that go on until the attachment is taken from them.
+struct Racing {
+    tasks: JoinSet<Checked>,
+    counts: Vec<Arc<AtomicU64>>,
+    sector: u64,
+}
 
-/// Writes numbers into one sector until it is fenced.
-async fn write_until_fenced(vol: Vol, at: u64, acknowledged: Arc<AtomicU64>) -> Checked {
+impl Racing {
+    const WRITERS: u64 = 16;
+
+    /// Starts them, and waits until each has written a little.
+    async fn start(vol: &Vol, ends: &'static [ErrorKind]) -> Checked<Self> {
+        let counts: Vec<_> = (0..Self::WRITERS).map(|_| Arc::new(AtomicU64::new(0))).collect();
+        let mut tasks = JoinSet::new();
+        for (at, count) in (0..).zip(&counts) {
+            tasks.spawn(write_until_refused(vol.clone(), at, Arc::clone(count), ends));
+        }
+        while counts.iter().any(|count| count.load(Ordering::SeqCst) < 4) {
+            if let Some(ended) = tasks.try_join_next() {
+                ended.unwrap_or_else(|error| broken(error.to_string()))?;
+                return broken("a writer was refused while it held the volume");
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(Self { tasks, counts, sector: vol.sector() })
+    }
+
+    /// How far each was acknowledged.
+    fn acknowledged(&self) -> Vec<u64> {
+        self.counts.iter().map(|count| count.load(Ordering::SeqCst)).collect()
+    }
+
+    /// Judges what the next holder finds, now and once all writers ended.
+    async fn judge(self, new: &Vol, before: Vec<u64>, when: &str) -> Checked {
+        let sector = self.sector;
+        let taken = new.read(0, Self::WRITERS * sector).await?.to_vec();
+        for (at, (bytes, before)) in (0..).zip(taken.chunks(sector as usize).zip(before)) {
+            let found = version_of(at, bytes);
+            ensure(found.is_some_and(|found| found >= before), || {
+                format!("{when}, sector {at} holds {found:?}; {before} was acknowledged")
+            })?;
+        }
+        // Half is written anew: what lands late there would undo an acknowledged write.
+        let own: Vec<u8> =
+            (0..Self::WRITERS / 2).flat_map(|at| stamped(at, u64::MAX, sector)).collect();
+        new.write(0, &own).await?;
+        joined(self.tasks).await?;
+        new.expect(0, &own, &format!("{when}, over late writes of the old holder")).await?;
+        let rest = &taken[own.len()..];
+        let when = format!("{when}, once the old holder's writes all ended");
+        new.expect(own.len() as u64, rest, &when).await
+    }
+}
+
+/// Writes numbers into one sector until it is refused.
+async fn write_until_refused(
+    vol: Vol,
+    at: u64,
+    acknowledged: Arc<AtomicU64>,
+    ends: &'static [ErrorKind],
+) -> Checked {
     for number in 1..=1_000_000 {
         let data = stamped(at, number, vol.sector());
         match vol.try_write(at * vol.sector(), &data, WriteFlags::NONE).await? {
             Ok(()) => acknowledged.store(number, Ordering::SeqCst),
-            fenced => {
-                let what = "a write during a take-over";
-                return refusal(what, fenced, &[ErrorKind::FENCED]).map(|_| ());
+            Err(_) if ends.is_empty() => return Ok(()),
+            refused => {
+                return refusal("a write during a take-over", refused, ends).map(|_| ());
             }
         }
         tokio::task::yield_now().await;
     }
-    broken("a million writes after a take-over none was fenced")
+    broken("of a million writes after the volume was taken, none was refused")
 }
 
 pub(super) async fn race(case: &Case<'_>) -> Checked {
     for round in 0..case.plan.rounds(4) {
         let old = case.fresh_sized(&format!("v{round}"), SIZE).await?;
-        let sector = old.sector();
-        let counts: Vec<_> = (0..WRITERS).map(|_| Arc::new(AtomicU64::new(0))).collect();
-        let mut tasks = JoinSet::new();
-        for (at, count) in (0..).zip(&counts) {
-            tasks.spawn(write_until_fenced(old.clone(), at, Arc::clone(count)));
-        }
-        while counts.iter().any(|count| count.load(Ordering::SeqCst) < 4) && !tasks.is_empty() {
-            if let Some(ended) = tasks.try_join_next() {
-                ended.unwrap_or_else(|error| broken(error.to_string()))?;
-                return broken("a writer was fenced before the take-over");
-            }
-            tokio::task::yield_now().await;
-        }
-        let before: Vec<u64> = counts.iter().map(|count| count.load(Ordering::SeqCst)).collect();
-        let new = match forced(case, &old).await {
-            Ok(new) => new,
-            Err(stop) => {
-                tasks.shutdown().await;
-                return Err(stop);
-            }
-        };
-        let taken = new.read(0, WRITERS * sector).await?.to_vec();
-        for (at, (bytes, before)) in (0..).zip(taken.chunks(sector as usize).zip(before)) {
-            let found = version_of(at, bytes);
-            ensure(found.is_some_and(|found| found >= before), || {
-                format!("sector {at} is {found:?} for the new holder; {before} was acknowledged")
-            })?;
-        }
-        // Half is written anew: what lands late there would undo an acknowledged write.
-        let own: Vec<u8> = (0..WRITERS / 2).flat_map(|at| stamped(at, u64::MAX, sector)).collect();
-        new.write(0, &own).await?;
-        joined(tasks).await?;
-        new.expect(0, &own, "after a take-over, over late writes of the old holder").await?;
-        let rest = &taken[own.len()..];
-        new.expect(own.len() as u64, rest, "after the old holder's writes all ended").await?;
+        let racing = Racing::start(&old, &[ErrorKind::FENCED]).await?;
+        let before = racing.acknowledged();
+        let new = forced(case, &old).await?;
+        racing.judge(&new, before, "after a take-over").await?;
+        new.detach().await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn detach_race(case: &Case<'_>) -> Checked {
+    for round in 0..case.plan.rounds(4) {
+        let old = case.fresh_sized(&format!("v{round}"), SIZE).await?;
+        let racing = Racing::start(&old, &[]).await?;
+        old.detach().await?;
+        let new = case.attach(&old.name).await?;
+        // A write acknowledged while the detach was under way counts as well.
+        let before = racing.acknowledged();
+        racing.judge(&new, before, "after a detach under writes").await?;
         new.detach().await?;
     }
     Ok(())

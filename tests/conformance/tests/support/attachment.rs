@@ -7,8 +7,8 @@ use std::sync::{
 };
 
 use driver_api::{
-    Abilities, AttachMode, Capabilities, ErrorKind, IoBuf, Op, OpContext, Result, Stats, Volume,
-    WriteFlags, ext,
+    Abilities, AttachMode, Capabilities, ErrorKind, IoBuf, IoBufMut, Op, OpContext, Result, Stats,
+    Volume, WriteFlags, ext,
 };
 
 use super::{
@@ -122,16 +122,16 @@ impl Attachment {
         })
     }
 
-    fn get(&self, offset: u64, len: u32) -> Result<IoBuf> {
+    fn get(&self, offset: u64, mut buffer: IoBufMut) -> Result<IoBuf> {
         self.store().count();
         let stale = self.is(Defect::StaleRead) && self.store().count().is_multiple_of(16);
         self.reading(|disk| {
-            let len = u64::from(len);
+            let len = buffer.len() as u64;
             assert!(!self.is(Defect::ReadPanics), "an invariant does not hold");
             if let Err(error) = self.inside(disk, offset, len) {
                 let accepted = self.is(Defect::PastEndAccepted);
                 return if accepted {
-                    Ok(IoBuf::copy_from(&vec![0; len as usize]))
+                    Ok(IoBufMut::zeroed(buffer.len()).freeze())
                 } else {
                     Err(error)
                 };
@@ -141,11 +141,14 @@ impl Attachment {
             if self.is(Defect::ShortRead) && len > PAGE {
                 return Ok(IoBuf::copy_from(&bytes[1..]));
             }
-            Ok(if self.is(Defect::ReadSharesMemory) {
-                self.lend(offset, bytes)
-            } else {
-                IoBuf::copy_from(&bytes)
-            })
+            if self.is(Defect::ReadSharesMemory) {
+                return Ok(self.lend(offset, bytes));
+            }
+            let empty = bytes.iter().all(|byte| *byte == 0);
+            if !(empty && self.is(Defect::LentBufferUnfilled)) {
+                buffer.copy_from_slice(&bytes);
+            }
+            Ok(buffer.freeze())
         })
     }
 
@@ -240,7 +243,7 @@ impl Attachment {
                 Ok(())
             });
         }
-        if self.is(Defect::ZombieLate) {
+        if self.is(Defect::ZombieLate) || self.is(Defect::DetachLeavesWrites) {
             self.writing(|_| Ok(()))?;
             pause(32).await;
             return self.store().on(&self.name, |disk| {
@@ -294,16 +297,16 @@ impl Volume for Attachment {
         self.store().capabilities()
     }
 
-    fn read(&self, _cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
-        let this = self.clone();
+    fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
+        let (this, buffer) = (self.clone(), cx.buffer(len as usize));
         if !self.is(Defect::DroppedReadPoisons) {
-            return self.later(offset, move || this.get(offset, len));
+            return self.later(offset, move || this.get(offset, buffer));
         }
         Op::run(async move {
             let mut guard = Abandoned(Some(Arc::clone(&this.poisoned)));
             tokio::task::yield_now().await;
             guard.0 = None;
-            this.get(offset, len)
+            this.get(offset, buffer)
         })
     }
 
@@ -313,7 +316,7 @@ impl Volume for Attachment {
             Some(Defect::LostUpdate | Defect::DroppedWriteTears) => {
                 Op::run(this.write_badly(offset, data, flags))
             }
-            Some(Defect::ZombieLate) if (offset >> 9) & 1 == 1 => {
+            Some(Defect::ZombieLate | Defect::DetachLeavesWrites) if (offset >> 9) & 1 == 1 => {
                 Op::run(this.write_badly(offset, data, flags))
             }
             _ => self.later(offset, move || this.write_now(offset, &data, flags)),

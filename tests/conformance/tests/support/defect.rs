@@ -32,6 +32,8 @@ pub enum Defect {
     FlushPartial,
     FuaForgotten,
     DetachForgets,
+    DetachLeavesWrites,
+    LentBufferUnfilled,
     ReopenForgetsVolumes,
     SnapshotsForgotten,
     DiscardKeepsData,
