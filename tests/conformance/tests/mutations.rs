@@ -169,6 +169,21 @@ fn missed(defect: Defect, check: &str, word: &str, seed: u64) -> Option<String> 
 }
 
 #[test]
+fn every_block_size_and_smaller_sets_of_abilities_are_served() {
+    let few = ALL.without(Abilities::CLONE).without(Abilities::PERSISTENT);
+    let readers = Abilities::WRITE.and(Abilities::SNAPSHOT).and(Abilities::SHARED_READ);
+    for (min_block, max_io, abilities) in
+        [(1, 1 << 20, ALL), (4096, 64 << 10, ALL), (512, 1 << 20, few), (512, 1 << 20, readers)]
+    {
+        let mut store = Store::new(abilities, Fencing::EPOCH_NAMESPACE, None);
+        (store.min_block, store.max_io) = (min_block, max_io);
+        let report = ask(store, |plan| plan.volume_size = 4 << 20);
+        assert_eq!(failures(&report), Vec::<String>::new(), "with blocks of {min_block}");
+        assert_eq!(report.shown, report.claimed);
+    }
+}
+
+#[test]
 fn every_defect_is_caught_by_its_check() {
     let mut uncaught = Vec::new();
     for (defect, check, word) in CAUGHT {

@@ -19,6 +19,8 @@ pub struct Store {
     pub abilities: Abilities,
     pub fencing: Fencing,
     pub defect: Option<Defect>,
+    pub min_block: u32,
+    pub max_io: u32,
     pub disks: Mutex<BTreeMap<String, Disk>>,
     pub fenced: Mutex<BTreeSet<u64>>,
     pub tokens: AtomicU64,
@@ -61,6 +63,8 @@ impl Store {
             abilities,
             fencing,
             defect,
+            min_block: 512,
+            max_io: 1 << 20,
             disks: Mutex::default(),
             fenced: Mutex::default(),
             tokens: AtomicU64::new(1),
@@ -90,8 +94,8 @@ impl Store {
     pub fn capabilities(&self) -> Capabilities {
         let mut caps = Capabilities::new(self.abilities);
         caps.fencing = self.fencing;
-        caps.min_block = 512;
-        caps.max_io = 1 << 20;
+        caps.min_block = self.min_block;
+        caps.max_io = self.max_io;
         caps.max_volume_size = 2 << 40;
         caps
     }
