@@ -8,7 +8,7 @@ use std::sync::{
 
 use driver_api::{
     Abilities, Attach, AttachMode, BackendHandle, Capabilities, Error, Op, OpContext, VolumeInfo,
-    VolumeSpec,
+    VolumeSpec, ext::Clones as _,
 };
 
 use crate::{

@@ -22,7 +22,12 @@ impl Random {
 
     /// Bytes of which none is zero, so that none passes for a hole.
     pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| (self.next() >> 56) as u8 | 1).collect()
+        let mut bytes = vec![0; len as usize];
+        for part in bytes.chunks_mut(8) {
+            let word = self.next() | 0x0101_0101_0101_0101;
+            part.copy_from_slice(&word.to_le_bytes()[..part.len()]);
+        }
+        bytes
     }
 }
 
@@ -32,29 +37,28 @@ fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-fn stamp_byte(sector: u64, version: u64, at: usize) -> u8 {
-    mix(sector.wrapping_mul(0x1_0000_0001) ^ version.rotate_left(40) ^ at as u64) as u8
-}
-
 /// A sector's content as write `version` leaves it; version zero is what nobody wrote.
 pub(crate) fn stamped(sector: u64, version: u64, len: u64) -> Vec<u8> {
-    if version == 0 {
-        return vec![0; len as usize];
+    let mut bytes = vec![0; len as usize];
+    if version != 0 {
+        let seed = sector.wrapping_mul(0x1_0000_0001) ^ version.rotate_left(40);
+        let (head, tail) = bytes.split_at_mut(8);
+        head.copy_from_slice(&version.to_le_bytes());
+        fill(tail, &mut Random::new(seed));
     }
-    let mut bytes = version.to_le_bytes().to_vec();
-    bytes.extend((8..len as usize).map(|at| stamp_byte(sector, version, at)));
     bytes
 }
 
 /// The version that left this content at this sector; nothing if no single write did.
 pub(crate) fn version_of(sector: u64, bytes: &[u8]) -> Option<u64> {
-    let (head, tail) = bytes.split_first_chunk::<8>()?;
-    let version = u64::from_le_bytes(*head);
-    let fits = |(at, byte): (usize, &u8)| match version {
-        0 => *byte == 0,
-        _ => *byte == stamp_byte(sector, version, at + 8),
-    };
-    tail.iter().enumerate().all(fits).then_some(version)
+    let version = u64::from_le_bytes(*bytes.first_chunk::<8>()?);
+    (stamped(sector, version, bytes.len() as u64) == bytes).then_some(version)
+}
+
+fn fill(bytes: &mut [u8], random: &mut Random) {
+    for part in bytes.chunks_mut(8) {
+        part.copy_from_slice(&random.next().to_le_bytes()[..part.len()]);
+    }
 }
 
 #[cfg(test)]

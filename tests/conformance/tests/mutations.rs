@@ -29,7 +29,7 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::PastEndAccepted, "data/boundaries", "OutOfRange"),
     (Defect::ZeroLengthPanics, "data/zero-length", "panicked"),
     (Defect::LargeIoTruncated, "data/max-io", "written at once"),
-    (Defect::UnknownFlagsAccepted, "data/write-flags", "succeeded"),
+    (Defect::FuaDropped, "data/fua", "with FUA"),
     (Defect::StaleRead, "data/read-your-writes", "were changed"),
     (Defect::VolumesShareStorage, "data/isolation", "other volumes"),
     (Defect::ReadSharesMemory, "data/read-buffers", "changed with a later write"),
@@ -108,6 +108,9 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::AttachRace, "concurrency/attach-same", "of 16 exclusive"),
 ];
 
+/// What driver-api itself refuses, before any driver's code: only a driver built without it can fail these.
+const KEPT_BY_THE_GLUE: &[&str] = &["data/write-flags"];
+
 fn ask(store: Store, change: impl FnOnce(&mut Plan)) -> Report {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
@@ -133,6 +136,9 @@ fn failures(report: &Report) -> Vec<String> {
 fn a_reference_without_defect_passes_every_check() {
     let report = ask(Store::new(ALL, Fencing::EXCLUSIVE_LOCK, None), |_| ());
     assert_eq!(failures(&report), Vec::<String>::new());
+    for c in &report.checks {
+        eprintln!("{:6} {}/{}", c.millis, c.area, c.name);
+    }
     assert_eq!(report.passed(), conformance::all().count(), "{report}");
     assert_eq!(report.shown, report.claimed);
 }
@@ -210,7 +216,12 @@ fn every_check_is_caught_failing_by_some_defect() {
     let caught: BTreeSet<&str> = CAUGHT.iter().map(|row| row.1).collect();
     let all: Vec<String> =
         conformance::all().map(|check| format!("{}/{}", check.area, check.name)).collect();
-    let never: Vec<_> = all.iter().filter(|name| !caught.contains(name.as_str())).collect();
+    let never: Vec<_> = all
+        .iter()
+        .filter(|name| {
+            !caught.contains(name.as_str()) && !KEPT_BY_THE_GLUE.contains(&name.as_str())
+        })
+        .collect();
     assert!(never.is_empty(), "no defect shows that these can fail: {never:?}");
 }
 

@@ -3,7 +3,7 @@
 
 use driver_api::{
     Abilities, WriteFlags,
-    ext::{Extent, ExtentFlags},
+    ext::{AllocationMap as _, Extent, ExtentFlags},
 };
 
 use crate::{

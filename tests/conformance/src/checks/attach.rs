@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who may be attached beside whom, and what an attachment may do.
 
-use driver_api::{Abilities, Attach, AttachMode, Error, ErrorKind, Fencing, IoBuf, WriteFlags};
+use driver_api::{
+    Abilities, Attach, AttachMode, Error, ErrorKind, Fencing, IoBuf, WriteFlags,
+    ext::{Resize as _, Snapshots as _},
+};
 
 use crate::{
     case::Case,

@@ -203,6 +203,17 @@ pub(super) async fn write_buffers(case: &Case<'_>) -> Checked {
     Ok(())
 }
 
+pub(super) async fn fua(case: &Case<'_>) -> Checked {
+    let vol = case.fresh("v").await?;
+    let data = case.random().bytes(vol.sector() * 4);
+    for at in [0, vol.sector(), 1 << 20] {
+        let written = vol.try_write(at, &data, WriteFlags::FUA).await?;
+        success("a write with FUA", written)?;
+        vol.expect(at, &data, "after a write with FUA").await?;
+    }
+    Ok(())
+}
+
 /// Memory as a host has it: with the remains of an earlier request.
 extern "C" fn stale_buffer(len: usize) -> IoBufMut {
     let mut buffer = IoBufMut::zeroed(len);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is claimed, what is refused, and in which words.
 
-use driver_api::{Abilities, Error, ErrorKind, WriteFlags};
+use driver_api::{Abilities, Error, ErrorKind, WriteFlags, ext::Snapshots as _};
 
 use crate::{
     case::Case,

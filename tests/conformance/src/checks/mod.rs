@@ -112,6 +112,8 @@ checks! {
             "An operation of max_io bytes is done whole.";
         "write-flags" [WRITE] data::write_flags:
             "A write with unknown flags is refused and not done.";
+        "fua" [WRITE FUA] data::fua:
+            "A write with FUA is done like any other.";
         "read-your-writes" [WRITE] data::read_your_writes:
             "An acknowledged write is visible to every later read.";
         "isolation" [WRITE] data::isolation:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Snapshots: lists, content, rollback and deletion.
 
-use driver_api::{Abilities, ErrorKind};
+use driver_api::{Abilities, ErrorKind, ext::Snapshots as _};
 
 use crate::{
     case::Case,

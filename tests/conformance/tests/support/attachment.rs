@@ -178,7 +178,9 @@ impl Attachment {
         if self.is(Defect::LargeIoTruncated) {
             data = &data[..data.len().min(512 << 10)];
         }
-        disk.live.write(offset, data);
+        if !(flags.has(WriteFlags::FUA) && self.is(Defect::FuaDropped)) {
+            disk.live.write(offset, data);
+        }
         if flags.has(WriteFlags::FUA) && !self.is(Defect::FuaForgotten) {
             disk.stable.write(offset, data);
         }
@@ -200,7 +202,7 @@ impl Attachment {
     fn write_now(&self, offset: u64, data: &IoBuf, flags: WriteFlags) -> Result<()> {
         self.store().count();
         assert!(!(self.is(Defect::ZeroLengthPanics) && data.is_empty()), "an empty buffer");
-        if flags.without_fua() && !self.is(Defect::UnknownFlagsAccepted) {
+        if flags.without_fua() {
             return Err(self.store().error(ErrorKind::INVALID_ARGUMENT, "a flag is unknown"));
         }
         self.writing(|disk| match self.inside(disk, offset, data.len() as u64) {
@@ -290,7 +292,13 @@ impl KnownFlags for WriteFlags {
 
 impl Volume for Attachment {
     fn size(&self) -> u64 {
-        self.store().on(&self.name, |disk| Ok(disk.size)).unwrap_or(0)
+        // Ranges are refused by what this says, before the driver is asked.
+        let past_end = matches!(
+            self.store().defect,
+            Some(Defect::PastEndAccepted | Defect::DiscardPastEnd | Defect::ZeroesPastEnd)
+        );
+        let more = if past_end { 64 << 10 } else { 0 };
+        self.store().on(&self.name, |disk| Ok(disk.size + more)).unwrap_or(0)
     }
 
     fn capabilities(&self) -> Capabilities {
