@@ -136,9 +136,6 @@ fn failures(report: &Report) -> Vec<String> {
 fn a_reference_without_defect_passes_every_check() {
     let report = ask(Store::new(ALL, Fencing::EXCLUSIVE_LOCK, None), |_| ());
     assert_eq!(failures(&report), Vec::<String>::new());
-    for c in &report.checks {
-        eprintln!("{:6} {}/{}", c.millis, c.area, c.name);
-    }
     assert_eq!(report.passed(), conformance::all().count(), "{report}");
     assert_eq!(report.shown, report.claimed);
 }

@@ -32,6 +32,11 @@ pub(super) async fn sparse(case: &Case<'_>) -> Checked {
     if case.caps.max_volume_size < size {
         return not_claimed(format!("max_volume_size is {}", case.caps.max_volume_size));
     }
+    // Storage that is taken up in full at create is not asked for so much of it.
+    let probe = case.create(&case.name("probe"), case.plan.volume_size).await?;
+    if probe.used >= probe.size {
+        return not_claimed("volumes are not thin: a new one uses its whole size");
+    }
     let name = case.name("v");
     match case.try_create(&name, size).await? {
         Err(error) if error.kind() == ErrorKind::NO_SPACE => {
