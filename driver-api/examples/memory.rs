@@ -27,7 +27,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn capabilities() -> Capabilities {
     let limits = Capabilities::new(Abilities::WRITE | Abilities::FUA);
-    Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..limits }
+    Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, max_volume_size: 64 << 30, ..limits }
 }
 
 impl Driver for Memory {

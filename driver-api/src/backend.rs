@@ -10,9 +10,11 @@ use abi_stable::{
 
 use crate::{Attach, Capabilities, Op, OpContext, Stats, Volume, VolumeInfo, VolumeSpec, ext};
 
-/// An opened backend. Every method is `[any thread · backend open]`; volumes are named, names are checked by the host.
+/// An opened backend. Every method is `[any thread · backend open]`; volumes are named, names are checked by the host,
+/// sizes against the capabilities and options against [`DriverInfo`](crate::DriverInfo) before a method is called.
 ///
-/// Mutations are idempotent: repeated with the same arguments they give the same answer.
+/// A mutation may be repeated when its outcome is unknown: where it had succeeded, the answer says so (`create` gives the
+/// same volume, `delete` says `NotFound`).
 /// The type is a cheap handle: clone it into the futures.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// Its volumes.

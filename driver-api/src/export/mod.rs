@@ -4,33 +4,24 @@
 //!
 //! Every method here enters the driver's tokio, and turns a panic of the author's code into an error.
 
+mod backend;
 mod volume;
 
 use std::{
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
 };
 
-use abi_stable::{
-    sabi_trait::TD_Opaque,
-    std_types::{RArc, ROption, RResult, RStr, RString, RVec},
-};
+use abi_stable::std_types::RResult;
 
 use crate::{
-    Attach, AttachMode, Backend, BackendConfig, BackendHandle, Capabilities, ClonesHandle,
-    CommandsHandle, Driver, DriverInfo, Error, ErrorKind, Health, Host, Layer, Op, OpContext,
-    Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec,
-    abi::{
-        RawBackend, RawBackend_TO, RawClones, RawClones_TO, RawCommands, RawCommands_TO,
-        RawSnapshots,
-    },
-    ext,
-    runtime::Entered,
+    BackendConfig, BackendHandle, Driver, DriverInfo, Error, ErrorKind, Host, Layer, Op,
+    VolumeHandle, runtime::Entered,
 };
-
+pub use backend::export_backend;
+use backend::export_checked;
+use volume::export_layered;
 pub use volume::export_volume;
-use volume::{export_attached, export_layered};
 
 #[doc(hidden)]
 pub use abi_stable;
@@ -141,8 +132,10 @@ pub fn describe(call: fn() -> DriverInfo) -> RResult<DriverInfo, Error> {
 pub extern "C" fn open<D: Driver>(host: Host, config: BackendConfig) -> Op<BackendHandle> {
     let reporter = host.clone();
     start(|| {
+        let options = D::describe().volume_options;
+        let known = options.into_iter().map(|option| option.name).collect();
         let opening = D::open(host, config);
-        Op::run(async move { Ok(export_backend(opening.await?, reporter)) })
+        Op::run(async move { Ok(export_checked(opening.await?, reporter, Some(known))) })
     })
 }
 
@@ -177,12 +170,6 @@ pub extern "C" fn wrap_unsupported(
         Error::new(ErrorKind::UNSUPPORTED, "this is a driver, not a layer")
             .remedy("name it as a backend's driver, not under layers"),
     )
-}
-
-/// A backend as the other side holds it.
-pub fn export_backend<B: Backend>(backend: B, host: Host) -> BackendHandle {
-    let glue = BackendGlue(Contained::new(backend, host));
-    BackendHandle { raw: RawBackend_TO::from_ptr(RArc::new(glue), TD_Opaque) }
 }
 
 fn start<T>(call: impl FnOnce() -> Op<T>) -> Op<T> {
@@ -232,120 +219,5 @@ impl<T> Drop for Contained<T> {
         if let Err(error) = dropped {
             self.host.raw.report_panic("drop".into(), error.message().into());
         }
-    }
-}
-
-struct BackendGlue<B>(Contained<B>);
-
-impl<B: Backend> RawBackend for BackendGlue<B> {
-    fn capabilities(&self) -> RResult<Capabilities, Error> {
-        ask(|| self.0.capabilities())
-    }
-
-    fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
-        start(|| self.0.create(cx, spec))
-    }
-
-    fn delete(&self, cx: &OpContext, name: RStr<'_>) -> Op<()> {
-        start(|| self.0.delete(cx, name.as_str()))
-    }
-
-    fn list(&self, cx: &OpContext) -> Op<RVec<VolumeInfo>> {
-        start(|| self.0.list(cx))
-    }
-
-    fn show(&self, cx: &OpContext, name: RStr<'_>) -> Op<VolumeInfo> {
-        start(|| self.0.show(cx, name.as_str()))
-    }
-
-    fn attach(&self, cx: &OpContext, name: RStr<'_>, attach: Attach) -> Op<VolumeHandle> {
-        let host = self.0.host.clone();
-        let writable = attach.mode == AttachMode::EXCLUSIVE;
-        start(|| {
-            let attaching = self.0.attach(cx, name.as_str(), attach);
-            attaching.map(move |volume| Ok(export_attached(volume?, host, writable)))
-        })
-    }
-
-    fn usage(&self, cx: &OpContext) -> Op<Usage> {
-        start(|| self.0.usage(cx))
-    }
-
-    fn health(&self, cx: &OpContext) -> Op<Health> {
-        start(|| self.0.health(cx))
-    }
-
-    fn stats(&self) -> RResult<Stats, Error> {
-        ask(|| self.0.stats())
-    }
-
-    fn close(&self, cx: &OpContext) -> Op<()> {
-        start(|| self.0.close(cx))
-    }
-
-    fn clones(&self) -> RResult<ROption<ClonesHandle>, Error> {
-        let host = &self.0.host;
-        ask(|| {
-            let clones = self.0.clones()?;
-            let glue = ClonesGlue(Contained::new(clones, host.clone()));
-            Some(ClonesHandle { raw: RawClones_TO::from_ptr(RArc::new(glue), TD_Opaque) })
-        })
-        .map(Into::into)
-    }
-
-    fn commands(&self) -> RResult<ROption<CommandsHandle>, Error> {
-        let host = &self.0.host;
-        ask(|| {
-            let commands = self.0.commands()?;
-            let glue = CommandsGlue(Contained::new(commands, host.clone()));
-            Some(CommandsHandle { raw: RawCommands_TO::from_ptr(RArc::new(glue), TD_Opaque) })
-        })
-        .map(Into::into)
-    }
-}
-
-struct SnapshotsGlue(Contained<Arc<dyn ext::Snapshots>>);
-
-impl RawSnapshots for SnapshotsGlue {
-    fn create(&self, cx: &OpContext, name: RStr<'_>) -> Op<ext::SnapshotInfo> {
-        start(|| self.0.create(cx, name.as_str()))
-    }
-
-    fn list(&self, cx: &OpContext) -> Op<RVec<ext::SnapshotInfo>> {
-        start(|| self.0.list(cx))
-    }
-
-    fn delete(&self, cx: &OpContext, name: RStr<'_>) -> Op<()> {
-        start(|| self.0.delete(cx, name.as_str()))
-    }
-
-    fn rollback(&self, cx: &OpContext, name: RStr<'_>) -> Op<()> {
-        start(|| self.0.rollback(cx, name.as_str()))
-    }
-}
-
-struct ClonesGlue(Contained<Arc<dyn ext::Clones>>);
-
-impl RawClones for ClonesGlue {
-    fn clone_volume(
-        &self,
-        cx: &OpContext,
-        source: RStr<'_>,
-        snapshot: RStr<'_>,
-        target: VolumeSpec,
-    ) -> Op<VolumeInfo> {
-        start(|| self.0.clone_volume(cx, source.as_str(), snapshot.as_str(), target))
-    }
-}
-
-struct CommandsGlue(Contained<Arc<dyn ext::Commands>>);
-
-impl RawCommands for CommandsGlue {
-    fn list(&self) -> RResult<RVec<ext::CommandSpec>, Error> {
-        ask(|| self.0.list())
-    }
-
-    fn run(&self, cx: &OpContext, command: RStr<'_>, arguments: RStr<'_>) -> Op<RString> {
-        start(|| self.0.run(cx, command.as_str(), arguments.as_str()))
     }
 }

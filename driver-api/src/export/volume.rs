@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
-    std_types::{RArc, ROption, RResult, RVec},
+    std_types::{RArc, ROption, RResult, RStr, RVec},
 };
 
-use super::{Contained, SnapshotsGlue, ask, start};
+use super::{Contained, ask, start};
 use crate::{
     Abilities, AllocationMapHandle, Capabilities, Error, ErrorKind, Host, IoBuf, Op, OpContext,
     ResizeHandle, Result, SnapshotsHandle, Stats, Volume, VolumeHandle, WriteFlags,
     abi::{
-        RawAllocationMap, RawAllocationMap_TO, RawResize, RawResize_TO, RawSnapshots_TO, RawVolume,
-        RawVolume_TO,
+        RawAllocationMap, RawAllocationMap_TO, RawResize, RawResize_TO, RawSnapshots,
+        RawSnapshots_TO, RawVolume, RawVolume_TO,
     },
     ext,
 };
@@ -99,8 +99,7 @@ impl<V: Volume, const CHECKED: bool> VolumeGlue<V, CHECKED> {
     #[cold]
     fn bad_mutation(&self, needs: Abilities, flags: WriteFlags) -> Error {
         if !self.writable {
-            Error::new(ErrorKind::PERMISSION_DENIED, "the volume is attached read-only")
-                .remedy("attach it exclusively to change it")
+            read_only()
         } else if !self.limits.has(needs) {
             Error::new(ErrorKind::UNSUPPORTED, "the driver does not declare the ability")
                 .with("ability", needs.names().collect::<Vec<_>>().join(", "))
@@ -181,7 +180,8 @@ impl<V: Volume, const CHECKED: bool> RawVolume for VolumeGlue<V, CHECKED> {
         let host = &self.volume.host;
         ask(|| {
             let snapshots = self.volume.snapshots()?;
-            let glue = SnapshotsGlue(Contained::new(snapshots, host.clone()));
+            let (snapshots, writable) = (Contained::new(snapshots, host.clone()), self.writable);
+            let glue = SnapshotsGlue { snapshots, writable };
             Some(SnapshotsHandle { raw: RawSnapshots_TO::from_ptr(RArc::new(glue), TD_Opaque) })
         })
         .map(Into::into)
@@ -190,7 +190,7 @@ impl<V: Volume, const CHECKED: bool> RawVolume for VolumeGlue<V, CHECKED> {
     fn resize(&self) -> RResult<ROption<ResizeHandle>, Error> {
         let host = &self.volume.host;
         ask(|| {
-            let resize = self.volume.resize()?;
+            let resize = if self.writable { self.volume.resize() } else { None }?;
             let glue = ResizeGlue(Contained::new(resize, host.clone()));
             Some(ResizeHandle { raw: RawResize_TO::from_ptr(RArc::new(glue), TD_Opaque) })
         })
@@ -206,6 +206,37 @@ impl<V: Volume, const CHECKED: bool> RawVolume for VolumeGlue<V, CHECKED> {
             Some(AllocationMapHandle { raw })
         })
         .map(Into::into)
+    }
+}
+
+fn read_only() -> Error {
+    Error::new(ErrorKind::PERMISSION_DENIED, "the volume is attached read-only")
+        .remedy("attach it exclusively to change it")
+}
+
+struct SnapshotsGlue {
+    snapshots: Contained<Arc<dyn ext::Snapshots>>,
+    writable: bool,
+}
+
+impl RawSnapshots for SnapshotsGlue {
+    fn create(&self, cx: &OpContext, name: RStr<'_>) -> Op<ext::SnapshotInfo> {
+        start(|| self.snapshots.create(cx, name.as_str()))
+    }
+
+    fn list(&self, cx: &OpContext) -> Op<RVec<ext::SnapshotInfo>> {
+        start(|| self.snapshots.list(cx))
+    }
+
+    fn delete(&self, cx: &OpContext, name: RStr<'_>) -> Op<()> {
+        start(|| self.snapshots.delete(cx, name.as_str()))
+    }
+
+    fn rollback(&self, cx: &OpContext, name: RStr<'_>) -> Op<()> {
+        if !self.writable {
+            return Op::err(read_only().during("roll back"));
+        }
+        start(|| self.snapshots.rollback(cx, name.as_str()))
     }
 }
 

@@ -57,12 +57,7 @@ impl Attachment {
             return Err(store.error(ErrorKind::INTERNAL, "an earlier read was left behind"));
         }
         if let Some(holder) = disk.holders.iter().find(|holder| holder.token == self.token) {
-            let mode = holder.mode;
-            return Ok(if self.is(Defect::ReadOnlyWritable) {
-                AttachMode::EXCLUSIVE
-            } else {
-                mode
-            });
+            return Ok(holder.mode);
         }
         if store.fenced.lock().expect("no panic").contains(&self.token) {
             if self.is(Defect::ZombieWrites) {

@@ -45,10 +45,6 @@ impl Opening {
         if !spec.options.is_empty() && !store.is(Defect::OptionsIgnored) {
             return Err(store.error(ErrorKind::INVALID_ARGUMENT, "an option is unknown"));
         }
-        let too_large = spec.size > store.capabilities().max_volume_size;
-        if too_large && !store.is(Defect::TooLargeAccepted) {
-            return Err(store.error(ErrorKind::INVALID_ARGUMENT, "the volume is too large"));
-        }
         Ok(())
     }
 

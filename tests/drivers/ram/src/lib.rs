@@ -65,9 +65,6 @@ impl Backend for Room {
     }
 
     fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
-        if spec.size > capabilities().max_volume_size {
-            return Error::new(ErrorKind::INVALID_ARGUMENT, "it is over 64 GiB").into();
-        }
         let info = VolumeInfo::new(&spec.name, spec.size, spec.size);
         let mut disks = lock(&self.0);
         let disk = disks.entry(spec.name.into_string()).or_insert_with(|| {
