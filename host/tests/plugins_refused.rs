@@ -220,3 +220,37 @@ fn a_missing_driver_is_explained() {
     assert!(text.contains("loaded: forward"), "{text}");
     assert!(text.contains("libfaulty.so: it is a text file"), "{text}");
 }
+
+#[test]
+fn a_private_directory_on_a_noexec_mount() {
+    let mount = std::path::Path::new("/dev/shm");
+    let noexec = rustix::fs::statvfs(mount)
+        .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC));
+    let Some(there) = noexec.then(|| tempfile::tempdir_in(mount).ok()).flatten() else {
+        eprintln!("/dev/shm is not a writable mount with noexec: not shown");
+        return;
+    };
+    let house = House::new();
+    let file = house.put("f.so", small());
+    let rules = Rules { private_dir: there.path().join("private"), allow_sha256: None };
+    let error = verify(&file, &rules).expect_err("a library there could not be mapped");
+    assert!(error.message().contains("noexec"), "{error:#}");
+    assert!(error.remedy_text().contains("another mount"), "{error:#}");
+}
+
+#[test]
+fn a_driver_really_built_with_panic_abort() {
+    let source = r#"
+        fn describe() -> driver_api::DriverInfo { driver_api::DriverInfo::new("aborts") }
+        driver_api::export_module!(
+            driver_api::descriptor::Role::Driver, "aborts",
+            driver_api::export::open_unsupported, driver_api::export::wrap_unsupported, describe
+        );
+    "#;
+    for (strategy, state) in [("abort", PluginState::Refused), ("unwind", PluginState::Loaded)] {
+        let house = House::new();
+        let status = house.offer("aborts.so", &plugins_support::from_rust(source, strategy));
+        assert_eq!(status.state, state, "{status:?}");
+        assert_eq!(status.reason.contains("panic=abort"), strategy == "abort", "{status:?}");
+    }
+}

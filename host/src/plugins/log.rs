@@ -4,14 +4,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{OnceLock, PoisonError, RwLock},
+    sync::{LazyLock, PoisonError, RwLock},
 };
 
 use driver_api::host::LogRecord;
 use tracing::{
     Event, Level, Metadata,
     callsite::{Callsite, Identifier},
-    field::{FieldSet, Value},
+    field::{FieldSet, Value, display},
+    level_filters::LevelFilter,
     metadata::Kind,
     subscriber::Interest,
 };
@@ -30,88 +31,75 @@ pub struct TracingLog;
 
 impl DriverLog for TracingLog {
     fn enabled(&self, level: u32, target: &str) -> bool {
-        // A look at the level comes first: it is all that a disabled debug event costs.
-        if level_of(level) > tracing::level_filters::LevelFilter::current() {
-            return false;
-        }
-        let metadata = site(level, target).metadata();
-        tracing::dispatcher::get_default(|dispatch| dispatch.enabled(metadata))
+        // A look at the level comes first: it is all that a disabled event costs.
+        level_of(level) <= LevelFilter::current()
+            && tracing::dispatcher::get_default(|dispatch| dispatch.enabled(place(level, target)))
     }
 
     fn log(&self, driver: &str, record: &LogRecord<'_>) {
-        let metadata = site(record.level, &record.target).metadata();
-        let join = |parts: Vec<String>, with: &str| (!parts.is_empty()).then(|| parts.join(with));
-        let details = record.fields.iter().map(|pair| format!("{}={}", pair.0, pair.1)).collect();
-        let details = join(details, " ");
-        let spans = join(record.spans.iter().map(ToString::to_string).collect(), ":");
-        let message = record.message.as_str();
+        let metadata = place(record.level, &record.target);
+        let details: Vec<String> =
+            record.fields.iter().map(|pair| format!("{}={}", pair.0, pair.1)).collect();
+        let spans: Vec<&str> = record.spans.iter().map(|span| span.as_str()).collect();
+        let (details, spans) = (details.join(" "), spans.join(":"));
+        let message = display(record.message.as_str());
+        let texts: [&dyn Value; 4] = [&message, &driver, &details.as_str(), &spans.as_str()];
+        let names = metadata.fields();
+        let mut pairs = names.iter().zip(texts).map(|(name, text)| {
+            let empty = matches!(name.name(), "fields") && details.is_empty()
+                || matches!(name.name(), "spans") && spans.is_empty();
+            (name, (!empty).then_some(text))
+        });
+        let (Some(a), Some(b), Some(c), Some(d)) =
+            (pairs.next(), pairs.next(), pairs.next(), pairs.next())
+        else {
+            return;
+        };
+        let values = [(&a.0, a.1), (&b.0, b.1), (&c.0, c.1), (&d.0, d.1)];
+        let values = names.value_set(&values);
         tracing::dispatcher::get_default(|dispatch| {
-            if !dispatch.enabled(metadata) {
-                return;
+            if dispatch.enabled(metadata) {
+                dispatch.event(&Event::new(metadata, &values));
             }
-            let fields = metadata.fields();
-            let mut named = fields.iter();
-            let (Some(a), Some(b), Some(c), Some(d)) =
-                (named.next(), named.next(), named.next(), named.next())
-            else {
-                return;
-            };
-            let values = [
-                (&a, Some(&tracing::field::display(message) as &dyn Value)),
-                (&b, Some(&driver as &dyn Value)),
-                (&c, details.as_ref().map(|text| text as &dyn Value)),
-                (&d, spans.as_ref().map(|text| text as &dyn Value)),
-            ];
-            dispatch.event(&Event::new(metadata, &fields.value_set(&values)));
         });
     }
 }
 
-static FIELDS: &[&str] = &["message", "driver", "fields", "spans"];
+/// The place in the source from which, as tracing sees it, all drivers log.
+struct Drivers;
 
-/// A place in a driver that logs. Tracing wants such places to live for ever; there is one for each level and target.
-struct Site {
-    metadata: OnceLock<Metadata<'static>>,
-}
+static DRIVERS: Drivers = Drivers;
 
-impl Callsite for Site {
+impl Callsite for Drivers {
     fn set_interest(&self, _interest: Interest) {}
 
     fn metadata(&self) -> &Metadata<'_> {
-        Site::metadata(self)
+        static METADATA: LazyLock<Metadata<'static>> =
+            LazyLock::new(|| describe(Level::ERROR, "driver"));
+        &METADATA
     }
 }
 
-impl Site {
-    fn metadata(&self) -> &Metadata<'static> {
-        static NOWHERE: Site = Site { metadata: OnceLock::new() };
-        // Filled where the site is made, before anybody can see it.
-        self.metadata.get_or_init(|| described(&NOWHERE, Level::ERROR, "driver"))
-    }
-}
-
-fn described(site: &'static Site, level: Level, target: &'static str) -> Metadata<'static> {
-    let fields = FieldSet::new(FIELDS, Identifier(site));
+fn describe(level: Level, target: &'static str) -> Metadata<'static> {
+    let names = &["message", "driver", "fields", "spans"];
+    let fields = FieldSet::new(names, Identifier(&DRIVERS));
     Metadata::new("driver event", target, level, None, None, None, fields, Kind::EVENT)
 }
 
-fn site(level: u32, target: &str) -> &'static Site {
-    type Sites = HashMap<String, [Option<&'static Site>; 5]>;
-    static SITES: OnceLock<RwLock<Sites>> = OnceLock::new();
-    let sites = SITES.get_or_init(RwLock::default);
+/// Tracing wants metadata that live for ever: one for each level and target that ever logged.
+fn place(level: u32, target: &str) -> &'static Metadata<'static> {
+    type Places = HashMap<String, [Option<&'static Metadata<'static>>; 5]>;
+    static PLACES: LazyLock<RwLock<Places>> = LazyLock::new(RwLock::default);
     let at = (level.clamp(1, 5) - 1) as usize;
-    let known = sites.read().unwrap_or_else(PoisonError::into_inner);
-    if let Some(Some(site)) = known.get(target).map(|levels| levels[at]) {
-        return site;
+    let known = PLACES.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Some(metadata)) = known.get(target).map(|levels| levels[at]) {
+        return metadata;
     }
     drop(known);
-    let mut sites = sites.write().unwrap_or_else(PoisonError::into_inner);
-    let place = &mut sites.entry(target.to_owned()).or_default()[at];
-    place.get_or_insert_with(|| {
-        let site: &'static Site = Box::leak(Box::new(Site { metadata: OnceLock::new() }));
+    let mut places = PLACES.write().unwrap_or_else(PoisonError::into_inner);
+    places.entry(target.to_owned()).or_default()[at].get_or_insert_with(|| {
         let target: &'static str = Box::leak(target.to_owned().into_boxed_str());
-        site.metadata.get_or_init(|| described(site, level_of(level), target));
-        site
+        Box::leak(Box::new(describe(level_of(level), target)))
     })
 }
 
@@ -124,3 +112,7 @@ fn level_of(number: u32) -> Level {
         _ => Level::TRACE,
     }
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

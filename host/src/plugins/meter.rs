@@ -170,3 +170,46 @@ impl DriverMeter {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn three_held_threads_within_a_minute_isolate() {
+        let (meter, start) = (DriverMeter::new("often"), Instant::now());
+        for (index, secs) in [0, 40, 61, 100].into_iter().enumerate() {
+            assert!(!meter.isolated(), "after {index} calls");
+            meter.blocked(Call::Read, 12 * MS, true, start + secs * 1000 * MS);
+        }
+        assert!(meter.isolated());
+        assert_eq!(meter.blocked_calls(), 4);
+    }
+
+    #[test]
+    fn a_call_that_goes_on_counts_once_and_isolates_when_it_hangs() {
+        let (meter, now) = (DriverMeter::new("hangs"), Instant::now());
+        meter.blocked(Call::Flush, 10 * MS, true, now);
+        for held in [15, 500, 999] {
+            meter.blocked(Call::Flush, held * MS, false, now);
+        }
+        assert_eq!(meter.blocked_calls(), 1);
+        assert_eq!(meter.last_blocked().as_deref(), Some("flush for 999 ms"));
+        assert!(!meter.isolated());
+        meter.blocked(Call::Flush, 1000 * MS, false, now);
+        assert!(meter.isolated());
+    }
+
+    #[test]
+    fn only_a_panic_degrades() {
+        let meter = DriverMeter::new("panics");
+        meter.note(Call::Read, &Error::new(ErrorKind::CORRUPTED, "bad sum"));
+        assert_eq!(meter.degraded(), None);
+        meter.note(Call::Write, &Error::new(ErrorKind::PANIC, "boom"));
+        assert_eq!(meter.degraded().as_deref(), Some("panic in write: boom"));
+        meter.panicked("drop", "again");
+        assert_eq!(meter.degraded().as_deref(), Some("panic in drop: again (2 panics so far)"));
+    }
+}

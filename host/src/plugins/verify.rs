@@ -248,3 +248,23 @@ fn no_copy(directory: &Path, error: &std::io::Error) -> Error {
         .with("directory", directory.display())
         .remedy("make room there, or configure another directory for private copies of drivers")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_dead_processes_are_swept_and_others_stay() {
+        let directory = tempfile::tempdir().expect("a directory");
+        // No process has this number: Linux ends at 2^22.
+        let dead = "libx.4194305.0.so";
+        let mine = format!("libx.{}.0.so", std::process::id());
+        for name in [dead, &mine, "notes.txt", "libx.so"] {
+            std::fs::write(directory.path().join(name), name).expect("a file");
+        }
+        sweep(directory.path());
+        let stays = |name: &str| directory.path().join(name).exists();
+        assert!(!stays(dead));
+        assert!(stays(&mine) && stays("notes.txt") && stays("libx.so"));
+    }
+}

@@ -55,6 +55,28 @@ pub fn forward() -> &'static Path {
     BUILT.get_or_init(|| build("novastor-test-forward", "libforward.so"))
 }
 
+/// Builds a library from source that needs driver-api alone, with this panic strategy.
+pub fn from_rust(source: &str, panic: &str) -> Vec<u8> {
+    let api = build("novastor-driver-api", "libdriver_api.rlib");
+    let room = tempfile::tempdir().expect("a directory");
+    let (input, library) = (room.path().join("source.rs"), room.path().join("library.so"));
+    fs::write(&input, source).expect("a source file");
+    let mut rustc = Command::new("rustc");
+    rustc.args([
+        "--edition=2024",
+        "--crate-type=cdylib",
+        "--crate-name=from_source",
+        "-A",
+        "warnings",
+    ]);
+    rustc.arg(format!("-Cpanic={panic}")).arg("-o").args([&library, &input]);
+    rustc.arg("--extern").arg(format!("driver_api={}", api.display()));
+    rustc.arg("-L").arg(format!("dependency={}", output().join("deps").display()));
+    let status = rustc.env("CARGO_PKG_VERSION", "1.0.0").status().expect("rustc runs");
+    assert!(status.success(), "rustc");
+    fs::read(library).expect("a library")
+}
+
 /// A plugin directory with its registry.
 pub struct House {
     pub registry: Arc<Registry>,
