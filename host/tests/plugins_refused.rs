@@ -70,6 +70,19 @@ fn a_truncated_library_at_many_lengths() {
 }
 
 #[test]
+fn a_segment_that_is_not_all_there() {
+    let house = House::new();
+    let mut whole = small().to_vec();
+    let word = |at: usize| u64::from_le_bytes(whole[at..at + 8].try_into().expect("8 bytes"));
+    // The first program header of the kind that is mapped, and its size in the file.
+    let headers = word(32) as usize;
+    let load = (headers..).step_by(56).find(|at| whole[*at..at + 4] == 1u32.to_le_bytes());
+    let size = load.expect("a mapped segment") + 32;
+    whole[size..size + 8].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    assert_refused(&house.offer("f.so", &whole), "truncated: a segment", "copy it again");
+}
+
+#[test]
 fn another_architecture() {
     let house = House::new();
     let whole = small();
@@ -223,17 +236,31 @@ fn a_missing_driver_is_explained() {
 
 #[test]
 fn a_private_directory_on_a_noexec_mount() {
-    let mount = std::path::Path::new("/dev/shm");
-    let noexec = rustix::fs::statvfs(mount)
-        .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC));
-    let Some(there) = noexec.then(|| tempfile::tempdir_in(mount).ok()).flatten() else {
-        eprintln!("/dev/shm is not a writable mount with noexec: not shown");
+    const MOUNTED: &str = "NOVASTOR_TEST_NOEXEC";
+    let Some(mount) = std::env::var_os(MOUNTED) else {
+        // A mount of its own needs a process of its own, and rights that not every place gives.
+        let mount = tempfile::tempdir().expect("a directory");
+        let script =
+            "mount -t tmpfs -o noexec,mode=700 none \"$0\" || exit 77; exec \"$1\" --exact \"$2\"";
+        let status = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .arg(mount.path())
+            .arg(std::env::current_exe().expect("this test"))
+            .arg("a_private_directory_on_a_noexec_mount")
+            .env(MOUNTED, mount.path())
+            .status();
+        match status.ok().and_then(|status| status.code()) {
+            Some(0) => {}
+            Some(101) => panic!("refused wrongly, see above"),
+            other => eprintln!("no mount namespace here ({other:?}): not shown"),
+        }
         return;
     };
     let house = House::new();
     let file = house.put("f.so", small());
-    let rules = Rules { private_dir: there.path().join("private"), allow_sha256: None };
-    let error = verify(&file, &rules).expect_err("a library there could not be mapped");
+    let private_dir = std::path::Path::new(&mount).join("private");
+    let error = verify(&file, &Rules { private_dir, allow_sha256: None })
+        .expect_err("a library there could not be mapped");
     assert!(error.message().contains("noexec"), "{error:#}");
     assert!(error.remedy_text().contains("another mount"), "{error:#}");
 }

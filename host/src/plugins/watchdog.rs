@@ -174,7 +174,8 @@ struct Tracker {
 struct Seen {
     word: Word,
     since: Instant,
-    times: Option<ThreadTimes>,
+    /// The thread's figures when it was first looked at, and what went before that look.
+    times: Option<(ThreadTimes, Duration)>,
     reported: bool,
 }
 
@@ -197,14 +198,15 @@ impl Tracker {
         };
         let times = times();
         let elapsed = now.duration_since(seen.since);
-        let time = match (&seen.times, &times) {
-            (Some(first), Some(latest)) => latest.held_since(first, elapsed),
+        let time = match (&seen.times, times) {
+            (Some((first, before)), Some(latest)) => *before + latest.held_since(first, elapsed),
             // Without these figures, which some containers hide, only the clock is left.
             (_, None) => elapsed,
-            // The first look at the thread itself: measured from here.
-            (None, Some(_)) => {
+            // The first look at the thread itself. It cannot tell how much of the time before was waiting, so no more
+            // than one round counts: this thread may have waited for a processor, too.
+            (None, Some(first)) => {
                 seen.since = now;
-                seen.times = times;
+                seen.times = Some((first, elapsed.min(SAMPLE_EVERY)));
                 return None;
             }
         };

@@ -20,10 +20,10 @@ fn a_sleeping_call_is_reported_once_as_first_and_then_grows() {
     let mut tracker = Tracker::default();
     assert_eq!(tracker.sample(word, start, || unreachable!()), None);
     assert_eq!(tracker.sample(word, start + 5 * MS, || times(true, 0, 0)), None);
-    assert_eq!(tracker.sample(word, start + 14 * MS, || times(true, 0, 0)), None);
-    let held = tracker.sample(word, start + 15 * MS, || times(true, 0, 0));
+    assert_eq!(tracker.sample(word, start + 9 * MS, || times(true, 0, 0)), None);
+    let held = tracker.sample(word, start + 10 * MS, || times(true, 0, 0));
     assert_eq!(held, Some(Held { time: 10 * MS, first: true }));
-    let held = tracker.sample(word, start + 20 * MS, || times(true, 0, 0));
+    let held = tracker.sample(word, start + 15 * MS, || times(true, 0, 0));
     assert_eq!(held, Some(Held { time: 15 * MS, first: false }));
 }
 
@@ -38,6 +38,17 @@ fn waiting_for_a_processor_is_not_the_drivers_fault() {
     // Asleep now, after waiting for all but 9 ms.
     assert_eq!(tracker.sample(word, start + 1000 * MS, || times(true, 109, 1041)), None);
     let held = tracker.sample(word, start + 1000 * MS, || times(false, 110, 50));
+    assert_eq!(held, Some(Held { time: 10 * MS, first: true }));
+}
+
+#[test]
+fn a_late_look_counts_one_round_before_it() {
+    let (start, word) = (Instant::now(), Word::new(1, Call::Read, 1));
+    let mut tracker = Tracker::default();
+    tracker.sample(word, start, || unreachable!());
+    assert_eq!(tracker.sample(word, start + 80 * MS, || times(true, 0, 0)), None);
+    assert_eq!(tracker.sample(word, start + 84 * MS, || times(true, 0, 0)), None);
+    let held = tracker.sample(word, start + 85 * MS, || times(true, 0, 0));
     assert_eq!(held, Some(Held { time: 10 * MS, first: true }));
 }
 
