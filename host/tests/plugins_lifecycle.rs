@@ -127,6 +127,12 @@ async fn going_back_to_an_earlier_build_works() {
     house.offer("f.so", small());
     assert_eq!(house.registry.driver("faulty").expect("a driver").sha256, first.sha256);
     assert_eq!(house.registry.list().len(), 1);
+    // Also where the later build's file stays: what was put there last serves.
+    house.offer("f.so", &another_build());
+    house.offer("back.so", small());
+    assert_eq!(house.registry.driver("faulty").expect("a driver").sha256, first.sha256);
+    let replaced = house.status("f.so");
+    assert!(replaced.reason.contains("replaced by back.so"), "{replaced:?}");
 }
 
 #[tokio::test]

@@ -267,6 +267,13 @@ impl Plugins {
             .any(|entry| entry.build.as_ref().is_some_and(|of_file| Arc::ptr_eq(of_file, build)))
     }
 
+    /// The name of a file that has this build now, or had it when it was loaded.
+    fn file_of(&self, build: &Arc<LoadedDriver>) -> String {
+        let has = |entry: &Entry| entry.build.as_ref().is_some_and(|of| Arc::ptr_eq(of, build));
+        let now = self.files.iter().find(|(_, entry)| has(entry)).map(|(file, _)| file);
+        file_name(now.unwrap_or(&build.file))
+    }
+
     /// The build of `name` that new backends get.
     fn active(&self, name: &str) -> Option<&Arc<LoadedDriver>> {
         self.builds.iter().rev().find(|build| build.name == name && self.has_file(build))
@@ -300,7 +307,7 @@ impl Plugins {
             },
             Some(active) => (
                 PluginState::Draining,
-                with_panic(format!("replaced by {}", file_name(&active.file)), degraded),
+                with_panic(format!("replaced by {}", self.file_of(active)), degraded),
             ),
             None => {
                 (PluginState::Draining, with_panic("its file was removed".to_owned(), degraded))
