@@ -207,6 +207,24 @@ async fn a_read_that_never_ends_can_be_dropped() {
     assert_eq!(house.status("f.so").state, PluginState::Loaded);
 }
 
+#[tokio::test]
+async fn a_flush_after_a_loss_fails_until_the_volume_is_opened_again() {
+    let house = House::new();
+    house.offer("f.so", small());
+    let backend = house.faulty(json!({ "lose_unflushed": true })).await.expect("a backend");
+    let first = volume(&backend, "v").await.expect("a volume");
+    let (cx, before) = (OpContext::new(), first.incarnation().expect("a number"));
+    write(&first).await.expect("a write");
+    for _ in 0..2 {
+        let error = first.flush(&cx).await.expect_err("the write is gone");
+        assert_eq!(error.kind(), ErrorKind::CORRUPTED);
+    }
+    assert_ne!(first.incarnation().expect("a number"), before);
+    first.detach(&cx).await.expect("detached");
+    let again = volume(&backend, "v").await.expect("the volume");
+    again.flush(&cx).await.expect("nothing was written since");
+}
+
 #[test]
 fn a_panic_in_describe_refuses_the_file() {
     // Other tests load the same driver, so this one runs in a process of its own.

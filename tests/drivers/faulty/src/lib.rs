@@ -10,7 +10,7 @@
 //! | `hang_in` | the call's future never ends |
 //! | `slow_in`, `slow_ms` | the call's future ends after so long, on a timer of the driver's tokio |
 //! | `pending` | `true`: reads, writes and flushes answer through a future even where they could at once |
-//! | `lose_unflushed` | `true`: a later attach finds only what was flushed, and a flush after such a loss fails |
+//! | `lose_unflushed` | `true`: the storage restarts before each flush: unflushed writes are gone, and flushes fail until the next attach |
 //! | `short_reads` | `true`: reads answer one byte less than asked |
 //!
 //! A call is `describe` (by environment, `NOVASTOR_FAULTY_DESCRIBE=panic`), `open`, `create`, `delete`, `list`, `show`,
@@ -50,7 +50,10 @@ impl Driver for Faulty {
             .option(text("slow_in", "The call whose future takes time"))
             .option(number("slow_ms", "How much, in milliseconds").default_json("30"))
             .option(flag("pending", "Answer through futures").default_json("false"))
-            .option(flag("lose_unflushed", "Lose unflushed writes at attach").default_json("false"))
+            .option(
+                flag("lose_unflushed", "Lose unflushed writes before each flush")
+                    .default_json("false"),
+            )
             .option(flag("short_reads", "Answer a byte too few").default_json("false"))
     }
 
@@ -95,7 +98,7 @@ impl Backend for Room {
     }
 
     fn attach(&self, _cx: &OpContext, name: &str, attach: Attach) -> Op<Open> {
-        let disk = self.store.attach(name, &attach, self.faults.options().lose_unflushed);
+        let disk = self.store.attach(name, &attach);
         let faults = self.faults.clone();
         let opened = disk.map(|disk| {
             let on_drop = faults.on_drop("drop_volume");
@@ -154,7 +157,8 @@ impl Volume for Open {
 
     fn flush(&self, _cx: &OpContext) -> Op<()> {
         let disk = self.disk.clone();
-        self.faults.data_op_then("flush", move || disk.flush())
+        let lose = self.faults.options().lose_unflushed;
+        self.faults.data_op_then("flush", move || disk.flush(lose))
     }
 
     fn detach(&self, _cx: &OpContext) -> Op<()> {

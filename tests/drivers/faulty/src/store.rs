@@ -97,7 +97,7 @@ impl Store {
         volumes.get(name).map(|disk| disk.info(name)).ok_or_else(|| missing(name))
     }
 
-    pub(crate) fn attach(&self, name: &str, attach: &Attach, lose: bool) -> Result<Disk> {
+    pub(crate) fn attach(&self, name: &str, attach: &Attach) -> Result<Disk> {
         let disk = lock(&self.volumes).get(name).cloned().ok_or_else(|| missing(name))?;
         let mut state = lock(&disk.state);
         if let Some(owner) = &state.attached
@@ -105,11 +105,8 @@ impl Store {
         {
             return Err(Error::new(ErrorKind::IN_USE, format!("{owner} has it attached")));
         }
-        if lose && state.written != state.durable {
-            state.written = state.durable.clone();
-            state.incarnation += 1;
-            state.lost = true;
-        }
+        // What was lost stays lost; who opens the volume now begins with what is there.
+        state.lost = false;
         if attach.mode == AttachMode::EXCLUSIVE {
             state.attached = Some(attach.owner.to_string());
         }
@@ -158,8 +155,13 @@ impl Disk {
         Ok(())
     }
 
-    pub(crate) fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self, lose: bool) -> Result<()> {
         let mut state = lock(&self.state);
+        if lose && state.written != state.durable {
+            state.written = state.durable.clone();
+            state.incarnation += 1;
+            state.lost = true;
+        }
         if state.lost {
             return Err(Error::new(ErrorKind::CORRUPTED, "unflushed writes were lost"));
         }
@@ -170,7 +172,6 @@ impl Disk {
     pub(crate) fn detach(&self) -> Result<()> {
         let mut state = lock(&self.state);
         state.attached = None;
-        state.lost = false;
         Ok(())
     }
 }
