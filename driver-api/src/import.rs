@@ -7,7 +7,7 @@ use std::{cmp::Ordering, ffi::OsStr, fmt, path::Path};
 use abi_stable::{
     StableAbi,
     abi_stability::abi_checking::{
-        AbiInstability, AbiInstabilityError, AbiInstabilityErrors, CheckingGlobals,
+        AbiInstability, AbiInstabilityErrors, CheckingGlobals,
         check_layout_compatibility_with_globals,
     },
     type_layout::{TLFieldOrFunction, TypeLayout},
@@ -115,43 +115,58 @@ fn check_layout(descriptor: &Descriptor, driver: &'static TypeLayout) -> Result<
     })
 }
 
-/// The report of a failed check is tens of KiB: what an author needs is the item that differs.
+/// The report of a failed check is tens of KiB; this names the first item that differs, and how.
 fn first_difference(report: &AbiInstabilityErrors) -> String {
-    let items =
-        || report.errors.iter().flat_map(|error| error.errs.iter().map(move |item| (error, item)));
-    let field = items().find_map(|(_, item)| match item {
-        AbiInstability::UnexpectedField(pair) => {
-            Some(format!("expected `{}`, found `{}`", pair.expected.name(), pair.found.name()))
-        }
-        _ => None,
-    });
-    let other = || items().next().map(|(error, item)| format!("{}{}", place(error), shortly(item)));
-    field.or_else(other).unwrap_or_else(|| "no item is named".to_owned())
+    let Some(error) = report.errors.iter().find(|error| !error.errs.is_empty()) else {
+        return "the check gave no reason".to_owned();
+    };
+    let place: Vec<String> =
+        error.stack_trace.iter().filter_map(|step| place_name(&step.found)).collect();
+    // A count or a size says less than the field that causes it.
+    let vague = |cause: &&AbiInstability| {
+        matches!(
+            cause,
+            AbiInstability::FieldCountMismatch(_)
+                | AbiInstability::MismatchedPrefixSize(_)
+                | AbiInstability::Size(_)
+        )
+    };
+    let cause = error.errs.iter().find(|cause| !vague(cause)).or(error.errs.first());
+    let mut text = format!("in {}: ", place.join("."));
+    text.push_str(&cause.map(difference).unwrap_or_default());
+    if let Some((end, _)) = text.char_indices().nth(300) {
+        text.truncate(end);
+    }
+    text
 }
 
-fn place(error: &AbiInstabilityError) -> String {
-    match error.stack_trace.last().map(|pair| &pair.expected) {
-        Some(TLFieldOrFunction::Field(field)) => format!("in `{}`: ", field.name()),
-        Some(TLFieldOrFunction::Function(function)) => format!("in `{}`: ", function.name),
-        None => String::new(),
+/// How an author would name a step on the way to the difference; `None` for what the macros put in between.
+fn place_name(step: &TLFieldOrFunction) -> Option<String> {
+    let TLFieldOrFunction::Field(field) = step else { return None };
+    let module = field.layout().mod_path().to_string();
+    let interface = module.rsplit("::").next().and_then(|last| last.strip_suffix("_trait"));
+    match (field.full_type().name(), interface) {
+        ("VTable", Some(interface)) => Some(interface.to_owned()),
+        _ if ["obj", "vtable", "raw", "0"].contains(&field.name()) => None,
+        _ => Some(field.name().to_owned()),
     }
 }
 
-fn shortly(item: &AbiInstability) -> String {
-    match item {
-        AbiInstability::Name(pair) => {
-            format!("expected type {}, found {}", pair.expected, pair.found)
+fn difference(cause: &AbiInstability) -> String {
+    match cause {
+        AbiInstability::UnexpectedField(both) => {
+            format!("expected `{}`, found `{}`", both.expected.name(), both.found.name())
         }
-        AbiInstability::Size(pair) => {
-            format!("expected {} bytes, found {}", pair.expected, pair.found)
+        AbiInstability::Name(both) => {
+            format!("expected type `{}`, found `{}`", both.expected, both.found)
         }
-        AbiInstability::FieldCountMismatch(pair) => {
-            format!("expected {} fields, found {}", pair.expected, pair.found)
+        AbiInstability::FieldCountMismatch(both) => {
+            format!("expected {} items, found {}", both.expected, both.found)
         }
-        other => {
-            let text = format!("{other:?}");
-            text.chars().take(200).collect()
+        AbiInstability::Size(both) => {
+            format!("expected {} bytes, found {}", both.expected, both.found)
         }
+        other => format!("{other:?}"),
     }
 }
 
@@ -168,3 +183,7 @@ fn missing(symbol: &str) -> Error {
     refused(format!("it does not export `{symbol}`"))
         .remedy("export the driver with export_driver! or export_layer!")
 }
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

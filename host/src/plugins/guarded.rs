@@ -1,93 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Volumes as the host uses them: every call into a driver is watched.
+//! Backends and volumes as the host uses them: cheap handles whose every call into the driver is watched.
 
-use std::{
-    future::{Future, IntoFuture},
-    pin::Pin,
-    task::{Context, Poll},
+use std::sync::Arc;
+
+use driver_api::{
+    Attach, BackendHandle, Capabilities, Health, IoBuf, Op, OpContext, RVec, Result, Stats, Usage,
+    VolumeHandle, VolumeInfo, VolumeSpec, WriteFlags,
 };
 
-use driver_api::{Capabilities, IoBuf, Op, OpContext, OpFuture, Result, VolumeHandle, WriteFlags};
+pub use super::started::{Guarded, Started};
+use super::{
+    call::Call,
+    meter::DriverMeter,
+    registry::InUse,
+    started::{Held, ask, start},
+};
 
-/// An attached volume whose driver is watched. A cheap handle.
+/// An attached volume whose driver is watched. A cheap handle; the last one to go drops the driver's object.
 #[derive(Clone, Debug)]
 pub struct GuardedVolume {
-    volume: VolumeHandle,
-}
-
-/// An operation that a driver has started.
-#[must_use]
-pub enum Started<T> {
-    /// It is finished.
-    Ready(Result<T>),
-    /// It goes on while polled. A mutation must be polled to its end.
-    Pending(Guarded<T>),
-}
-
-/// A driver's future, watched while it is polled.
-#[must_use]
-pub struct Guarded<T> {
-    future: OpFuture<T>,
-}
-
-impl<T> Future for Guarded<T> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.future).poll(cx)
-    }
-}
-
-impl<T: Send + 'static> IntoFuture for Started<T> {
-    type Output = Result<T>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async {
-            match self {
-                Started::Ready(result) => result,
-                Started::Pending(future) => future.await,
-            }
-        })
-    }
-}
-
-impl<T> From<Op<T>> for Started<T> {
-    fn from(op: Op<T>) -> Self {
-        match op {
-            Op::Ready(result) => Self::Ready(result.into()),
-            Op::Pending(future) => Self::Pending(Guarded { future }),
-        }
-    }
+    held: Arc<Held<VolumeHandle>>,
 }
 
 impl GuardedVolume {
-    /// Watches `volume`.
+    /// A volume of no driver in particular, such as a test's: nothing is counted, mutations are still finished.
     pub fn new(volume: VolumeHandle) -> Self {
-        Self { volume }
+        Self { held: Held::new(volume, None, None) }
     }
 
-    /// The unwatched volume, for its abilities.
+    /// Watches `volume`, which is one of the meter's driver.
+    pub fn watched(volume: VolumeHandle, meter: Arc<DriverMeter>) -> Self {
+        Self { held: Held::new(volume, Some(meter), None) }
+    }
+
+    /// Watches the volume of a layer, keeping the layer in use and `inner` held until that volume is gone.
+    pub(super) fn layered(
+        volume: VolumeHandle,
+        meter: Arc<DriverMeter>,
+        in_use: InUse,
+        inner: &Self,
+    ) -> Self {
+        let keeps = Arc::new((in_use, inner.clone()));
+        Self { held: Held::new(volume, Some(meter), Some(keeps)) }
+    }
+
+    /// The unwatched volume, for what has no method here. Prefer [`GuardedVolume::run`].
     pub fn handle(&self) -> &VolumeHandle {
-        &self.volume
+        self.held.handle()
+    }
+
+    /// The driver's meter, if the volume is watched.
+    pub fn meter(&self) -> Option<&Arc<DriverMeter>> {
+        self.held.meter()
     }
 
     /// Size in bytes.
     pub fn size(&self) -> Result<u64> {
-        self.volume.size()
+        ask(&self.held, Call::Size, VolumeHandle::size)
     }
 
     /// What the volume can do.
     pub fn capabilities(&self) -> Result<Capabilities> {
-        self.volume.capabilities()
+        ask(&self.held, Call::Capabilities, VolumeHandle::capabilities)
+    }
+
+    /// Counters and health figures.
+    pub fn stats(&self) -> Result<Stats> {
+        ask(&self.held, Call::Stats, VolumeHandle::stats)
+    }
+
+    /// Number of the storage's life.
+    pub fn incarnation(&self) -> Result<u64> {
+        ask(&self.held, Call::Incarnation, VolumeHandle::incarnation)
     }
 
     /// Starts a read.
+    #[inline]
     pub fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Started<IoBuf> {
-        self.volume.read(cx, offset, len).into()
+        start(&self.held, Call::Read, cx, move |volume, cx| volume.read(cx, offset, len))
     }
 
     /// Starts a write.
+    #[inline]
     pub fn write(
         &self,
         cx: &OpContext,
@@ -95,17 +89,17 @@ impl GuardedVolume {
         data: IoBuf,
         flags: WriteFlags,
     ) -> Started<()> {
-        self.volume.write(cx, offset, data, flags).into()
+        start(&self.held, Call::Write, cx, move |volume, cx| volume.write(cx, offset, data, flags))
     }
 
     /// Starts a flush.
     pub fn flush(&self, cx: &OpContext) -> Started<()> {
-        self.volume.flush(cx).into()
+        start(&self.held, Call::Flush, cx, VolumeHandle::flush)
     }
 
     /// Starts a discard.
     pub fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Started<()> {
-        self.volume.discard(cx, offset, len).into()
+        start(&self.held, Call::Discard, cx, move |volume, cx| volume.discard(cx, offset, len))
     }
 
     /// Starts writing zeros.
@@ -116,11 +110,138 @@ impl GuardedVolume {
         len: u64,
         flags: WriteFlags,
     ) -> Started<()> {
-        self.volume.write_zeroes(cx, offset, len, flags).into()
+        start(&self.held, Call::WriteZeroes, cx, move |volume, cx| {
+            volume.write_zeroes(cx, offset, len, flags)
+        })
     }
 
     /// Starts detaching.
     pub fn detach(&self, cx: &OpContext) -> Started<()> {
-        self.volume.detach(cx).into()
+        start(&self.held, Call::Detach, cx, VolumeHandle::detach)
+    }
+
+    /// Starts an operation of one of the volume's abilities, named `call`.
+    pub fn run<T: Send + 'static>(
+        &self,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&VolumeHandle, &OpContext) -> Op<T> + Send + 'static,
+    ) -> Started<T> {
+        start(&self.held, call, cx, begin)
+    }
+
+    /// Asks the volume something that needs no waiting, named `call`.
+    pub fn ask<T>(
+        &self,
+        call: Call,
+        question: impl FnOnce(&VolumeHandle) -> Result<T>,
+    ) -> Result<T> {
+        ask(&self.held, call, question)
+    }
+}
+
+/// An open backend whose driver is watched. A cheap handle; the last one to go, and the last volume attached through
+/// it, drop the driver's object and free the driver's build.
+#[derive(Clone, Debug)]
+pub struct GuardedBackend {
+    held: Arc<Held<BackendHandle>>,
+}
+
+impl GuardedBackend {
+    /// Watches `backend`, which is one of the meter's driver, and keeps that driver in use.
+    pub(super) fn new(backend: BackendHandle, meter: Arc<DriverMeter>, in_use: InUse) -> Self {
+        Self { held: Held::new(backend, Some(meter), Some(Arc::new(in_use))) }
+    }
+
+    /// The unwatched backend, to lend it to other drivers. Prefer [`GuardedBackend::run`].
+    pub fn handle(&self) -> &BackendHandle {
+        self.held.handle()
+    }
+
+    /// The driver's meter.
+    pub fn meter(&self) -> Option<&Arc<DriverMeter>> {
+        self.held.meter()
+    }
+
+    /// What its volumes can do.
+    pub fn capabilities(&self) -> Result<Capabilities> {
+        ask(&self.held, Call::Capabilities, BackendHandle::capabilities)
+    }
+
+    /// Counters of the whole backend.
+    pub fn stats(&self) -> Result<Stats> {
+        ask(&self.held, Call::Stats, BackendHandle::stats)
+    }
+
+    /// Starts creating a volume.
+    pub fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Started<VolumeInfo> {
+        start(&self.held, Call::Create, cx, move |backend, cx| backend.create(cx, spec))
+    }
+
+    /// Starts deleting a volume.
+    pub fn delete(&self, cx: &OpContext, name: &str) -> Started<()> {
+        let name = name.to_owned();
+        start(&self.held, Call::Delete, cx, move |backend, cx| backend.delete(cx, &name))
+    }
+
+    /// Starts listing all volumes.
+    pub fn list(&self, cx: &OpContext) -> Started<RVec<VolumeInfo>> {
+        start(&self.held, Call::List, cx, BackendHandle::list)
+    }
+
+    /// Starts asking for one volume.
+    pub fn show(&self, cx: &OpContext, name: &str) -> Started<VolumeInfo> {
+        let name = name.to_owned();
+        start(&self.held, Call::Show, cx, move |backend, cx| backend.show(cx, &name))
+    }
+
+    /// Attaches a volume. Dropped half-way, the attaching is finished and the volume dropped.
+    pub async fn attach(
+        &self,
+        cx: &OpContext,
+        name: &str,
+        attach: Attach,
+    ) -> Result<GuardedVolume> {
+        let owned = name.to_owned();
+        let attaching = start(&self.held, Call::Attach, cx, move |backend, cx| {
+            backend.attach(cx, &owned, attach)
+        });
+        let volume = attaching.await?;
+        let backend = self.held.clone();
+        Ok(GuardedVolume { held: Held::new(volume, self.meter().cloned(), Some(backend)) })
+    }
+
+    /// Starts asking for the space in the backend.
+    pub fn usage(&self, cx: &OpContext) -> Started<Usage> {
+        start(&self.held, Call::Usage, cx, BackendHandle::usage)
+    }
+
+    /// Starts asking the storage how it is.
+    pub fn health(&self, cx: &OpContext) -> Started<Health> {
+        start(&self.held, Call::Health, cx, BackendHandle::health)
+    }
+
+    /// Starts closing the backend. All volumes are detached.
+    pub fn close(&self, cx: &OpContext) -> Started<()> {
+        start(&self.held, Call::Close, cx, BackendHandle::close)
+    }
+
+    /// Starts an operation of one of the backend's abilities, named `call`.
+    pub fn run<T: Send + 'static>(
+        &self,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&BackendHandle, &OpContext) -> Op<T> + Send + 'static,
+    ) -> Started<T> {
+        start(&self.held, call, cx, begin)
+    }
+
+    /// Asks the backend something that needs no waiting, named `call`.
+    pub fn ask<T>(
+        &self,
+        call: Call,
+        question: impl FnOnce(&BackendHandle) -> Result<T>,
+    ) -> Result<T> {
+        ask(&self.held, call, question)
     }
 }

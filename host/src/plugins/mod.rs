@@ -1,6 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Drivers: found, verified, loaded, watched.
+//!
+//! ```text
+//!   watch ──▶ registry ──▶ scan ──▶ verify (elf) ──▶ load ──▶ LoadedDriver
+//!                                                               │ open, wrap
+//!   watchdog ──▶ meter ◀── every call ── started ◀── guarded ◀──┘
+//!                  └─ lane: the thread of a driver that blocks
+//! ```
 
+mod call;
+mod elf;
 mod guarded;
+mod lane;
+mod load;
+mod log;
+mod meter;
+mod registry;
+mod scan;
+mod started;
+mod verify;
+mod watch;
+mod watchdog;
 
-pub use guarded::{Guarded, GuardedVolume, Started};
+pub use call::Call;
+pub use guarded::{Guarded, GuardedBackend, GuardedVolume, Started};
+pub use log::{DriverLog, TracingLog};
+pub use meter::DriverMeter;
+pub use registry::{
+    InUse, Lender, LoadedDriver, PluginSettings, PluginState, PluginStatus, Registry,
+};
+pub use verify::{Rules, Verified, verify};
+pub use watch::PluginWatch;

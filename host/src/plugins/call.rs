@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The calls that a host makes into a driver, by name: for the watchdog, for reports of panics, and for what must never
+//! be dropped half-way.
+
+macro_rules! calls {
+    ($($name:ident = $text:literal, $mutates:literal;)*) => {
+        /// A call into a driver.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        #[allow(missing_docs)]
+        pub enum Call { $($name),* }
+
+        impl Call {
+            const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The method's name, as the ABI has it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+
+            /// Whether the call changes anything, so that its future must be polled to its end.
+            pub fn mutates(self) -> bool {
+                match self { $(Self::$name => $mutates),* }
+            }
+        }
+    };
+}
+
+calls! {
+    Open = "open", true;
+    Wrap = "wrap", true;
+    Capabilities = "capabilities", false;
+    Create = "create", true;
+    Delete = "delete", true;
+    List = "list", false;
+    Show = "show", false;
+    Attach = "attach", true;
+    Usage = "usage", false;
+    Health = "health", false;
+    Stats = "stats", false;
+    Close = "close", true;
+    Clones = "clones", false;
+    CloneVolume = "clone_volume", true;
+    Commands = "commands", false;
+    RunCommand = "run_command", true;
+    Size = "size", false;
+    Read = "read", false;
+    Write = "write", true;
+    Flush = "flush", true;
+    Discard = "discard", true;
+    WriteZeroes = "write_zeroes", true;
+    Detach = "detach", true;
+    Incarnation = "incarnation", false;
+    Snapshots = "snapshots", false;
+    CreateSnapshot = "create_snapshot", true;
+    ListSnapshots = "list_snapshots", false;
+    DeleteSnapshot = "delete_snapshot", true;
+    Rollback = "rollback", true;
+    Resize = "resize", true;
+    Extents = "extents", false;
+    Drop = "drop", false;
+}
+
+impl Call {
+    /// The call with this number, as [`Call`] casts to it.
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
