@@ -189,13 +189,17 @@ impl Connection<'_> {
     fn serve(&mut self) {
         loop {
             self.heed_wish();
-            self.start_requests();
             self.poll_woken();
+            self.start_requests();
+            let unsent = self.outbox.len();
             self.send();
             if self.finished() {
                 return;
             }
-            self.sleep_and_receive();
+            // Sent replies may have made the room that a request waits for.
+            if !self.waiting || self.outbox.len() == unsent {
+                self.sleep_and_receive();
+            }
         }
     }
 
@@ -218,7 +222,7 @@ impl Connection<'_> {
             self.phase = Phase::Gone;
             self.flight.drop_reads();
             self.outbox.clear();
-            self.control.figures.in_flight.set(self.flight.len() as u64);
+            self.note_in_flight();
         }
     }
 
@@ -250,11 +254,12 @@ impl Connection<'_> {
                     return;
                 }
                 Ok(Next::Request(request, _)) if request.command == Command::DISC => self.drain(),
-                Ok(Next::Request(request, data)) => {
-                    if let Some(outcome) = self.flight.start(request, data) {
+                Ok(Next::Request(request, data)) => match self.flight.start(request, data) {
+                    Some(outcome) => {
                         reply(self.control, &mut self.outbox, &request, outcome);
                     }
-                }
+                    None => self.note_in_flight(),
+                },
                 Ok(Next::Refused(request, error)) => {
                     self.control.figures.errors.add(1);
                     self.outbox.push(&simple_reply(request.cookie, Some(error)));
@@ -281,7 +286,11 @@ impl Connection<'_> {
                 outbox.clear();
             }
         });
-        control.figures.in_flight.set(self.flight.len() as u64);
+        self.note_in_flight();
+    }
+
+    fn note_in_flight(&self) {
+        self.control.figures.in_flight.set(self.flight.len() as u64);
     }
 
     fn send(&mut self) {
@@ -301,9 +310,6 @@ impl Connection<'_> {
 
     /// Waits for something to do, and receives once if there is something to receive.
     fn sleep_and_receive(&mut self) {
-        if self.waiting && self.flight.is_empty() && self.outbox.is_empty() {
-            return;
-        }
         let receiving = self.phase == Phase::Open && !self.waiting;
         if receiving && self.flight.is_empty() && self.outbox.is_empty() {
             // Only the client can give work now, and a wish to end shuts the socket: one system call instead of two.
