@@ -11,6 +11,7 @@ use std::{
 use driver_api::{Error, ErrorKind, IoBuf, OpContext, Result};
 
 use super::{
+    pool::allocate,
     terms::Terms,
     wakes::Wakes,
     wire::{Command, Request},
@@ -19,6 +20,9 @@ use crate::plugins::{Guarded, GuardedVolume, Started};
 
 /// What an operation gave: data for a read, otherwise an empty buffer.
 pub type Outcome = Result<IoBuf>;
+
+/// Without deadline and request id: a client's requests are not repeated, and end when the driver ends them.
+const CONTEXT: OpContext = OpContext::new().with_allocator(allocate);
 
 /// The operations of one connection that wait for the driver.
 pub struct Flight {
@@ -74,7 +78,7 @@ impl Flight {
 
     /// Starts a checked request. `None`: it is in flight now.
     pub fn start(&mut self, request: Request, data: IoBuf) -> Option<Outcome> {
-        let cx = OpContext::new();
+        let cx = CONTEXT;
         let volume = &self.volume;
         let (flags, then_flush) = self.terms.write_flags(request.flags);
         let started = match request.command {
@@ -109,7 +113,7 @@ impl Flight {
     }
 
     fn flush(&mut self, request: Request) -> Option<Outcome> {
-        match self.volume.flush(&OpContext::new()) {
+        match self.volume.flush(&CONTEXT) {
             Started::Ready(result) => Some(result.map(|()| IoBuf::empty())),
             Started::Pending(future) => self.keep(request, Running::Change(future)),
         }
@@ -156,7 +160,7 @@ impl Flight {
                 Running::ThenFlush(future) => match Pin::new(future).poll(&mut cx) {
                     Poll::Pending => return None,
                     Poll::Ready(Err(error)) => break Err(error),
-                    Poll::Ready(Ok(())) => match self.volume.flush(&OpContext::new()) {
+                    Poll::Ready(Ok(())) => match self.volume.flush(&CONTEXT) {
                         Started::Ready(result) => break result.map(|()| IoBuf::empty()),
                         Started::Pending(future) => *running = Running::Change(future),
                     },

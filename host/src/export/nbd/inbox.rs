@@ -121,7 +121,7 @@ impl Inbox {
                 self.start += len;
                 return Ok(Next::Request(request, data));
             } else {
-                let mut buffer = IoBufMut::zeroed(len);
+                let mut buffer = super::pool::allocate(len);
                 let here = &self.buffer[self.start..self.end];
                 buffer[..here.len()].copy_from_slice(here);
                 self.body = Body::Fill(request, buffer, here.len());

@@ -24,6 +24,7 @@ mod flight;
 mod inbox;
 pub mod negotiate;
 mod outbox;
+mod pool;
 mod serve;
 mod server;
 pub mod terms;
