@@ -83,7 +83,9 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(inner) = self.0.take() {
+            let state = inner.state.lock().unwrap();
             inner.dropped.fetch_add(1, Ordering::SeqCst);
+            drop(state);
             inner.changed.notify_all();
         }
     }
@@ -173,6 +175,10 @@ impl TestVolume {
 
     pub fn wait_held(&self, count: usize) {
         self.wait_for("held operations", |state| state.held.len() >= count);
+    }
+
+    pub fn wait_dropped(&self, count: usize) {
+        self.wait_for("dropped futures", |_| self.dropped() >= count);
     }
 
     pub fn wait_no_lease(&self) {

@@ -5,11 +5,11 @@ use super::*;
 
 #[test]
 fn bytes_leave_in_order_in_any_pieces() {
-    for piece in [1, 7, 16, 1000, 20_000, 1 << 20] {
+    for piece in [7, 16, 1000, 20_000, 1 << 20] {
         let mut outbox = Outbox::default();
         let mut expected = Vec::new();
         let mut sent = Vec::new();
-        for turn in 0..200usize {
+        for turn in 0..60usize {
             let len = if turn.is_multiple_of(3) { BY_REFERENCE + turn } else { turn * 10 };
             let data = vec![turn as u8; len];
             outbox.push_with(&[turn as u8; 16], IoBuf::copy_from(&data));
