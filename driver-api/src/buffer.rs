@@ -60,8 +60,12 @@ impl IoBuf {
 
     /// A copy of `bytes` in memory of this side.
     pub fn copy_from(bytes: &[u8]) -> Self {
-        let mut buffer = IoBufMut::zeroed(bytes.len());
-        buffer.copy_from_slice(bytes);
+        let copied = |memory: &mut [MaybeUninit<u8>]| {
+            memory.write_copy_of_slice(bytes);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        // SAFETY: the closure writes all bytes of the slice, which has the length of `bytes`.
+        let Ok(buffer) = unsafe { IoBufMut::filled_by(bytes.len(), copied) };
         buffer.freeze()
     }
 

@@ -1,2 +1,111 @@
 // SPDX-License-Identifier: Apache-2.0
-//! NBD.
+//! An NBD server (fixed newstyle, unix socket): one thread per connection, no task and no queue per request.
+//!
+//! ```text
+//!            accept        a thread per connection
+//!   server ---------> serve: negotiate ---------> transmission loop
+//!                                                  receive once -> inbox: all complete requests
+//!                                                  start each inline -> ready: reply into the outbox
+//!                                                                    -> pending: a slot in flight
+//!                                                  poll the slots that were woken
+//!                                                  send the outbox once
+//!                                                  sleep in poll(2): socket and wake-up
+//! ```
+//!
+//! What a connection promises:
+//! - It starts nothing beyond its bounds (operations, bytes, unsent replies): it stops receiving instead.
+//! - A mutation that a driver started is polled to its end, whatever the client does; only then is the lease dropped.
+//! - Replies leave as operations finish; the protocol lets them overtake each other.
+//!
+//! [`wire`] has the bytes, [`negotiate`] and [`terms`] the rules; only [`serve`] owns the socket.
+
+mod control;
+mod flight;
+mod inbox;
+pub mod negotiate;
+mod outbox;
+mod pool;
+mod serve;
+mod server;
+pub mod terms;
+mod wakes;
+pub mod wire;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use crate::plugins::GuardedVolume;
+
+pub use server::{Server, serve};
+
+/// No read or write may be longer, in bytes; what every client knows to stay under.
+pub const MAX_PAYLOAD: u32 = 32 << 20;
+/// A client that has not chosen an export after this time is disconnected.
+pub const NEGOTIATION_TIME: Duration = Duration::from_secs(10);
+
+/// Where exports come from.
+pub trait ExportSource: Send + Sync + 'static {
+    /// The names of all exports, for clients that ask for the list.
+    fn list(&self) -> Vec<String>;
+
+    /// Opens an export for one connection; the empty name asks for the default export. It may block.
+    ///
+    /// `NotFound` where there is none of that name; the error's text is shown to the client.
+    fn open(&self, name: &str) -> driver_api::Result<Export>;
+}
+
+/// What one connection serves.
+pub struct Export {
+    /// The name.
+    pub name: String,
+    /// A text for people.
+    pub description: String,
+    /// What is read and written.
+    pub volume: GuardedVolume,
+    /// Refuse writes, whatever the volume can do.
+    pub read_only: bool,
+    /// Dropped last, when the connection ended and every mutation is finished: keeps the attachment.
+    pub lease: Box<dyn Send + Sync>,
+}
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Path of the unix socket.
+    pub socket: PathBuf,
+    /// Permission bits of the socket, such as `0o660`.
+    pub mode: u32,
+    /// Connections at once; more are closed unanswered.
+    pub max_connections: usize,
+    /// Operations that one connection has in flight at most.
+    pub max_in_flight: usize,
+    /// Bytes of data that one connection has in flight at most; one operation is always let through.
+    pub max_in_flight_bytes: usize,
+}
+
+/// One connection, as the operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionInfo {
+    /// Number of the connection in this server's life.
+    pub id: u64,
+    /// The export's name; empty during negotiation.
+    pub export: String,
+    /// When the client connected.
+    pub since: SystemTime,
+    /// Operations that wait for the driver now.
+    pub in_flight: u64,
+    /// Finished reads.
+    pub reads: u64,
+    /// Finished writes, with discards and writes of zeros.
+    pub writes: u64,
+    /// Finished flushes.
+    pub flushes: u64,
+    /// Bytes of finished reads.
+    pub bytes_read: u64,
+    /// Bytes of data of finished writes.
+    pub bytes_written: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests on their way in: cuts the received bytes into requests, and lets large data go from the socket straight
+//! into a buffer of its own.
+
+use std::io::IoSliceMut;
+
+use driver_api::{IoBuf, IoBufMut};
+
+use super::wire::{BadMagic, Request};
+use crate::errors::NbdErrno;
+
+/// Bytes received at once at most, besides data that has a buffer of its own.
+const WINDOW: usize = 256 << 10;
+/// Data of this length is worth a system call of its own.
+const LARGE: usize = 32 << 10;
+/// After large data that had a buffer of its own only this much is received beyond it: what lies here must be copied.
+const SMALL_WINDOW: usize = 4 << 10;
+
+/// What to do with a request whose head has arrived.
+pub enum Admission {
+    /// Take it.
+    Take,
+    /// Answer it with this error; its data is thrown away.
+    Refuse(NbdErrno),
+    /// Leave it for later.
+    Wait,
+}
+
+/// What the received bytes hold next.
+pub enum Next {
+    /// A request with its data.
+    Request(Request, IoBuf),
+    /// A request that was refused; its data has gone by.
+    Refused(Request, NbdErrno),
+    /// A request that has to wait.
+    Waiting,
+    /// Nothing complete.
+    Incomplete,
+}
+
+/// Received bytes.
+pub struct Inbox {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    window: usize,
+    body: Body,
+}
+
+/// The data that a begun request still waits for.
+enum Body {
+    None,
+    /// It goes into a buffer, which is full up to the number.
+    Fill(Request, IoBufMut, usize),
+    /// So many bytes of it go nowhere.
+    Skip(Request, NbdErrno, usize),
+}
+
+impl Inbox {
+    /// An inbox that begins with these bytes.
+    pub fn new(first: &[u8]) -> Self {
+        let mut buffer = vec![0; WINDOW.max(first.len())].into_boxed_slice();
+        buffer[..first.len()].copy_from_slice(first);
+        Self { buffer, start: 0, end: first.len(), window: WINDOW, body: Body::None }
+    }
+
+    /// Where to receive into: the rest of the data that is waited for, then further requests.
+    pub fn space(&mut self) -> [IoSliceMut<'_>; 2] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let body: &mut [u8] = match &mut self.body {
+            Body::Fill(_, buffer, filled) => &mut buffer[*filled..],
+            _ => &mut [],
+        };
+        let until = (self.end + self.window).min(self.buffer.len());
+        [IoSliceMut::new(body), IoSliceMut::new(&mut self.buffer[self.end..until])]
+    }
+
+    /// Takes note that `count` bytes were received into [`Inbox::space`].
+    pub fn received(&mut self, count: usize) {
+        let mut rest = count;
+        if let Body::Fill(_, buffer, filled) = &mut self.body {
+            let part = rest.min(buffer.len() - *filled);
+            *filled += part;
+            rest -= part;
+        }
+        self.end += rest;
+        if rest == self.window {
+            self.window = WINDOW;
+        }
+    }
+
+    /// Whether a request is begun whose data is not complete.
+    pub fn within_request(&self) -> bool {
+        !matches!(self.body, Body::None) || self.start != self.end
+    }
+
+    /// Cuts off the next request. `admit` decides about one whose head has arrived; one that waits is asked again.
+    pub fn next(&mut self, admit: impl FnOnce(&Request) -> Admission) -> Result<Next, BadMagic> {
+        if matches!(self.body, Body::None) {
+            let request = match Request::decode(&self.buffer[self.start..self.end]) {
+                None => return Ok(Next::Incomplete),
+                Some(decoded) => decoded?,
+            };
+            let admission = admit(&request);
+            if matches!(admission, Admission::Wait) {
+                return Ok(Next::Waiting);
+            }
+            self.start += Request::LEN;
+            let len = request.payload_len();
+            if let Admission::Refuse(error) = admission {
+                self.body = Body::Skip(request, error, len);
+            } else if len == 0 {
+                return Ok(Next::Request(request, IoBuf::empty()));
+            } else if let Some(data) = self.buffer[self.start..self.end].get(..len) {
+                let data = IoBuf::copy_from(data);
+                self.start += len;
+                return Ok(Next::Request(request, data));
+            } else {
+                let mut buffer = super::pool::allocate(len);
+                let here = &self.buffer[self.start..self.end];
+                buffer[..here.len()].copy_from_slice(here);
+                self.body = Body::Fill(request, buffer, here.len());
+                self.start = self.end;
+                if len >= LARGE {
+                    self.window = SMALL_WINDOW;
+                }
+            }
+        }
+        match std::mem::replace(&mut self.body, Body::None) {
+            Body::None => Ok(Next::Incomplete),
+            Body::Fill(request, buffer, filled) if filled == buffer.len() => {
+                Ok(Next::Request(request, buffer.freeze()))
+            }
+            Body::Skip(request, error, left) => {
+                let part = left.min(self.end - self.start);
+                self.start += part;
+                if part == left {
+                    return Ok(Next::Refused(request, error));
+                }
+                self.body = Body::Skip(request, error, left - part);
+                Ok(Next::Incomplete)
+            }
+            unfinished => {
+                self.body = unfinished;
+                Ok(Next::Incomplete)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "inbox_tests.rs"]
+mod tests;

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests come out whole, however their bytes arrive.
+
+use super::*;
+use crate::export::nbd::wire::Command;
+
+fn request_bytes(command: u16, cookie: u64, data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x25, 0x60, 0x95, 0x13, 0, 0];
+    bytes.extend(command.to_be_bytes());
+    bytes.extend(cookie.to_be_bytes());
+    bytes.extend(0u64.to_be_bytes());
+    bytes.extend((data.len() as u32).to_be_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+/// Receives at most `count` bytes, as a socket would hand them over.
+fn receive(inbox: &mut Inbox, stream: &mut &[u8], count: usize) {
+    let mut left = count.min(stream.len());
+    let mut received = 0;
+    for part in &mut inbox.space() {
+        let len = left.min(part.len());
+        part[..len].copy_from_slice(&stream[..len]);
+        *stream = &stream[len..];
+        received += len;
+        left -= len;
+    }
+    inbox.received(received);
+}
+
+#[test]
+fn requests_come_out_whole_in_any_pieces() {
+    let lens = [0, 1, 100, 4096, 40_000, 3, 600_000, 0, 300_000, 5000, 5000];
+    let mut stream = Vec::new();
+    for (cookie, len) in lens.iter().enumerate() {
+        stream.extend(request_bytes(1, cookie as u64, &vec![cookie as u8; *len]));
+    }
+    for piece in [1, 27, 28, 29, 4099, 262_144, 1 << 22] {
+        let mut inbox = Inbox::new(&[]);
+        let mut rest = &stream[..];
+        let mut taken = 0;
+        while taken < lens.len() {
+            match inbox.next(|_| Admission::Take).unwrap() {
+                Next::Request(request, data) => {
+                    assert_eq!(request.cookie as usize, taken);
+                    assert!(*data == *vec![taken as u8; lens[taken]], "in pieces of {piece}");
+                    taken += 1;
+                }
+                _ => {
+                    assert!(!rest.is_empty(), "in pieces of {piece}");
+                    receive(&mut inbox, &mut rest, piece);
+                }
+            }
+        }
+        assert!(!inbox.within_request());
+    }
+}
+
+#[test]
+fn data_of_refused_requests_goes_by() {
+    let mut stream = request_bytes(1, 1, &[1; 500_000]);
+    stream.extend(request_bytes(1, 2, b"kept"));
+    let mut rest = &stream[..];
+    let mut inbox = Inbox::new(&[]);
+    let refused = loop {
+        match inbox.next(|_| Admission::Refuse(NbdErrno::Perm)).unwrap() {
+            Next::Incomplete => receive(&mut inbox, &mut rest, 70_000),
+            Next::Refused(request, NbdErrno::Perm) => break request,
+            _ => panic!("it was refused"),
+        }
+    };
+    assert_eq!(refused.cookie, 1);
+    receive(&mut inbox, &mut rest, 70_000);
+    let Next::Request(request, data) = inbox.next(|_| Admission::Take).unwrap() else {
+        panic!("the next request is there");
+    };
+    assert_eq!((request.cookie, &data[..]), (2, &b"kept"[..]));
+}
+
+#[test]
+fn a_request_that_waits_is_asked_again() {
+    let mut inbox = Inbox::new(&request_bytes(0, 5, &[]));
+    for _ in 0..2 {
+        assert!(matches!(inbox.next(|_| Admission::Wait), Ok(Next::Waiting)));
+    }
+    let next = inbox.next(|request| {
+        assert_eq!(request.command, Command::READ);
+        Admission::Take
+    });
+    assert!(matches!(next, Ok(Next::Request(Request { cookie: 5, .. }, _))));
+    assert!(matches!(Inbox::new(&[9; 28]).next(|_| Admission::Take), Err(BadMagic)));
+}
+
+#[test]
+fn large_data_is_received_in_place() {
+    let mut inbox = Inbox::new(&request_bytes(1, 1, &[0; 1 << 20])[..Request::LEN]);
+    assert!(matches!(inbox.next(|_| Admission::Take), Ok(Next::Incomplete)));
+    let space = inbox.space();
+    assert_eq!((space[0].len(), space[1].len()), (1 << 20, SMALL_WINDOW));
+    let address = space[0].as_ptr();
+    inbox.received(1 << 20);
+    let Ok(Next::Request(_, data)) = inbox.next(|_| Admission::Take) else { panic!("complete") };
+    assert_eq!(data.as_ptr(), address);
+}

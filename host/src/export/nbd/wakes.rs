@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who was woken: a bit per slot, and an eventfd that is written only while the connection's thread sleeps.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Wake, Waker},
+};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// The woken slots of one connection.
+pub struct Wakes {
+    bits: Box<[AtomicU64]>,
+    sleeping: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Wakes {
+    /// Room for so many slots.
+    pub fn new(slots: usize) -> io::Result<Self> {
+        Ok(Self {
+            bits: (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            sleeping: AtomicBool::new(false),
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    /// A waker for a slot; it may be used after the slot's operation ended.
+    pub fn waker(self: &Arc<Self>, slot: usize) -> Waker {
+        Waker::from(Arc::new(SlotWaker { wakes: Arc::clone(self), slot }))
+    }
+
+    /// Takes all woken slots.
+    pub fn take(&self, mut each: impl FnMut(usize)) {
+        for (index, word) in self.bits.iter().enumerate() {
+            // The plain load keeps quiet slots' cache lines shared.
+            let mut bits = match word.load(Ordering::Relaxed) {
+                0 => continue,
+                _ => word.swap(0, Ordering::SeqCst),
+            };
+            while bits != 0 {
+                each(index * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+    }
+
+    /// Announces that the thread is about to sleep. False if somebody was woken meanwhile: then it must not.
+    pub fn may_sleep(&self) -> bool {
+        self.sleeping.store(true, Ordering::SeqCst);
+        // Either this load sees the bit, or the waker's swap sees the announcement: both are SeqCst.
+        let none = self.bits.iter().all(|word| word.load(Ordering::SeqCst) == 0);
+        if !none {
+            self.sleeping.store(false, Ordering::SeqCst);
+        }
+        none
+    }
+
+    /// The thread is awake again; `signalled` if the event was readable.
+    pub fn awake(&self, signalled: bool) {
+        self.sleeping.store(false, Ordering::SeqCst);
+        if signalled {
+            // It can only fail with nothing to read; the next sleep finds whatever is written later.
+            let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        }
+    }
+
+    /// Ends the thread's sleep, or forbids its next one.
+    pub fn interrupt(&self) {
+        // A full counter is readable as well, so that a failed write has the same effect.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    fn wake(&self, slot: usize) {
+        self.bits[slot / 64].fetch_or(1 << (slot % 64), Ordering::SeqCst);
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            self.interrupt();
+        }
+    }
+}
+
+impl AsFd for Wakes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+struct SlotWaker {
+    wakes: Arc<Wakes>,
+    slot: usize,
+}
+
+impl Wake for SlotWaker {
+    fn wake(self: Arc<Self>) {
+        self.wakes.wake(self.slot);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wakes.wake(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(wakes: &Wakes) -> Vec<usize> {
+        let mut slots = Vec::new();
+        wakes.take(|slot| slots.push(slot));
+        slots
+    }
+
+    fn event_is_set(wakes: &Wakes) -> bool {
+        rustix::io::read(&wakes.event, &mut [0; 8]).is_ok()
+    }
+
+    #[test]
+    fn woken_slots_are_taken_once() {
+        let wakes = Arc::new(Wakes::new(130).unwrap());
+        wakes.waker(129).wake();
+        wakes.waker(0).wake_by_ref();
+        wakes.waker(0).wake();
+        assert_eq!(taken(&wakes), [0, 129]);
+        assert!(taken(&wakes).is_empty());
+    }
+
+    #[test]
+    fn the_event_is_written_only_during_sleep() {
+        let wakes = Arc::new(Wakes::new(1).unwrap());
+        wakes.waker(0).wake();
+        assert!(!event_is_set(&wakes), "nobody slept");
+        assert!(!wakes.may_sleep(), "a slot is woken");
+        assert_eq!(taken(&wakes), [0]);
+        assert!(wakes.may_sleep());
+        wakes.waker(0).wake();
+        assert!(event_is_set(&wakes), "the sleeper must be woken");
+        wakes.waker(0).wake();
+        assert!(!event_is_set(&wakes), "once is enough");
+    }
+}

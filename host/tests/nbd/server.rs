@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The server's life: its socket, its connections, its end.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use driver_api::ErrorKind;
+use novastor::export::nbd::serve;
+
+use crate::{
+    client::*,
+    serving, serving_with, settings,
+    volume::{Exports, Mode, TestVolume},
+};
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_socket_has_its_mode_and_goes_with_the_server() {
+    let volume = TestVolume::new(4096);
+    let at = serving_with(vec![("disk", volume)], |settings| settings.mode = 0o640);
+    let mode = fs::metadata(&at.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    at.server.shutdown(LONG).unwrap();
+    assert!(!at.socket.exists());
+}
+
+#[test]
+fn a_socket_is_replaced_only_if_nobody_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("nbd.sock");
+    let exports = || Arc::new(Exports(vec![("disk", TestVolume::new(4096))]));
+    drop(UnixListener::bind(&socket).unwrap());
+    let server = serve(settings(socket.clone()), exports()).unwrap();
+    let refused = serve(settings(socket.clone()), exports()).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::IN_USE);
+    assert_eq!(Client::go(&socket, "disk").read(0, 1), [0], "the first server serves on");
+    server.shutdown(LONG).unwrap();
+    fs::write(&socket, "a file").unwrap();
+    let refused = serve(settings(socket.clone()), exports()).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::ALREADY_EXISTS);
+    assert_eq!(fs::read(&socket).unwrap(), b"a file");
+}
+
+#[test]
+fn connections_are_bounded_and_counted() {
+    let volume = TestVolume::new(1 << 20);
+    let exports = vec![("disk", volume.clone())];
+    let at = serving_with(exports, |settings| settings.max_connections = 2);
+    let mut first = Client::go(&at.socket, "disk");
+    let second = Client::go(&at.socket, "");
+    let mut third = std::os::unix::net::UnixStream::connect(&at.socket).unwrap();
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut third, &mut rest).unwrap();
+    assert!(rest.is_empty(), "the third is closed unanswered");
+    drop(second);
+    first.write(0, &[1; 4096]);
+    first.read(0, 512);
+    first.call(0, FLUSH, 0, 0, &[]);
+    first.call(0, READ, 1 << 20, 1, &[]);
+    let connections = at.server.connections();
+    let info = connections.iter().find(|info| info.reads == 1).expect("the first client");
+    assert_eq!(info.export, "disk");
+    assert_eq!((info.writes, info.flushes, info.errors), (1, 1, 1));
+    assert_eq!((info.bytes_read, info.bytes_written, info.in_flight), (512, 4096, 0));
+}
+
+#[test]
+fn ending_an_export_answers_what_is_in_flight_and_spares_the_others() {
+    let (volume, other) = (TestVolume::new(1 << 20), TestVolume::new(1 << 20));
+    let at = serving_with(vec![("disk", volume.clone()), ("other", other.clone())], |_| {});
+    let mut client = Client::go(&at.socket, "disk");
+    let mut idle = Client::go(&at.socket, "disk");
+    let mut spared = Client::go(&at.socket, "other");
+    volume.set_mode(Mode::Held);
+    client.request(WRITE, 1, 0, 4, b"last");
+    client.request(READ, 2, 512, 512, &[]);
+    volume.wait_held(2);
+    let releasing = volume.clone();
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| at.server.disconnect_export("disk", LONG));
+        assert!(idle.is_closed());
+        releasing.release_all();
+        ending.join().unwrap().unwrap();
+    });
+    assert_eq!(client.reply(), (1, 0));
+    assert_eq!(client.reply(), (2, 0));
+    client.take(512);
+    assert!(client.is_closed());
+    assert_eq!(volume.leases(), 0, "the leases end before the call returns");
+    assert_eq!(volume.dropped(), 0);
+    assert_eq!(spared.write(0, b"on"), 0);
+}
+
+#[test]
+fn a_shutdown_that_cannot_finish_a_write_says_so_and_keeps_the_lease() {
+    let volume = TestVolume::new(1 << 20);
+    let at = serving(&volume);
+    let mut client = Client::go(&at.socket, "disk");
+    let mut negotiating = Client::greet(&at.socket, 3);
+    volume.set_mode(Mode::Held);
+    client.request(WRITE, 1, 0, 4, b"slow");
+    client.request(READ, 2, 512, 512, &[]);
+    volume.wait_held(2);
+    let refused = at.server.shutdown(Duration::from_millis(50)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TIMED_OUT);
+    assert!(negotiating.is_closed());
+    assert!(client.is_closed());
+    assert_eq!(
+        (volume.leases(), volume.dropped()),
+        (1, 1),
+        "the read is dropped, the write is not"
+    );
+    volume.release(0);
+    volume.wait_no_lease();
+    assert_eq!(volume.data()[..4], *b"slow");
+    assert_eq!(volume.dropped(), 1);
+    at.server.shutdown(LONG).unwrap();
+    assert!(at.server.connections().is_empty());
+}
