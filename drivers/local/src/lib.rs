@@ -1,1 +1,27 @@
-//! x
+// SPDX-License-Identifier: Apache-2.0
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod clones;
+mod config;
+mod copy_before_write;
+mod counters;
+mod disk;
+mod driver;
+mod error;
+mod fence;
+mod layout;
+mod metadata;
+mod pool;
+mod qcow2;
+mod resize;
+mod slot;
+mod snapshots;
+mod store;
+mod volume;
+
+pub use config::{Config, Format, Preallocation};
+pub use driver::{Local, LocalBackend};
+pub use volume::LocalVolume;
+
+driver_api::export_driver!(Local, "local");

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A volume's file: every access is fenced, every mutation copied before where a copy is under way, and no flush lies.
+
+use std::{
+    fs::File,
+    io::{self, IoSlice, IoSliceMut},
+    os::unix::fs::FileExt,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use driver_api::{Error, ErrorKind, IoBufMut, Result};
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::{Errno, ReadWriteFlags, preadv2, pwritev2},
+};
+
+use crate::{
+    client,
+    copy_before_write::CopyBeforeWrite,
+    error::{is_unsupported, lost, on_data},
+    slot::{InFlight, Slot},
+};
+
+/// What the file is now. It changes only while no operation is under way.
+struct State {
+    file: File,
+    copy: Option<Arc<CopyBeforeWrite>>,
+}
+
+/// The file of an attached volume.
+pub(crate) struct Disk {
+    volume: String,
+    state: RwLock<State>,
+    slot: Option<Arc<Slot>>,
+    /// Offsets, lengths and memory must be multiples of this.
+    align: usize,
+    nowait_reads: AtomicBool,
+    nowait_writes: AtomicBool,
+    punch: AtomicBool,
+    zero_range: AtomicBool,
+    /// Acknowledged writes were lost.
+    lost: AtomicBool,
+    written: AtomicU64,
+    flushed: AtomicU64,
+}
+
+impl Disk {
+    /// The file of the volume `volume`, attached through `slot`; `align` above 1 for a file that bypasses the page cache.
+    pub fn new(volume: &str, file: File, slot: Option<Arc<Slot>>, align: usize) -> Self {
+        Self {
+            volume: volume.into(),
+            state: RwLock::new(State { file, copy: None }),
+            slot,
+            align,
+            nowait_reads: AtomicBool::new(align == 1),
+            nowait_writes: AtomicBool::new(align == 1),
+            punch: AtomicBool::new(true),
+            zero_range: AtomicBool::new(true),
+            lost: AtomicBool::new(false),
+            // The first flush goes to the disk: an earlier attachment may have left writes in the page cache.
+            written: AtomicU64::new(1),
+            flushed: AtomicU64::new(0),
+        }
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails once the attachment was taken over.
+    pub fn check_fence(&self) -> Result<()> {
+        self.slot.as_ref().map_or(Ok(()), |slot| slot.check())
+    }
+
+    fn enter(&self) -> Result<Option<InFlight<'_>>> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(lost(&self.volume));
+        }
+        self.slot.as_ref().map(|slot| slot.enter()).transpose()
+    }
+
+    /// Offsets, lengths and memory should be multiples of this.
+    pub fn align(&self) -> usize {
+        self.align
+    }
+
+    /// Fails every mutation and flush from now on: what is in memory and what is on disk do not belong together.
+    pub fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
+    /// Bytes in the file.
+    pub fn len(&self) -> Result<u64> {
+        let metadata = self.state().file.metadata();
+        metadata.map(|metadata| metadata.len()).map_err(|error| on_data("cannot size", &error))
+    }
+
+    /// Whether acknowledged writes were lost.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Reads what needs no waiting; `false` if that is not all.
+    pub fn read_now(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
+        self.check_fence()?;
+        if !self.nowait_reads.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let len = buffer.len();
+        let state = self.state();
+        let read = preadv2(
+            &state.file,
+            &mut [IoSliceMut::new(buffer)],
+            offset,
+            ReadWriteFlags::NOWAIT,
+        );
+        match read {
+            Ok(read) => Ok(read == len),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(errno) if is_unsupported(errno) => {
+                self.nowait_reads.store(false, Ordering::Relaxed);
+                Ok(false)
+            }
+            // Whatever it is, the thorough read finds out and reports it.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Reads all; beyond the end of the file are zeros. May wait.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.check_fence()?;
+        let state = self.state();
+        let read = if self.fits_direct(buffer, offset) {
+            read_all(&state.file, buffer, offset)
+        } else {
+            let (start, len) = self.widened(offset, buffer.len());
+            let mut bounce = IoBufMut::zeroed(len);
+            read_all(&state.file, &mut bounce, start).map(|()| {
+                let from = (offset - start) as usize;
+                buffer.copy_from_slice(&bounce[from..from + buffer.len()]);
+            })
+        };
+        read.map_err(|error| on_data("the read failed", &error))
+    }
+
+    fn fits_direct(&self, buffer: &[u8], offset: u64) -> bool {
+        let bits = buffer.as_ptr() as usize | buffer.len() | offset as usize;
+        bits.is_multiple_of(self.align)
+    }
+
+    fn widened(&self, offset: u64, len: usize) -> (u64, usize) {
+        let align = self.align as u64;
+        let start = offset - offset % align;
+        let end = (offset + len as u64).next_multiple_of(align);
+        (start, (end - start) as usize)
+    }
+
+    /// Writes if that needs no waiting; `false` if not all of it was written, and all must be written again.
+    pub fn write_now(&self, data: &[u8], offset: u64) -> Result<bool> {
+        if !self.nowait_writes.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let state = self.state();
+        if state.copy.is_some() {
+            return Ok(false);
+        }
+        let _in_flight = self.enter()?;
+        let written =
+            pwritev2(&state.file, &[IoSlice::new(data)], offset, ReadWriteFlags::NOWAIT);
+        self.written.fetch_add(1, Ordering::Release);
+        match written {
+            Ok(written) => Ok(written == data.len()),
+            Err(errno) if is_unsupported(errno) => {
+                self.nowait_writes.store(false, Ordering::Relaxed);
+                Ok(false)
+            }
+            // Whatever it is, the thorough write finds out and reports it.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Writes all. May wait.
+    pub fn write(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.mutate(offset, data.len() as u64, |file| {
+            if self.fits_direct(data, offset) {
+                file.write_all_at(data, offset)
+            } else {
+                self.write_bounced(file, data, offset)
+            }
+        })
+    }
+
+    fn write_bounced(&self, file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+        if !(data.len() | offset as usize).is_multiple_of(self.align) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut bounce = IoBufMut::zeroed(data.len());
+        bounce.copy_from_slice(data);
+        file.write_all_at(&bounce, offset)
+    }
+
+    /// Makes `[offset, offset + data)`, just written, durable.
+    pub fn write_through(&self, data: &[u8], offset: u64) -> Result<()> {
+        // The plain write first: if the file system is full it says so here, where nothing acknowledged is at stake.
+        // What then fails while the data is forced to the disk means that the page cache lost it.
+        self.write(data, offset)?;
+        if self.align > 1 {
+            return self.sync();
+        }
+        let _in_flight = self.enter()?;
+        let state = self.state();
+        let mut done = 0;
+        while done < data.len() {
+            let slice = [IoSlice::new(&data[done..])];
+            match pwritev2(&state.file, &slice, offset + done as u64, ReadWriteFlags::DSYNC) {
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                Err(errno) if is_unsupported(errno) => {
+                    drop(state);
+                    return self.sync();
+                }
+                Err(errno) => return Err(self.lose(&errno.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the range; it reads zeros.
+    pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.zero_with(&self.punch, flags, offset, len)
+    }
+
+    /// Zeros the range and keeps it allocated.
+    pub fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        self.zero_with(&self.zero_range, flags, offset, len)
+    }
+
+    /// As [`Self::punch`], making the file longer where the range ends beyond it.
+    pub fn punch_growing(&self, offset: u64, len: u64) -> Result<()> {
+        self.grow_to(offset + len)?;
+        self.punch(offset, len)
+    }
+
+    /// As [`Self::zero`], making the file longer where the range ends beyond it.
+    pub fn zero_growing(&self, offset: u64, len: u64) -> Result<()> {
+        self.grow_to(offset + len)?;
+        self.zero(offset, len)
+    }
+
+    fn grow_to(&self, end: u64) -> Result<()> {
+        if self.len()? < end { self.set_len(end) } else { Ok(()) }
+    }
+
+    /// Whether zeroing is quicker than writing zeros, as far as is known.
+    pub fn zeroes_fast(&self, keep_allocated: bool) -> bool {
+        let able = if keep_allocated { &self.zero_range } else { &self.punch };
+        able.load(Ordering::Relaxed)
+    }
+
+    fn zero_with(
+        &self,
+        able: &AtomicBool,
+        flags: FallocateFlags,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        self.mutate(offset, len, |file| {
+            if able.load(Ordering::Relaxed) {
+                loop {
+                    match fallocate(file, flags, offset, len) {
+                        Ok(()) => return Ok(()),
+                        Err(Errno::INTR) => {}
+                        Err(errno) if is_unsupported(errno) => break,
+                        Err(errno) => return Err(errno.into()),
+                    }
+                }
+                able.store(false, Ordering::Relaxed);
+            }
+            client::write_zeros(file, offset, len)
+        })
+    }
+
+    /// Makes the file `len` bytes long. New bytes read zeros.
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        let now = self.len()?;
+        self.mutate(len, now.saturating_sub(len), |file| file.set_len(len))
+    }
+
+    /// Reserves blocks.
+    pub fn preallocate(
+        &self,
+        offset: u64,
+        len: u64,
+        how: crate::config::Preallocation,
+    ) -> Result<()> {
+        self.mutate(offset, len, |file| client::preallocate(file, offset, len, how))
+    }
+
+    fn mutate(
+        &self,
+        offset: u64,
+        len: u64,
+        change: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<()> {
+        let state = self.state();
+        let _in_flight = self.enter()?;
+        if let Some(copy) = &state.copy {
+            copy.before_mutation(offset, len);
+        }
+        let changed = change(&state.file);
+        self.written.fetch_add(1, Ordering::Release);
+        changed.map_err(|error| on_data("the write failed", &error))
+    }
+
+    /// Whether everything written is durable already.
+    pub fn is_flushed(&self) -> Result<bool> {
+        self.check_fence()?;
+        if self.is_lost() {
+            return Err(lost(&self.volume));
+        }
+        Ok(self.written.load(Ordering::Acquire) == self.flushed.load(Ordering::Acquire))
+    }
+
+    /// Makes every write that returned before the call durable. After one failure every later one fails too: the
+    /// kernel reports a lost page once, and then believes it clean.
+    pub fn sync(&self) -> Result<()> {
+        let written = self.written.load(Ordering::Acquire);
+        let _in_flight = self.enter()?;
+        match rustix::fs::fdatasync(&self.state().file) {
+            Ok(()) => {
+                self.flushed.fetch_max(written, Ordering::AcqRel);
+                Ok(())
+            }
+            Err(errno) => Err(self.lose(&errno.into())),
+        }
+    }
+
+    fn lose(&self, error: &io::Error) -> Error {
+        self.lost.store(true, Ordering::Release);
+        tracing::error!(volume = self.volume, %error, "a flush failed, acknowledged writes may be lost");
+        lost(&self.volume).caused_by(error)
+    }
+
+    /// Runs of data and holes in `[offset, end)`: `(offset, length, has data)`, at most `limit`.
+    pub fn extents(&self, mut offset: u64, end: u64, limit: usize) -> Result<Vec<(u64, u64, bool)>> {
+        self.check_fence()?;
+        let state = self.state();
+        let mut runs = Vec::new();
+        while offset < end && runs.len() < limit {
+            let next = client::next_data(&state.file, offset, end)
+                .map_err(|error| on_data("the allocation map cannot be read", &error))?;
+            let (start, stop) = next.unwrap_or((end, end));
+            if start > offset {
+                runs.push((offset, start - offset, false));
+            }
+            if stop > start && runs.len() < limit {
+                runs.push((start, stop - start, true));
+            }
+            offset = stop;
+        }
+        Ok(runs)
+    }
+
+    /// Begins a copy of the file as it is, into the empty `target`: true if it is complete already, by shared blocks.
+    /// No operation may be under way.
+    pub fn begin_copy(&self, target: File) -> Result<Option<Arc<CopyBeforeWrite>>> {
+        let _in_flight = match &self.slot {
+            Some(slot) => Some(slot.enter()?),
+            None => None,
+        };
+        let mut state = self.change();
+        let begun = client::reflink(&state.file, &target).and_then(|shared| {
+            if shared {
+                return Ok(None);
+            }
+            CopyBeforeWrite::begin(state.file.try_clone()?, target).map(Arc::new).map(Some)
+        });
+        let copy = begun.map_err(|error| on_data("the copy cannot begin", &error))?;
+        state.copy.clone_from(&copy);
+        Ok(copy)
+    }
+
+    /// Forgets a copy that is complete, or failed.
+    pub fn end_copy(&self) {
+        self.change().copy = None;
+    }
+
+    /// Puts another file in the place of this one. No operation may be under way.
+    pub fn replace(&self, file: File) {
+        self.change().file = file;
+        self.written.fetch_add(1, Ordering::Release);
+    }
+}
+
+fn read_all(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => {
+                buffer.fill(0);
+                return Ok(());
+            }
+            Ok(read) => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Errors of this driver on their way through code that knows only the operating system's.
+pub(crate) fn into_io(error: Error) -> io::Error {
+    let kind = match error.kind() {
+        ErrorKind::NO_SPACE => io::ErrorKind::StorageFull,
+        ErrorKind::INVALID_ARGUMENT => io::ErrorKind::InvalidInput,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// The way back of [`into_io`].
+pub(crate) fn from_io(what: &str, error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(foreign) => on_data(what, &foreign),
+    }
+}
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

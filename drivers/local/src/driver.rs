@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver and its backends: what the host calls, on its way to [`Store`].
+
+use std::{
+    fs::File,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use driver_api::{
+    Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind,
+    Health, Host, Op, OpContext, RVec, Result, Stats, Usage, VolumeInfo, VolumeSpec, ext,
+};
+use tokio::sync::{Mutex, RwLock};
+
+use crate::{
+    client, config,
+    config::Format,
+    disk::Disk,
+    fence::{self, Wish},
+    metadata::VolumeRecord,
+    qcow2::Actor,
+    slot::Slot,
+    store::{Store, measure},
+    volume::{Attached, LocalVolume, blocking, capabilities, deadline, to_the_end},
+};
+
+/// The driver `local`.
+pub struct Local;
+
+/// An open backend of the driver `local`.
+#[derive(Clone)]
+pub struct LocalBackend(pub(crate) Arc<Store>);
+
+impl Driver for Local {
+    type Backend = LocalBackend;
+
+    fn describe() -> DriverInfo {
+        config::describe()
+    }
+
+    fn open(
+        _host: Host,
+        config: BackendConfig,
+    ) -> impl Future<Output = Result<LocalBackend>> + Send + 'static {
+        async move { LocalBackend::open(&config.name.clone(), config.parse()?).await }
+    }
+}
+
+impl LocalBackend {
+    /// Opens a backend from its parsed options.
+    pub async fn open(name: &str, config: config::Config) -> Result<Self> {
+        let name = name.to_owned();
+        blocking(move || {
+            let opened = Store::open(&name, config);
+            opened.map(|store| Self(Arc::new(store))).map_err(|error| error.with("backend", &name))
+        })
+        .await
+    }
+
+    fn on_store<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        let store = Arc::clone(&self.0);
+        let done = blocking(move || work(&store));
+        to_the_end(async move { done.await.map_err(|error| error.during(operation)) })
+    }
+}
+
+impl Backend for LocalBackend {
+    type Volume = LocalVolume;
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities(true, self.0.align())
+    }
+
+    fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
+        self.on_store("create volume", move |store| store.create(&spec))
+    }
+
+    fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
+        let (name, deadline) = (name.to_owned(), deadline(cx));
+        self.on_store("delete volume", move |store| store.delete(&name, deadline))
+    }
+
+    fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
+        self.on_store("list volumes", |store| store.list().map(RVec::from))
+    }
+
+    fn show(&self, _cx: &OpContext, name: &str) -> Op<VolumeInfo> {
+        let name = name.to_owned();
+        self.on_store("show volume", move |store| store.show(&name))
+    }
+
+    fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<LocalVolume> {
+        let (name, deadline) = (name.to_owned(), deadline(cx));
+        self.on_store("attach", move |store| {
+            let dir = store.volume(&name)?;
+            if ![AttachMode::READ_ONLY, AttachMode::EXCLUSIVE].contains(&attach.mode) {
+                return Err(ext::unsupported("this attach mode"));
+            }
+            let wish = Wish {
+                mode: attach.mode,
+                force: attach.force,
+                epoch: Some(attach.epoch),
+                owner: &attach.owner,
+                deadline,
+            };
+            let (slot, record) = fence::acquire(&dir, &wish)?;
+            let opened = open_volume(store, dir.clone(), record, &attach, Arc::clone(&slot));
+            if opened.is_err() {
+                fence::release(&dir, &slot, false)?;
+            }
+            opened
+        })
+    }
+
+    fn usage(&self, _cx: &OpContext) -> Op<Usage> {
+        self.on_store("ask for usage", |store| store.usage())
+    }
+
+    fn health(&self, _cx: &OpContext) -> Op<Health> {
+        self.on_store("ask for health", |store| Ok(store.health()))
+    }
+
+    fn stats(&self) -> Stats {
+        let attachments = self.0.attachments();
+        Stats::new().gauge("attached_volumes", attachments.len() as f64)
+    }
+
+    fn close(&self, _cx: &OpContext) -> Op<()> {
+        let open = self.0.attachments();
+        let attached = open.iter().find(|volume| !volume.closed.load(std::sync::atomic::Ordering::Acquire));
+        match attached {
+            None => Op::ok(()),
+            Some(volume) => Op::err(
+                Error::new(ErrorKind::IN_USE, "a volume is attached")
+                    .with("volume", &volume.dir.name)
+                    .remedy("detach it first"),
+            ),
+        }
+    }
+
+    fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+fn open_volume(
+    store: &Arc<Store>,
+    dir: crate::layout::VolumeDir,
+    record: VolumeRecord,
+    attach: &Attach,
+    slot: Arc<Slot>,
+) -> Result<LocalVolume> {
+    let writer = attach.mode == AttachMode::EXCLUSIVE;
+    let path = dir.disk(record.format);
+    let file: File = client::open(&path, writer, store.config.direct)?;
+    let raw_size = measure(&file, Format::Raw)
+        .map_err(|error| crate::error::on_path("cannot measure the volume", &path, &error))?
+        .0;
+    let disk = Arc::new(Disk::new(&dir.name, file, Some(Arc::clone(&slot)), store.align()));
+    let (image, size) = match record.format {
+        Format::Raw => (None, raw_size),
+        Format::Qcow2 => {
+            let (actor, size) = Actor::start(Arc::clone(&disk), writer)?;
+            (Some(actor), size)
+        }
+    };
+    let attached = Arc::new(Attached {
+        dir,
+        record,
+        store: Arc::clone(store),
+        slot,
+        disk,
+        image,
+        writer,
+        size: AtomicU64::new(size),
+        gate: Arc::new(RwLock::new(())),
+        maintenance: Mutex::new(()),
+        closed: AtomicBool::new(false),
+        counters: Default::default(),
+    });
+    store.remember(&attached.dir.name, &attached);
+    Ok(LocalVolume(attached))
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The only place that knows the operating system's errors: turns them into [`driver_api::Error`].
+
+use std::{io, path::Path};
+
+use driver_api::{Error, ErrorKind, Retry};
+use rustix::io::Errno;
+
+/// A failed call on a file or directory: what was to be done, on which path, and why it failed.
+pub(crate) fn on_path(what: &str, path: &Path, error: &io::Error) -> Error {
+    let remedy = match ErrorKind::of_io(error) {
+        ErrorKind::NO_SPACE => "free space on the file system, or delete volumes or snapshots",
+        ErrorKind::PERMISSION_DENIED => "give the host's user read and write access to the path",
+        ErrorKind::NOT_FOUND => "check that the file system is mounted and the path exists",
+        _ => "look into the kernel's log (dmesg) for what the disk reports",
+    };
+    Error::from_io(format!("{what}: {error}"), error).with("path", path.display()).remedy(remedy)
+}
+
+/// A failed read or write of a volume's data.
+pub(crate) fn on_data(what: &str, error: &io::Error) -> Error {
+    let failed = Error::from_io(format!("{what}: {error}"), error);
+    match failed.kind() {
+        ErrorKind::NO_SPACE => failed.remedy("free space in the backend's directory"),
+        _ => failed.remedy("look into the kernel's log (dmesg) for what the disk reports"),
+    }
+}
+
+/// The attachment was taken over: nothing of it may land any more.
+pub(crate) fn fenced(volume: &str) -> Error {
+    Error::new(ErrorKind::FENCED, "another attachment took this volume over")
+        .with("volume", volume)
+        .remedy("attach the volume again; what was not flushed may be lost")
+}
+
+/// Acknowledged writes were lost, so that no flush of this attachment can be true any more.
+pub(crate) fn lost(volume: &str) -> Error {
+    Error::new(ErrorKind::CORRUPTED, "an earlier flush failed, acknowledged writes may be lost")
+        .with("volume", volume)
+        .remedy("detach the volume, check the disk, attach it again")
+}
+
+/// The volume was detached.
+pub(crate) fn detached(volume: &str) -> Error {
+    Error::new(ErrorKind::UNAVAILABLE, "the volume is detached")
+        .with_retry(Retry::PERMANENT)
+        .with("volume", volume)
+        .remedy("attach it again")
+}
+
+/// A volume or snapshot that does not exist.
+pub(crate) fn not_found(what: &str, name: &str) -> Error {
+    Error::new(ErrorKind::NOT_FOUND, format!("there is no {what} of this name")).with(what, name)
+}
+
+/// A request that can never succeed.
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::INVALID_ARGUMENT, message)
+}
+
+/// A defect of this driver.
+pub(crate) fn internal(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::INTERNAL, message).remedy("report it with the host's log")
+}
+
+/// Whether the file system does not know the request at all.
+pub(crate) fn is_unsupported(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NOTTY | Errno::XDEV)
+}
