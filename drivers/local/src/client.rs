@@ -144,7 +144,12 @@ pub(crate) fn lock_until(
 }
 
 /// Reserves or writes blocks for `len` bytes at `offset` of a file that reads zeros there.
-pub(crate) fn preallocate(file: &File, offset: u64, len: u64, how: Preallocation) -> io::Result<()> {
+pub(crate) fn preallocate(
+    file: &File,
+    offset: u64,
+    len: u64,
+    how: Preallocation,
+) -> io::Result<()> {
     match how {
         Preallocation::Off => Ok(()),
         Preallocation::Falloc if len > 0 => {
@@ -197,13 +202,8 @@ pub(crate) fn copy_data(
 
 fn copy_step(source: &File, target: &File, at: u64, len: u64) -> io::Result<u64> {
     let (mut from, mut to) = (at, at);
-    match rustix::fs::copy_file_range(
-        source,
-        Some(&mut from),
-        target,
-        Some(&mut to),
-        len as usize,
-    ) {
+    match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), len as usize)
+    {
         Ok(0) => {}
         Ok(copied) => return Ok(copied as u64),
         Err(errno) if is_unsupported(errno) => {}

@@ -115,12 +115,8 @@ impl Disk {
         }
         let len = buffer.len();
         let state = self.state();
-        let read = preadv2(
-            &state.file,
-            &mut [IoSliceMut::new(buffer)],
-            offset,
-            ReadWriteFlags::NOWAIT,
-        );
+        let read =
+            preadv2(&state.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
         match read {
             Ok(read) => Ok(read == len),
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
@@ -172,8 +168,7 @@ impl Disk {
             return Ok(false);
         }
         let _in_flight = self.enter()?;
-        let written =
-            pwritev2(&state.file, &[IoSlice::new(data)], offset, ReadWriteFlags::NOWAIT);
+        let written = pwritev2(&state.file, &[IoSlice::new(data)], offset, ReadWriteFlags::NOWAIT);
         self.written.fetch_add(1, Ordering::Release);
         match written {
             Ok(written) => Ok(written == data.len()),
@@ -351,7 +346,12 @@ impl Disk {
     }
 
     /// Runs of data and holes in `[offset, end)`: `(offset, length, has data)`, at most `limit`.
-    pub fn extents(&self, mut offset: u64, end: u64, limit: usize) -> Result<Vec<(u64, u64, bool)>> {
+    pub fn extents(
+        &self,
+        mut offset: u64,
+        end: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, u64, bool)>> {
         self.check_fence()?;
         let state = self.state();
         let mut runs = Vec::new();

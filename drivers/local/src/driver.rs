@@ -41,11 +41,8 @@ impl Driver for Local {
         config::describe()
     }
 
-    fn open(
-        _host: Host,
-        config: BackendConfig,
-    ) -> impl Future<Output = Result<LocalBackend>> + Send + 'static {
-        async move { LocalBackend::open(&config.name.clone(), config.parse()?).await }
+    async fn open(_host: Host, config: BackendConfig) -> Result<LocalBackend> {
+        Self::Backend::open(&config.name.clone(), config.parse()?).await
     }
 }
 
@@ -134,7 +131,8 @@ impl Backend for LocalBackend {
 
     fn close(&self, _cx: &OpContext) -> Op<()> {
         let open = self.0.attachments();
-        let attached = open.iter().find(|volume| !volume.closed.load(std::sync::atomic::Ordering::Acquire));
+        let attached =
+            open.iter().find(|volume| !volume.closed.load(std::sync::atomic::Ordering::Acquire));
         match attached {
             None => Op::ok(()),
             Some(volume) => Op::err(

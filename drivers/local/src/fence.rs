@@ -171,7 +171,9 @@ fn take_over(
         tracing::warn!(volume = dir.name, holder = %other.holder, "taking the volume over");
         other.revoke();
     }
-    let patience = deadline.min(Instant::now() + DRAIN);
+    // The other half is for moving the volume.
+    let half = deadline.saturating_duration_since(Instant::now()) / 2;
+    let patience = Instant::now() + half.min(DRAIN);
     let undrained = || conflicting.iter().find(|other| !other.is_drained());
     while undrained().is_some() && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(1));

@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn no_name_leads_out_of_the_directory() {
-        for bad in ["", ".", "..", "../x", "a/b", "/etc", ".new-x", "-x", "a\0b", "ü", &"x".repeat(129)] {
+        for bad in
+            ["", ".", "..", "../x", "a/b", "/etc", ".new-x", "-x", "a\0b", "ü", &"x".repeat(129)]
+        {
             assert!(VolumeDir::new(Path::new("/srv"), bad).is_err(), "{bad:?}");
         }
         for good in ["a", "web-1", "A.b_c", &"x".repeat(128)] {

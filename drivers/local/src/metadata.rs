@@ -90,7 +90,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Writes a record so that, whatever happens, the old or the new one is read afterwards.
 pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    let encoding = |error: serde_json::Error| internal(format!("a record cannot be encoded: {error}"));
+    let encoding =
+        |error: serde_json::Error| internal(format!("a record cannot be encoded: {error}"));
     let body = serde_json::to_value(record).map_err(encoding)?;
     let envelope = Envelope {
         magic: MAGIC.into(),

@@ -149,6 +149,15 @@ impl Image {
         Ok(())
     }
 
+    /// imago wraps errors in texts of its own; what matters to the host is asked from the disk again.
+    fn failed(&self, what: &str, error: io::Error) -> Error {
+        let error = from_io(what, error);
+        match self.disk.is_flushed() {
+            Err(refused) => refused.caused_by(&error),
+            Ok(_) => error,
+        }
+    }
+
     /// The volume's size in bytes.
     pub fn size(&self) -> u64 {
         self.access.size()
@@ -156,12 +165,12 @@ impl Image {
 
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let read = self.runtime.block_on(self.access.read(buffer, offset));
-        read.map_err(|error| from_io("the read failed", error))
+        read.map_err(|error| self.failed("the read failed", error))
     }
 
     pub fn write(&self, data: &[u8], offset: u64) -> Result<()> {
         let written = self.runtime.block_on(self.access.write(data, offset));
-        written.map_err(|error| from_io("the write failed", error))
+        written.map_err(|error| self.failed("the write failed", error))
     }
 
     /// Zeros the range; `free` gives its clusters back.
@@ -174,7 +183,7 @@ impl Image {
         } else {
             self.runtime.block_on(self.access.write_zeroes(offset, len))
         };
-        zeroed.map_err(|error| from_io("zeroing failed", error))
+        zeroed.map_err(|error| self.failed("zeroing failed", error))
     }
 
     /// imago gives discarded clusters back to the image but not to the file system. Punching them before the discard is
@@ -183,7 +192,7 @@ impl Image {
         let end = offset + len;
         while offset < end {
             let found = self.runtime.block_on(self.access.get_mapping(offset, end - offset));
-            let (mapping, len) = found.map_err(|error| from_io("the discard failed", error))?;
+            let (mapping, len) = found.map_err(|error| self.failed("the discard failed", error))?;
             match mapping {
                 Mapping::Raw { offset: at, writable: true, .. } => self.disk.punch(at, len)?,
                 Mapping::Eof { .. } => break,
@@ -197,7 +206,7 @@ impl Image {
     /// Brings the image's metadata into the file.
     pub fn write_back(&self) -> Result<()> {
         let flushed = self.runtime.block_on(self.access.flush());
-        flushed.map_err(|error| from_io("the image's metadata cannot be written", error))
+        flushed.map_err(|error| self.failed("the image's metadata cannot be written", error))
     }
 
     /// Makes everything durable.
@@ -214,7 +223,7 @@ impl Image {
         }
         let how = prealloc_mode(preallocation);
         let resized = self.runtime.block_on(self.access.resize(size, how));
-        resized.map_err(|error| from_io("the image cannot be resized", error))?;
+        resized.map_err(|error| self.failed("the image cannot be resized", error))?;
         self.flush()
     }
 
@@ -224,7 +233,7 @@ impl Image {
         while offset < end {
             let found = self.runtime.block_on(self.access.get_mapping(offset, end - offset));
             let (mapping, len) =
-                found.map_err(|error| from_io("the allocation map cannot be read", error))?;
+                found.map_err(|error| self.failed("the allocation map cannot be read", error))?;
             let flags = match mapping {
                 Mapping::Zero { .. } => ExtentFlags::HOLE.and(ExtentFlags::ZERO),
                 Mapping::Eof { .. } => break,
@@ -254,6 +263,7 @@ async fn access(disk: &Arc<Disk>, writable: bool) -> Result<FormatAccess<Store>>
             ErrorKind::INTERNAL => Error::new(ErrorKind::CORRUPTED, error.message())
                 .caused_by(&error)
                 .remedy(remedy),
+            ErrorKind::UNSUPPORTED => error.remedy(remedy),
             _ => error,
         }
     })
@@ -274,7 +284,12 @@ fn prealloc_mode(preallocation: Preallocation) -> PreallocateMode {
 }
 
 /// Writes an empty image into `file`. May block for long.
-pub(crate) fn format(name: &str, file: File, size: u64, preallocation: Preallocation) -> Result<()> {
+pub(crate) fn format(
+    name: &str,
+    file: File,
+    size: u64,
+    preallocation: Preallocation,
+) -> Result<()> {
     let disk = Arc::new(Disk::new(name, file, None, 1));
     on_a_thread(move || {
         let created = runtime()?.block_on(
@@ -343,8 +358,7 @@ impl Actor {
         });
         let thread = thread.map_err(|error| Error::from_io("a thread does not start", &error))?;
         let size = answer.recv().map_err(|_| internal("the qcow2 code panicked"))??;
-        let actor =
-            Self { commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) };
+        let actor = Self { commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) };
         Ok((actor, size))
     }
 

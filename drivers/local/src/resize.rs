@@ -48,8 +48,7 @@ async fn resize(attached: Arc<Attached>, cx: OpContext, size: u64, shrink: bool)
         let task = Arc::clone(&attached);
         blocking(move || {
             task.disk.set_len(size)?;
-            let reserved =
-                task.disk.preallocate(now, size.saturating_sub(now), preallocation);
+            let reserved = task.disk.preallocate(now, size.saturating_sub(now), preallocation);
             if reserved.is_err() {
                 task.disk.set_len(now)?;
             }

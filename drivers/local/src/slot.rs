@@ -74,7 +74,8 @@ impl Page {
                 0,
             )
         };
-        let address = mapped.map_err(|errno| on_path("cannot map the lock", path, &errno.into()))?;
+        let address =
+            mapped.map_err(|errno| on_path("cannot map the lock", path, &errno.into()))?;
         NonNull::new(address.cast()).map(Self).ok_or_else(|| internal("mmap gave no address"))
     }
 
@@ -183,7 +184,9 @@ impl Other {
         let file = client::open(path, true, false)?;
         let whole = file.metadata().map(|metadata| metadata.len() >= PAGE as u64);
         let free = client::try_lock(&file, FlockOperation::NonBlockingLockExclusive);
-        let (whole, free) = whole.and_then(|whole| Ok((whole, free?))).map_err(|error| on_path("cannot look at the lock", path, &error))?;
+        let (whole, free) = whole
+            .and_then(|whole| Ok((whole, free?)))
+            .map_err(|error| on_path("cannot look at the lock", path, &error))?;
         if free {
             return Ok(None);
         }

@@ -129,9 +129,9 @@ pub(crate) async fn copy_out(
     cx: &OpContext,
     target: File,
 ) -> Result<(&'static str, u64)> {
-    let handle = target.try_clone().map_err(|error| {
-        Error::from_io("the copy's file cannot be opened twice", &error)
-    })?;
+    let handle = target
+        .try_clone()
+        .map_err(|error| Error::from_io("the copy's file cannot be opened twice", &error))?;
     let barrier = attached.barrier(cx).await?;
     if attached.writer {
         attached.on_image(|image| image.write_back()).await?;

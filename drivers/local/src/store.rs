@@ -15,9 +15,7 @@ use std::{
     time::Instant,
 };
 
-use driver_api::{
-    Error, ErrorKind, Health, Result, Usage, VolumeInfo, VolumeSpec,
-};
+use driver_api::{Error, ErrorKind, Health, Result, Usage, VolumeInfo, VolumeSpec};
 use rustix::fs::{FlockOperation, StatVfsMountFlags, statvfs};
 
 use crate::{
@@ -231,7 +229,8 @@ impl Store {
         let dir = self.volume(name)?;
         let _making = self.making()?;
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let trash = layout::trash(self.root()).join(format!("{}-{number}-{name}", std::process::id()));
+        let trash =
+            layout::trash(self.root()).join(format!("{}-{number}-{name}", std::process::id()));
         {
             let _door = Door::open(&dir, deadline)?;
             fence::refuse_holders(&dir)?;
@@ -275,7 +274,10 @@ impl Store {
         let mut info = VolumeInfo::new(name, size, used)
             .label("format", record.format.name())
             .label("preallocation", record.preallocation.name())
-            .label("snapshot_method", if self.reflink { snapshots::REFLINK } else { snapshots::COPY });
+            .label(
+                "snapshot_method",
+                if self.reflink { snapshots::REFLINK } else { snapshots::COPY },
+            );
         if !record.origin.is_empty() {
             info = info.label("origin", &record.origin).label("clone_method", &record.method);
         }
@@ -302,11 +304,8 @@ impl Store {
         let system = statvfs(root).map_err(|errno| on_path("cannot ask", root, &errno.into()))?;
         let (total, free) = (system.f_blocks * system.f_frsize, system.f_bavail * system.f_frsize);
         let capacity = if self.config.capacity == 0 { total } else { self.config.capacity };
-        let available = if self.config.capacity == 0 {
-            free
-        } else {
-            free.min(capacity.saturating_sub(used))
-        };
+        let available =
+            if self.config.capacity == 0 { free } else { free.min(capacity.saturating_sub(used)) };
         Ok(Usage { capacity, used, available, provisioned, reserved: [0; 4] })
     }
 
@@ -315,8 +314,14 @@ impl Store {
         let root = self.root();
         let system = match statvfs(root) {
             Ok(system) if layout::volumes(root).is_dir() => system,
-            Ok(_) => return Health::failed("the directory holds no volumes any more: is its file system mounted?"),
-            Err(errno) => return Health::failed(&format!("the directory cannot be reached: {errno}")),
+            Ok(_) => {
+                return Health::failed(
+                    "the directory holds no volumes any more: is its file system mounted?",
+                );
+            }
+            Err(errno) => {
+                return Health::failed(&format!("the directory cannot be reached: {errno}"));
+            }
         };
         if system.f_flag.contains(StatVfsMountFlags::RDONLY) {
             return Health::failed("the file system is read-only");
@@ -459,7 +464,8 @@ fn probe_reflink(root: &Path) -> Result<bool> {
     client::remove(&to)?;
     let source = client::create_new(&from)?;
     let target = client::create_new(&to)?;
-    let shared = client::write_zeros(&source, 0, 4096).and_then(|()| client::reflink(&source, &target));
+    let shared =
+        client::write_zeros(&source, 0, 4096).and_then(|()| client::reflink(&source, &target));
     client::remove(&from)?;
     client::remove(&to)?;
     Ok(matches!(shared, Ok(true)))

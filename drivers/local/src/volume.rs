@@ -366,7 +366,9 @@ impl Volume for LocalVolume {
             }
             let task = Arc::clone(&attached);
             let flushed = match &attached.image {
-                Some(image) => image.run(move |image| task.flush(Some(image))).await.map_err(|_| gone())?,
+                Some(image) => {
+                    image.run(move |image| task.flush(Some(image))).await.map_err(|_| gone())?
+                }
                 None if !attached.writer => Ok(()),
                 None => blocking(move || task.flush(None)).await,
             };

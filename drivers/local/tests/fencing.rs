@@ -66,9 +66,9 @@ impl Holder {
 
     fn is_stopped(&self) -> bool {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("tasks");
-        tasks.map(|task| task.expect("a task").path().join("stat")).all(|stat| {
-            std::fs::read_to_string(stat).expect("stat").contains(") T ")
-        })
+        tasks
+            .map(|task| task.expect("a task").path().join("stat"))
+            .all(|stat| std::fs::read_to_string(stat).expect("stat").contains(") T "))
     }
 }
 
@@ -131,7 +131,8 @@ async fn a_stopped_holder_lands_nothing_after_a_take_over() {
     })
     .await;
     volume.detach(&CX).await.expect("detached");
-    let again = backend.attach(&CX, "v", writer(4)).await.expect("the fenced holder is no obstacle");
+    let again =
+        backend.attach(&CX, "v", writer(4)).await.expect("the fenced holder is no obstacle");
     assert!(is_all(&again, 0, 1 << 20, 0x55).await);
 }
 

@@ -70,13 +70,18 @@ async fn discard_frees_and_zeroes_may_keep() {
         volume.flush(&CX).await.expect("flushed");
         let after = backend.show(&CX, "v").await.expect("shown").used;
         assert!(after + MIB < before, "{format}: {before} -> {after}");
-        volume.write_zeroes(&CX, 100, 1000, WriteFlags::NO_HOLE.and(WriteFlags::FUA)).await.expect("zeroed");
+        volume
+            .write_zeroes(&CX, 100, 1000, WriteFlags::NO_HOLE.and(WriteFlags::FUA))
+            .await
+            .expect("zeroed");
         assert!(is_all(&volume, 100, 1000, 0).await);
         assert!(is_all(&volume, 0, 100, 3).await && is_all(&volume, 1100, 100, 3).await);
         let map = volume.allocation_map().expect("a map");
         let extents = map.extents(&CX, 0, 8 * MIB, 100).await.expect("mapped");
         assert_eq!(extents.iter().map(|extent| extent.len).sum::<u64>(), 8 * MIB);
-        let hole = extents.iter().find(|extent| extent.offset <= 2 * MIB && 2 * MIB < extent.offset + extent.len);
+        let hole = extents
+            .iter()
+            .find(|extent| extent.offset <= 2 * MIB && 2 * MIB < extent.offset + extent.len);
         assert_eq!(hole.expect("covered").flags.bits(), 3, "{format}");
         assert_eq!(map.extents(&CX, 0, 8 * MIB, 1).await.expect("mapped").len(), 1);
     }
@@ -97,11 +102,15 @@ async fn sizes_change_while_attached() {
         assert_eq!(error.kind(), ErrorKind::INVALID_ARGUMENT);
         resize.resize(&CX, MIB + 512, true).await.expect("shrunk");
         let data = IoBuf::copy_from(&[1; 512]);
-        let error = volume.write(&CX, MIB + 512, data, WriteFlags::NONE).await.expect_err("cut off");
+        let error =
+            volume.write(&CX, MIB + 512, data, WriteFlags::NONE).await.expect_err("cut off");
         assert_eq!(error.kind(), ErrorKind::OUT_OF_RANGE);
         resize.resize(&CX, 2 * MIB, false).await.expect("grown again");
         assert!(is_all(&volume, MIB, 512, 9).await);
-        assert!(is_all(&volume, MIB + 512, (1 << 20) - 512, 0).await, "{format}: old data came back");
+        assert!(
+            is_all(&volume, MIB + 512, (1 << 20) - 512, 0).await,
+            "{format}: old data came back"
+        );
         volume.detach(&CX).await.expect("detached");
         assert_eq!(backend.show(&CX, "v").await.expect("shown").size, 2 * MIB);
     }

@@ -4,9 +4,7 @@
 
 use std::{path::Path, process::Command};
 
-use driver_api::{
-    Attach, AttachMode, Backend, IoBuf, OpContext, Volume, VolumeSpec, WriteFlags,
-};
+use driver_api::{Attach, AttachMode, Backend, IoBuf, OpContext, Volume, VolumeSpec, WriteFlags};
 use local::{Config, LocalBackend, LocalVolume};
 
 pub const CX: OpContext = OpContext::new();
