@@ -128,10 +128,10 @@ fn from_resting(dir: &VolumeDir, target: &File, deadline: Instant) -> Result<&'s
         owner: "a clone being made",
         deadline,
     };
-    let (slot, record) = fence::acquire(dir, &wish)?;
-    let copied = from_file(&dir.disk(record.format), target);
+    let acquired = fence::acquire(dir, &wish)?;
+    let copied = from_file(&dir.disk(acquired.record.format), target);
     // A writer that took the volume over meanwhile has changed what was copied.
-    let unchanged = fence::release(dir, &slot, false);
+    let unchanged = fence::release(dir, &acquired.slot, false);
     copied.and_then(|method| unchanged.map(|()| method))
 }
 

@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     os::unix::fs::FileExt,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -45,6 +45,8 @@ pub(crate) struct Disk {
     lost: AtomicBool,
     written: AtomicU64,
     flushed: AtomicU64,
+    /// One flush at a time: those that wait for it find their writes durable already.
+    flushing: Mutex<()>,
 }
 
 impl Disk {
@@ -63,6 +65,7 @@ impl Disk {
             // The first flush goes to the disk: an earlier attachment may have left writes in the page cache.
             written: AtomicU64::new(1),
             flushed: AtomicU64::new(0),
+            flushing: Mutex::new(()),
         }
     }
 
@@ -328,8 +331,13 @@ impl Disk {
     /// Makes every write that returned before the call durable. After one failure every later one fails too: the
     /// kernel reports a lost page once, and then believes it clean.
     pub fn sync(&self) -> Result<()> {
-        let written = self.written.load(Ordering::Acquire);
+        let wanted = self.written.load(Ordering::Acquire);
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let _in_flight = self.enter()?;
+        if self.flushed.load(Ordering::Acquire) >= wanted {
+            return Ok(());
+        }
+        let written = self.written.load(Ordering::Acquire);
         match rustix::fs::fdatasync(&self.state().file) {
             Ok(()) => {
                 self.flushed.fetch_max(written, Ordering::AcqRel);

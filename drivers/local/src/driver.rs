@@ -19,10 +19,9 @@ use crate::{
     client, config,
     config::Format,
     disk::Disk,
-    fence::{self, Wish},
-    metadata::VolumeRecord,
+    fence::{self, Acquired, Wish},
     qcow2::Actor,
-    slot::Slot,
+    qcow2_check,
     store::{Store, measure},
     volume::{Attached, LocalVolume, blocking, capabilities, deadline, to_the_end},
 };
@@ -107,8 +106,9 @@ impl Backend for LocalBackend {
                 owner: &attach.owner,
                 deadline,
             };
-            let (slot, record) = fence::acquire(&dir, &wish)?;
-            let opened = open_volume(store, dir.clone(), record, &attach, Arc::clone(&slot));
+            let acquired = fence::acquire(&dir, &wish)?;
+            let slot = Arc::clone(&acquired.slot);
+            let opened = open_volume(store, dir.clone(), acquired, &attach);
             if opened.is_err() {
                 fence::release(&dir, &slot, false)?;
             }
@@ -151,16 +151,19 @@ impl Backend for LocalBackend {
 fn open_volume(
     store: &Arc<Store>,
     dir: crate::layout::VolumeDir,
-    record: VolumeRecord,
+    acquired: Acquired,
     attach: &Attach,
-    slot: Arc<Slot>,
 ) -> Result<LocalVolume> {
+    let Acquired { slot, record, was_clean } = acquired;
     let writer = attach.mode == AttachMode::EXCLUSIVE;
     let path = dir.disk(record.format);
     let file: File = client::open(&path, writer, store.config.direct)?;
     let raw_size = measure(&file, Format::Raw)
         .map_err(|error| crate::error::on_path("cannot measure the volume", &path, &error))?
         .0;
+    if writer && !was_clean && record.format == Format::Qcow2 {
+        qcow2_check::refuse_undercounted(&dir.name, &client::open(&path, false, false)?)?;
+    }
     let disk = Arc::new(Disk::new(&dir.name, file, Some(Arc::clone(&slot)), store.align()));
     let (image, size) = match record.format {
         Format::Raw => (None, raw_size),

@@ -83,8 +83,17 @@ pub(crate) struct Wish<'a> {
     pub deadline: Instant,
 }
 
-/// Takes a slot in the volume, fencing others if the wish says so. The record is as it stands after.
-pub(crate) fn acquire(dir: &VolumeDir, wish: &Wish<'_>) -> Result<(Arc<Slot>, VolumeRecord)> {
+/// A slot that was taken.
+pub(crate) struct Acquired {
+    pub slot: Arc<Slot>,
+    /// As it stands now.
+    pub record: VolumeRecord,
+    /// Whether the last writer detached in good order.
+    pub was_clean: bool,
+}
+
+/// Takes a slot in the volume, fencing others if the wish says so.
+pub(crate) fn acquire(dir: &VolumeDir, wish: &Wish<'_>) -> Result<Acquired> {
     let _door = Door::open(dir, wish.deadline)?;
     let mut record: VolumeRecord = metadata::read(&dir.record())?;
     let epoch = wish.epoch.unwrap_or(record.epoch);
@@ -108,8 +117,9 @@ pub(crate) fn acquire(dir: &VolumeDir, wish: &Wish<'_>) -> Result<(Arc<Slot>, Vo
     }
     let holder = Holder::this(wish.owner, epoch, wish.mode);
     let slot = Slot::create(&dir.name, &dir.holders(), &holder)?;
+    let was_clean = record.clean;
     if writer {
-        if !record.clean {
+        if !was_clean {
             record.incarnation += 1;
         }
         record.clean = false;
@@ -118,7 +128,7 @@ pub(crate) fn acquire(dir: &VolumeDir, wish: &Wish<'_>) -> Result<(Arc<Slot>, Vo
     if wish.epoch.is_some() {
         metadata::write(&dir.record(), &record)?;
     }
-    Ok((Arc::new(slot), record))
+    Ok(Acquired { slot: Arc::new(slot), record, was_clean })
 }
 
 /// Gives a slot back. The record says that the last writer ended in good order if it did.

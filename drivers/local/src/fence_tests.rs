@@ -38,26 +38,26 @@ fn wish(epoch: u64, force: bool, patience: Duration) -> Wish<'static> {
 fn a_mutation_that_never_ends_stays_with_the_old_file() {
     let root = tempfile::tempdir().expect("a directory");
     let dir = volume(root.path());
-    let (old, _) = acquire(&dir, &wish(1, false, PATIENCE)).expect("free");
+    let old = acquire(&dir, &wish(1, false, PATIENCE)).expect("free").slot;
     let old_file = client::open(&dir.disk(Format::Raw), true, false).expect("opened");
     let stuck = old.enter().expect("not fenced yet");
-    let (new, record) = acquire(&dir, &wish(2, true, PATIENCE)).expect("moved");
-    assert_eq!((record.epoch, record.incarnation), (2, 2));
+    let new = acquire(&dir, &wish(2, true, PATIENCE)).expect("moved");
+    assert_eq!((new.record.epoch, new.record.incarnation, new.was_clean), (2, 2, false));
     old_file.write_all_at(&[9; 4096], 0).expect("the system call that was on its way");
     drop(stuck);
     assert_eq!(fs::read(dir.disk(Format::Raw)).expect("read"), [1; 4096]);
     assert!(old.enter().is_err(), "the old holder goes on");
-    new.enter().expect("the new holder may write");
+    new.slot.enter().expect("the new holder may write");
 }
 
 #[test]
 fn a_drained_holder_keeps_the_file_where_it_is() {
     let root = tempfile::tempdir().expect("a directory");
     let dir = volume(root.path());
-    let (old, _) = acquire(&dir, &wish(1, false, PATIENCE)).expect("free");
+    let old = acquire(&dir, &wish(1, false, PATIENCE)).expect("free").slot;
     drop(old.enter().expect("not fenced yet"));
     let before = fs::metadata(dir.disk(Format::Raw)).expect("there").ino();
-    let (_new, _) = acquire(&dir, &wish(2, true, PATIENCE)).expect("taken over");
+    let _new = acquire(&dir, &wish(2, true, PATIENCE)).expect("taken over");
     assert_eq!(fs::metadata(dir.disk(Format::Raw)).expect("there").ino(), before);
     assert!(old.enter().is_err());
 }
@@ -66,7 +66,7 @@ fn a_drained_holder_keeps_the_file_where_it_is() {
 fn a_take_over_that_cannot_be_finished_leaves_the_volume_free() {
     let root = tempfile::tempdir().expect("a directory");
     let dir = volume(root.path());
-    let (old, _) = acquire(&dir, &wish(1, false, PATIENCE)).expect("free");
+    let old = acquire(&dir, &wish(1, false, PATIENCE)).expect("free").slot;
     let stuck = old.enter().expect("not fenced yet");
     let error = acquire(&dir, &wish(2, true, Duration::ZERO)).err().expect("no time");
     assert_eq!(error.kind(), ErrorKind::TIMED_OUT);
@@ -84,8 +84,8 @@ fn only_a_smaller_epoch_is_fenced() {
     for (epoch, expected) in [(5, None), (4, Some(ErrorKind::FENCED)), (5, None), (6, None)] {
         let acquired = acquire(&dir, &wish(epoch, false, PATIENCE));
         assert_eq!(acquired.as_ref().err().map(Error::kind), expected, "epoch {epoch}");
-        if let Ok((slot, _)) = acquired {
-            release(&dir, &slot, true).expect("released");
+        if let Ok(acquired) = acquired {
+            release(&dir, &acquired.slot, true).expect("released");
         }
     }
     let record: VolumeRecord = metadata::read(&dir.record()).expect("read");

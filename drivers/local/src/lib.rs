@@ -14,6 +14,7 @@ mod layout;
 mod metadata;
 mod pool;
 mod qcow2;
+mod qcow2_check;
 mod resize;
 mod slot;
 mod snapshots;

@@ -31,6 +31,7 @@ use crate::{
 };
 
 const IO_THREADS: usize = 8;
+const FLUSH_THREADS: usize = 2;
 /// Alignment for files that bypass the page cache: fits every disk with blocks up to 4 KiB.
 const DIRECT_ALIGN: usize = 4096;
 
@@ -39,6 +40,8 @@ pub(crate) struct Store {
     pub name: String,
     pub config: Config,
     pub pool: Pool,
+    /// Apart from the others, so that waiting for the disk does not hold up reads.
+    pub flush_pool: Pool,
     /// Whether the file system shares blocks between files.
     pub reflink: bool,
     attached: Mutex<HashMap<String, Vec<Weak<Attached>>>>,
@@ -63,13 +66,17 @@ impl Store {
         }
         client::make_dir(&layout::volumes(root))?;
         client::make_dir(&layout::trash(root))?;
-        let pool = Pool::new(IO_THREADS)
-            .map_err(|error| Error::from_io("the I/O threads do not start", &error))?;
+        let threads = |count| {
+            let started = Pool::new(count);
+            started.map_err(|error| Error::from_io("the I/O threads do not start", &error))
+        };
+        let (pool, flush_pool) = (threads(IO_THREADS)?, threads(FLUSH_THREADS)?);
         let reflink = probe_reflink(root)?;
         let store = Self {
             name: name.into(),
             config,
             pool,
+            flush_pool,
             reflink,
             attached: Mutex::default(),
             made: AtomicU64::new(0),

@@ -26,6 +26,7 @@ use crate::{
     fence,
     layout::VolumeDir,
     metadata::VolumeRecord,
+    pool::Pool,
     qcow2::{Actor, Image},
     slot::Slot,
     store::Store,
@@ -183,6 +184,16 @@ impl LocalVolume {
         bytes: u64,
         work: impl FnOnce(&Attached, Option<&mut Image>) -> Result<T> + Send + 'static,
     ) -> Op<T> {
+        self.later_on(|store| &store.pool, counter, bytes, work)
+    }
+
+    fn later_on<T: Send + 'static>(
+        &self,
+        pool: fn(&Store) -> &Pool,
+        counter: fn(&Counters) -> &Counter,
+        bytes: u64,
+        work: impl FnOnce(&Attached, Option<&mut Image>) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
         let attached = Arc::clone(&self.0);
         let begun = Instant::now();
         let start = move |gate: OwnedRwLockReadGuard<()>| -> oneshot::Receiver<Result<T>> {
@@ -195,7 +206,7 @@ impl LocalVolume {
             };
             match &attached.image {
                 Some(image) => image.run(move |image| job(Some(image))),
-                None => attached.store.pool.run(move || job(None)),
+                None => pool(&attached.store).run(move || job(None)),
             }
         };
         let gate = Arc::clone(&self.0.gate);
@@ -337,7 +348,12 @@ impl Volume for LocalVolume {
                 Err(error) => return Op::err(error),
             }
         }
-        self.later(|counters| &counters.flushes, 0, |attached, image| attached.flush(image))
+        self.later_on(
+            |store| &store.flush_pool,
+            |counters| &counters.flushes,
+            0,
+            |attached, image| attached.flush(image),
+        )
     }
 
     fn discard(&self, _cx: &OpContext, offset: u64, len: u64) -> Op<()> {

@@ -155,6 +155,38 @@ async fn a_full_file_system_leaves_the_image_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_counts_were_lost_is_not_written_until_repaired() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = backend(dir.path()).await;
+    let volume = made(&backend, "v", 8 * MIB, "qcow2").await;
+    write(&volume, 0, &noise(1, 1 << 20)).await;
+    volume.flush(&CX).await.expect("flushed");
+    drop(volume);
+    let path = image(dir.path(), "v");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).expect("opened");
+    let mut entry = [0; 8];
+    file.read_exact_at(&mut entry, 48).expect("the table's offset");
+    let table = u64::from_be_bytes(entry);
+    file.read_exact_at(&mut entry, table).expect("the first block's offset");
+    let block = u64::from_be_bytes(entry);
+    // What a machine leaves that wrote the tables but not yet the counts.
+    file.write_all_at(&[0; 8], block + 24).expect("lost");
+    let error = loop {
+        match backend.attach(&CX, "v", writer(2)).await.err().expect("refused") {
+            // The dropped attachment's last operation may still be ending.
+            error if error.kind() == ErrorKind::IN_USE => continue,
+            error => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::CORRUPTED);
+    assert!(error.remedy_text().contains("qemu-img check -r all"), "{error:#}");
+    run("qemu-img", &["check", "-r", "all", text(&path)]);
+    let volume = backend.attach(&CX, "v", writer(3)).await.expect("repaired");
+    assert!(read(&volume, 0, 1 << 20).await == noise(1, 1 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_image_says_so() {
     let dir = tempfile::tempdir().expect("a directory");
     let backend = backend(dir.path()).await;
