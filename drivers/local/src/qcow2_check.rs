@@ -51,17 +51,17 @@ impl Header {
 
 /// Refuses an image in which a cluster is referred to more often than its count says.
 pub(crate) fn refuse_undercounted(volume: &str, file: &File) -> Result<()> {
-    let undercounted =
-        count(file).map_err(|error| on_data("the image cannot be checked", &error))?;
-    if undercounted == 0 {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::CORRUPTED,
-        format!("{undercounted} clusters of the qcow2 image are in use but not counted as such"),
-    )
-    .with("volume", volume)
-    .remedy("run `qemu-img check -r all` on the volume's disk.qcow2, then attach it again"))
+    let why = match count(file) {
+        Ok(0) => return Ok(()),
+        Ok(undercounted) => format!("{undercounted} clusters are in use but not counted as such"),
+        Err(error) => match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => error.to_string(),
+            _ => return Err(on_data("the image cannot be checked", &error)),
+        },
+    };
+    Err(Error::new(ErrorKind::CORRUPTED, format!("the qcow2 image is damaged: {why}"))
+        .with("volume", volume)
+        .remedy("run `qemu-img check -r all` on the volume's disk.qcow2, then attach it again"))
 }
 
 fn count(file: &File) -> io::Result<u64> {

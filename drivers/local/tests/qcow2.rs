@@ -117,7 +117,7 @@ async fn an_image_that_names_other_files_is_refused() {
     assert!(error.remedy_text().contains("converted"), "{error:#}");
     fs::write(&target, "no image at all, but long enough to hold a header").expect("written");
     let error = backend.attach(&CX, "v", writer(2)).await.err().expect("refused");
-    assert_eq!(error.kind(), ErrorKind::CORRUPTED);
+    assert_eq!(error.kind(), ErrorKind::CORRUPTED, "{error:#}");
     backend.delete(&CX, "v").await.expect("a refused volume is not held");
 }
 
