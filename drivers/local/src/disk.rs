@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{self, IoSlice, IoSliceMut},
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -390,11 +390,19 @@ impl Disk {
             if shared {
                 return Ok(None);
             }
-            CopyBeforeWrite::begin(state.file.try_clone()?, target).map(Arc::new).map(Some)
+            CopyBeforeWrite::begin(self.reopen_cached(&state.file)?, target).map(Arc::new).map(Some)
         });
         let copy = begun.map_err(|error| on_data("the copy cannot begin", &error))?;
         state.copy.clone_from(&copy);
         Ok(copy)
+    }
+
+    /// A handle that copies any range: one that bypasses the page cache cannot read an odd tail.
+    fn reopen_cached(&self, file: &File) -> io::Result<File> {
+        if self.align == 1 {
+            return file.try_clone();
+        }
+        File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
     /// Forgets a copy that is complete, or failed.

@@ -228,6 +228,13 @@ async fn direct_volumes_bypass_the_cache() {
         assert!(is_all(&volume, 4096, 8192, 8).await && is_all(&volume, 0, 4096, 0).await);
         let error = volume.read(&CX, 100, 100).await.expect_err("unaligned");
         assert_eq!(error.kind(), ErrorKind::INVALID_ARGUMENT);
+        let snapshots = volume.snapshots().expect("snapshots");
+        snapshots.create(&CX, "s").await.expect("taken");
+        let data = IoBuf::copy_from(&[9; 8192]);
+        volume.write(&CX, 4096, data, WriteFlags::NONE).await.expect("written");
+        assert!(is_all(&volume, 4096, 8192, 9).await);
+        snapshots.rollback(&CX, "s").await.expect("rolled back");
+        assert!(is_all(&volume, 4096, 8192, 8).await);
         volume.detach(&CX).await.expect("detached");
     }
 }
