@@ -232,7 +232,7 @@ fn copy_whole(source: &File, target: &File, deadline: Instant) -> io::Result<()>
     target.sync_all()
 }
 
-/// Removes what a crash left half made.
+/// Removes what a crash left half made: files under passing names, and a snapshot's blocks without its record.
 fn collect_half_made(dir: &VolumeDir) -> Result<()> {
     for place in [&dir.path, &dir.snapshots()] {
         for entry in entries(place)? {
@@ -240,6 +240,12 @@ fn collect_half_made(dir: &VolumeDir) -> Result<()> {
             if name.is_some_and(|name| name.starts_with(HALF_MADE)) {
                 client::remove(&entry)?;
             }
+        }
+    }
+    for entry in entries(&dir.snapshots())? {
+        // Names may hold dots, so the extension is all that follows the last one.
+        if !entry.with_extension("json").exists() {
+            client::remove(&entry)?;
         }
     }
     Ok(())

@@ -98,6 +98,12 @@ fn what_a_crash_left_half_made_goes_with_the_next_writer() {
     let dir = volume(root.path());
     fs::write(dir.next_disk(Format::Raw), "half").expect("written");
     fs::write(dir.next_snapshot("s"), "half").expect("written");
+    fs::write(dir.snapshot_disk("no.record", Format::Raw), "whole").expect("written");
+    fs::write(dir.snapshot_disk("with.record", Format::Raw), "whole").expect("written");
+    fs::write(dir.snapshot_record("with.record"), "record").expect("written");
     acquire(&dir, &wish(1, false, PATIENCE)).expect("free");
     assert!(!dir.next_disk(Format::Raw).exists() && !dir.next_snapshot("s").exists());
+    assert!(!dir.snapshot_disk("no.record", Format::Raw).exists());
+    assert!(dir.snapshot_disk("with.record", Format::Raw).exists());
+    assert!(dir.snapshot_record("with.record").exists());
 }

@@ -2,7 +2,7 @@
 //! Attaching, and taking over from living, stopped and dead holders in other processes.
 #![allow(missing_docs)]
 
-mod common;
+mod fixture;
 
 use std::{
     path::Path,
@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::*;
 use driver_api::{Attach, Backend, ErrorKind, IoBuf, Op, OpContext, Volume, WriteFlags};
+use fixture::*;
 use local::LocalVolume;
 
 /// Not a test of its own: the holder in another process. Attaches, writes everywhere, notes how it ends.

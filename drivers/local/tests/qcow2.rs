@@ -2,7 +2,7 @@
 //! qcow2 volumes against qemu-img, and what is left of volumes after `kill -9`.
 #![allow(missing_docs)]
 
-mod common;
+mod fixture;
 
 use std::{
     fs,
@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::*;
 use driver_api::{Backend, ErrorKind, IoBuf, Volume, WriteFlags};
+use fixture::*;
 
 fn image(dir: &Path, name: &str) -> PathBuf {
     dir.join("volumes").join(name).join("disk.qcow2")

@@ -2,10 +2,10 @@
 //! Raw volumes: data path, space, names, crash leftovers.
 #![allow(missing_docs)]
 
-mod common;
+mod fixture;
 
-use common::*;
 use driver_api::{Backend, ErrorKind, HealthState, IoBuf, Volume, VolumeSpec, WriteFlags};
+use fixture::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_is_read_and_survives() {

@@ -2,7 +2,7 @@
 //! Snapshots, rollback and clones, while writing goes on.
 #![allow(missing_docs)]
 
-mod common;
+mod fixture;
 
 use std::{
     path::Path,
@@ -12,8 +12,8 @@ use std::{
     },
 };
 
-use common::*;
 use driver_api::{Backend, ErrorKind, IoBuf, Volume, VolumeSpec, WriteFlags};
+use fixture::*;
 use local::{LocalBackend, LocalVolume};
 
 const BLOCK: u64 = 64 << 10;

@@ -2,13 +2,13 @@
 //! The driver as a host holds it: through the handles of the ABI.
 #![allow(missing_docs)]
 
-mod common;
+mod fixture;
 
-use common::*;
 use driver_api::{
     Abilities, BackendConfig, BackendHandle, Driver, ErrorKind, Fencing, Host, HostServices, IoBuf,
     Op, Result, StateHandle, VolumeSpec, WriteFlags, host::LogRecord,
 };
+use fixture::*;
 use local::Local;
 
 struct NoHost;
