@@ -1,2 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-//! volumes.
+//! Volumes: their life, attachments, snapshots and exports.
+//!
+//! Every step records its intent in the state before the driver is called, and its end afterwards; what a crash left
+//! in between is finished or taken back at restart. An operation whose outcome is unknown says so.
+
+mod attach;
+mod backends;
+mod change;
+mod exports;
+mod figures;
+mod lifecycle;
+mod locks;
+mod record;
+mod recover;
+mod room;
+mod service;
+
+#[cfg(test)]
+mod tests;
+
+pub use attach::{Access, OPERATOR, Use};
+pub use backends::{
+    BackendStatus, Backends, Boxed, CONTROL_TIMEOUT, OpenBackend, Opened, Opener, control,
+};
+pub use exports::NewExport;
+pub use figures::{BackendFigures, VolumeFigures};
+pub use lifecycle::Unmanaged;
+pub use record::{AttachState, ExportRecord, Hold, VolumeRecord, VolumeState, unix_now};
+pub use recover::Leftovers;
+pub use room::{Room, Stored};
+pub use service::{NewVolume, Volumes};
