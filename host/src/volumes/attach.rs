@@ -155,7 +155,7 @@ impl Volumes {
     }
 
     /// As [`Volumes::acquire`], for the job that fills the volume.
-    pub(super) async fn acquire_unfinished(&self, name: &str, user: &str) -> Result<Use> {
+    pub(crate) async fn acquire_unfinished(&self, name: &str, user: &str) -> Result<Use> {
         let _turn = self.turn(name, user).await?;
         let mut stored = self.record(name).await?;
         self.attach_in_turn(&mut stored, Access::Write, user, false).await

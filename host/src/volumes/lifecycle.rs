@@ -65,7 +65,7 @@ impl Volumes {
     }
 
     /// Creates a volume that stays `creating` until its job filled it; its content is made by `fill`.
-    pub(super) async fn begin_filling(&self, new: &NewVolume, job: u64) -> Result<()> {
+    pub(crate) async fn begin_filling(&self, new: &NewVolume, job: u64) -> Result<()> {
         let backend = self.check_new(new)?;
         let _turn = self.turn(&new.name, "create").await?;
         let mut stored = self.intend(new, &backend, Some(job)).await?;
@@ -74,7 +74,7 @@ impl Volumes {
     }
 
     /// Ends [`Volumes::begin_filling`]: the volume is whole, or goes away again.
-    pub(super) async fn end_filling(&self, name: &str, whole: bool) -> Result<()> {
+    pub(crate) async fn end_filling(&self, name: &str, whole: bool) -> Result<()> {
         let _turn = self.turn(name, "create").await?;
         let mut stored = self.record(name).await?;
         if !whole {
@@ -213,6 +213,7 @@ impl Volumes {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
             Err(error) => {
+                stored.record.job = None;
                 stored.record.note = Some(format!("its unfinished remains are left: {error}"));
                 self.0.records.save(stored).await?;
                 return Err(error.remedy(format!("novastor volume delete {}", stored.name)));

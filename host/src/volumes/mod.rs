@@ -7,6 +7,7 @@
 mod attach;
 mod backends;
 mod change;
+mod clone;
 mod exports;
 mod figures;
 mod lifecycle;
@@ -27,6 +28,5 @@ pub use exports::NewExport;
 pub use figures::{BackendFigures, VolumeFigures};
 pub use lifecycle::Unmanaged;
 pub use record::{AttachState, ExportRecord, Hold, VolumeRecord, VolumeState, unix_now};
-pub use recover::Leftovers;
 pub use room::{Room, Stored};
 pub use service::{NewVolume, Volumes};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! After a restart: what was begun is finished or taken back, and held volumes are attached again.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use driver_api::{ErrorKind, Result};
 
@@ -13,15 +13,12 @@ use super::{
     service::Volumes,
 };
 
-/// Volumes that an earlier process may have left half done. Only these are touched by recovery: what is under way in
-/// this process is not.
-#[derive(Debug, Default)]
-pub struct Leftovers(tokio::sync::Mutex<BTreeSet<String>>);
-
 impl Volumes {
     /// To be called once, before anything else: no volume is attached by this process yet.
-    pub async fn begin(&self) -> Result<Leftovers> {
-        let mut names = BTreeSet::new();
+    ///
+    /// What the state holds now may be half done. Only that is touched by recovery, never what this process has under way.
+    pub async fn begin(&self) -> Result<()> {
+        let mut names = self.0.leftovers.lock().await;
         for mut stored in self.records().await? {
             let record = &mut stored.record;
             if record.attach != AttachState::Detached {
@@ -30,12 +27,27 @@ impl Volumes {
             }
             names.insert(stored.name);
         }
-        Ok(Leftovers(tokio::sync::Mutex::new(names)))
+        Ok(())
     }
 
-    /// Recovers the volumes of a backend that was just opened. What fails is logged and stays for the operator.
-    pub async fn recover(&self, leftovers: &Leftovers, backend: &OpenBackend) -> Result<()> {
-        let mut names = leftovers.0.lock().await;
+    /// Opens a backend and recovers its volumes. One that is open stays as it is.
+    pub async fn open_backend(&self, name: &str) -> Result<Arc<OpenBackend>> {
+        let backend = self.0.backends.open(name).await?;
+        self.recover(&backend).await?;
+        Ok(backend)
+    }
+
+    /// Opens every backend that is not open, as far as that is possible now, and recovers their volumes.
+    pub async fn open_backends(&self) -> Result<()> {
+        for name in self.0.backends.open_missing().await {
+            self.recover(&self.0.backends.get(&name)?).await?;
+        }
+        Ok(())
+    }
+
+    /// What fails is logged and stays for the operator.
+    async fn recover(&self, backend: &OpenBackend) -> Result<()> {
+        let mut names = self.0.leftovers.lock().await;
         let mut kept = BTreeSet::new();
         for name in std::mem::take(&mut *names) {
             let _turn = self.turn(&name, "recovery").await?;

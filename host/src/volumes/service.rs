@@ -2,7 +2,7 @@
 //! The volume service: its parts, and the look-ups that all operations share.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -29,6 +29,7 @@ pub(super) struct Service {
     pub(super) locks: Locks,
     pub(super) attached: Mutex<HashMap<String, Arc<Attached>>>,
     pub(super) owner: String,
+    pub(super) leftovers: tokio::sync::Mutex<BTreeSet<String>>,
 }
 
 /// What a new volume shall be.
@@ -56,6 +57,7 @@ impl Volumes {
             locks: Locks::default(),
             attached: Mutex::default(),
             owner: owner.to_owned(),
+            leftovers: tokio::sync::Mutex::default(),
         }))
     }
 
