@@ -2,6 +2,11 @@
 //! Exports: which volumes clients may reach, under which names. The record and the hold on the volume are written in
 //! one transaction, so that after a restart the same names lead to the same volumes.
 
+use std::{
+    collections::BTreeSet,
+    sync::{MutexGuard, PoisonError},
+};
+
 use driver_api::{Error, ErrorKind, Result, state::Transaction};
 
 use super::{
@@ -85,9 +90,27 @@ impl Volumes {
         self.unhold(&mut stored, &holder(name), more).await
     }
 
+    /// Lets no further client in, while the present ones are sent away.
+    pub fn export_close(&self, name: &str) {
+        self.closing().insert(name.to_owned());
+    }
+
+    /// Ends [`Volumes::export_close`].
+    pub fn export_reopen(&self, name: &str) {
+        self.closing().remove(name);
+    }
+
+    fn closing(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A share in an exported volume, for one client, with the record of the export.
     pub async fn export_open(&self, name: &str) -> Result<(Stored<ExportRecord>, Use)> {
         let export = self.export(name).await?;
+        if self.closing().contains(name) {
+            let why = format!("export `{name}` is being removed");
+            return Err(Error::new(ErrorKind::UNAVAILABLE, why));
+        }
         let access = if export.record.read_only { Access::Read } else { Access::Write };
         let used = self.acquire(&export.record.volume, access, &holder(name)).await?;
         Ok((export, used))

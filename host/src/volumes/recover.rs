@@ -40,7 +40,8 @@ impl Volumes {
     /// Opens every backend that is not open, as far as that is possible now, and recovers their volumes.
     pub async fn open_backends(&self) -> Result<()> {
         for name in self.0.backends.open_missing().await {
-            self.recover(&self.0.backends.get(&name)?).await?;
+            let backend = self.0.backends.get(&name)?;
+            self.recover(&backend).await?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ pub(super) struct Service {
     pub(super) backends: Backends,
     pub(super) locks: Locks,
     pub(super) attached: Mutex<HashMap<String, Arc<Attached>>>,
+    pub(super) closing: Mutex<BTreeSet<String>>,
     pub(super) owner: String,
     pub(super) leftovers: tokio::sync::Mutex<BTreeSet<String>>,
 }
@@ -56,6 +57,7 @@ impl Volumes {
             backends,
             locks: Locks::default(),
             attached: Mutex::default(),
+            closing: Mutex::default(),
             owner: owner.to_owned(),
             leftovers: tokio::sync::Mutex::default(),
         }))

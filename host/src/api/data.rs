@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `/v1/volumes/NAME/data`: bytes of a volume, streamed under one attachment.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query, State},
+    response::Response,
+    routing::get,
+};
+use bytes::{Bytes, BytesMut};
+use driver_api::{Error, ErrorKind, IoBuf, OpContext, Result, WriteFlags};
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+
+use super::{Answered, Api, types::DataRange};
+use crate::volumes::{Access, CONTROL_TIMEOUT, Use};
+
+const PIECE: u64 = 1 << 20;
+const PIECES_AHEAD: usize = 4;
+/// A client that neither sends nor takes anything for so long is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/v1/volumes/{name}/data", get(read).put(write))
+}
+
+/// A body of pieces that a task sends.
+struct Pieces(mpsc::Receiver<std::result::Result<Bytes, Error>>);
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Error>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+fn context() -> OpContext {
+    OpContext::new().with_timeout(CONTROL_TIMEOUT)
+}
+
+fn outside(offset: u64, length: u64, size: u64) -> Error {
+    let why = format!("{length} bytes at {offset} are not inside the volume's {size} bytes");
+    Error::new(ErrorKind::OUT_OF_RANGE, why).remedy("choose another --offset or --length")
+}
+
+async fn read(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Query(range): Query<DataRange>,
+) -> Answered<Response> {
+    let used = api.volumes.acquire(&name, Access::Read, "volume read").await?;
+    let (mut at, end) = match bounds(&used, range) {
+        Ok(bounds) => bounds,
+        Err(error) => {
+            api.volumes.release(used).await?;
+            return Err(error.into());
+        }
+    };
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    tokio::spawn(async move {
+        while at < end {
+            let piece = read_piece(&used, at, end).await;
+            let failed = piece.is_err();
+            at += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+            let sent = tokio::time::timeout(SILENCE, sender.send(piece)).await;
+            if failed || !matches!(sent, Ok(Ok(()))) {
+                break;
+            }
+        }
+        if let Err(error) = api.volumes.release(used).await {
+            tracing::error!(volume = %name, "{error:#}");
+        }
+    });
+    Ok(Response::new(Body::new(Pieces(receiver))))
+}
+
+fn bounds(used: &Use, range: DataRange) -> Result<(u64, u64)> {
+    let size = used.volume().size()?;
+    let length = range.length.unwrap_or(size.saturating_sub(range.offset));
+    match range.offset.checked_add(length) {
+        Some(end) if end <= size => Ok((range.offset, end)),
+        _ => Err(outside(range.offset, length, size)),
+    }
+}
+
+/// The next bytes from `at`; where the volume wants whole blocks, they are read and cut.
+async fn read_piece(used: &Use, at: u64, end: u64) -> Result<Bytes> {
+    let capabilities = used.volume().capabilities()?;
+    let block = u64::from(capabilities.min_block.max(1));
+    let most = PIECE.min(u64::from(capabilities.max_io.max(1)));
+    let start = at - at % block;
+    let stop = end.min(start + most).next_multiple_of(block).min(start + most);
+    let data = used.volume().read(&context(), start, (stop - start) as u32).await?;
+    let skip = (at - start) as usize;
+    let len = (end.min(stop) - at) as usize;
+    Ok(data.slice(skip, len).into())
+}
+
+async fn write(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Query(range): Query<DataRange>,
+    body: Body,
+) -> Answered<axum::Json<u64>> {
+    let used = api.volumes.acquire(&name, Access::Write, "volume write").await?;
+    let written = write_all(&used, range.offset, body).await;
+    let flushed = used.volume().flush(&context()).await;
+    let released = api.volumes.release(used).await;
+    let count = written?;
+    flushed?;
+    released?;
+    Ok(axum::Json(count))
+}
+
+async fn write_all(used: &Use, offset: u64, mut body: Body) -> Result<u64> {
+    let capabilities = used.volume().capabilities()?;
+    let size = used.volume().size()?;
+    let block = u64::from(capabilities.min_block.max(1));
+    if offset % block != 0 {
+        let why = format!("the offset is not a multiple of the volume's block, {block} bytes");
+        return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why).remedy("choose another --offset"));
+    }
+    let most = PIECE.min(u64::from(capabilities.max_io.max(1))) as usize;
+    let most = most - most % block as usize;
+    let (mut pending, mut at) = (BytesMut::new(), offset);
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| {
+            Error::new(ErrorKind::TIMED_OUT, "the client sends nothing any more")
+                .with("written bytes", at - offset)
+        })?;
+        let ended = frame.is_none();
+        if let Some(frame) = frame {
+            let frame = frame.map_err(|error| {
+                Error::new(ErrorKind::UNAVAILABLE, format!("the client's data ended: {error}"))
+                    .with("written bytes", at - offset)
+            })?;
+            if let Ok(data) = frame.into_data() {
+                pending.extend_from_slice(&data);
+            }
+        }
+        if at + pending.len() as u64 > size {
+            return Err(outside(offset, at - offset + pending.len() as u64, size));
+        }
+        while pending.len() >= most || (ended && !pending.is_empty()) {
+            let len = pending.len().min(most);
+            if len as u64 % block != 0 {
+                let why = format!("the data is not a multiple of the volume's block, {block} bytes");
+                return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why)
+                    .with("written bytes", at - offset)
+                    .remedy("pad the data"));
+            }
+            let data = IoBuf::from(pending.split_to(len).freeze());
+            used.volume().write(&context(), at, data, WriteFlags::NONE).await?;
+            at += len as u64;
+        }
+        if ended {
+            return Ok(at - offset);
+        }
+    }
+}

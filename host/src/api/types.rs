@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bodies of requests and answers, shared by the server and the command line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::jobs::ImageFormat;
+
+/// A volume.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct VolumeView {
+    /// Its name.
+    pub name: String,
+    /// The backend that holds it.
+    pub backend: String,
+    /// Its name there.
+    pub inner_name: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes that it occupies, if its backend said.
+    pub used: Option<u64>,
+    /// `creating`, `available`, `deleting` or `unmanaged`.
+    pub state: String,
+    /// `detached`, `attaching`, `attached` or `detaching`.
+    pub attach: String,
+    /// The epoch of its latest attachment.
+    pub epoch: u64,
+    /// Who uses it here.
+    pub users: Vec<String>,
+    /// When it was created, in seconds since 1970.
+    pub created_unix_secs: u64,
+    /// The operator's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Facts of the driver's own.
+    pub facts: BTreeMap<String, String>,
+    /// The job that fills it.
+    pub job: Option<u64>,
+    /// What the operator should know.
+    pub note: Option<String>,
+    /// Counters, while attached.
+    pub stats: Vec<MetricView>,
+}
+
+/// A figure.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct MetricView {
+    /// Name with unit.
+    pub name: String,
+    /// `counter` or `gauge`.
+    pub kind: String,
+    /// The value.
+    pub value: f64,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A backend.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct BackendView {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// The driver's version, while open.
+    pub version: Option<String>,
+    /// Whether volumes that name no backend go here.
+    pub active: bool,
+    /// `healthy`, `degraded`, `failed` or `unavailable`.
+    pub state: String,
+    /// Why it is not healthy.
+    pub why: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// What its volumes can do.
+    pub abilities: Vec<String>,
+    /// How deposed writers are kept away.
+    pub fencing: Option<String>,
+    /// Its space, if it said.
+    pub usage: Option<UsageView>,
+    /// Counters.
+    pub stats: Vec<MetricView>,
+}
+
+/// Space in bytes.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct UsageView {
+    /// All there is.
+    pub capacity: u64,
+    /// Occupied.
+    pub used: u64,
+    /// Still writable.
+    pub available: u64,
+    /// Sum of the volumes' sizes.
+    pub provisioned: u64,
+}
+
+/// A file in the directory of drivers.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct DriverView {
+    /// The driver's name, as far as it is known.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `driver` or `layer`.
+    pub role: String,
+    /// `found`, `refused`, `loaded`, `degraded` or `draining`.
+    pub state: String,
+    /// Why it is refused or degraded.
+    pub why: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// The file.
+    pub file: String,
+    /// One sentence.
+    pub summary: String,
+    /// Options of a backend.
+    pub options: Vec<OptionView>,
+    /// Options of a volume.
+    pub volume_options: Vec<OptionView>,
+}
+
+/// An option that a driver declares.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct OptionView {
+    /// Its key.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Its default, as JSON.
+    pub default: Option<String>,
+    /// Whether it must be given.
+    pub required: bool,
+    /// Whether it is a secret.
+    pub secret: bool,
+    /// The allowed values.
+    pub choices: Vec<String>,
+    /// One sentence.
+    pub help: String,
+}
+
+/// A command of a driver's own.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct CommandView {
+    /// Its name.
+    pub name: String,
+    /// One sentence.
+    pub help: String,
+    /// Its arguments, as an example in JSON.
+    pub example: String,
+    /// Whether it changes anything.
+    pub mutates: bool,
+}
+
+/// A snapshot.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct SnapshotView {
+    /// Its name.
+    pub name: String,
+    /// The volume's size then, in bytes.
+    pub size: u64,
+    /// When it was taken, in seconds since 1970.
+    pub created_unix_secs: u64,
+    /// How.
+    pub method: String,
+    /// Bytes of its own.
+    pub used: u64,
+}
+
+/// An export.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct ExportView {
+    /// The name that clients ask for.
+    pub name: String,
+    /// The volume.
+    pub volume: String,
+    /// Clients may only read.
+    pub read_only: bool,
+    /// `ready`, or why not.
+    pub state: String,
+    /// Clients connected now.
+    pub connections: usize,
+    /// Where clients find it.
+    pub uri: String,
+}
+
+/// A job.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct JobView {
+    /// Its number.
+    pub id: u64,
+    /// `import`, `export` or `clone`.
+    pub kind: String,
+    /// The volume it is about.
+    pub target: String,
+    /// What it does.
+    pub detail: String,
+    /// `running`, `done`, `failed`, `cancelled` or `interrupted`.
+    pub state: String,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all; zero while unknown.
+    pub total: u64,
+    /// When it started, in seconds since 1970.
+    pub started_unix_secs: u64,
+    /// When it ended, in seconds since 1970.
+    pub ended_unix_secs: Option<u64>,
+    /// Why it failed.
+    pub error: Option<JobErrorView>,
+}
+
+/// Why a job failed.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct JobErrorView {
+    /// Number of the error's kind.
+    pub code: u32,
+    /// Its name.
+    pub kind: String,
+    /// The error.
+    pub message: String,
+    /// What to do next.
+    pub remedy: String,
+}
+
+/// The host.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct StatusView {
+    /// Its version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_secs: u64,
+    /// Its process.
+    pub pid: u32,
+    /// The active backend.
+    pub active: Option<String>,
+    /// Backends open, and all.
+    pub backends: (usize, usize),
+    /// Volumes.
+    pub volumes: usize,
+    /// Exports.
+    pub exports: usize,
+    /// Jobs at work.
+    pub jobs_running: usize,
+    /// Where NBD clients connect.
+    pub nbd_socket: String,
+    /// What needs attention.
+    pub attention: Vec<String>,
+}
+
+/// `POST /v1/volumes`
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVolume {
+    /// Its name.
+    pub name: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Its backend; the active one if none.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// Options of the driver's own.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `POST /v1/volumes/NAME/resize`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeVolume {
+    /// New size in bytes.
+    pub size: u64,
+    /// It may be smaller.
+    #[serde(default)]
+    pub shrink: bool,
+}
+
+/// `POST /v1/volumes/NAME/clone`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct CloneVolume {
+    /// The new volume's name.
+    pub name: String,
+    /// The snapshot to clone.
+    #[serde(default)]
+    pub snapshot: Option<String>,
+    /// The new volume's backend; the source's if none.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// Its size in bytes; the source's if none.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Options of the driver's own.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// `POST /v1/volumes/NAME/attach`
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct AttachVolume {
+    /// For reading only.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Take it from its present holder.
+    #[serde(default)]
+    pub take_over: bool,
+}
+
+/// `POST /v1/volumes/NAME/adopt`
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptVolume {
+    /// The backend that has it; the active one if none.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// Its name there, if another.
+    #[serde(default)]
+    pub inner_name: Option<String>,
+}
+
+/// `POST /v1/volumes/NAME/import`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct ImportVolume {
+    /// The image, as an absolute path on the host.
+    pub file: String,
+    /// Its format.
+    #[serde(default)]
+    pub format: ImageFormat,
+    /// The volume's backend; the active one if none.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// Options of the driver's own.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// `POST /v1/volumes/NAME/export`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct ExportVolume {
+    /// The image, as an absolute path on the host.
+    pub file: String,
+    /// Its format.
+    #[serde(default)]
+    pub format: ImageFormat,
+    /// Replace a file of that name.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/volumes/NAME/snapshots`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshot {
+    /// Its name.
+    pub name: String,
+}
+
+/// `POST /v1/exports`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct CreateExport {
+    /// The volume.
+    pub volume: String,
+    /// The name that clients ask for; the volume's if none.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Clients may only read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Take the volume from its present holder.
+    #[serde(default)]
+    pub take_over: bool,
+}
+
+/// The query of `GET` and `PUT /v1/volumes/NAME/data`
+#[derive(Serialize, Deserialize, Clone, Copy, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct DataRange {
+    /// First byte.
+    #[serde(default)]
+    pub offset: u64,
+    /// Bytes to read; to the end if none.
+    #[serde(default)]
+    pub length: Option<u64>,
+}

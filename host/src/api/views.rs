@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The services' types as the API shows them.
+
+use std::collections::BTreeMap;
+
+use driver_api::{
+    ErrorKind, MetricKind, OptionSpec, RString, RVec, Stats, ext::SnapshotInfo,
+};
+
+use super::types::{
+    JobErrorView, JobView, MetricView, OptionView, SnapshotView, VolumeView,
+};
+use crate::{
+    jobs,
+    volumes::{Unmanaged, VolumeFigures},
+};
+
+type Pairs = RVec<driver_api::export::abi_stable::std_types::Tuple2<RString, RString>>;
+
+fn pairs(pairs: &Pairs) -> BTreeMap<String, String> {
+    pairs.iter().map(|pair| (pair.0.to_string(), pair.1.to_string())).collect()
+}
+
+pub(super) fn metrics(stats: &Stats) -> Vec<MetricView> {
+    let view = |metric: &driver_api::Metric| MetricView {
+        name: metric.name.to_string(),
+        kind: if metric.kind == MetricKind::COUNTER { "counter" } else { "gauge" }.to_owned(),
+        value: metric.value,
+        labels: pairs(&metric.labels),
+    };
+    stats.metrics.iter().map(view).collect()
+}
+
+impl From<VolumeFigures> for VolumeView {
+    fn from(figures: VolumeFigures) -> Self {
+        let record = figures.stored.record;
+        Self {
+            name: figures.stored.name,
+            backend: record.backend,
+            inner_name: record.inner_name,
+            size: record.size,
+            used: figures.info.as_ref().map(|info| info.used),
+            state: record.state.name().to_owned(),
+            attach: record.attach.name().to_owned(),
+            epoch: record.epoch,
+            users: figures.users,
+            created_unix_secs: record.created_unix_secs,
+            labels: record.labels,
+            facts: figures.info.map(|info| pairs(&info.labels)).unwrap_or_default(),
+            job: record.job,
+            note: record.note,
+            stats: figures.stats.as_ref().map(metrics).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Unmanaged> for VolumeView {
+    fn from(found: Unmanaged) -> Self {
+        Self {
+            name: found.info.name.to_string(),
+            inner_name: found.info.name.to_string(),
+            backend: found.backend,
+            size: found.info.size,
+            used: Some(found.info.used),
+            state: "unmanaged".to_owned(),
+            attach: "unknown".to_owned(),
+            epoch: 0,
+            users: Vec::new(),
+            created_unix_secs: 0,
+            labels: BTreeMap::new(),
+            facts: pairs(&found.info.labels),
+            job: None,
+            note: None,
+            stats: Vec::new(),
+        }
+    }
+}
+
+impl From<SnapshotInfo> for SnapshotView {
+    fn from(info: SnapshotInfo) -> Self {
+        Self {
+            name: info.name.into_string(),
+            size: info.size,
+            created_unix_secs: info.created_unix_secs,
+            method: info.method.into_string(),
+            used: info.used,
+        }
+    }
+}
+
+impl From<jobs::JobView> for JobView {
+    fn from(job: jobs::JobView) -> Self {
+        let record = job.record;
+        Self {
+            id: job.id,
+            kind: record.kind,
+            target: record.target,
+            detail: record.detail,
+            state: record.state.name().to_owned(),
+            done: job.done,
+            total: job.total,
+            started_unix_secs: record.started_unix_secs,
+            ended_unix_secs: record.ended_unix_secs,
+            error: record.error.map(|error| JobErrorView {
+                code: error.code,
+                kind: ErrorKind::from_code(error.code).name().to_owned(),
+                message: error.message,
+                remedy: error.remedy,
+            }),
+        }
+    }
+}
+
+impl From<&OptionSpec> for OptionView {
+    fn from(option: &OptionSpec) -> Self {
+        Self {
+            name: option.name.to_string(),
+            kind: option.kind.name().to_owned(),
+            default: option.default.as_ref().map(|text| text.to_string()).into_option(),
+            required: option.required,
+            secret: option.secret,
+            choices: option.choices.iter().map(|choice| choice.to_string()).collect(),
+            help: option.help.to_string(),
+        }
+    }
+}
