@@ -153,6 +153,11 @@ impl GuardedBackend {
         Self { held: Held::new(backend, Some(meter), Some(Arc::new(in_use))) }
     }
 
+    /// A backend of no driver in particular, such as a test's: nothing is counted, mutations are still finished.
+    pub fn unwatched(backend: BackendHandle) -> Self {
+        Self { held: Held::new(backend, None, None) }
+    }
+
     /// The unwatched backend, to lend it to other drivers. Prefer [`GuardedBackend::run`].
     pub fn handle(&self) -> &BackendHandle {
         self.held.handle()
