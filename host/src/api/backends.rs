@@ -154,7 +154,7 @@ async fn open(State(api): State<Api>, Path(name): Path<String>) -> Answer<Backen
 }
 
 fn commands_of(backend: &OpenBackend) -> Result<driver_api::CommandsHandle> {
-    backend.note("commands", backend.handle().commands())?.ok_or_else(|| {
+    backend.note("commands", backend.handle().handle().commands())?.ok_or_else(|| {
         Error::new(ErrorKind::UNSUPPORTED, "the driver has no commands of its own")
             .with("backend", &backend.name)
     })

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, ops::Range};
 
 use driver_api::{
     Abilities, AllocationMapHandle, Error, ErrorKind, IoBuf, IoBufMut, OpContext, Result,
-    WriteFlags, ext::ExtentFlags,
+    WriteFlags,
+    ext::{AllocationMap as _, ExtentFlags},
 };
 use tokio::task::JoinHandle;
 

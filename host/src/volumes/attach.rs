@@ -200,7 +200,7 @@ impl Volumes {
         let cx = control().with_epoch(stored.record.epoch);
         let attaching = backend.handle().attach(&cx, &stored.record.inner_name, attach);
         let volume = match backend.call("attach", attaching).await {
-            Ok(volume) => (backend.opened.guard)(volume),
+            Ok(volume) => volume,
             Err(error) => {
                 stored.record.attach = AttachState::Detached;
                 self.0.records.save(stored).await?;
@@ -209,7 +209,7 @@ impl Volumes {
         };
         stored.record.attach = AttachState::Attached;
         if let Err(error) = self.0.records.save(stored).await {
-            let undone = backend.call("detach", volume.handle().detach(&control())).await;
+            let undone = backend.call("detach", volume.detach(&control())).await;
             if let Err(second) = undone {
                 tracing::error!(volume = %stored.name, "could not detach again: {second:#}");
             }
@@ -245,7 +245,7 @@ impl Volumes {
         stored.record.attach = AttachState::Detaching;
         self.0.records.save(stored).await?;
         let cx = control().with_epoch(attached.epoch);
-        let detaching = attached.volume.handle().detach(&cx);
+        let detaching = attached.volume.detach(&cx);
         let detached = attached.backend.call("detach", detaching).await;
         if let Err(error) = &detached
             && matches!(error.kind(), ErrorKind::UNAVAILABLE | ErrorKind::TIMED_OUT)

@@ -11,11 +11,9 @@ use std::{
     time::Duration,
 };
 
-use driver_api::{
-    BackendHandle, Error, ErrorKind, Op, OpContext, OptionSpec, Result, VolumeHandle,
-};
+use driver_api::{Error, ErrorKind, OpContext, OptionSpec, Result};
 
-use crate::plugins::GuardedVolume;
+use crate::plugins::GuardedBackend;
 
 /// How long a driver gets for an operation on a volume's life before its outcome counts as unknown.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,11 +32,9 @@ pub struct Opened {
     /// The driver's version.
     pub version: String,
     /// The backend.
-    pub handle: BackendHandle,
+    pub handle: GuardedBackend,
     /// The options that its volumes take at create.
     pub volume_options: Vec<OptionSpec>,
-    /// Puts a watch on the driver's volumes.
-    pub guard: Arc<dyn Fn(VolumeHandle) -> GuardedVolume + Send + Sync>,
 }
 
 /// An open backend.
@@ -63,12 +59,16 @@ pub fn control() -> OpContext {
 
 impl OpenBackend {
     /// The backend's handle.
-    pub fn handle(&self) -> &BackendHandle {
+    pub fn handle(&self) -> &GuardedBackend {
         &self.opened.handle
     }
 
     /// Awaits an operation of this backend; a panic in it marks the backend degraded.
-    pub async fn call<T>(&self, operation: &str, op: Op<T>) -> Result<T> {
+    pub async fn call<T>(
+        &self,
+        operation: &str,
+        op: impl IntoFuture<Output = Result<T>>,
+    ) -> Result<T> {
         self.note(operation, op.await)
     }
 
@@ -86,6 +86,9 @@ impl OpenBackend {
 
     /// Why the host holds the backend for degraded, if it does.
     pub fn degraded(&self) -> Option<String> {
+        if let Some(why) = self.opened.handle.meter().and_then(|meter| meter.degraded()) {
+            return Some(why);
+        }
         self.degraded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

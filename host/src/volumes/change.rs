@@ -2,7 +2,8 @@
 //! Resize and snapshots. On a volume that nobody holds they attach it for their own time.
 
 use driver_api::{
-    Abilities, Capabilities, Error, ErrorKind, Result, SnapshotsHandle, ext::SnapshotInfo,
+    Abilities, Capabilities, Error, ErrorKind, Result, SnapshotsHandle,
+    ext::{Resize as _, SnapshotInfo, Snapshots as _},
 };
 
 use super::{

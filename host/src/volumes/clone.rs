@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Clones made by the backend itself.
 
-use driver_api::{Error, ErrorKind, OpContext, Result, VolumeSpec};
+use driver_api::{Error, ErrorKind, OpContext, Result, VolumeSpec, ext::Clones as _};
 
 use super::service::{NewVolume, Volumes};
 
@@ -25,7 +25,7 @@ impl Volumes {
         let from = self.usable(source).await?;
         let mut stored = self.record(name).await?;
         let backend = self.backend_of(&stored)?;
-        let clones = backend.note("clone", backend.handle().clones())?.ok_or_else(|| {
+        let clones = backend.note("clone", backend.handle().handle().clones())?.ok_or_else(|| {
             let why = format!("backend `{}` declares `clone` and does not have it", backend.name);
             Error::new(ErrorKind::INTERNAL, why)
         })?;

@@ -14,6 +14,7 @@ use super::{
     room::Stored,
     service::Volumes,
 };
+use crate::plugins::Started;
 
 /// How long a look at figures waits for one backend.
 const GLANCE: Duration = Duration::from_secs(5);
@@ -44,7 +45,11 @@ pub struct VolumeFigures {
     pub stats: Option<Stats>,
 }
 
-async fn glance<T>(backend: &OpenBackend, what: &str, op: driver_api::Op<T>) -> Result<T> {
+async fn glance<T: Send + 'static>(
+    backend: &OpenBackend,
+    what: &str,
+    op: Started<T>,
+) -> Result<T> {
     match tokio::time::timeout(GLANCE, backend.call(what, op)).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(ErrorKind::TIMED_OUT, "the backend does not answer")
@@ -88,7 +93,7 @@ impl Volumes {
     fn with_users(&self, stored: Stored<VolumeRecord>, info: Option<VolumeInfo>) -> VolumeFigures {
         let users = self.users_of(&stored);
         let attached = self.attached(&stored.name);
-        let stats = attached.and_then(|attached| attached.volume.handle().stats().ok());
+        let stats = attached.and_then(|attached| attached.volume.stats().ok());
         VolumeFigures { stored, users, info, stats }
     }
 

@@ -124,7 +124,7 @@ impl Volumes {
             all.drain().collect()
         };
         for (name, attached) in attached {
-            let detaching = attached.volume.handle().detach(&control());
+            let detaching = attached.volume.detach(&control());
             let ending = attached.backend.call("detach", detaching);
             match tokio::time::timeout(super::backends::CONTROL_TIMEOUT, ending).await {
                 Ok(Ok(())) => self.mark_detached(&name).await,
