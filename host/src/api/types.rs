@@ -103,8 +103,18 @@ pub struct DriverView {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// The ABI it was built for.
+    pub abi: String,
+    /// The sha256 of its content.
+    pub sha256: String,
     /// `driver` or `layer`.
     pub role: String,
+    /// How many backends and layered volumes use it.
+    pub backends_in_use: usize,
+    /// How many of its calls held a thread of the host for too long.
+    pub blocked_calls: u64,
+    /// The last such call.
+    pub last_blocked: Option<String>,
     /// `found`, `refused`, `loaded`, `degraded` or `draining`.
     pub state: String,
     /// Why it is refused or degraded.

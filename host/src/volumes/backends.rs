@@ -230,14 +230,22 @@ impl Backends {
     }
 
     /// Tries every backend that is not open, and gives the names of those that now are.
+    ///
+    /// One may be built on another: as long as some succeed, the others are tried again.
     pub async fn open_missing(&self) -> Vec<String> {
         let mut opened = Vec::new();
-        for (name, status) in self.list() {
-            if matches!(status, BackendStatus::Unavailable(_)) && self.open(&name).await.is_ok() {
-                opened.push(name);
+        loop {
+            let before = opened.len();
+            for (name, status) in self.list() {
+                let missing = matches!(status, BackendStatus::Unavailable(_));
+                if missing && self.open(&name).await.is_ok() {
+                    opened.push(name);
+                }
+            }
+            if opened.len() == before {
+                return opened;
             }
         }
-        opened
     }
 
     /// Closes all backends. Their volumes must be detached.

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `novastor serve`: what starts in which order, and ends in the opposite one.
+//!
+//! ```text
+//!   log -> state (its lock: one host a state file) -> drivers -> backends, recovery -> NBD -> API -> READY
+//!   SIGTERM -> API -> jobs -> NBD clients -> volumes detached -> backends closed -> state closed
+//! ```
+
+mod lend;
+mod notify;
+mod offer;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use driver_api::{Error, Result, StateHandle};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::{
+    api::{self, Api, Parts, requests::Requests},
+    config::{Loaded, Settings},
+    export::nbd::{self, Server, ServerSettings},
+    jobs::{Jobs, Transfers},
+    log,
+    plugins::{PluginSettings, PluginWatch, Registry},
+    state::open_embedded,
+    volumes::{BackendStatus, Backends, Volumes},
+};
+
+/// How long clients, requests and jobs get to end.
+const GRACE: Duration = Duration::from_secs(30);
+/// How often a driver that was missing is looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Bytes that one NBD connection has in flight at most.
+const NBD_BYTES_IN_FLIGHT: usize = 64 << 20;
+
+/// Serves until a signal ends it.
+pub async fn serve(loaded: Loaded) -> Result<()> {
+    let gate = log::init(&loaded.settings.log)?;
+    let mut terminate = on_signal(SignalKind::terminate())?;
+    let mut interrupt = on_signal(SignalKind::interrupt())?;
+    let host = Host::start(loaded, gate).await?;
+    notify::ready();
+    tracing::info!(socket = %host.settings().api.socket.display(), "ready");
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
+    }
+    notify::stopping();
+    host.stop().await;
+    Ok(())
+}
+
+fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
+    signal(kind).map_err(|error| Error::from_io("signals cannot be caught", &error))
+}
+
+/// A running host.
+pub struct Host {
+    loaded: Arc<Loaded>,
+    volumes: Volumes,
+    jobs: Jobs,
+    server: Arc<Server>,
+    api: tokio::task::JoinHandle<Result<()>>,
+    end_api: oneshot::Sender<()>,
+    look: tokio::task::JoinHandle<()>,
+    _watch: PluginWatch,
+}
+
+impl Host {
+    /// Starts everything; after an error nothing is left running.
+    pub async fn start(loaded: Loaded, gate: log::LogGate) -> Result<Self> {
+        let loaded = Arc::new(loaded);
+        let settings = &loaded.settings;
+        make_folders(settings)?;
+        // Its lock comes first: a second host must touch nothing.
+        let state = StateHandle::new(open_embedded(&settings.state.path)?);
+        let registry = Registry::new(plugin_settings(settings), Arc::new(lend::HostLog(gate)));
+        let drivers: BTreeMap<String, String> = settings
+            .backends
+            .iter()
+            .map(|(name, backend)| (name.clone(), backend.driver.clone()))
+            .collect();
+        let opener = lend::ConfiguredBackends { loaded: loaded.clone(), registry: registry.clone() };
+        let backends = Backends::new(settings.active.clone(), drivers, opener);
+        let volumes = Volumes::new(state.clone(), backends.clone(), &owner());
+        volumes.begin().await?;
+        let jobs = Jobs::begin(state.clone()).await?;
+        let lender = lend::HostLender { loaded: loaded.clone(), state: state.clone(), backends };
+        registry.lend(Arc::new(lender));
+        registry.rescan()?;
+        let watch = PluginWatch::start(registry.clone())?;
+        volumes.open_backends().await?;
+
+        let runtime = tokio::runtime::Handle::current();
+        let source = Arc::new(offer::Exports { volumes: volumes.clone(), runtime });
+        let server = Arc::new(nbd::serve(server_settings(settings), source)?);
+        let listener = api::listen(&settings.api.socket, settings.api.mode)?;
+        let api = Api::new(Parts {
+            volumes: volumes.clone(),
+            jobs: jobs.clone(),
+            transfers: Transfers::new(volumes.clone(), jobs.clone()),
+            requests: Requests::new(state),
+            drivers: Box::new(offer::RegistryView(registry.clone())),
+            gates: Box::new(offer::NbdGate(server.clone())),
+            started: Instant::now(),
+        });
+        let (end_api, ended) = oneshot::channel::<()>();
+        let api = tokio::spawn(api.serve(listener, async {
+            // A sender that is gone says the same as its word.
+            let _ = ended.await;
+        }));
+        let look = tokio::spawn(open_when_drivers_come(volumes.clone(), registry));
+        Ok(Self { loaded, volumes, jobs, server, api, end_api, look, _watch: watch })
+    }
+
+    /// The settings it runs with.
+    pub fn settings(&self) -> &Settings {
+        &self.loaded.settings
+    }
+
+    /// Ends everything, so that a later start finds nothing to recover.
+    pub async fn stop(self) {
+        self.look.abort();
+        // The API may have ended by itself; then nobody listens.
+        let _ = self.end_api.send(());
+        let mut api = self.api;
+        if tokio::time::timeout(GRACE, &mut api).await.is_err() {
+            tracing::warn!("requests are still under way; they are left behind");
+            api.abort();
+        }
+        self.jobs.stop(GRACE).await;
+        let server = self.server.clone();
+        match tokio::task::spawn_blocking(move || server.shutdown(GRACE)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("NBD: {error:#}"),
+            Err(panic) => tracing::error!("NBD: {panic}"),
+        }
+        self.volumes.detach_all().await;
+        self.volumes.backends().close_all().await;
+        remove_socket(&self.loaded.settings.api.socket);
+        tracing::info!("ended");
+    }
+}
+
+fn remove_socket(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(socket = %path.display(), "left behind: {error}");
+    }
+}
+
+fn make_folders(settings: &Settings) -> Result<()> {
+    let files = [&settings.state.path, &settings.api.socket, &settings.nbd.socket];
+    for folder in files.iter().filter_map(|file| file.parent()) {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Error::from_io(format!("a directory cannot be made: {error}"), &error)
+                .with("directory", folder.display())
+                .remedy("make it, or configure another: novastor serve --set state.path=…")
+        })?;
+    }
+    Ok(())
+}
+
+fn plugin_settings(settings: &Settings) -> PluginSettings {
+    let allowed = &settings.plugins.allow_sha256;
+    PluginSettings {
+        dir: settings.plugins.dir.clone(),
+        private_dir: settings.plugins.private_dir.clone(),
+        allow_sha256: (!allowed.is_empty()).then(|| allowed.clone()),
+    }
+}
+
+fn server_settings(settings: &Settings) -> ServerSettings {
+    ServerSettings {
+        socket: settings.nbd.socket.clone(),
+        mode: settings.api.mode,
+        max_connections: settings.nbd.max_connections as usize,
+        max_in_flight: settings.nbd.max_in_flight as usize,
+        max_in_flight_bytes: NBD_BYTES_IN_FLIGHT,
+    }
+}
+
+/// This host, for the messages that others get.
+fn owner() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("novastor on {}, process {}", host.trim(), std::process::id())
+}
+
+/// Opens a backend that is not open once a build of its driver is there that it was not tried with.
+async fn open_when_drivers_come(volumes: Volumes, registry: Arc<Registry>) {
+    let mut tried: BTreeMap<String, String> = BTreeMap::new();
+    loop {
+        for (name, status) in volumes.backends().list() {
+            let BackendStatus::Unavailable(_) = status else { continue };
+            let Ok(driver) = registry.driver(volumes.backends().driver_of(&name)) else { continue };
+            if tried.get(&name) == Some(&driver.sha256) {
+                continue;
+            }
+            tried.insert(name.clone(), driver.sha256.clone());
+            // Its reason is logged, and shown with the backend.
+            let _ = volumes.open_backend(&name).await;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

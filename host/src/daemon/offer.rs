@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the host offers: exports to NBD clients, drivers and ways in to the API.
+
+use std::{sync::Arc, time::Duration};
+
+use driver_api::{Error, ErrorKind, Result};
+use tokio::runtime::Handle;
+
+use crate::{
+    api::{
+        Drivers, Gates,
+        types::{DriverView, OptionView},
+    },
+    export::nbd::{Export, ExportSource, Server},
+    plugins::{PluginState, PluginStatus, Registry},
+    volumes::{Boxed, Volumes},
+};
+
+/// How long clients of a removed export get to end.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// The recorded exports, as the NBD server asks for them from its own threads.
+pub(super) struct Exports {
+    pub(super) volumes: Volumes,
+    pub(super) runtime: Handle,
+}
+
+impl Exports {
+    fn names(&self) -> Result<Vec<String>> {
+        let exports = self.runtime.block_on(self.volumes.exports())?;
+        Ok(exports.into_iter().map(|export| export.name).collect())
+    }
+}
+
+impl ExportSource for Exports {
+    fn list(&self) -> Vec<String> {
+        self.names().unwrap_or_else(|error| {
+            tracing::error!("exports cannot be listed: {error:#}");
+            Vec::new()
+        })
+    }
+
+    fn open(&self, name: &str) -> Result<Export> {
+        let name = match (name, self.names()?.as_slice()) {
+            ("", [only]) => only.clone(),
+            ("", _) => {
+                return Err(Error::new(ErrorKind::NOT_FOUND, "there is no default export")
+                    .remedy("name an export"));
+            }
+            (name, _) => name.to_owned(),
+        };
+        let (export, used) = self.runtime.block_on(self.volumes.export_open(&name))?;
+        Ok(Export {
+            name,
+            description: format!("volume {}", export.record.volume),
+            volume: used.volume().clone(),
+            read_only: export.record.read_only,
+            lease: Box::new(used),
+        })
+    }
+}
+
+/// The NBD server, as the API steers it.
+pub(super) struct NbdGate(pub(super) Arc<Server>);
+
+impl Gates for NbdGate {
+    fn uri(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.socket())
+    }
+
+    fn socket(&self) -> String {
+        self.0.socket().display().to_string()
+    }
+
+    fn connections(&self, export: &str) -> usize {
+        self.0.connections().iter().filter(|connection| connection.export == export).count()
+    }
+
+    fn disconnect(&self, export: &str) -> Boxed<Result<()>> {
+        let (server, export) = (self.0.clone(), export.to_owned());
+        Box::pin(async move {
+            let ending =
+                tokio::task::spawn_blocking(move || server.disconnect_export(&export, GRACE));
+            ending.await.unwrap_or_else(|panic| {
+                let why = format!("the NBD server panicked: {panic}");
+                Err(Error::new(ErrorKind::INTERNAL, why))
+            })
+        })
+    }
+}
+
+/// The drivers, as the API shows them.
+pub(super) struct RegistryView(pub(super) Arc<Registry>);
+
+impl RegistryView {
+    fn view(&self, status: PluginStatus) -> DriverView {
+        let driver = self.0.driver(&status.name).ok();
+        let driver = driver.filter(|driver| driver.sha256 == status.sha256);
+        let options = |options: &[driver_api::OptionSpec]| -> Vec<OptionView> {
+            options.iter().map(OptionView::from).collect()
+        };
+        DriverView {
+            state: match status.state {
+                PluginState::Found => "found",
+                PluginState::Refused => "refused",
+                PluginState::Loaded => "loaded",
+                PluginState::Degraded => "degraded",
+                PluginState::Draining => "draining",
+            }
+            .to_owned(),
+            summary: driver.as_ref().map(|d| d.info.summary.to_string()).unwrap_or_default(),
+            options: driver.as_ref().map(|d| options(&d.info.options)).unwrap_or_default(),
+            volume_options: driver
+                .as_ref()
+                .map(|d| options(&d.info.volume_options))
+                .unwrap_or_default(),
+            name: status.name,
+            version: status.version,
+            abi: status.abi,
+            role: status.role,
+            sha256: status.sha256,
+            backends_in_use: status.backends_in_use,
+            blocked_calls: status.blocked_calls,
+            last_blocked: status.last_blocked,
+            why: Some(status.reason).filter(|text| !text.is_empty()),
+            remedy: Some(status.remedy).filter(|text| !text.is_empty()),
+            file: status.file,
+        }
+    }
+}
+
+impl Drivers for RegistryView {
+    fn list(&self) -> Vec<DriverView> {
+        self.0.list().into_iter().map(|status| self.view(status)).collect()
+    }
+
+    fn rescan(&self) -> Result<()> {
+        self.0.rescan()
+    }
+}
