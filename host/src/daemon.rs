@@ -37,7 +37,7 @@ use crate::{
 /// How long clients, requests and jobs get to end.
 const GRACE: Duration = Duration::from_secs(30);
 /// How often a driver that was missing is looked for.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(250);
 /// Bytes that one NBD connection has in flight at most.
 const NBD_BYTES_IN_FLIGHT: usize = 64 << 20;
 

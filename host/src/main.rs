@@ -1,1 +1,8 @@
-fn main() {}
+// SPDX-License-Identifier: Apache-2.0
+//! `novastor`: the host and its command line in one binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    novastor::cli::main()
+}

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{config::parse_size, jobs::ImageFormat};
+
+/// A storage host for virtual machines and containers.
+#[derive(Parser, Debug)]
+#[command(name = "novastor", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// Read this configuration file instead of /etc/novastor/host.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The host's management socket; otherwise the configuration's
+    #[arg(long, global = true, value_name = "SOCKET", env = "NOVASTOR_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// How answers are written
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: Output,
+    /// Repeat an earlier request: the host gives the same answer and does nothing twice
+    #[arg(long, global = true, value_name = "KEY")]
+    pub request_id: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How answers are written.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Be the host: load drivers, open backends, serve volumes
+    Serve(Serve),
+    /// Show how the host is
+    Status(Watched),
+    /// Drivers in plugins.d
+    #[command(subcommand)]
+    Driver(DriverCommand),
+    /// Configured backends
+    #[command(subcommand)]
+    Backend(BackendCommand),
+    /// Volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Snapshots of volumes
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Ways to a volume for clients
+    #[command(subcommand)]
+    Export(ExportCommand),
+    /// Work that goes on in the host
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Write a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `novastor serve`
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Set a key of the configuration, such as log.filter=debug
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Check the configuration and the drivers it needs, and serve nothing
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// A view that can be watched.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Watched {
+    /// Show it again every second
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `novastor driver`
+#[derive(Subcommand, Debug)]
+pub enum DriverCommand {
+    /// List the files in plugins.d
+    List(Watched),
+    /// Show a driver with its options
+    Show {
+        /// The driver
+        name: String,
+    },
+    /// Put a driver through every promise of a volume, without a host
+    Check {
+        /// The shared library
+        file: PathBuf,
+        /// Size of the volumes it makes
+        #[arg(long, value_parser = size, default_value = "64MiB")]
+        size: u64,
+        /// An option of the driver's own for each volume
+        #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pair)]
+        options: Vec<(String, String)>,
+        /// Only this area, or this check, such as data/boundaries
+        #[arg(long)]
+        only: Vec<String>,
+        /// More rounds of what is random
+        #[arg(long)]
+        long: bool,
+        /// What random content is made from
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Look at plugins.d now
+    Rescan,
+}
+
+/// `novastor backend`
+#[derive(Subcommand, Debug)]
+pub enum BackendCommand {
+    /// List the configured backends
+    List(Watched),
+    /// Show a backend
+    Show {
+        /// The backend
+        name: String,
+    },
+    /// Open a backend that is unavailable
+    Open {
+        /// The backend
+        name: String,
+    },
+    /// List the commands of its driver
+    Commands {
+        /// The backend
+        name: String,
+    },
+    /// Run a command of its driver
+    Run {
+        /// The backend
+        name: String,
+        /// The command
+        command: String,
+        /// Its arguments, as JSON
+        #[arg(default_value = "{}")]
+        arguments: String,
+    },
+}
+
+/// Where a new volume goes, and how it is made.
+#[derive(Args, Clone, Debug)]
+pub struct Placement {
+    /// The backend; the active one if none
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// An option of the driver's own
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pair)]
+    pub options: Vec<(String, String)>,
+}
+
+/// How a job is awaited.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Do not wait for its end
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `novastor volume`
+#[derive(Subcommand, Debug)]
+pub enum VolumeCommand {
+    /// Create a volume that reads zeros
+    Create {
+        /// Its name
+        name: String,
+        /// Its size, such as 10GiB
+        #[arg(long, value_parser = size)]
+        size: u64,
+        /// A label
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
+        #[command(flatten)]
+        placement: Placement,
+    },
+    /// Delete a volume that nobody uses
+    Delete {
+        /// Its name
+        name: String,
+    },
+    /// List volumes
+    List {
+        /// Also those that backends have and this host does not manage
+        #[arg(long)]
+        unmanaged: bool,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Show a volume
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Change a volume's size, also while it is in use
+    Resize {
+        /// Its name
+        name: String,
+        /// Its new size
+        #[arg(value_parser = size)]
+        size: u64,
+        /// It may be smaller: what is cut off is lost
+        #[arg(long)]
+        shrink: bool,
+    },
+    /// Make a new volume with the content of another
+    Clone {
+        /// The volume
+        source: String,
+        /// The new volume
+        name: String,
+        /// The snapshot of it
+        #[arg(long)]
+        snapshot: Option<String>,
+        /// The new volume's size, if larger
+        #[arg(long, value_parser = size)]
+        size: Option<u64>,
+        #[command(flatten)]
+        placement: Placement,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Attach a volume until it is detached, also across restarts
+    Attach {
+        /// Its name
+        name: String,
+        /// For reading only
+        #[arg(long)]
+        read_only: bool,
+        /// Take it from its present holder, who may never write to it again
+        #[arg(long)]
+        take_over: bool,
+    },
+    /// End an attachment
+    Detach {
+        /// Its name
+        name: String,
+    },
+    /// Make a volume of an image file
+    Import {
+        /// The image
+        file: PathBuf,
+        /// The new volume
+        name: String,
+        /// The image's format
+        #[arg(long, value_enum, default_value = "auto")]
+        format: Format,
+        #[command(flatten)]
+        placement: Placement,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Make an image file of a volume
+    Export {
+        /// The volume
+        name: String,
+        /// The new image
+        file: PathBuf,
+        /// The image's format
+        #[arg(long, value_enum, default_value = "raw")]
+        format: Format,
+        /// Replace a file of that name
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Take a volume that a backend has under management
+    Adopt {
+        /// Its name here
+        name: String,
+        /// The backend; the active one if none
+        #[arg(long)]
+        backend: Option<String>,
+        /// Its name in the backend, if another
+        #[arg(long)]
+        inner_name: Option<String>,
+    },
+    /// Write bytes of a volume to standard output
+    Read {
+        /// Its name
+        name: String,
+        /// First byte
+        #[arg(long, value_parser = size, default_value = "0")]
+        offset: u64,
+        /// How many; to the end if none
+        #[arg(long, value_parser = size)]
+        length: Option<u64>,
+    },
+    /// Write standard input to a volume, durably
+    Write {
+        /// Its name
+        name: String,
+        /// First byte
+        #[arg(long, value_parser = size, default_value = "0")]
+        offset: u64,
+    },
+}
+
+/// `novastor snapshot`
+#[derive(Subcommand, Debug)]
+pub enum SnapshotCommand {
+    /// Take a snapshot
+    Create {
+        /// The volume
+        volume: String,
+        /// The snapshot
+        name: String,
+    },
+    /// List a volume's snapshots
+    List {
+        /// The volume
+        volume: String,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Delete a snapshot
+    Delete {
+        /// The volume
+        volume: String,
+        /// The snapshot
+        name: String,
+    },
+    /// Put a volume back to a snapshot: what was written since is lost
+    Rollback {
+        /// The volume
+        volume: String,
+        /// The snapshot
+        name: String,
+    },
+}
+
+/// `novastor export`
+#[derive(Subcommand, Debug)]
+pub enum ExportCommand {
+    /// Let clients reach a volume over NBD
+    Add {
+        /// The volume
+        volume: String,
+        /// The name that clients ask for, if another
+        #[arg(long)]
+        name: Option<String>,
+        /// For reading only
+        #[arg(long)]
+        read_only: bool,
+        /// Take the volume from its present holder, who may never write to it again
+        #[arg(long)]
+        take_over: bool,
+    },
+    /// List exports
+    List(Watched),
+    /// Remove an export, once its clients' requests are done
+    Remove {
+        /// The export
+        name: String,
+    },
+}
+
+/// `novastor job`
+#[derive(Subcommand, Debug)]
+pub enum JobCommand {
+    /// List jobs, newest first
+    List(Watched),
+    /// Show a job
+    Show {
+        /// Its number
+        id: u64,
+    },
+    /// Ask a job to end
+    Cancel {
+        /// Its number
+        id: u64,
+    },
+    /// Wait for a job's end
+    Wait {
+        /// Its number
+        id: u64,
+    },
+}
+
+/// Formats of image files.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum Format {
+    /// Look at the file
+    Auto,
+    /// The volume's bytes as they are
+    Raw,
+    /// QEMU's format
+    Qcow2,
+}
+
+impl From<Format> for ImageFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Auto => Self::Auto,
+            Format::Raw => Self::Raw,
+            Format::Qcow2 => Self::Qcow2,
+        }
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| format!("{error:#}"))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it is not of the form KEY=VALUE".to_owned()),
+    }
+}

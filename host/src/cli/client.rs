@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Speaks with the host over its management socket.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use driver_api::{Error, ErrorKind, Result};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use crate::api::{IDEMPOTENCY_KEY, problem};
+
+/// A body that is sent.
+pub(super) type Sent = BoxBody<Bytes, std::io::Error>;
+
+/// The host behind a socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+    key: String,
+}
+
+fn whole(bytes: Vec<u8>) -> Sent {
+    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
+}
+
+/// One part of a resource's path, with what has a meaning of its own escaped.
+pub(super) fn part(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+impl Client {
+    /// Speaks over this socket; mutations carry `key`, or a fresh one.
+    pub fn new(socket: &Path, key: Option<String>) -> Result<Self> {
+        let key = match key {
+            Some(key) => key,
+            None => fresh_key()?,
+        };
+        Ok(Self { socket: socket.to_owned(), key })
+    }
+
+    /// Sends a request and gives the answer's head; an answer that is a problem becomes an error.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Sent,
+    ) -> Result<Response<Incoming>> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            let remedy = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => "run it as a user of the socket's group",
+                _ => "start the host: novastor serve; or name its socket with --socket",
+            };
+            Error::new(ErrorKind::UNAVAILABLE, format!("no host answers: {error}"))
+                .with("socket", self.socket.display())
+                .remedy(remedy)
+        })?;
+        let changes = method != Method::GET;
+        let lost = |error: hyper::Error| {
+            let message = if changes {
+                "the host went away; whether the request was done is unknown"
+            } else {
+                "the host went away"
+            };
+            Error::new(ErrorKind::UNAVAILABLE, message)
+                .caused_by(&error)
+                .remedy(format!("repeat it; add --request-id {} to do it once only", self.key))
+        };
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        tokio::spawn(async move {
+            // A broken connection shows at the request, which says it better.
+            let _ = connection.await;
+        });
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "novastor")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .header(IDEMPOTENCY_KEY, &self.key)
+            .body(body)
+            .map_err(|error| {
+                Error::new(ErrorKind::INVALID_ARGUMENT, format!("no request: {error}"))
+            })?;
+        let response = sender.send_request(request).await.map_err(lost)?;
+        let status = response.status().as_u16();
+        if status < 400 {
+            return Ok(response);
+        }
+        let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
+        Err(problem::parse(status, &body))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Sent) -> Result<T> {
+        let response = self.send(method, path, body).await?;
+        let body = response.into_body().collect().await.map_err(|error| {
+            Error::new(ErrorKind::UNAVAILABLE, "the host's answer broke off").caused_by(&error)
+        })?;
+        serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+            Error::new(ErrorKind::INTERNAL, "the host's answer is not understood")
+                .caused_by(&error)
+                .remedy("use a novastor of the host's version")
+        })
+    }
+
+    /// Gets a resource.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(Method::GET, path, whole(Vec::new())).await
+    }
+
+    /// Posts to a resource.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let body = serde_json::to_vec(body).map_err(|error| {
+            Error::new(ErrorKind::INTERNAL, "the request cannot be encoded").caused_by(&error)
+        })?;
+        self.ask(Method::POST, path, whole(body)).await
+    }
+
+    /// Deletes a resource.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        self.ask(Method::DELETE, path, whole(Vec::new())).await.map(|_: serde_json::Value| ())
+    }
+
+    /// Gets a resource that is not JSON.
+    pub(super) async fn stream(&self, path: &str) -> Result<Incoming> {
+        Ok(self.send(Method::GET, path, whole(Vec::new())).await?.into_body())
+    }
+
+    /// Puts data to a resource.
+    pub(super) async fn put<T: DeserializeOwned>(&self, path: &str, body: Sent) -> Result<T> {
+        self.ask(Method::PUT, path, body).await
+    }
+}
+
+fn fresh_key() -> Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(|error| Error::from_io("no random numbers", &error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `novastor volume`.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use driver_api::{Error, ErrorKind, Result};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
+
+use super::{
+    Session,
+    args::{Output, Placement, VolumeCommand},
+    client::part,
+    show,
+};
+use crate::api::types::{
+    AdoptVolume, AttachVolume, CloneVolume, CreateVolume, ExportVolume, ImportVolume, JobView,
+    ResizeVolume, VolumeView,
+};
+
+const PIECE: usize = 1 << 20;
+
+fn of(name: &str) -> String {
+    format!("/v1/volumes/{}", part(name))
+}
+
+fn absolute(file: &Path) -> Result<String> {
+    let path = std::path::absolute(file)
+        .map_err(|error| Error::from_io("the working directory is unknown", &error))?;
+    path.into_os_string().into_string().map_err(|path| {
+        Error::new(ErrorKind::INVALID_ARGUMENT, "the path is not UTF-8")
+            .with("file", PathBuf::from(path).display())
+    })
+}
+
+impl Session {
+    pub(super) async fn volume(&self, command: VolumeCommand) -> Result<()> {
+        let client = &self.client;
+        match command {
+            VolumeCommand::Create { name, size, labels, placement } => {
+                let Placement { backend, options } = placement;
+                let (options, labels) =
+                    (options.into_iter().collect(), labels.into_iter().collect());
+                let body = CreateVolume { name, size, backend, options, labels };
+                self.one(&client.post::<VolumeView>("/v1/volumes", &body).await?)
+            }
+            VolumeCommand::Delete { name } => {
+                client.delete(&of(&name)).await?;
+                self.done(&format!("volume {name} is deleted"))
+            }
+            VolumeCommand::List { unmanaged, watched } => {
+                self.list::<VolumeView>(&format!("/v1/volumes?unmanaged={unmanaged}"), watched)
+                    .await
+            }
+            VolumeCommand::Show { name } => self.one(&client.get::<VolumeView>(&of(&name)).await?),
+            VolumeCommand::Resize { name, size, shrink } => {
+                let path = format!("{}/resize", of(&name));
+                self.one(&client.post::<VolumeView>(&path, &ResizeVolume { size, shrink }).await?)
+            }
+            VolumeCommand::Clone { source, name, snapshot, size, placement, waiting } => {
+                let Placement { backend, options } = placement;
+                let options = options.into_iter().collect();
+                let body = CloneVolume { name, snapshot, backend, size, options };
+                let path = format!("{}/clone", of(&source));
+                self.follow(client.post::<JobView>(&path, &body).await?, waiting).await
+            }
+            VolumeCommand::Attach { name, read_only, take_over } => {
+                let path = format!("{}/attach", of(&name));
+                let body = AttachVolume { read_only, take_over };
+                self.one(&client.post::<VolumeView>(&path, &body).await?)
+            }
+            VolumeCommand::Detach { name } => {
+                let path = format!("{}/detach", of(&name));
+                self.one(&client.post::<VolumeView>(&path, &serde_json::json!({})).await?)
+            }
+            VolumeCommand::Import { file, name, format, placement, waiting } => {
+                let Placement { backend, options } = placement;
+                let body = ImportVolume {
+                    file: absolute(&file)?,
+                    format: format.into(),
+                    backend,
+                    options: options.into_iter().collect(),
+                };
+                let path = format!("{}/import", of(&name));
+                self.follow(client.post::<JobView>(&path, &body).await?, waiting).await
+            }
+            VolumeCommand::Export { name, file, format, force, waiting } => {
+                let body = ExportVolume { file: absolute(&file)?, format: format.into(), force };
+                let path = format!("{}/export", of(&name));
+                self.follow(client.post::<JobView>(&path, &body).await?, waiting).await
+            }
+            VolumeCommand::Adopt { name, backend, inner_name } => {
+                let path = format!("{}/adopt", of(&name));
+                let body = AdoptVolume { backend, inner_name };
+                self.one(&client.post::<VolumeView>(&path, &body).await?)
+            }
+            VolumeCommand::Read { name, offset, length } => self.read(&name, offset, length).await,
+            VolumeCommand::Write { name, offset } => self.write(&name, offset).await,
+        }
+    }
+
+    async fn read(&self, name: &str, offset: u64, length: Option<u64>) -> Result<()> {
+        let mut path = format!("{}/data?offset={offset}", of(name));
+        if let Some(length) = length {
+            path.push_str(&format!("&length={length}"));
+        }
+        let mut body = self.client.stream(&path).await?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Error::new(ErrorKind::UNAVAILABLE, "the data broke off")
+                    .caused_by(&error)
+                    .remedy("see the host's log")
+            })?;
+            if let Ok(data) = frame.into_data() {
+                show::raw(&data)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, name: &str, offset: u64) -> Result<()> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        // A thread of its own: a read of a terminal must not keep the process at its end.
+        std::thread::spawn(move || {
+            loop {
+                let mut buffer = vec![0; PIECE];
+                let piece = match std::io::stdin().read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(len) => {
+                        buffer.truncate(len);
+                        Ok(Bytes::from(buffer))
+                    }
+                    Err(error) => Err(error),
+                };
+                let failed = piece.is_err();
+                if sender.blocking_send(piece).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        let path = format!("{}/data?offset={offset}", of(name));
+        let written: u64 = self.client.put(&path, Input(receiver).boxed()).await?;
+        match self.output {
+            Output::Table => self.done(&format!("{written} bytes are written, durably")),
+            Output::Json => show::json(&serde_json::json!({ "written": written })),
+        }
+    }
+}
+
+/// Standard input as a body.
+struct Input(tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl Body for Input {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
