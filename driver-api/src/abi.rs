@@ -22,7 +22,7 @@ use crate::{
 /// The ABI's major version: a driver of another one is refused.
 pub const MAJOR: u32 = 1;
 /// The ABI's minor version: any other one of the same major version is served.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 
 /// The table of functions behind a driver's entry symbol.
 #[repr(C)]
@@ -76,6 +76,10 @@ pub trait RawVolume: Send + Sync {
     fn resize(&self) -> RResult<ROption<crate::handles::ResizeHandle>, Error>;
     #[sabi(last_prefix_field)]
     fn allocation_map(&self) -> RResult<ROption<crate::handles::AllocationMapHandle>, Error>;
+    /// Since 1.1.
+    fn prefetch(&self, _cx: &OpContext, _offset: u64, _len: u64) -> Op<()> {
+        Op::err(crate::ext::unsupported("prefetch"))
+    }
 }
 
 #[sabi_trait]

@@ -50,6 +50,8 @@ abilities! {
     SHARED_READ = 12, "shared-read";
     /// Volumes survive the process. A driver without it says so here, and is not asked for crash safety.
     PERSISTENT = 13, "persistent";
+    /// [`Volume::prefetch`](crate::Volume::prefetch). Since 1.1.
+    PREFETCH = 14, "prefetch";
     /// Reserved for whole objects (buckets, keys).
     OBJECTS = 32, "objects";
     /// Reserved for network shares and their mounts.

@@ -170,6 +170,11 @@ impl VolumeHandle {
         self.raw.write_zeroes(cx, offset, len, flags)
     }
 
+    /// See [`Volume::prefetch`](crate::Volume::prefetch).
+    pub fn prefetch(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        self.raw.prefetch(cx, offset, len)
+    }
+
     /// See [`Volume::detach`](crate::Volume::detach).
     pub fn detach(&self, cx: &OpContext) -> Op<()> {
         self.raw.detach(cx)

@@ -85,6 +85,13 @@ pub trait Volume: Clone + Send + Sync + 'static {
         Op::err(ext::unsupported("write_zeroes"))
     }
 
+    /// Asks for a range to be at hand soon; changes nothing that can be read. Since 1.1.
+    /// Needs [`Abilities::PREFETCH`](crate::Abilities::PREFETCH).
+    fn prefetch(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        let _ = (cx, offset, len);
+        Op::err(ext::unsupported("prefetch"))
+    }
+
     /// Ends the attachment: returns once all operations ended and everything acknowledged is durable.
     fn detach(&self, cx: &OpContext) -> Op<()>;
 

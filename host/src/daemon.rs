@@ -88,7 +88,8 @@ impl Host {
             .iter()
             .map(|(name, backend)| (name.clone(), backend.driver.clone()))
             .collect();
-        let opener = lend::ConfiguredBackends { loaded: loaded.clone(), registry: registry.clone() };
+        let opener =
+            lend::ConfiguredBackends { loaded: loaded.clone(), registry: registry.clone() };
         let backends = Backends::new(settings.active.clone(), drivers, opener);
         let volumes = Volumes::new(state.clone(), backends.clone(), &owner());
         volumes.begin().await?;

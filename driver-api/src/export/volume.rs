@@ -96,13 +96,21 @@ impl<V: Volume, const CHECKED: bool> VolumeGlue<V, CHECKED> {
         Err(self.bad_mutation(needs, flags))
     }
 
+    fn check_ability(&self, needs: Abilities) -> Result<()> {
+        if !CHECKED || self.limits.has(needs) {
+            return Ok(());
+        }
+        let why = "the driver does not declare the ability";
+        let names = needs.names().collect::<Vec<_>>().join(", ");
+        Err(Error::new(ErrorKind::UNSUPPORTED, why).with("ability", names))
+    }
+
     #[cold]
     fn bad_mutation(&self, needs: Abilities, flags: WriteFlags) -> Error {
         if !self.writable {
             read_only()
-        } else if !self.limits.has(needs) {
-            Error::new(ErrorKind::UNSUPPORTED, "the driver does not declare the ability")
-                .with("ability", needs.names().collect::<Vec<_>>().join(", "))
+        } else if let Err(undeclared) = self.check_ability(needs) {
+            undeclared
         } else {
             Error::new(ErrorKind::INVALID_ARGUMENT, "a flag is not known")
                 .with("flags", format!("{:#x}", flags.bits()))
@@ -161,6 +169,17 @@ impl<V: Volume, const CHECKED: bool> RawVolume for VolumeGlue<V, CHECKED> {
         start(|| match checked() {
             Ok(()) => self.volume.write_zeroes(cx, offset, len, flags),
             Err(refusal) => Op::err(refusal.during("write zeros")),
+        })
+    }
+
+    fn prefetch(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        let checked = || {
+            self.check_ability(Abilities::PREFETCH)?;
+            self.check(offset, len, None)
+        };
+        start(|| match checked() {
+            Ok(()) => self.volume.prefetch(cx, offset, len),
+            Err(refusal) => Op::err(refusal.during("prefetch")),
         })
     }
 

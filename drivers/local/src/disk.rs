@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{self, IoSlice, IoSliceMut},
+    num::NonZero,
     os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -108,6 +109,15 @@ impl Disk {
     /// Whether acknowledged writes were lost.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// Tells the kernel that a range will be read; it reads ahead by itself.
+    pub fn will_need(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_fence()?;
+        let state = self.state();
+        let len = NonZero::new(len);
+        rustix::fs::fadvise(&state.file, offset, len, rustix::fs::Advice::WillNeed)
+            .map_err(|error| on_data("cannot prefetch", &error.into()))
     }
 
     /// Reads what needs no waiting; `false` if that is not all.

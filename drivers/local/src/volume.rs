@@ -50,6 +50,7 @@ const WRITER: Abilities = Abilities::from_bits(
 const READER: Abilities = Abilities::from_bits(
     Abilities::CLONE.bits()
         | Abilities::ALLOCATION_MAP.bits()
+        | Abilities::PREFETCH.bits()
         | Abilities::SHARED_READ.bits()
         | Abilities::PERSISTENT.bits(),
 );
@@ -256,7 +257,15 @@ impl Volume for LocalVolume {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.0.writer, self.0.disk.align())
+        let mut all = capabilities(self.0.writer, self.0.disk.align());
+        if self.0.image.is_some() {
+            all.abilities = all.abilities.without(Abilities::PREFETCH);
+        }
+        all
+    }
+
+    fn prefetch(&self, _cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        Op::ready(self.0.disk.will_need(offset, len))
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {

@@ -49,6 +49,7 @@ calls! {
     Flush = "flush", true;
     Discard = "discard", true;
     WriteZeroes = "write_zeroes", true;
+    Prefetch = "prefetch", false;
     Detach = "detach", true;
     Incarnation = "incarnation", false;
     Snapshots = "snapshots", false;

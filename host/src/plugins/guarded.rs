@@ -97,6 +97,11 @@ impl GuardedVolume {
         start(&self.held, Call::Flush, cx, VolumeHandle::flush)
     }
 
+    /// Starts a prefetch.
+    pub fn prefetch(&self, cx: &OpContext, offset: u64, len: u64) -> Started<()> {
+        start(&self.held, Call::Prefetch, cx, move |volume, cx| volume.prefetch(cx, offset, len))
+    }
+
     /// Starts a discard.
     pub fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Started<()> {
         start(&self.held, Call::Discard, cx, move |volume, cx| volume.discard(cx, offset, len))

@@ -145,6 +145,10 @@ impl Vol {
         answer(self.deadline, "discard", self.handle.discard(&self.cx(), offset, len)).await
     }
 
+    pub(crate) async fn try_prefetch(&self, offset: u64, len: u64) -> Checked<Result<(), Error>> {
+        answer(self.deadline, "prefetch", self.handle.prefetch(&self.cx(), offset, len)).await
+    }
+
     pub(crate) async fn try_zero(
         &self,
         offset: u64,

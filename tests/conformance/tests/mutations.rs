@@ -43,6 +43,7 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::FlushPartial, "durability/flush-covers-all", "one flush"),
     (Defect::FuaForgotten, "durability/fua", "with FUA"),
     (Defect::ReopenForgetsVolumes, "durability/volumes", "after a restart"),
+    (Defect::PrefetchClears, "data/prefetch", "after prefetches"),
     (Defect::DiscardKeepsData, "zero/discard", "were changed"),
     (Defect::DiscardTouchesNeighbour, "zero/discard", "were changed"),
     (Defect::DiscardPastEnd, "zero/discard-range", "OutOfRange"),

@@ -90,6 +90,7 @@ impl Flight {
             Command::FLUSH if self.terms.read_only() => return Some(Ok(IoBuf::empty())),
             Command::FLUSH => return self.flush(request),
             Command::WRITE => volume.write(&cx, request.offset, data, flags),
+            Command::CACHE => volume.prefetch(&cx, request.offset, request.len.into()),
             Command::TRIM => volume.discard(&cx, request.offset, request.len.into()),
             Command::WRITE_ZEROES => {
                 volume.write_zeroes(&cx, request.offset, request.len.into(), flags)

@@ -34,6 +34,9 @@ impl Terms {
         let mut flags = TransmissionFlags::HAS_FLAGS
             .and(TransmissionFlags::SEND_FLUSH)
             .and(TransmissionFlags::CAN_MULTI_CONN);
+        if capabilities.has(Abilities::PREFETCH) {
+            flags = flags.and(TransmissionFlags::SEND_CACHE);
+        }
         if export.read_only || !capabilities.has(Abilities::WRITE) {
             flags = flags.and(TransmissionFlags::READ_ONLY);
         } else {
@@ -72,6 +75,11 @@ impl Terms {
         let beyond = match request.command {
             Command::FLUSH => return self.check_flags(request, CommandFlags::NONE),
             Command::READ => {
+                self.check_flags(request, CommandFlags::NONE)?;
+                NbdErrno::Inval
+            }
+            Command::CACHE => {
+                self.check_offered(TransmissionFlags::SEND_CACHE)?;
                 self.check_flags(request, CommandFlags::NONE)?;
                 NbdErrno::Inval
             }

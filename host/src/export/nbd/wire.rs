@@ -143,6 +143,8 @@ flags! {
         SEND_WRITE_ZEROES = 1 << 6,
         /// A flush on one connection covers all.
         CAN_MULTI_CONN = 1 << 8,
+        /// `CACHE` is served.
+        SEND_CACHE = 1 << 10,
         /// The FAST_ZERO flag is served.
         SEND_FAST_ZERO = 1 << 11,
     }
@@ -160,6 +162,8 @@ codes! {
         FLUSH = 3,
         /// Free a range.
         TRIM = 4,
+        /// Have a range at hand soon.
+        CACHE = 5,
         /// Write zeros.
         WRITE_ZEROES = 6,
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One operation after the other: what is written is read, and nothing else changes.
 
-use driver_api::{ErrorKind, IoBuf, IoBufMut, WriteFlags};
+use driver_api::{Abilities, ErrorKind, IoBuf, IoBufMut, WriteFlags};
 
 use crate::{
     case::Case,
@@ -90,6 +90,30 @@ pub(super) async fn zero_length(case: &Case<'_>) -> Checked {
         }
     }
     contents.expect("after operations of no length").await
+}
+
+pub(super) async fn prefetch(case: &Case<'_>) -> Checked {
+    let vol = case.fresh("v").await?;
+    let (size, block) = (case.plan.volume_size, u64::from(vol.caps.min_block));
+    if !vol.caps.has(Abilities::PREFETCH) {
+        let answer = vol.try_prefetch(0, block).await?;
+        let refused = refusal(
+            "a prefetch, which the volume does not claim,",
+            answer,
+            &[ErrorKind::UNSUPPORTED],
+        );
+        return refused.map(drop);
+    }
+    let mut contents = Contents::new(&vol, 1 << 20, case.random());
+    contents.fill().await?;
+    for (at, len) in [(0, block), (block, 128 << 10), (0, size), (size - block, block)] {
+        success("a prefetch", vol.try_prefetch(at, len).await?)?;
+    }
+    for at in [size, size - block] {
+        let answer = vol.try_prefetch(at, block * 2).await?;
+        refusal("a prefetch across the end", answer, &[ErrorKind::OUT_OF_RANGE])?;
+    }
+    contents.expect("after prefetches").await
 }
 
 pub(super) async fn max_io(case: &Case<'_>) -> Checked {

@@ -122,6 +122,8 @@ checks! {
             "What a read returned stays as it was when the volume is written later.";
         "write-buffers" [WRITE] data::write_buffers:
             "A written buffer is not changed, and given back at the latest with the volume.";
+        "prefetch" [WRITE PREFETCH] data::prefetch:
+            "A prefetch succeeds anywhere in the volume, is OutOfRange beyond, and changes nothing.";
         "host-buffers" [WRITE] data::host_buffers:
             "A read into a buffer that the host lends overwrites every byte of it.";
         "concurrent" [WRITE] concurrent_io::concurrent:

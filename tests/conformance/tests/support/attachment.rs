@@ -341,6 +341,15 @@ impl Volume for Attachment {
         }))
     }
 
+    fn prefetch(&self, _cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        if self.is(Defect::PrefetchClears) {
+            let this = self.clone();
+            return self
+                .later(offset, move || this.clear(offset, len, true, Defect::ZeroesPastEnd));
+        }
+        Op::ready(self.reading(|disk| self.inside(disk, offset, len)))
+    }
+
     fn discard(&self, _cx: &OpContext, offset: u64, len: u64) -> Op<()> {
         if !self.store().has(Abilities::DISCARD) {
             // A reader's discard and a driver's missing one are both no.

@@ -35,6 +35,7 @@ pub enum Defect {
     LentBufferUnfilled,
     ReopenForgetsVolumes,
     SnapshotsForgotten,
+    PrefetchClears,
     DiscardKeepsData,
     DiscardTouchesNeighbour,
     DiscardPastEnd,

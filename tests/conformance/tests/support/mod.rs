@@ -16,7 +16,7 @@ pub use defect::Defect;
 pub use store::Store;
 
 /// All that the reference can do.
-pub const ALL: Abilities = Abilities::from_bits((1 << 14) - 1);
+pub const ALL: Abilities = Abilities::from_bits((1 << 15) - 1);
 
 struct NoHost;
 

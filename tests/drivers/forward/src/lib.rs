@@ -52,6 +52,10 @@ impl Volume for Passed {
         self.0.write_zeroes(cx, offset, len, flags)
     }
 
+    fn prefetch(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        self.0.prefetch(cx, offset, len)
+    }
+
     fn detach(&self, cx: &OpContext) -> Op<()> {
         self.0.detach(cx)
     }
