@@ -157,7 +157,8 @@ async fn write_all(used: &Use, offset: u64, mut body: Body) -> Result<u64> {
         while pending.len() >= most || (ended && !pending.is_empty()) {
             let len = pending.len().min(most);
             if len as u64 % block != 0 {
-                let why = format!("the data is not a multiple of the volume's block, {block} bytes");
+                let why =
+                    format!("the data is not a multiple of the volume's block, {block} bytes");
                 return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why)
                     .with("written bytes", at - offset)
                     .remedy("pad the data"));

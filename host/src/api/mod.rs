@@ -135,11 +135,14 @@ impl Api {
             .layer(DefaultBodyLimit::max(LONGEST_BODY))
             .layer(middleware::from_fn_with_state(self.clone(), once))
             .merge(data::routes())
-            .layer(middleware::from_fn(move |request, next| within(Arc::clone(&slots), request, next)))
+            .layer(middleware::from_fn(move |request, next| {
+                within(Arc::clone(&slots), request, next)
+            }))
             .fallback(|| async {
                 Problem(
-                    Error::new(ErrorKind::NOT_FOUND, "there is no such resource")
-                        .remedy("resources begin with /v1/status, volumes, exports, jobs, backends"),
+                    Error::new(ErrorKind::NOT_FOUND, "there is no such resource").remedy(
+                        "resources begin with /v1/status, volumes, exports, jobs, backends",
+                    ),
                 )
             })
             .with_state(self)

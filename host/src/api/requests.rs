@@ -69,7 +69,11 @@ pub struct Requests {
 impl Requests {
     /// The requests of this state.
     pub fn new(state: StateHandle) -> Self {
-        Self { records: Room::new(state, "requests/"), under_way: Arc::default(), begun: Arc::default() }
+        Self {
+            records: Room::new(state, "requests/"),
+            under_way: Arc::default(),
+            begun: Arc::default(),
+        }
     }
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {

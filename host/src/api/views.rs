@@ -3,13 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use driver_api::{
-    ErrorKind, MetricKind, OptionSpec, RString, RVec, Stats, ext::SnapshotInfo,
-};
+use driver_api::{ErrorKind, MetricKind, OptionSpec, RString, RVec, Stats, ext::SnapshotInfo};
 
-use super::types::{
-    JobErrorView, JobView, MetricView, OptionView, SnapshotView, VolumeView,
-};
+use super::types::{JobErrorView, JobView, MetricView, OptionView, SnapshotView, VolumeView};
 use crate::{
     jobs,
     volumes::{Unmanaged, VolumeFigures},

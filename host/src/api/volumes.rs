@@ -49,10 +49,7 @@ async fn view(api: &Api, name: &str) -> Answer<VolumeView> {
     Ok(axum::Json(api.volumes.figures(name).await?.into()))
 }
 
-async fn list(
-    State(api): State<Api>,
-    Query(query): Query<ListQuery>,
-) -> Answer<Vec<VolumeView>> {
+async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Answer<Vec<VolumeView>> {
     let mut all: Vec<VolumeView> =
         api.volumes.all_figures().await?.into_iter().map(Into::into).collect();
     if query.unmanaged {
@@ -147,19 +144,12 @@ async fn export(
     Path(name): Path<String>,
     Json(body): Json<ExportVolume>,
 ) -> Answer<JobView> {
-    let plan = ExportPlan {
-        volume: name,
-        file: body.file.into(),
-        format: body.format,
-        force: body.force,
-    };
+    let plan =
+        ExportPlan { volume: name, file: body.file.into(), format: body.format, force: body.force };
     Ok(axum::Json(api.transfers.export(plan).await?.into()))
 }
 
-async fn snapshots(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-) -> Answer<Vec<SnapshotView>> {
+async fn snapshots(State(api): State<Api>, Path(name): Path<String>) -> Answer<Vec<SnapshotView>> {
     let list = api.volumes.snapshot_list(&name).await?;
     Ok(axum::Json(list.into_iter().map(Into::into).collect()))
 }

@@ -23,10 +23,8 @@ use crate::{
     daemon,
     errors::exit_code,
 };
+use args::{BackendCommand, Command, DriverCommand, ExportCommand, SnapshotCommand, Watched};
 pub use args::{Cli, Output};
-use args::{
-    BackendCommand, Command, DriverCommand, ExportCommand, SnapshotCommand, Watched,
-};
 pub use client::Client;
 use client::part;
 use show::Row;
@@ -131,11 +129,7 @@ impl Session {
         }
     }
 
-    async fn repeat(
-        &self,
-        watched: Watched,
-        view: impl AsyncFn() -> Result<()>,
-    ) -> Result<()> {
+    async fn repeat(&self, watched: Watched, view: impl AsyncFn() -> Result<()>) -> Result<()> {
         if !watched.watch {
             return view().await;
         }

@@ -99,7 +99,8 @@ fn ago(then: u64) -> String {
 }
 
 fn pairs<'p>(pairs: impl IntoIterator<Item = (&'p String, &'p String)>) -> String {
-    let texts: Vec<String> = pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let texts: Vec<String> =
+        pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     texts.join(" ")
 }
 
@@ -288,7 +289,14 @@ impl Row for JobView {
 
 impl Row for StatusView {
     const HEAD: &'static [&'static str] = &[
-        "version", "process", "up", "active", "backends", "volumes", "exports", "jobs running",
+        "version",
+        "process",
+        "up",
+        "active",
+        "backends",
+        "volumes",
+        "exports",
+        "jobs running",
         "nbd",
     ];
 

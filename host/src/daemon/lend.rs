@@ -59,7 +59,8 @@ pub(super) struct ConfiguredBackends {
 
 impl Opener for ConfiguredBackends {
     fn open(&self, name: &str) -> Boxed<Result<Opened>> {
-        let (loaded, registry, name) = (self.loaded.clone(), self.registry.clone(), name.to_owned());
+        let (loaded, registry, name) =
+            (self.loaded.clone(), self.registry.clone(), name.to_owned());
         Box::pin(async move {
             let settings = loaded.settings.backends.get(&name).ok_or_else(|| {
                 Error::new(ErrorKind::NOT_FOUND, format!("no backend `{name}` is configured"))

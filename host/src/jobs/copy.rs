@@ -102,9 +102,9 @@ impl Input {
                 while at < range.end {
                     let len = (range.end - at).min(*max_io) as u32;
                     let volume = volume.clone();
-                    parts.push(tokio::spawn(async move {
-                        volume.read(&data_context(), at, len).await
-                    }));
+                    parts.push(tokio::spawn(
+                        async move { volume.read(&data_context(), at, len).await },
+                    ));
                     at += u64::from(len);
                 }
                 Reading::Started(parts)

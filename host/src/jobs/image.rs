@@ -77,8 +77,9 @@ impl Source {
             let mut failure = file_error("the qcow2 image cannot be opened", path, &error);
             // The gate below refuses other files: an image must not choose what the host reads.
             if error.kind() == std::io::ErrorKind::PermissionDenied {
-                failure = failure
-                    .remedy("if it has a backing file, flatten it first: qemu-img convert -O qcow2");
+                failure = failure.remedy(
+                    "if it has a backing file, flatten it first: qemu-img convert -O qcow2",
+                );
             }
             failure
         };
@@ -129,8 +130,7 @@ impl Source {
     }
 
     pub(super) async fn read(&self, offset: u64, len: usize) -> Result<IoBuf> {
-        let failed =
-            |error: std::io::Error| Error::from_io("the image cannot be read", &error);
+        let failed = |error: std::io::Error| Error::from_io("the image cannot be read", &error);
         match self {
             Self::Raw { file, .. } => {
                 let mut buffer = IoBufMut::zeroed(len);

@@ -12,7 +12,6 @@ mod copy;
 mod image;
 mod transfer;
 
-
 use std::{
     collections::HashMap,
     path::PathBuf,

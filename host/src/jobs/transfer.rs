@@ -108,7 +108,8 @@ impl Transfers {
         absolute(&plan.file)?;
         let (file, format) = (plan.file.clone(), plan.format);
         let size =
-            on_a_thread(move || async move { Ok(Source::open(&file, format).await?.size()) }).await?;
+            on_a_thread(move || async move { Ok(Source::open(&file, format).await?.size()) })
+                .await?;
         let mut new = plan.volume;
         let backend = self.volumes.backends().choose(new.backend.as_deref())?;
         let block = u64::from(backend.handle().capabilities()?.min_block.max(1));
@@ -117,8 +118,8 @@ impl Transfers {
         self.volumes.begin_filling(&new, id).await?;
         let detail = format!("{} into {}", plan.file.display(), new.name);
         let (volumes, name, file) = (self.volumes.clone(), new.name.clone(), plan.file);
-        let started = self.jobs.start(id, record("import", &new.name, detail, None), |control| {
-            async move {
+        let started =
+            self.jobs.start(id, record("import", &new.name, detail, None), |control| async move {
                 let filled = fill(&volumes, &name, id, move |volume| async move {
                     let input = Input::Image(Source::open(&file, format).await?);
                     if input.size() > volume.size()? {
@@ -129,17 +130,16 @@ impl Transfers {
                 });
                 let filled = filled.await;
                 end_filling(&volumes, &name, filled).await
-            }
-        });
+            });
         self.undo_unless(started.await, &new.name).await
     }
 
     async fn undo_unless(&self, started: Result<JobView>, name: &str) -> Result<JobView> {
         match started {
             Ok(job) => Ok(job),
-            Err(error) => end_filling(&self.volumes, name, Err(error)).await.and(Err(
-                Error::new(ErrorKind::INTERNAL, "a job that did not start ended well"),
-            )),
+            Err(error) => end_filling(&self.volumes, name, Err(error))
+                .await
+                .and(Err(Error::new(ErrorKind::INTERNAL, "a job that did not start ended well"))),
         }
     }
 
@@ -215,11 +215,12 @@ impl Transfers {
         let started = if able {
             self.volumes.begin_cloning(&new, id).await?;
             let snapshot = plan.snapshot.unwrap_or_default();
-            self.jobs.start(id, job, |_control| async move {
-                let cloned = volumes.clone_in_backend(&plan.source, &snapshot, &name).await;
-                end_filling(&volumes, &name, cloned).await
-            })
-            .await
+            self.jobs
+                .start(id, job, |_control| async move {
+                    let cloned = volumes.clone_in_backend(&plan.source, &snapshot, &name).await;
+                    end_filling(&volumes, &name, cloned).await
+                })
+                .await
         } else {
             if plan.snapshot.is_some() {
                 let why = format!("backend `{}` cannot clone a snapshot", source.record.backend);
@@ -228,11 +229,12 @@ impl Transfers {
             }
             self.volumes.begin_filling(&new, id).await?;
             let transfers = self.clone();
-            self.jobs.start(id, job, |control| async move {
-                let filled = transfers.copy_volume(&plan.source, &name, id, control).await;
-                end_filling(&volumes, &name, filled).await
-            })
-            .await
+            self.jobs
+                .start(id, job, |control| async move {
+                    let filled = transfers.copy_volume(&plan.source, &name, id, control).await;
+                    end_filling(&volumes, &name, filled).await
+                })
+                .await
         };
         self.undo_unless(started, &new.name).await
     }

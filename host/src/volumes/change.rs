@@ -87,8 +87,7 @@ impl Volumes {
             let why = format!("{size} bytes is not a multiple of {block} from 1 to {most}");
             return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why).remedy("choose another size"));
         }
-        let resize =
-            volume.handle().resize()?.ok_or_else(|| missing(&stored.name, "resize"))?;
+        let resize = volume.handle().resize()?.ok_or_else(|| missing(&stored.name, "resize"))?;
         stored.record.pending = Some(format!("resize to {size} bytes"));
         self.0.records.save(stored).await?;
         let resized = used.backend().call("resize", resize.resize(&control(), size, shrink)).await;
@@ -138,9 +137,7 @@ impl Volumes {
         let mut stored = self.usable(name).await?;
         let used = self.attach_in_turn(&mut stored, Access::Read, "snapshot", false).await?;
         let done = match self.snapshots_of(&used, Abilities::SNAPSHOT) {
-            Ok(snapshots) => {
-                used.backend().call("snapshot list", snapshots.list(&control())).await
-            }
+            Ok(snapshots) => used.backend().call("snapshot list", snapshots.list(&control())).await,
             Err(error) => Err(error),
         };
         let list = self.give_back(&mut stored, used, done).await?;
@@ -205,9 +202,8 @@ impl Volumes {
 
 fn unknown_outcome(error: Error, name: &str) -> Error {
     match error.kind() {
-        ErrorKind::TIMED_OUT => error.remedy(format!(
-            "whether it was done is unknown; look: novastor snapshot list {name}"
-        )),
+        ErrorKind::TIMED_OUT => error
+            .remedy(format!("whether it was done is unknown; look: novastor snapshot list {name}")),
         _ => error,
     }
 }

@@ -25,10 +25,12 @@ impl Volumes {
         let from = self.usable(source).await?;
         let mut stored = self.record(name).await?;
         let backend = self.backend_of(&stored)?;
-        let clones = backend.note("clone", backend.handle().handle().clones())?.ok_or_else(|| {
-            let why = format!("backend `{}` declares `clone` and does not have it", backend.name);
-            Error::new(ErrorKind::INTERNAL, why)
-        })?;
+        let clones =
+            backend.note("clone", backend.handle().handle().clones())?.ok_or_else(|| {
+                let why =
+                    format!("backend `{}` declares `clone` and does not have it", backend.name);
+                Error::new(ErrorKind::INTERNAL, why)
+            })?;
         let mut spec = VolumeSpec::new(&stored.record.inner_name, stored.record.size);
         for (key, value) in &stored.record.options {
             spec = spec.option(key, value);

@@ -60,8 +60,7 @@ impl Volumes {
             other: Default::default(),
         };
         let key = self.0.exports.key(name);
-        let more =
-            Transaction::new().expect(&key, 0).put(&key, &self.0.exports.encode(&record)?);
+        let more = Transaction::new().expect(&key, 0).put(&key, &self.0.exports.encode(&record)?);
         let used = self.hold(&mut stored, &holder(name), hold, new.take_over, more).await?;
         drop(used);
         Ok(Stored { name: name.to_owned(), revision: stored.revision, record })

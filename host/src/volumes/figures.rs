@@ -45,11 +45,7 @@ pub struct VolumeFigures {
     pub stats: Option<Stats>,
 }
 
-async fn glance<T: Send + 'static>(
-    backend: &OpenBackend,
-    what: &str,
-    op: Started<T>,
-) -> Result<T> {
+async fn glance<T: Send + 'static>(backend: &OpenBackend, what: &str, op: Started<T>) -> Result<T> {
     match tokio::time::timeout(GLANCE, backend.call(what, op)).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(ErrorKind::TIMED_OUT, "the backend does not answer")

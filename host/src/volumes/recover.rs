@@ -97,11 +97,8 @@ impl Volumes {
         if holds.is_empty() {
             return Ok(());
         }
-        let access = if holds.values().all(|hold| hold.read_only) {
-            Access::Read
-        } else {
-            Access::Write
-        };
+        let access =
+            if holds.values().all(|hold| hold.read_only) { Access::Read } else { Access::Write };
         match self.attach_in_turn(stored, access, "recovery", false).await {
             Ok(used) => {
                 drop(used);

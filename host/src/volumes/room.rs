@@ -116,7 +116,11 @@ impl<R: Serialize + DeserializeOwned> Room<R> {
         let key = self.key(name);
         let transaction = Transaction::new().expect(&key, 0).put(&key, &self.encode(&record)?);
         let done = self.state.commit(transaction).await?;
-        Ok(done.succeeded.then(|| Stored { name: name.to_owned(), revision: done.revision, record }))
+        Ok(done.succeeded.then(|| Stored {
+            name: name.to_owned(),
+            revision: done.revision,
+            record,
+        }))
     }
 
     /// Writes a changed record, if nobody else changed it since it was read.
