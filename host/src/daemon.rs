@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use driver_api::{Error, Result, StateHandle};
+use driver_api::{Error, ErrorKind, Result, StateHandle};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -30,7 +30,7 @@ use crate::{
     jobs::{Jobs, Transfers},
     log,
     plugins::{PluginSettings, PluginWatch, Registry},
-    state::open_embedded,
+    state::{EmbeddedState, open_embedded},
     volumes::{BackendStatus, Backends, Volumes},
 };
 
@@ -38,6 +38,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(30);
 /// How often a driver that was missing is looked for.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long the state may still be locked by a host that is going.
+const LETTING_GO: Duration = Duration::from_secs(5);
 /// Bytes that one NBD connection has in flight at most.
 const NBD_BYTES_IN_FLIGHT: usize = 64 << 20;
 
@@ -81,7 +83,7 @@ impl Host {
         let settings = &loaded.settings;
         make_folders(settings)?;
         // Its lock comes first: a second host must touch nothing.
-        let state = StateHandle::new(open_embedded(&settings.state.path)?);
+        let state = StateHandle::new(open_state(&settings.state.path).await?);
         let registry = Registry::new(plugin_settings(settings), Arc::new(lend::HostLog(gate)));
         let drivers: BTreeMap<String, String> = settings
             .backends
@@ -148,6 +150,19 @@ impl Host {
         self.volumes.backends().close_all().await;
         remove_socket(&self.loaded.settings.api.socket);
         tracing::info!("ended");
+    }
+}
+
+/// Opens the state. A host that was just ended may need a moment to let go of it.
+async fn open_state(path: &Path) -> Result<EmbeddedState> {
+    let deadline = Instant::now() + LETTING_GO;
+    loop {
+        match open_embedded(path) {
+            Err(error) if error.kind() == ErrorKind::IN_USE && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            result => return result,
+        }
     }
 }
 

@@ -129,7 +129,7 @@ async fn write_all(used: &Use, offset: u64, mut body: Body) -> Result<u64> {
     let capabilities = used.volume().capabilities()?;
     let size = used.volume().size()?;
     let block = u64::from(capabilities.min_block.max(1));
-    if offset % block != 0 {
+    if !offset.is_multiple_of(block) {
         let why = format!("the offset is not a multiple of the volume's block, {block} bytes");
         return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why).remedy("choose another --offset"));
     }
@@ -156,7 +156,7 @@ async fn write_all(used: &Use, offset: u64, mut body: Body) -> Result<u64> {
         }
         while pending.len() >= most || (ended && !pending.is_empty()) {
             let len = pending.len().min(most);
-            if len as u64 % block != 0 {
+            if !(len as u64).is_multiple_of(block) {
                 let why =
                     format!("the data is not a multiple of the volume's block, {block} bytes");
                 return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why)

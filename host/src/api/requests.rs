@@ -127,7 +127,7 @@ impl Requests {
     }
 
     async fn make_room(&self) -> Result<()> {
-        if self.begun.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY != 0 {
+        if !self.begun.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
             return Ok(());
         }
         let all = self.records.list().await?;

@@ -214,7 +214,12 @@ impl Backends {
                 }))
             }
             Err(error) => {
-                tracing::warn!(backend = name, "backend is unavailable: {error:#}");
+                // Tried again and again, it is logged only once for each reason.
+                let known = matches!(self.status(name), Ok(BackendStatus::Unavailable(why))
+                    if why.message() == error.message());
+                if !known {
+                    tracing::warn!(backend = name, "backend is unavailable: {error:#}");
+                }
                 BackendStatus::Unavailable(error)
             }
         };

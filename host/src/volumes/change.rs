@@ -82,7 +82,7 @@ impl Volumes {
         let ability = if smaller { Abilities::SHRINK } else { Abilities::GROW };
         need(&capabilities, ability, &stored.name)?;
         let block = u64::from(capabilities.min_block.max(1));
-        if size == 0 || size > capabilities.max_volume_size || size % block != 0 {
+        if size == 0 || size > capabilities.max_volume_size || !size.is_multiple_of(block) {
             let most = capabilities.max_volume_size;
             let why = format!("{size} bytes is not a multiple of {block} from 1 to {most}");
             return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why).remedy("choose another size"));

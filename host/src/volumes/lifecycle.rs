@@ -98,7 +98,7 @@ impl Volumes {
             return Err(invalid(why, "choose another --size".to_owned()));
         }
         let block = u64::from(capabilities.min_block.max(1));
-        if new.size % block != 0 {
+        if !new.size.is_multiple_of(block) {
             let why = format!("the size is not a multiple of the backend's block, {block} bytes");
             let next = new.size.next_multiple_of(block);
             return Err(invalid(why, format!("use --size {next}")));

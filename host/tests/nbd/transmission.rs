@@ -114,7 +114,8 @@ fn bad_requests_are_refused_and_the_connection_goes_on() {
     let mut client = Client::go(&at.socket, "disk");
     let end = 4u64 << 20;
     let too_long = vec![1; (1 << 20) + 512];
-    let cases: [(&str, u16, u16, u64, u32, &[u8], u32); 15] = [
+    type Case<'a> = (&'a str, u16, u16, u64, u32, &'a [u8], u32);
+    let cases: [Case<'_>; 15] = [
         ("read past the end", 0, READ, end - 512, 1024, &[], EINVAL),
         ("read at an absurd offset", 0, READ, u64::MAX - 511, 512, &[], EINVAL),
         ("read of nothing", 0, READ, 0, 0, &[], EINVAL),
