@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Volumes, jobs, API and command line over a backend in memory.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod api;
 mod crash;
