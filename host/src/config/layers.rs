@@ -190,18 +190,26 @@ fn file_layer(path: &Path, text: &str, origins: &mut Origins) -> Result<Layer> {
     let mut reader = FileReader { path, text, origins };
     // Only the message and the place: the error's own display quotes the line, which may hold a secret.
     let document = DeTable::parse(text).map_err(|error| {
-        let origin = reader.origin(error.span().map_or(0, |span| span.start));
-        let (message, remedy) = if error.message().contains("duplicate key") {
-            ("a key or section stands here twice", "merge the two, or remove one")
+        let start = error.span().map_or(0, |span| span.start);
+        let origin = reader.origin(start);
+        let (key, message, remedy) = if error.message().contains("duplicate key") {
+            let twice = "a key or section stands here twice";
+            (key_at(text, start), twice, "merge the two, or remove one")
         } else {
-            ("this is not TOML", "correct the line; texts stand in \"quotes\"")
+            ("", "this is not TOML", "correct the line; texts stand in \"quotes\"")
         };
         origin
-            .refuse("", format!("{message}: {}", error.message().replace('\n', "; ")))
+            .refuse(key, format!("{message}: {}", error.message().replace('\n', "; ")))
             .remedy(remedy)
     })?;
     let table = reader.table(document.get_ref(), &mut Vec::new())?;
     Ok(Layer(table))
+}
+
+/// The key or section that begins at `start`: never its value, which may be a secret.
+fn key_at(text: &str, start: usize) -> &str {
+    let rest = text.get(start..).unwrap_or_default();
+    rest.split(['=', ']', '\n']).next().unwrap_or_default().trim()
 }
 
 impl FileReader<'_> {

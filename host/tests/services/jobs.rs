@@ -31,7 +31,7 @@ fn picture() -> Vec<u8> {
     let mut bytes = vec![0; 5 * MIB as usize + 777];
     for (index, byte) in bytes.iter_mut().enumerate() {
         let place = index as u64 / (64 << 10);
-        if place % 3 == 0 {
+        if place.is_multiple_of(3) {
             *byte = (index % 251) as u8 + 1;
         }
     }

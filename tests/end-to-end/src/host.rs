@@ -41,7 +41,7 @@ impl Host {
             .context("temporary directory")?;
         let cli = Cli::new(&artifacts.host()?, &directory.path().join("api.sock"));
         let mut host = Self { running: None, cli, directory };
-        for room in ["plugins.d", "private", "data"] {
+        for room in ["plugins.d", "data"] {
             fs::create_dir(host.path(room)).context(room)?;
         }
         fs::write(host.config(), configuration(host.directory.path()) + more)

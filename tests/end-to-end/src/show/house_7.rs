@@ -38,7 +38,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
 /// Asks the host about a configuration; `damage` may change what lies around it. Returns exit code and text.
 fn ask(stage: &Stage, name: &str, fault: Option<&Fault>) -> Outcome<(i32, String)> {
     let room = stage.path(name);
-    for part in ["plugins.d", "private", "data", "conf.d"] {
+    for part in ["plugins.d", "data", "conf.d"] {
         fs::create_dir_all(room.join(part)).context(part)?;
     }
     install(&stage.artifacts.local()?, &room.join("plugins.d"))?;
@@ -68,6 +68,10 @@ fn check(stage: &Stage, number: usize, fault: &Fault) -> Outcome {
         fault.words.iter().filter(|word| !lower.contains(&word.to_lowercase())).collect();
     ensure(missing.is_empty(), || {
         format!("{}: {missing:?} is not in the answer:\n{text}", fault.name)
+    })?;
+    // The remedy is a line of its own below the refusal.
+    ensure(text.lines().any(|line| line.starts_with("  ")), || {
+        format!("{}: no remedy in the answer:\n{text}", fault.name)
     })
 }
 

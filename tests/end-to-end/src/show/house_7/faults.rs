@@ -84,7 +84,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::edit(
         "text for a number",
         ("[nbd]\n", "[nbd]\nmax_connections = \"many\"\n"),
-        &["host.toml", "nbd.max_connections", "many"],
+        &["host.toml", "nbd.max_connections", "integer", "whole number"],
     ),
     Fault::edit(
         "number out of range",
@@ -96,7 +96,7 @@ pub(super) const FAULTS: &[Fault] = &[
         ("[plugins]\n", "[plugins]\nallow_sha256 = 7\n"),
         &["host.toml", "plugins.allow_sha256", "list"],
     ),
-    Fault::variable("number for a table", ("NOVASTOR__API", "7"), &["NOVASTOR__API", "table"]),
+    Fault::variable("number for a table", ("NOVASTOR__API", "7"), &["NOVASTOR__API", "section"]),
     Fault::edit(
         "no such choice",
         ("[nbd]", "[log]\nformat = \"jsn\"\n[nbd]"),
@@ -147,7 +147,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::around(
         "configuration missing",
         Around::Gone("host.toml"),
-        &["host.toml", "no such file"],
+        &["host.toml", "does not exist", "create the file"],
     ),
     Fault::around(
         "unknown key in conf.d",
@@ -167,7 +167,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::variable(
         "wrong type in the environment",
         ("NOVASTOR__NBD__MAX_CONNECTIONS", "many"),
-        &["NOVASTOR__NBD__MAX_CONNECTIONS", "many"],
+        &["NOVASTOR__NBD__MAX_CONNECTIONS", "integer"],
     ),
 ];
 
