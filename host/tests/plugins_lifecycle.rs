@@ -5,7 +5,7 @@ mod plugins_support;
 
 use std::{fs, io::Write};
 
-use driver_api::{BackendConfig, ErrorKind, IoBuf, OpContext, WriteFlags};
+use driver_api::{BackendConfig, ErrorKind, IoBuf, OpContext, WriteFlags, abi};
 use novastor::plugins::{GuardedVolume, PluginState, PluginWatch};
 use plugins_support::{House, forward, small, volume};
 use serde_json::json;
@@ -32,8 +32,8 @@ async fn a_dropped_driver_serves_without_a_restart() {
     house.put("libfaulty.so", small());
     let status = house.wait_for("libfaulty.so", |status| status.state == PluginState::Loaded);
     assert_eq!(
-        (status.name.as_str(), status.abi.as_str(), status.role.as_str()),
-        ("faulty", "1.0", "driver")
+        (status.name.as_str(), status.abi.clone(), status.role.as_str()),
+        ("faulty", format!("{}.{}", abi::MAJOR, abi::MINOR), "driver")
     );
     assert!(status.loaded_unix_secs > 0 && status.sha256.len() == 64, "{status:?}");
     let backend = house.faulty(json!({})).await.expect("a backend");

@@ -50,6 +50,14 @@ impl Artifacts {
         self.file("liblocal.so")
     }
 
+    /// The driver that misbehaves on request.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn faulty(&self) -> Outcome<PathBuf> {
+        self.file("libfaulty.so")
+    }
+
     fn file(&self, name: &str) -> Outcome<PathBuf> {
         let path = self.directory.join(name);
         ensure(path.is_file(), || {

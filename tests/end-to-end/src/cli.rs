@@ -24,6 +24,12 @@ pub struct Driver {
     pub name: String,
     /// Its state, such as `loaded` or `refused`.
     pub state: String,
+    /// The ABI it was built for.
+    pub abi: String,
+    /// Why it is in this state.
+    pub reason: String,
+    /// The last call that held a thread of the host.
+    pub last_blocked: String,
 }
 
 impl Cli {
@@ -123,7 +129,13 @@ fn parse_drivers(text: &str) -> Outcome<Vec<Driver>> {
     let field = |driver: &Value, key: &str| driver[key].as_str().unwrap_or_default().to_owned();
     Ok(list
         .iter()
-        .map(|driver| Driver { name: field(driver, "name"), state: field(driver, "state") })
+        .map(|driver| Driver {
+            name: field(driver, "name"),
+            state: field(driver, "state"),
+            abi: field(driver, "abi"),
+            reason: field(driver, "reason"),
+            last_blocked: field(driver, "last_blocked"),
+        })
         .collect())
 }
 
@@ -133,8 +145,15 @@ mod tests {
 
     #[test]
     fn drivers_are_read_from_both_shapes() {
-        let expected = [Driver { name: "local".into(), state: "loaded".into() }];
-        let list = r#"[{ "name": "local", "state": "loaded", "version": "0.1.0" }]"#;
+        let expected = [Driver {
+            name: "local".into(),
+            state: "loaded".into(),
+            abi: "1.1".into(),
+            reason: String::new(),
+            last_blocked: String::new(),
+        }];
+        let list =
+            r#"[{ "name": "local", "state": "loaded", "abi": "1.1", "last_blocked": null }]"#;
         assert_eq!(parse_drivers(list).unwrap(), expected);
         assert_eq!(parse_drivers(&format!(r#"{{ "drivers": {list} }}"#)).unwrap(), expected);
         assert!(parse_drivers("no json").is_err());

@@ -15,7 +15,7 @@ use crate::{
     artifacts::Artifacts,
     cli::Cli,
     failure::{Context, Failure, Outcome, ensure},
-    nbd::{self, Client},
+    nbd::Client,
     program::{Running, until},
 };
 
@@ -130,18 +130,12 @@ impl Host {
         self.cli.add_export(name)
     }
 
-    /// A connection to an export, which is added again where a restart forgot it.
+    /// A connection to an export, which a restart must not have forgotten.
     ///
     /// # Errors
     /// When the host refuses.
     pub fn connect(&self, export: &str) -> Outcome<Client> {
-        match Client::connect(&self.nbd_socket(), export) {
-            Err(nbd::Error::Refused(_)) => {
-                self.cli.add_export(export)?;
-                Client::connect(&self.nbd_socket(), export).context(format!("connect to {export}"))
-            }
-            other => other.context(format!("connect to {export}")),
-        }
+        Client::connect(&self.nbd_socket(), export).context(format!("connect to {export}"))
     }
 }
 
