@@ -27,7 +27,7 @@ pub struct Driver {
     /// The ABI it was built for.
     pub abi: String,
     /// Why it is in this state.
-    pub reason: String,
+    pub why: String,
     /// The last call that held a thread of the host.
     pub last_blocked: String,
 }
@@ -133,7 +133,7 @@ fn parse_drivers(text: &str) -> Outcome<Vec<Driver>> {
             name: field(driver, "name"),
             state: field(driver, "state"),
             abi: field(driver, "abi"),
-            reason: field(driver, "reason"),
+            why: field(driver, "why"),
             last_blocked: field(driver, "last_blocked"),
         })
         .collect())
@@ -149,7 +149,7 @@ mod tests {
             name: "local".into(),
             state: "loaded".into(),
             abi: "1.1".into(),
-            reason: String::new(),
+            why: String::new(),
             last_blocked: String::new(),
         }];
         let list =

@@ -67,9 +67,9 @@ fn serve_on(stage: &Stage) -> Outcome {
 
     ensure(write("panics").is_err(), || "a write in which the driver panicked succeeded".into())?;
     let faulty = named("faulty")?;
-    let degraded = faulty.state == "degraded" && faulty.reason.contains("write");
+    let degraded = faulty.state == "degraded" && faulty.why.contains("write");
     ensure(degraded, || format!("after a panic in write: {faulty:?}"))?;
-    stage.tell(format!("a driver that panicked is degraded: {}", faulty.reason));
+    stage.tell(format!("a driver that panicked is degraded: {}", faulty.why));
 
     clients::qemu_io(&host.uri("blocks"), "flush")?;
     until(PATIENCE, || {
