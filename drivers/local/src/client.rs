@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, Result};
 use rustix::{
     fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock, seek},
     io::Errno,
@@ -113,13 +113,13 @@ pub(crate) fn try_lock(file: &File, operation: FlockOperation) -> io::Result<boo
     }
 }
 
-/// Takes a lock, waiting until `deadline`. `holder` says in the error who may have it.
+/// Takes a lock, waiting until `deadline`; then `stuck` says who has it and what to do.
 pub(crate) fn lock_until(
     file: &File,
     path: &Path,
     shared: bool,
     deadline: Instant,
-    holder: impl Fn() -> String,
+    stuck: impl FnOnce() -> Error,
 ) -> Result<()> {
     let operation = if shared {
         FlockOperation::NonBlockingLockShared
@@ -133,10 +133,7 @@ pub(crate) fn lock_until(
                 std::thread::sleep(Duration::from_millis(1));
             }
             Ok(false) => {
-                return Err(Error::new(ErrorKind::TIMED_OUT, "the lock stays taken")
-                    .with("path", path.display())
-                    .with("holder", holder())
-                    .remedy("wait, or end the process that hangs or is stopped"));
+                return Err(stuck().with("path", path.display()));
             }
             Err(error) => return Err(on_path("cannot lock", path, &error)),
         }

@@ -19,12 +19,13 @@
 //!   A write of its that lands while the content is copied was in flight and never acknowledged, so either outcome is right.
 //! - If the deadline passes, or the copy fails, the answer is an error. The old holder stays revoked: it gets `Fenced`, detaches,
 //!   and the next attacher finds the volume free. Nothing else has changed.
-//! - A process that is stopped behind the door keeps it: attaching fails with `TimedOut` and names the file; that process must be continued or ended.
+//! - A process that is stopped behind the door keeps it: attaching fails with `TimedOut` and names the process, which must be continued
+//!   or ended. For this alone the one who passes the door writes its process id into the file; the lock itself is the kernel's.
 
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -45,6 +46,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How long to wait at the door when the caller has no deadline.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Bytes of a process id in a door's file: always as many, so that a shorter one leaves nothing of a longer one.
+const SIGNATURE: usize = 16;
+
 /// An open door: attachments and records may be changed while it lives.
 pub(crate) struct Door {
     _lock: File,
@@ -59,10 +63,11 @@ impl Door {
                 return Err(not_found("volume", &dir.name));
             }
             let lock = client::open_lock(&path)?;
-            client::lock_until(&lock, &path, false, deadline, || "another host process".into())?;
+            client::lock_until(&lock, &path, false, deadline, || stuck_behind(&lock))?;
             let same = lock.metadata().and_then(|held| Ok((held, fs::metadata(&path)?)));
             match same {
                 Ok((held, named)) if held.ino() == named.ino() && held.dev() == named.dev() => {
+                    sign(&lock, &path);
                     return Ok(Self { _lock: lock });
                 }
                 Ok(_) => {}
@@ -70,6 +75,29 @@ impl Door {
                 Err(error) => return Err(on_path("cannot look at the lock", &path, &error)),
             }
         }
+    }
+}
+
+/// Notes who is behind the door. On a full disk it stays unsigned: that is no reason to stay outside.
+fn sign(lock: &File, path: &Path) {
+    let name = format!("{:<width$}\n", std::process::id(), width = SIGNATURE - 1);
+    if let Err(error) = lock.write_all_at(name.as_bytes(), 0) {
+        tracing::warn!(path = %path.display(), %error, "the lock does not say who holds it");
+    }
+}
+
+fn stuck_behind(lock: &File) -> Error {
+    let mut name = [0; SIGNATURE];
+    let signed = lock.read_exact_at(&mut name, 0).ok();
+    let pid = signed.and_then(|()| std::str::from_utf8(&name).ok()?.trim().parse::<u32>().ok());
+    let what =
+        |who: &str| Error::new(ErrorKind::TIMED_OUT, format!("{who} keeps the volume locked"));
+    match pid {
+        Some(pid) => what(&format!("process {pid}")).with("pid", pid).remedy(format!(
+            "if process {pid} is stopped, let it go on (kill -CONT {pid}); if it hangs, end it; then try again"
+        )),
+        None => what("another process")
+            .remedy("find it with `fuser -v` on this path; let it go on or end it, then try again"),
     }
 }
 

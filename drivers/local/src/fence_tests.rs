@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-use std::os::unix::fs::FileExt;
-
 use super::*;
 use crate::config::{Format, Preallocation};
 
@@ -106,4 +104,21 @@ fn what_a_crash_left_half_made_goes_with_the_next_writer() {
     assert!(!dir.snapshot_disk("no.record", Format::Raw).exists());
     assert!(dir.snapshot_disk("with.record", Format::Raw).exists());
     assert!(dir.snapshot_record("with.record").exists());
+}
+
+#[test]
+fn whoever_waits_at_the_door_learns_who_is_behind_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let dir = volume(root.path());
+    fs::write(dir.door(), "4194303999999999").expect("what an earlier one left");
+    let door = Door::open(&dir, Instant::now() + PATIENCE).expect("free");
+    let error = Door::open(&dir, Instant::now()).err().expect("taken");
+    let pid = std::process::id();
+    assert_eq!(error.kind(), ErrorKind::TIMED_OUT);
+    assert!(error.message().contains(&format!("process {pid} ")), "{error:#}");
+    assert!(error.remedy_text().contains(&format!("kill -CONT {pid}")), "{error:#}");
+    fs::write(dir.door(), "").expect("unsigned");
+    let error = Door::open(&dir, Instant::now()).err().expect("taken");
+    assert!(error.remedy_text().contains("fuser"), "{error:#}");
+    drop(door);
 }

@@ -381,7 +381,10 @@ impl Store {
         let path = layout::makers(self.root());
         let lock = client::open_lock(&path)?;
         let deadline = Instant::now() + fence::PATIENCE;
-        client::lock_until(&lock, &path, true, deadline, || "a host that is opening".into())?;
+        client::lock_until(&lock, &path, true, deadline, || {
+            Error::new(ErrorKind::TIMED_OUT, "a host that opens this directory does not finish")
+                .remedy("wait, or end the host process that hangs or is stopped")
+        })?;
         Ok(lock)
     }
 
