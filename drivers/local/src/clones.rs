@@ -52,7 +52,11 @@ async fn clone(
         if let Some(existing) = store.existing(&plan)? {
             return Ok(existing);
         }
-        store.admit(&Plan { record: plan.record.clone(), size: plan.size.max(512) })?;
+        // A clone of its source's size has a size that was found good before.
+        match plan.size {
+            0 => store.refuse_if_full(0)?,
+            _ => store.admit(&plan)?,
+        }
         store.make(&plan, |path| {
             let file = client::create_new(path)?;
             let method = if snapshot.is_empty() {
