@@ -170,20 +170,33 @@ impl Image {
 
     pub fn write(&self, data: &[u8], offset: u64) -> Result<()> {
         let written = self.runtime.block_on(self.access.write(data, offset));
-        written.map_err(|error| self.failed("the write failed", error))
+        written.map_err(|error| self.failed("the write failed", error))?;
+        self.write_back()
     }
 
-    /// Zeros the range; `free` gives its clusters back.
+    /// Zeros the range; `free` gives its clusters back, otherwise it stays or becomes allocated.
     pub fn zero(&mut self, offset: u64, len: u64, free: bool) -> Result<()> {
-        if free {
-            self.free_blocks(offset, len)?;
+        if !free {
+            return self.zero_allocated(offset, len);
         }
-        let zeroed = if free {
-            self.runtime.block_on(self.access.discard_to_zero(offset, len))
-        } else {
-            self.runtime.block_on(self.access.write_zeroes(offset, len))
-        };
-        zeroed.map_err(|error| self.failed("zeroing failed", error))
+        self.free_blocks(offset, len)?;
+        let zeroed = self.runtime.block_on(self.access.discard_to_zero(offset, len));
+        zeroed.map_err(|error| self.failed("zeroing failed", error))?;
+        self.write_back()
+    }
+
+    /// imago's own zeroing keeps clusters that are there, but gives none to a range without: so they are allocated as
+    /// for data, with their old content until the zeros are in the file.
+    fn zero_allocated(&self, mut offset: u64, len: u64) -> Result<()> {
+        let end = offset + len;
+        while offset < end {
+            let mapping = self.access.ensure_data_mapping(offset, end - offset, false);
+            let mapped = self.runtime.block_on(mapping);
+            let (_, at, len) = mapped.map_err(|error| self.failed("zeroing failed", error))?;
+            self.disk.zero_growing(at, len)?;
+            offset += len;
+        }
+        self.write_back()
     }
 
     /// imago gives discarded clusters back to the image but not to the file system. Punching them before the discard is
@@ -203,7 +216,8 @@ impl Image {
         Ok(())
     }
 
-    /// Brings the image's metadata into the file.
+    /// Brings the image's metadata into the file: after each change, so that whoever takes the volume over, or
+    /// attaches it after this process was killed, reads what was acknowledged. It costs nothing where nothing was allocated.
     pub fn write_back(&self) -> Result<()> {
         let flushed = self.runtime.block_on(self.access.flush());
         flushed.map_err(|error| self.failed("the image's metadata cannot be written", error))
