@@ -22,6 +22,7 @@ use crate::{
     client,
     copy_before_write::CopyBeforeWrite,
     error::{is_unsupported, lost, on_data},
+    extents::{self, Run},
     slot::{InFlight, Slot},
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Disk {
     nowait_writes: AtomicBool,
     punch: AtomicBool,
     zero_range: AtomicBool,
+    fiemap: AtomicBool,
     /// Acknowledged writes were lost.
     lost: AtomicBool,
     written: AtomicU64,
@@ -62,6 +64,7 @@ impl Disk {
             nowait_writes: AtomicBool::new(align == 1),
             punch: AtomicBool::new(true),
             zero_range: AtomicBool::new(true),
+            fiemap: AtomicBool::new(true),
             lost: AtomicBool::new(false),
             // The first flush goes to the disk: an earlier attachment may have left writes in the page cache.
             written: AtomicU64::new(1),
@@ -363,29 +366,11 @@ impl Disk {
         lost(&self.volume).caused_by(error)
     }
 
-    /// Runs of data and holes in `[offset, end)`: `(offset, length, has data)`, at most `limit`.
-    pub fn extents(
-        &self,
-        mut offset: u64,
-        end: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, u64, bool)>> {
+    /// Runs of data, reserved blocks and holes in `[offset, end)`, at most `limit`.
+    pub fn extents(&self, offset: u64, end: u64, limit: usize) -> Result<Vec<Run>> {
         self.check_fence()?;
-        let state = self.state();
-        let mut runs = Vec::new();
-        while offset < end && runs.len() < limit {
-            let next = client::next_data(&state.file, offset, end)
-                .map_err(|error| on_data("the allocation map cannot be read", &error))?;
-            let (start, stop) = next.unwrap_or((end, end));
-            if start > offset {
-                runs.push((offset, start - offset, false));
-            }
-            if stop > start && runs.len() < limit {
-                runs.push((start, stop - start, true));
-            }
-            offset = stop;
-        }
-        Ok(runs)
+        extents::runs(&self.state().file, &self.fiemap, offset, end, limit)
+            .map_err(|error| on_data("the allocation map cannot be read", &error))
     }
 
     /// Begins a copy of the file as it is, into the empty `target`: true if it is complete already, by shared blocks.

@@ -23,6 +23,7 @@ use crate::{
     counters::{Counter, Counters},
     disk::Disk,
     error::{detached, internal, invalid},
+    extents::{Holds, Run},
     fence,
     layout::VolumeDir,
     metadata::VolumeRecord,
@@ -463,12 +464,15 @@ impl ext::AllocationMap for LocalVolume {
 }
 
 fn raw_extents(disk: &Disk, offset: u64, end: u64, limit: usize) -> Result<Vec<ext::Extent>> {
-    let hole = ext::ExtentFlags::HOLE.and(ext::ExtentFlags::ZERO);
     let runs = disk.extents(offset, end, limit)?;
-    let extent = |(offset, len, data)| ext::Extent {
-        offset,
-        len,
-        flags: if data { ext::ExtentFlags::DATA } else { hole },
+    let extent = |run: Run| ext::Extent {
+        offset: run.start,
+        len: run.end - run.start,
+        flags: match run.holds {
+            Holds::Data => ext::ExtentFlags::DATA,
+            Holds::Reserved => ext::ExtentFlags::ZERO,
+            Holds::Nothing => ext::ExtentFlags::HOLE.and(ext::ExtentFlags::ZERO),
+        },
     };
     Ok(runs.into_iter().map(extent).collect())
 }
