@@ -162,7 +162,8 @@ fn open_volume(
         .map_err(|error| crate::error::on_path("cannot measure the volume", &path, &error))?
         .0;
     if writer && !was_clean && record.format == Format::Qcow2 {
-        qcow2_check::refuse_undercounted(&dir.name, &client::open(&path, false, false)?)?;
+        let _in_flight = slot.enter()?;
+        qcow2_check::recount(&dir.name, &client::open(&path, true, false)?)?;
     }
     let disk = Arc::new(Disk::new(&dir.name, file, Some(Arc::clone(&slot)), store.align()));
     let (image, size) = match record.format {

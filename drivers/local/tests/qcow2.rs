@@ -7,6 +7,7 @@ mod fixture;
 use std::{
     fs,
     io::Write,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -14,6 +15,7 @@ use std::{
 
 use driver_api::{Backend, ErrorKind, IoBuf, Volume, WriteFlags};
 use fixture::*;
+use local::{LocalBackend, LocalVolume};
 
 fn image(dir: &Path, name: &str) -> PathBuf {
     dir.join("volumes").join(name).join("disk.qcow2")
@@ -154,36 +156,78 @@ async fn a_full_file_system_leaves_the_image_whole() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_image_whose_counts_were_lost_is_not_written_until_repaired() {
-    use std::os::unix::fs::FileExt;
-    let dir = tempfile::tempdir().expect("a directory");
-    let backend = backend(dir.path()).await;
-    let volume = made(&backend, "v", 8 * MIB, "qcow2").await;
+/// An image with a megabyte of noise whose last writer did not detach, and its reference counts' and first table's place.
+async fn left_open(backend: &LocalBackend, dir: &Path) -> (fs::File, u64, u64) {
+    let volume = made(backend, "v", 8 * MIB, "qcow2").await;
     write(&volume, 0, &noise(1, 1 << 20)).await;
     volume.flush(&CX).await.expect("flushed");
     drop(volume);
-    let path = image(dir.path(), "v");
-    let file = fs::OpenOptions::new().read(true).write(true).open(&path).expect("opened");
-    let mut entry = [0; 8];
-    file.read_exact_at(&mut entry, 48).expect("the table's offset");
-    let table = u64::from_be_bytes(entry);
-    file.read_exact_at(&mut entry, table).expect("the first block's offset");
-    let block = u64::from_be_bytes(entry);
-    // What a machine leaves that wrote the tables but not yet the counts.
-    file.write_all_at(&[0; 8], block + 24).expect("lost");
-    let error = loop {
-        match backend.attach(&CX, "v", writer(2)).await.err().expect("refused") {
-            // The dropped attachment's last operation may still be ending.
-            error if error.kind() == ErrorKind::IN_USE => continue,
-            error => break error,
-        }
+    let file = fs::OpenOptions::new().read(true).write(true).open(image(dir, "v"));
+    let file = file.expect("opened");
+    let long = |at| {
+        let mut entry = [0; 8];
+        file.read_exact_at(&mut entry, at).expect("an offset");
+        u64::from_be_bytes(entry) & 0x00ff_ffff_ffff_fe00
     };
+    let (counts, table) = (long(long(48)), long(long(40)));
+    (file, counts, table)
+}
+
+/// Attaches as soon as the dropped attachment's last operation ended.
+async fn attach_left(backend: &LocalBackend) -> driver_api::Result<LocalVolume> {
+    loop {
+        match backend.attach(&CX, "v", writer(2)).await {
+            Err(error) if error.kind() == ErrorKind::IN_USE => continue,
+            attached => return attached,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_whose_counts_were_lost_are_counted_before_anything_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = backend(dir.path()).await;
+    let (file, counts, table) = left_open(&backend, dir.path()).await;
+    // What a machine leaves that wrote the tables but not yet the counts; the table's own among them.
+    file.write_all_at(&[0; 8], counts + 24).expect("lost");
+    file.write_all_at(&[0; 2], counts + (table >> 16) * 2).expect("lost");
+    let volume = attach_left(&backend).await.expect("recounted");
+    write(&volume, 2 * MIB, &noise(2, 1 << 20)).await;
+    assert!(read(&volume, 0, 1 << 20).await == noise(1, 1 << 20));
+    assert!(read(&volume, 2 * MIB, 1 << 20).await == noise(2, 1 << 20));
+    volume.detach(&CX).await.expect("detached");
+    run("qemu-img", &["check", text(&image(dir.path(), "v"))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_with_a_cluster_in_two_places_is_not_written_until_repaired() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = backend(dir.path()).await;
+    let (file, counts, table) = left_open(&backend, dir.path()).await;
+    let mut entries = [0; 16];
+    file.read_exact_at(&mut entries, table).expect("two entries");
+    entries.copy_within(..8, 8);
+    file.write_all_at(&entries, table).expect("the same cluster twice");
+    let cluster = u64::from_be_bytes(entries[..8].try_into().expect("8")) << 8 >> 24;
+    file.write_all_at(&[0; 2], counts + cluster * 2).expect("lost");
+    let error = attach_left(&backend).await.err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::CORRUPTED);
     assert!(error.remedy_text().contains("qemu-img check -r all"), "{error:#}");
-    run("qemu-img", &["check", "-r", "all", text(&path)]);
+    run("qemu-img", &["check", "-r", "all", text(&image(dir.path(), "v"))]);
     let volume = backend.attach(&CX, "v", writer(3)).await.expect("repaired");
-    assert!(read(&volume, 0, 1 << 20).await == noise(1, 1 << 20));
+    assert!(read(&volume, 2 << 16, 65536).await == noise(1, 1 << 20)[2 << 16..3 << 16]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_after_a_take_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = backend(dir.path()).await;
+    let old = made(&backend, "v", 8 * MIB, "qcow2").await;
+    write(&old, MIB, &[2; 70_000]).await;
+    let new = backend.attach(&CX, "v", writer(2).force()).await.expect("taken over");
+    assert!(is_all(&new, MIB, 70_000, 2).await);
+    new.detach(&CX).await.expect("detached");
+    run("qemu-img", &["check", text(&image(dir.path(), "v"))]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
