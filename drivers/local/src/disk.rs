@@ -8,8 +8,9 @@ use std::{
     os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use driver_api::{Error, ErrorKind, IoBufMut, Result};
@@ -25,6 +26,14 @@ use crate::{
     extents::{self, Run},
     slot::{InFlight, Slot},
 };
+
+const PAGE: u64 = 4096;
+/// The largest write on the caller's thread: some 20 us of copying.
+const INLINE_MOST: usize = 64 << 10;
+/// A write into the page cache that takes longer has waited for the disk.
+const SLOW: Duration = Duration::from_millis(1);
+/// How many writes go to the threads after a slow one.
+const DETOUR: u32 = 256;
 
 /// What the file is now. It changes only while no operation is under way.
 struct State {
@@ -44,6 +53,8 @@ pub(crate) struct Disk {
     punch: AtomicBool,
     zero_range: AtomicBool,
     fiemap: AtomicBool,
+    /// So many writes go to a thread, because one that did not was slow.
+    detour: AtomicU32,
     /// Acknowledged writes were lost.
     lost: AtomicBool,
     written: AtomicU64,
@@ -65,6 +76,7 @@ impl Disk {
             punch: AtomicBool::new(true),
             zero_range: AtomicBool::new(true),
             fiemap: AtomicBool::new(true),
+            detour: AtomicU32::new(0),
             lost: AtomicBool::new(false),
             // The first flush goes to the disk: an earlier attachment may have left writes in the page cache.
             written: AtomicU64::new(1),
@@ -176,7 +188,8 @@ impl Disk {
 
     /// Writes if that needs no waiting; `false` if not all of it was written, and all must be written again.
     pub fn write_now(&self, data: &[u8], offset: u64) -> Result<bool> {
-        if !self.nowait_writes.load(Ordering::Relaxed) {
+        let nowait = self.nowait_writes.load(Ordering::Relaxed);
+        if !nowait && !self.memory_speed(data.len(), offset) {
             return Ok(false);
         }
         let state = self.state();
@@ -184,6 +197,9 @@ impl Disk {
             return Ok(false);
         }
         let _in_flight = self.enter()?;
+        if !nowait {
+            return Ok(self.write_cached(&state.file, data, offset));
+        }
         let written = pwritev2(&state.file, &[IoSlice::new(data)], offset, ReadWriteFlags::NOWAIT);
         self.written.fetch_add(1, Ordering::Release);
         match written {
@@ -195,6 +211,34 @@ impl Disk {
             // Whatever it is, the thorough write finds out and reports it.
             Err(_) => Ok(false),
         }
+    }
+
+    /// Whether a write only copies into the page cache, most likely. Whole pages need not be read first.
+    ///
+    /// For file systems that cannot promise it (ext4 has no `RWF_NOWAIT` for buffered writes). A thread and back cost more
+    /// than the copy: over NBD on ext4, writes of 4 KiB took 29 us here and 66 us there at depth 1, and at depth 32 99,000
+    /// passed a second instead of 46,000. Such a write waits only for the journal, or where the kernel throttles writers
+    /// until dirty pages are on disk: then the next writes go to the threads, so that not every caller is held up.
+    fn memory_speed(&self, len: usize, offset: u64) -> bool {
+        let whole_pages = (len as u64 | offset).is_multiple_of(PAGE);
+        if self.align > 1 || !whole_pages || len > INLINE_MOST {
+            return false;
+        }
+        let detour = self.detour.load(Ordering::Relaxed);
+        // Lost updates of two callers at once do no harm: a few writes more or less take the detour.
+        self.detour.store(detour.saturating_sub(1), Ordering::Relaxed);
+        detour == 0
+    }
+
+    fn write_cached(&self, file: &File, data: &[u8], offset: u64) -> bool {
+        let begun = Instant::now();
+        let written = file.write_all_at(data, offset);
+        self.written.fetch_add(1, Ordering::Release);
+        if begun.elapsed() > SLOW {
+            self.detour.store(DETOUR, Ordering::Relaxed);
+        }
+        // Whatever it is, the thorough write finds out and reports it.
+        written.is_ok()
     }
 
     /// Writes all. May wait.

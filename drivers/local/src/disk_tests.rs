@@ -56,3 +56,22 @@ fn a_read_beyond_the_file_gives_zeros() {
     disk.read(&mut buffer, (1 << 20) - 512).expect("read");
     assert_eq!(buffer, [0; 1024]);
 }
+
+#[test]
+fn where_nothing_promises_not_to_wait_small_whole_pages_are_written_at_once() {
+    let disk = disk();
+    disk.nowait_writes.store(false, Ordering::Relaxed);
+    assert!(disk.write_now(&[3; 8192], 4096).expect("written"));
+    assert!(!disk.is_flushed().expect("asked"));
+    let mut buffer = [0; 8192];
+    disk.read(&mut buffer, 4096).expect("read");
+    assert_eq!(buffer, [3; 8192]);
+    for (len, offset) in [(512, 0), (4096, 512), (INLINE_MOST + 4096, 0)] {
+        assert!(!disk.write_now(&vec![4; len], offset).expect("left to a thread"));
+    }
+    disk.detour.store(2, Ordering::Relaxed);
+    let at_once = [(); 3].map(|()| disk.write_now(&[5; 4096], 0).expect("asked"));
+    assert_eq!(at_once, [false, false, true], "after a slow write some go to a thread");
+    disk.lose(&io::Error::other("on purpose"));
+    assert!(disk.write_now(&[6; 4096], 0).is_err());
+}

@@ -235,6 +235,14 @@ async fn direct_volumes_bypass_the_cache() {
         assert!(is_all(&volume, 4096, 8192, 9).await);
         snapshots.rollback(&CX, "s").await.expect("rolled back");
         assert!(is_all(&volume, 4096, 8192, 8).await);
+        let clones = backend.clones().expect("clones");
+        let (twin, uneven) = (format!("{format}-twin"), format!("{format}-uneven"));
+        let spec = VolumeSpec::new(&twin, 0).option("format", format);
+        let made = clones.clone_volume(&CX, format, "", spec).await.expect("cloned");
+        assert_eq!(made.size, 4 * MIB);
+        let spec = VolumeSpec::new(&uneven, 4 * MIB + 512).option("format", format);
+        let error = clones.clone_volume(&CX, format, "", spec).await.expect_err("no whole block");
+        assert_eq!(error.kind(), ErrorKind::INVALID_ARGUMENT);
         volume.detach(&CX).await.expect("detached");
     }
 }

@@ -21,8 +21,12 @@ async fn expect(volume: &LocalVolume, wanted: &[u8], step: usize, when: &str) {
     for (number, part) in wanted.chunks(step).enumerate() {
         let offset = (number * step) as u64;
         let found = volume.read(&STALE, offset, part.len() as u32).await.expect("read");
-        let wrong = found.iter().zip(part).position(|(found, wanted)| found != wanted);
-        assert_eq!((found.len(), wrong), (part.len(), None), "{when}, at {offset}, by {step}");
+        assert_eq!(found.len(), part.len(), "{when}, at {offset}, by {step}");
+        // Whole slices first: byte by byte takes most of the test's time.
+        if found[..] != *part {
+            let wrong = found.iter().zip(part).position(|(found, wanted)| found != wanted);
+            panic!("{when}, at {offset}, by {step}: byte {wrong:?} is not the volume's");
+        }
     }
 }
 
