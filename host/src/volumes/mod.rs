@@ -17,9 +17,6 @@ mod recover;
 mod room;
 mod service;
 
-#[cfg(test)]
-mod tests;
-
 pub use attach::{Access, OPERATOR, Use};
 pub use backends::{
     BackendStatus, Backends, Boxed, CONTROL_TIMEOUT, OpenBackend, Opened, Opener, control,

@@ -124,7 +124,7 @@ pub fn fsck_preen(place: &Path) -> Outcome {
 pub fn fio(name: &str, uri: &str, options: &[&str]) -> Program {
     Program::new("fio")
         .args([&format!("--name={name}"), "--ioengine=nbd", &format!("--uri={uri}")])
-        .args(["--verify=crc32c", "--verify_fatal=1"])
+        .args(["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"])
         .args(options)
         .limit_secs(300)
 }
