@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, State},
     routing::{get, post},
 };
-use driver_api::{Error, ErrorKind, HealthState, Result};
+use driver_api::{HealthState, Result};
 
 use super::{
     Answered, Api, Json,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     jobs::JobState,
-    volumes::{BackendStatus, OpenBackend, control},
+    volumes::{BackendStatus, control},
 };
 
 type Answer<T> = Answered<axum::Json<T>>;
@@ -153,16 +153,9 @@ async fn open(State(api): State<Api>, Path(name): Path<String>) -> Answer<Backen
     Ok(axum::Json(view(&api, &name, &BackendStatus::Open(backend)).await?))
 }
 
-fn commands_of(backend: &OpenBackend) -> Result<driver_api::CommandsHandle> {
-    backend.note("commands", backend.handle().handle().commands())?.ok_or_else(|| {
-        Error::new(ErrorKind::UNSUPPORTED, "the driver has no commands of its own")
-            .with("backend", &backend.name)
-    })
-}
-
 async fn commands(State(api): State<Api>, Path(name): Path<String>) -> Answer<Vec<CommandView>> {
     let backend = api.volumes.backends().get(&name)?;
-    let list = backend.note("commands", commands_of(&backend)?.list())?;
+    let list = backend.note("commands", backend.handle().commands())?;
     let view = |command: driver_api::ext::CommandSpec| CommandView {
         name: command.name.into_string(),
         help: command.help.into_string(),
@@ -178,7 +171,7 @@ async fn run(
     Json(arguments): Json<serde_json::Value>,
 ) -> Answer<serde_json::Value> {
     let backend = api.volumes.backends().get(&name)?;
-    let running = commands_of(&backend)?.run(&control(), &command, &arguments.to_string());
+    let running = backend.handle().run_command(&control(), &command, &arguments.to_string());
     let answer = backend.call("run", running).await?;
     let value = serde_json::from_str(&answer)
         .unwrap_or_else(|_| serde_json::Value::String(answer.into_string()));

@@ -4,9 +4,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use driver_api::{
-    Abilities, AllocationMapHandle, Error, ErrorKind, IoBuf, IoBufMut, OpContext, Result,
-    WriteFlags,
-    ext::{AllocationMap as _, ExtentFlags},
+    Abilities, Error, ErrorKind, IoBuf, IoBufMut, OpContext, Result, WriteFlags, ext::ExtentFlags,
 };
 use tokio::task::JoinHandle;
 
@@ -36,7 +34,7 @@ async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
 /// Where blocks come from.
 pub(super) enum Input {
     Image(Source),
-    Volume { volume: GuardedVolume, size: u64, map: Option<AllocationMapHandle>, max_io: u64 },
+    Volume { volume: GuardedVolume, size: u64, has_map: bool, max_io: u64 },
 }
 
 enum Reading {
@@ -47,13 +45,10 @@ enum Reading {
 impl Input {
     pub(super) fn volume(volume: &GuardedVolume) -> Result<Self> {
         let capabilities = volume.capabilities()?;
-        let map = match capabilities.has(Abilities::ALLOCATION_MAP) {
-            true => volume.handle().allocation_map()?,
-            false => None,
-        };
+        let has_map = capabilities.has(Abilities::ALLOCATION_MAP);
         let size = volume.size()?;
         let max_io = u64::from(capabilities.max_io.max(1));
-        Ok(Self::Volume { volume: volume.clone(), size, map, max_io })
+        Ok(Self::Volume { volume: volume.clone(), size, has_map, max_io })
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -66,11 +61,12 @@ impl Input {
     async fn next_data(&self, offset: u64) -> Result<Option<u64>> {
         match self {
             Self::Image(source) => source.next_data(offset).await,
-            Self::Volume { size, map: None, .. } => Ok((offset < *size).then_some(offset)),
-            Self::Volume { size, map: Some(map), .. } => {
+            Self::Volume { size, has_map: false, .. } => Ok((offset < *size).then_some(offset)),
+            Self::Volume { volume, size, has_map: true, .. } => {
                 let mut at = offset;
                 while at < *size {
-                    let extents = map.extents(&data_context(), at, *size - at, EXTENTS).await?;
+                    let asking = volume.extents(&data_context(), at, *size - at, EXTENTS);
+                    let extents = asking.await?;
                     let before = at;
                     for extent in extents {
                         if !extent.flags.has(ExtentFlags::ZERO) {

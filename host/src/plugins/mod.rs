@@ -8,6 +8,7 @@
 //!                  └─ lane: the thread of a driver that blocks
 //! ```
 
+mod abilities;
 mod call;
 mod elf;
 mod guarded;

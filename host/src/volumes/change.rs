@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Resize and snapshots. On a volume that nobody holds they attach it for their own time.
 
-use driver_api::{
-    Abilities, Capabilities, Error, ErrorKind, Result, SnapshotsHandle,
-    ext::{Resize as _, SnapshotInfo, Snapshots as _},
-};
+use driver_api::{Abilities, Capabilities, Error, ErrorKind, Result, ext::SnapshotInfo};
 
 use super::{
     attach::{Access, OPERATOR, Use},
@@ -22,11 +19,6 @@ fn need(capabilities: &Capabilities, ability: Abilities, volume: &str) -> Result
     let name = ability.names().next().unwrap_or("this");
     Err(Error::new(ErrorKind::UNSUPPORTED, format!("volume `{volume}` cannot do it: no `{name}`"))
         .remedy("see what its backend can do: novastor backend list"))
-}
-
-fn missing(volume: &str, ability: &str) -> Error {
-    let why = format!("volume `{volume}` declares `{ability}` and does not have it");
-    Error::new(ErrorKind::INTERNAL, why).remedy("report this defect to the driver's author")
 }
 
 impl Volumes {
@@ -87,10 +79,9 @@ impl Volumes {
             let why = format!("{size} bytes is not a multiple of {block} from 1 to {most}");
             return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why).remedy("choose another size"));
         }
-        let resize = volume.handle().resize()?.ok_or_else(|| missing(&stored.name, "resize"))?;
         stored.record.pending = Some(format!("resize to {size} bytes"));
         self.0.records.save(stored).await?;
-        let resized = used.backend().call("resize", resize.resize(&control(), size, shrink)).await;
+        let resized = used.backend().call("resize", volume.resize(&control(), size, shrink)).await;
         // Also after a failure the volume itself knows best how large it is.
         if let Ok(now) = volume.size() {
             stored.record.size = now;
@@ -108,26 +99,14 @@ impl Volumes {
         self.refuse_in_use(stored, what)
     }
 
-    /// The handle for snapshots of an attached volume.
-    fn snapshots_of(&self, used: &Use, ability: Abilities) -> Result<SnapshotsHandle> {
-        need(&used.volume().capabilities()?, ability, used.name())?;
-        let snapshots = used.volume().handle().snapshots()?;
-        snapshots.ok_or_else(|| missing(used.name(), "snapshot"))
-    }
-
     /// Takes a snapshot of every write acknowledged before the call.
     pub async fn snapshot_create(&self, name: &str, snapshot: &str) -> Result<SnapshotInfo> {
         validate_name("snapshot", snapshot)?;
         let _turn = self.turn(name, "snapshot create").await?;
         let mut stored = self.usable(name).await?;
         let used = self.attach_in_turn(&mut stored, Access::Write, "snapshot", false).await?;
-        let done = match self.snapshots_of(&used, Abilities::SNAPSHOT) {
-            Ok(snapshots) => {
-                let creating = snapshots.create(&control(), snapshot);
-                used.backend().call("snapshot create", creating).await
-            }
-            Err(error) => Err(error),
-        };
+        let creating = used.volume().snapshot_create(&control(), snapshot);
+        let done = used.backend().call("snapshot create", creating).await;
         self.give_back(&mut stored, used, done.map_err(|error| unknown_outcome(error, name))).await
     }
 
@@ -136,10 +115,8 @@ impl Volumes {
         let _turn = self.turn(name, "snapshot list").await?;
         let mut stored = self.usable(name).await?;
         let used = self.attach_in_turn(&mut stored, Access::Read, "snapshot", false).await?;
-        let done = match self.snapshots_of(&used, Abilities::SNAPSHOT) {
-            Ok(snapshots) => used.backend().call("snapshot list", snapshots.list(&control())).await,
-            Err(error) => Err(error),
-        };
+        let listing = used.volume().snapshot_list(&control());
+        let done = used.backend().call("snapshot list", listing).await;
         let list = self.give_back(&mut stored, used, done).await?;
         Ok(list.into_iter().collect())
     }
@@ -149,13 +126,8 @@ impl Volumes {
         let _turn = self.turn(name, "snapshot delete").await?;
         let mut stored = self.usable(name).await?;
         let used = self.attach_in_turn(&mut stored, Access::Write, "snapshot", false).await?;
-        let done = match self.snapshots_of(&used, Abilities::SNAPSHOT) {
-            Ok(snapshots) => {
-                let deleting = snapshots.delete(&control(), snapshot);
-                used.backend().call("snapshot delete", deleting).await
-            }
-            Err(error) => Err(error),
-        };
+        let deleting = used.volume().snapshot_delete(&control(), snapshot);
+        let done = used.backend().call("snapshot delete", deleting).await;
         self.give_back(&mut stored, used, done.map_err(|error| unknown_outcome(error, name))).await
     }
 
@@ -180,10 +152,10 @@ impl Volumes {
         used: &Use,
         snapshot: &str,
     ) -> Result<()> {
-        let snapshots = self.snapshots_of(used, Abilities::SNAPSHOT | Abilities::ROLLBACK)?;
+        need(&used.volume().capabilities()?, Abilities::ROLLBACK, used.name())?;
         stored.record.pending = Some(format!("rollback to snapshot {snapshot}"));
         self.0.records.save(stored).await?;
-        let rolling = snapshots.rollback(&control(), snapshot);
+        let rolling = used.volume().rollback(&control(), snapshot);
         let done = used.backend().call("snapshot rollback", rolling).await;
         if let Ok(now) = used.volume().size() {
             stored.record.size = now;

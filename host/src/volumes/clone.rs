@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Clones made by the backend itself.
 
-use driver_api::{Error, ErrorKind, OpContext, Result, VolumeSpec, ext::Clones as _};
+use driver_api::{OpContext, Result, VolumeSpec};
 
 use super::service::{NewVolume, Volumes};
 
@@ -25,19 +25,13 @@ impl Volumes {
         let from = self.usable(source).await?;
         let mut stored = self.record(name).await?;
         let backend = self.backend_of(&stored)?;
-        let clones =
-            backend.note("clone", backend.handle().handle().clones())?.ok_or_else(|| {
-                let why =
-                    format!("backend `{}` declares `clone` and does not have it", backend.name);
-                Error::new(ErrorKind::INTERNAL, why)
-            })?;
         let mut spec = VolumeSpec::new(&stored.record.inner_name, stored.record.size);
         for (key, value) in &stored.record.options {
             spec = spec.option(key, value);
         }
         // It may be a full copy, which takes as long as it takes.
         let cx = OpContext::new();
-        let cloning = clones.clone_volume(&cx, &from.record.inner_name, snapshot, spec);
+        let cloning = backend.handle().clone_volume(&cx, &from.record.inner_name, snapshot, spec);
         let info = backend.call("clone", cloning).await?;
         stored.record.size = info.size;
         self.0.records.save(&mut stored).await
