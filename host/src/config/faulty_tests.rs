@@ -120,14 +120,14 @@ const SETTINGS: &[Faulty] = &[
     file(
         "[log]\nformat = \"text\"\nformat = \"json\"",
         "host.toml:3",
-        "",
+        "format",
         "twice",
         "merge the two",
     ),
     file(
         "[backends.a]\ndriver = \"x\"\n[backends.a]\ndriver = \"y\"",
         "host.toml:3",
-        "",
+        "backends.a",
         "twice",
         "merge the two",
     ),

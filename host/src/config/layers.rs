@@ -206,10 +206,11 @@ fn file_layer(path: &Path, text: &str, origins: &mut Origins) -> Result<Layer> {
     Ok(Layer(table))
 }
 
-/// The key or section that begins at `start`: never its value, which may be a secret.
-fn key_at(text: &str, start: usize) -> &str {
-    let rest = text.get(start..).unwrap_or_default();
-    rest.split(['=', ']', '\n']).next().unwrap_or_default().trim()
+/// The key or section in the line of `place`: never its value, which may be a secret.
+fn key_at(text: &str, place: usize) -> &str {
+    let begin = text.get(..place).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1);
+    let line = text.get(begin..).unwrap_or_default();
+    line.split(['=', ']', '\n']).next().unwrap_or_default().trim_matches(['[', ' ', '\t'])
 }
 
 impl FileReader<'_> {
