@@ -43,13 +43,13 @@ const WRITER: Abilities = Abilities::from_bits(
         | Abilities::FAST_ZERO.bits()
         | Abilities::GROW.bits()
         | Abilities::SHRINK.bits()
-        | Abilities::SNAPSHOT.bits()
         | Abilities::ROLLBACK.bits(),
 );
 
-/// What a reader may do.
+/// What a reader may do; of snapshots: list them.
 const READER: Abilities = Abilities::from_bits(
     Abilities::CLONE.bits()
+        | Abilities::SNAPSHOT.bits()
         | Abilities::ALLOCATION_MAP.bits()
         | Abilities::PREFETCH.bits()
         | Abilities::SHARED_READ.bits()
@@ -427,7 +427,7 @@ impl Volume for LocalVolume {
     }
 
     fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {
-        self.0.writer.then(|| Arc::new(self.clone()) as Arc<dyn ext::Snapshots>)
+        Some(Arc::new(self.clone()))
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {

@@ -69,8 +69,19 @@ async fn show(State(api): State<Api>, Path(name): Path<String>) -> Answer<Volume
     view(&api, &name).await
 }
 
-async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<()> {
-    api.volumes.delete(&name).await?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteQuery {
+    #[serde(default)]
+    snapshots: bool,
+}
+
+async fn remove(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Query(query): Query<DeleteQuery>,
+) -> Answer<()> {
+    api.volumes.delete(&name, query.snapshots).await?;
     Ok(axum::Json(()))
 }
 

@@ -194,6 +194,9 @@ pub enum VolumeCommand {
     Delete {
         /// Its name
         name: String,
+        /// Its snapshots, too; without this a volume that has some is kept
+        #[arg(long)]
+        snapshots: bool,
     },
     /// List volumes
     List {

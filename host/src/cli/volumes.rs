@@ -50,8 +50,8 @@ impl Session {
                 let body = CreateVolume { name, size, backend, options, labels };
                 self.one(&client.post::<VolumeView>("/v1/volumes", &body).await?)
             }
-            VolumeCommand::Delete { name } => {
-                client.delete(&of(&name)).await?;
+            VolumeCommand::Delete { name, snapshots } => {
+                client.delete(&format!("{}?snapshots={snapshots}", of(&name))).await?;
                 self.done(&format!("volume {name} is deleted"))
             }
             VolumeCommand::List { unmanaged, watched } => {

@@ -114,10 +114,17 @@ impl Volumes {
     pub async fn snapshot_list(&self, name: &str) -> Result<Vec<SnapshotInfo>> {
         let _turn = self.turn(name, "snapshot list").await?;
         let mut stored = self.usable(name).await?;
-        let used = self.attach_in_turn(&mut stored, Access::Read, "snapshot", false).await?;
+        self.snapshots_in_turn(&mut stored).await
+    }
+
+    pub(super) async fn snapshots_in_turn(
+        &self,
+        stored: &mut Stored<VolumeRecord>,
+    ) -> Result<Vec<SnapshotInfo>> {
+        let used = self.attach_in_turn(stored, Access::Read, "snapshot", false).await?;
         let listing = used.volume().snapshot_list(&control());
         let done = used.backend().call("snapshot list", listing).await;
-        let list = self.give_back(&mut stored, used, done).await?;
+        let list = self.give_back(stored, used, done).await?;
         Ok(list.into_iter().collect())
     }
 

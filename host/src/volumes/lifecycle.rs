@@ -10,7 +10,7 @@
 //! A record is written before the driver is called, and only after the backend said that it has no volume of the name:
 //! so what a record in `creating` points to is always ours to remove.
 
-use driver_api::{Error, ErrorKind, Result, VolumeInfo, VolumeSpec};
+use driver_api::{Abilities, Error, ErrorKind, Result, VolumeInfo, VolumeSpec};
 
 use super::{
     backends::{OpenBackend, control},
@@ -222,8 +222,8 @@ impl Volumes {
         self.0.records.remove(stored).await
     }
 
-    /// Deletes a volume that nobody uses.
-    pub async fn delete(&self, name: &str) -> Result<()> {
+    /// Deletes a volume that nobody uses; one with snapshots only if they may go, too.
+    pub async fn delete(&self, name: &str, with_snapshots: bool) -> Result<()> {
         let _turn = self.turn(name, "delete").await?;
         let mut stored = self.record(name).await?;
         if stored.record.job.is_some() {
@@ -235,9 +235,31 @@ impl Volumes {
         }
         let backend = self.backend_of(&stored)?;
         let before = stored.record.state;
+        if !with_snapshots && before == VolumeState::Available {
+            self.refuse_snapshots(&mut stored, &backend).await?;
+        }
         stored.record.state = VolumeState::Deleting;
         self.0.records.save(&mut stored).await?;
         self.finish_deleting(&mut stored, &backend, before).await
+    }
+
+    async fn refuse_snapshots(
+        &self,
+        stored: &mut Stored<VolumeRecord>,
+        backend: &OpenBackend,
+    ) -> Result<()> {
+        let capabilities = backend.note("delete", backend.handle().capabilities())?;
+        if !capabilities.has(Abilities::SNAPSHOT) {
+            return Ok(());
+        }
+        let snapshots = self.snapshots_in_turn(stored).await?;
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
+        let why = format!("volume `{}` has snapshots: {}", stored.name, names.join(", "));
+        Err(Error::new(ErrorKind::IN_USE, why)
+            .remedy("if they may go with it: novastor volume delete --snapshots NAME"))
     }
 
     pub(super) async fn finish_deleting(

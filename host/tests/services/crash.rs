@@ -70,7 +70,7 @@ async fn a_create_is_whole_or_gone() {
 
 #[tokio::test]
 async fn a_delete_is_done_or_not_begun() {
-    let delete = |house: House| async move { house.volumes.delete("a").await.unwrap() };
+    let delete = |house: House| async move { house.volumes.delete("a", false).await.unwrap() };
     at_every_commit(one_volume, delete, |house, storage, ended| async move {
         let record = house.volumes.record("a").await.ok();
         assert_eq!(record.is_some(), storage.has("a"));

@@ -78,7 +78,7 @@ async fn a_cancelled_import_leaves_nothing() {
     std::fs::write(&image, vec![1; 40 * MIB as usize]).unwrap();
     let permits = storage.slow_writes();
     let job = house.transfers.import(import_plan(&image, "a")).await.unwrap();
-    assert_eq!(house.volumes.delete("a").await.unwrap_err().kind(), ErrorKind::IN_USE);
+    assert_eq!(house.volumes.delete("a", false).await.unwrap_err().kind(), ErrorKind::IN_USE);
     house.jobs.cancel(job.id).await.unwrap();
     permits.add_permits(1000);
     assert_eq!(end(&house, job).await.record.state, JobState::Cancelled);
@@ -123,8 +123,8 @@ async fn a_clone_is_a_volume_of_its_own() {
     let job = house.transfers.clone_volume(plan.clone()).await.unwrap();
     assert_eq!(end(&house, job).await.record.state, JobState::Done);
     assert_eq!(lock(&storage.disk("b").unwrap().bytes)[9], 9);
-    house.volumes.delete("a").await.unwrap();
-    house.volumes.delete("b").await.unwrap();
+    house.volumes.delete("a", false).await.unwrap();
+    house.volumes.delete("b", false).await.unwrap();
 
     house.volumes.create(new("a")).await.unwrap();
     storage.fail("clone", ErrorKind::NO_SPACE);

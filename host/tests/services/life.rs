@@ -57,7 +57,7 @@ async fn a_volume_in_use_is_not_deleted_and_its_users_are_named() {
     house.volumes.create(new("a")).await.unwrap();
     house.volumes.export_add(export("a")).await.unwrap();
     let used = house.volumes.acquire("a", Access::Read, "a reader").await.unwrap();
-    let error = house.volumes.delete("a").await.unwrap_err();
+    let error = house.volumes.delete("a", false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::IN_USE);
     assert!(error.message().contains("export a, a reader"), "{error}");
     assert_eq!(error.remedy_text(), "novastor export remove a");
@@ -66,7 +66,7 @@ async fn a_volume_in_use_is_not_deleted_and_its_users_are_named() {
     assert!(storage.is_held("a"), "the export still holds it");
     house.volumes.export_remove("a").await.unwrap();
     assert!(!storage.is_held("a"), "nobody holds it any more");
-    house.volumes.delete("a").await.unwrap();
+    house.volumes.delete("a", false).await.unwrap();
     assert!(!storage.has("a"));
 }
 

@@ -48,7 +48,8 @@ impl Cli {
         self.serve(config).arg("--check").codes(&[]).limit_secs(30)
     }
 
-    fn ask(&self) -> Program {
+    /// A command to the host, to be completed.
+    pub fn ask(&self) -> Program {
         Program::new(&self.program).arg("--socket").arg(&self.socket).limit_secs(60)
     }
 
