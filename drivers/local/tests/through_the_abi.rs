@@ -6,7 +6,7 @@ mod fixture;
 
 use driver_api::{
     Abilities, BackendConfig, BackendHandle, Driver, ErrorKind, Fencing, Host, HostServices, IoBuf,
-    Op, Result, StateHandle, VolumeSpec, WriteFlags, host::LogRecord,
+    Op, Result, StateHandle, VolumeSpec, WriteFlags, ext::Snapshots as _, host::LogRecord,
 };
 use fixture::*;
 use local::Local;
@@ -77,8 +77,11 @@ async fn every_declared_ability_is_there() {
 
         let volume = backend.attach(&CX, format, reader(2)).await.expect("attached");
         let abilities = volume.capabilities().expect("asked").abilities;
-        assert!(!abilities.has(Abilities::WRITE) && !abilities.has(Abilities::SNAPSHOT));
-        assert!(volume.snapshots().expect("asked").is_none());
+        assert!(!abilities.has(Abilities::WRITE) && abilities.has(Abilities::SNAPSHOT));
+        let snapshots = volume.snapshots().expect("asked").expect("for listing");
+        assert!(snapshots.list(&CX).await.expect("listed").is_empty());
+        let refused = snapshots.create(&CX, "s").await.expect_err("a reader takes none");
+        assert_eq!(refused.kind(), ErrorKind::PERMISSION_DENIED);
         volume.detach(&CX).await.expect("detached");
     }
     assert_eq!(backend.list(&CX).await.expect("listed").len(), 2);
