@@ -22,24 +22,7 @@
 //! A kind that only a newer driver knows is treated as Internal.
 
 use driver_api::ErrorKind;
-
-/// Error numbers that the NBD protocol has; its own, whatever the client's system uses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum NbdErrno {
-    /// The operation is not permitted.
-    Perm = 1,
-    /// Input or output failed.
-    Io = 5,
-    /// The request is wrong.
-    Inval = 22,
-    /// There is no room.
-    NoSpc = 28,
-    /// The operation is not supported.
-    NotSup = 95,
-    /// The server, or this export, ends.
-    Shutdown = 108,
-}
+use nbd_protocol::Errno;
 
 /// How one kind of error shows outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,44 +30,44 @@ pub struct Outward {
     /// The kind.
     pub kind: ErrorKind,
     /// The error of an NBD reply.
-    pub nbd: NbdErrno,
+    pub nbd: Errno,
     /// The status of an HTTP answer.
     pub http: u16,
     /// The exit code of the command line.
     pub exit: u8,
 }
 
-const fn row(kind: ErrorKind, nbd: NbdErrno, http: u16, exit: u8) -> Outward {
+const fn row(kind: ErrorKind, nbd: Errno, http: u16, exit: u8) -> Outward {
     Outward { kind, nbd, http, exit }
 }
 
 /// The table of the module's page.
 pub const TABLE: &[Outward] = &[
-    row(ErrorKind::NOT_FOUND, NbdErrno::Io, 404, 3),
-    row(ErrorKind::ALREADY_EXISTS, NbdErrno::Io, 409, 4),
-    row(ErrorKind::IN_USE, NbdErrno::Io, 409, 5),
-    row(ErrorKind::INVALID_ARGUMENT, NbdErrno::Inval, 400, 2),
-    row(ErrorKind::OUT_OF_RANGE, NbdErrno::Inval, 400, 6),
-    row(ErrorKind::NO_SPACE, NbdErrno::NoSpc, 507, 7),
-    row(ErrorKind::PERMISSION_DENIED, NbdErrno::Perm, 403, 8),
-    row(ErrorKind::UNAUTHENTICATED, NbdErrno::Perm, 401, 9),
-    row(ErrorKind::UNAVAILABLE, NbdErrno::Io, 503, 10),
-    row(ErrorKind::TIMED_OUT, NbdErrno::Io, 504, 11),
-    row(ErrorKind::CORRUPTED, NbdErrno::Io, 500, 12),
-    row(ErrorKind::FENCED, NbdErrno::Shutdown, 409, 13),
-    row(ErrorKind::UNSUPPORTED, NbdErrno::NotSup, 501, 14),
-    row(ErrorKind::PANIC, NbdErrno::Io, 500, 15),
-    row(ErrorKind::INTERNAL, NbdErrno::Io, 500, 1),
+    row(ErrorKind::NOT_FOUND, Errno::Io, 404, 3),
+    row(ErrorKind::ALREADY_EXISTS, Errno::Io, 409, 4),
+    row(ErrorKind::IN_USE, Errno::Io, 409, 5),
+    row(ErrorKind::INVALID_ARGUMENT, Errno::Inval, 400, 2),
+    row(ErrorKind::OUT_OF_RANGE, Errno::Inval, 400, 6),
+    row(ErrorKind::NO_SPACE, Errno::NoSpc, 507, 7),
+    row(ErrorKind::PERMISSION_DENIED, Errno::Perm, 403, 8),
+    row(ErrorKind::UNAUTHENTICATED, Errno::Perm, 401, 9),
+    row(ErrorKind::UNAVAILABLE, Errno::Io, 503, 10),
+    row(ErrorKind::TIMED_OUT, Errno::Io, 504, 11),
+    row(ErrorKind::CORRUPTED, Errno::Io, 500, 12),
+    row(ErrorKind::FENCED, Errno::Shutdown, 409, 13),
+    row(ErrorKind::UNSUPPORTED, Errno::NotSup, 501, 14),
+    row(ErrorKind::PANIC, Errno::Io, 500, 15),
+    row(ErrorKind::INTERNAL, Errno::Io, 500, 1),
 ];
 
 /// How `kind` shows outside.
 pub fn outward(kind: ErrorKind) -> Outward {
     let known = TABLE.iter().find(|row| row.kind == kind).copied();
-    known.unwrap_or(row(kind, NbdErrno::Io, 500, 1))
+    known.unwrap_or(row(kind, Errno::Io, 500, 1))
 }
 
 /// The NBD error for `kind`.
-pub fn nbd_errno(kind: ErrorKind) -> NbdErrno {
+pub fn nbd_errno(kind: ErrorKind) -> Errno {
     outward(kind).nbd
 }
 
@@ -125,12 +108,12 @@ mod tests {
         let page = include_str!("errors.rs");
         for row in TABLE {
             let nbd = match row.nbd {
-                NbdErrno::Perm => "EPERM",
-                NbdErrno::Io => "EIO",
-                NbdErrno::Inval => "EINVAL",
-                NbdErrno::NoSpc => "ENOSPC",
-                NbdErrno::NotSup => "ENOTSUP",
-                NbdErrno::Shutdown => "ESHUTDOWN",
+                Errno::Perm => "EPERM",
+                Errno::Io => "EIO",
+                Errno::Inval => "EINVAL",
+                Errno::NoSpc => "ENOSPC",
+                Errno::NotSup => "ENOTSUP",
+                Errno::Shutdown => "ESHUTDOWN",
             };
             let line = format!("//! | {} | {nbd} | {} | {} |", row.kind, row.http, row.exit);
             assert!(page.contains(&line), "missing in the page: {line}");
@@ -140,6 +123,6 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_a_failure() {
         let strange = outward(ErrorKind::from_code(9999));
-        assert_eq!((strange.nbd, strange.http, strange.exit), (NbdErrno::Io, 500, 1));
+        assert_eq!((strange.nbd, strange.http, strange.exit), (Errno::Io, 500, 1));
     }
 }

@@ -30,6 +30,18 @@ impl Exports {
         let exports = self.runtime.block_on(self.volumes.exports())?;
         Ok(exports.into_iter().map(|export| export.name).collect())
     }
+
+    /// The export's name; the empty one is that of the only export.
+    fn named(&self, name: &str) -> Result<String> {
+        if !name.is_empty() {
+            return Ok(name.to_owned());
+        }
+        match self.names()?.as_slice() {
+            [only] => Ok(only.clone()),
+            _ => Err(Error::new(ErrorKind::NOT_FOUND, "there is no default export")
+                .remedy("name an export")),
+        }
+    }
 }
 
 impl ExportSource for Exports {
@@ -40,15 +52,13 @@ impl ExportSource for Exports {
         })
     }
 
+    fn find(&self, name: &str) -> Result<()> {
+        let name = self.named(name)?;
+        self.runtime.block_on(self.volumes.export(&name)).map(|_| ())
+    }
+
     fn open(&self, name: &str) -> Result<Export> {
-        let name = match (name, self.names()?.as_slice()) {
-            ("", [only]) => only.clone(),
-            ("", _) => {
-                return Err(Error::new(ErrorKind::NOT_FOUND, "there is no default export")
-                    .remedy("name an export"));
-            }
-            (name, _) => name.to_owned(),
-        };
+        let name = self.named(name)?;
         let (export, used) = self.runtime.block_on(self.volumes.export_open(&name))?;
         Ok(Export {
             name,

@@ -55,8 +55,8 @@ fn options_are_answered_and_unknown_ones_skipped() {
     let volume = TestVolume::new(4096);
     let at = serving_with(vec![("a", volume.clone()), ("b", volume.clone())], |_| {});
     let mut client = Client::greet(&at.socket, 3);
-    // STRUCTURED_REPLY, STARTTLS, and one of the future with data.
-    for (option, data) in [(8, &[][..]), (5, &[]), (999, &[7; 5000])] {
+    // PEEK_EXPORT, which was withdrawn, and two of the future, one with data.
+    for (option, data) in [(4, &[][..]), (12, &[]), (999, &[7; 5000])] {
         assert_eq!(client.ask(option, data)[0].kind, ERR_UNSUP, "option {option}");
     }
     let names: Vec<_> = client.ask(3, &[]).into_iter().map(|answer| answer.data).collect();

@@ -320,16 +320,24 @@ impl HostServices for NoHost {
 /// Exports of test volumes; the first is the default one.
 pub struct Exports(pub Vec<(&'static str, TestVolume)>);
 
+impl Exports {
+    fn known(&self, name: &str) -> Result<&(&'static str, TestVolume)> {
+        let found = self.0.iter().find(|(known, _)| name.is_empty() || *known == name);
+        found.ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "there is no such export"))
+    }
+}
+
 impl ExportSource for Exports {
     fn list(&self) -> Vec<String> {
         self.0.iter().map(|(name, _)| (*name).to_owned()).collect()
     }
 
+    fn find(&self, name: &str) -> Result<()> {
+        self.known(name).map(|_| ())
+    }
+
     fn open(&self, name: &str) -> Result<Export> {
-        let found = self.0.iter().find(|(known, _)| name.is_empty() || *known == name);
-        let Some((name, volume)) = found else {
-            return Err(Error::new(ErrorKind::NOT_FOUND, "there is no such export"));
-        };
+        let (name, volume) = self.known(name)?;
         volume.0.leases.fetch_add(1, Ordering::SeqCst);
         Ok(Export {
             name: (*name).to_owned(),

@@ -2,32 +2,25 @@
 //! Operations in flight: each starts inline; one that is not ready gets a slot, and is polled when its slot is woken.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use driver_api::{Error, ErrorKind, IoBuf, OpContext, Result};
-
-use super::{
-    pool::allocate,
-    terms::Terms,
-    wakes::Wakes,
+use driver_api::IoBuf;
+use nbd_protocol::{
+    terms::{Refused, Terms},
     wire::{Command, Request},
 };
-use crate::plugins::{Guarded, GuardedVolume, Started};
 
-/// What an operation gave: data for a read, otherwise an empty buffer.
-pub type Outcome = Result<IoBuf>;
-
-/// Without deadline and request id: a client's requests are not repeated, and end when the driver ends them.
-const CONTEXT: OpContext = OpContext::new().with_allocator(allocate);
+use super::{
+    operation::{Begun, Operations, Outcome, Running},
+    wakes::Wakes,
+};
+use crate::plugins::GuardedVolume;
 
 /// The operations of one connection that wait for the driver.
 pub struct Flight {
-    volume: GuardedVolume,
-    terms: Terms,
+    operations: Operations,
     wakes: Arc<Wakes>,
     slots: Vec<Slot>,
     free: Vec<usize>,
@@ -39,18 +32,11 @@ struct Slot {
     operation: Option<(Request, Running)>,
 }
 
-enum Running {
-    Read(Guarded<IoBuf>),
-    /// A change of the volume, which must be polled to its end.
-    Change(Guarded<()>),
-    /// The same, with a flush to follow before the reply.
-    ThenFlush(Guarded<()>),
-}
-
 impl Flight {
     /// Nothing in flight. `wakes` has a bit for every slot that will be used.
     pub fn new(volume: GuardedVolume, terms: Terms, wakes: Arc<Wakes>) -> Self {
-        Self { volume, terms, wakes, slots: Vec::new(), free: Vec::new(), bytes: 0 }
+        let operations = Operations::new(volume, terms);
+        Self { operations, wakes, slots: Vec::new(), free: Vec::new(), bytes: 0 }
     }
 
     /// Operations in flight.
@@ -69,54 +55,15 @@ impl Flight {
     }
 
     /// Whether a request may go to the volume as it is now.
-    pub fn check(&self, request: &Request) -> std::result::Result<(), crate::errors::NbdErrno> {
-        match self.volume.size() {
-            Ok(size) => self.terms.check(request, size),
-            Err(error) => Err(crate::errors::nbd_errno(error.kind())),
-        }
+    pub fn check(&self, request: &Request) -> Result<(), Refused> {
+        self.operations.check(request)
     }
 
     /// Starts a checked request. `None`: it is in flight now.
     pub fn start(&mut self, request: Request, data: IoBuf) -> Option<Outcome> {
-        let cx = CONTEXT;
-        let volume = &self.volume;
-        let (flags, then_flush) = self.terms.write_flags(request.flags);
-        let started = match request.command {
-            Command::READ => match volume.read(&cx, request.offset, request.len) {
-                Started::Ready(result) => return Some(whole(&request, result)),
-                Started::Pending(future) => return self.keep(request, Running::Read(future)),
-            },
-            // A reader has nothing to make durable, and its volume may not know how.
-            Command::FLUSH if self.terms.read_only() => return Some(Ok(IoBuf::empty())),
-            Command::FLUSH => return self.flush(request),
-            Command::WRITE => volume.write(&cx, request.offset, data, flags),
-            Command::CACHE => volume.prefetch(&cx, request.offset, request.len.into()),
-            Command::TRIM => volume.discard(&cx, request.offset, request.len.into()),
-            Command::WRITE_ZEROES => {
-                volume.write_zeroes(&cx, request.offset, request.len.into(), flags)
-            }
-            Command(number) => {
-                let text = format!("command {number} passed the check unknown");
-                return Some(Err(Error::new(ErrorKind::INTERNAL, text)));
-            }
-        };
-        // A discard has no FUA of its own, so that it always needs the flush.
-        let fua = request.flags.has(super::wire::CommandFlags::FUA);
-        let then_flush = then_flush || (fua && request.command == Command::TRIM);
-        match started {
-            Started::Ready(Ok(())) if then_flush => self.flush(request),
-            Started::Ready(result) => Some(result.map(|()| IoBuf::empty())),
-            Started::Pending(future) if then_flush => {
-                self.keep(request, Running::ThenFlush(future))
-            }
-            Started::Pending(future) => self.keep(request, Running::Change(future)),
-        }
-    }
-
-    fn flush(&mut self, request: Request) -> Option<Outcome> {
-        match self.volume.flush(&CONTEXT) {
-            Started::Ready(result) => Some(result.map(|()| IoBuf::empty())),
-            Started::Pending(future) => self.keep(request, Running::Change(future)),
+        match self.operations.begin(&request, data) {
+            Begun::Done(outcome) => Some(outcome),
+            Begun::Waits(running) => self.keep(request, running),
         }
     }
 
@@ -147,35 +94,22 @@ impl Flight {
         let slot = self.slots.get_mut(index)?;
         let (request, running) = slot.operation.as_mut()?;
         let request = *request;
-        let mut cx = Context::from_waker(&slot.waker);
-        let outcome = loop {
-            match running {
-                Running::Read(future) => match Pin::new(future).poll(&mut cx) {
-                    Poll::Pending => return None,
-                    Poll::Ready(result) => break whole(&request, result),
-                },
-                Running::Change(future) => match Pin::new(future).poll(&mut cx) {
-                    Poll::Pending => return None,
-                    Poll::Ready(result) => break result.map(|()| IoBuf::empty()),
-                },
-                Running::ThenFlush(future) => match Pin::new(future).poll(&mut cx) {
-                    Poll::Pending => return None,
-                    Poll::Ready(Err(error)) => break Err(error),
-                    Poll::Ready(Ok(())) => match self.volume.flush(&CONTEXT) {
-                        Started::Ready(result) => break result.map(|()| IoBuf::empty()),
-                        Started::Pending(future) => *running = Running::Change(future),
-                    },
-                },
+        let mut task = Context::from_waker(&slot.waker);
+        match self.operations.poll(&request, running, &mut task) {
+            Poll::Pending => None,
+            Poll::Ready(outcome) => {
+                self.release(index, &request);
+                Some((request, outcome))
             }
-        };
-        self.release(index, &request);
-        Some((request, outcome))
+        }
     }
 
-    /// Drops the reads in flight: nobody waits for them. Changes of the volume stay.
+    /// Drops the operations in flight that change nothing: nobody waits for them. Changes of the volume stay.
     pub fn drop_reads(&mut self) {
         for index in 0..self.slots.len() {
-            if let Some((request, Running::Read(_))) = &self.slots[index].operation {
+            if let Some((request, running)) = &self.slots[index].operation
+                && !matches!(running, Running::Change(_) | Running::ThenFlush(_))
+            {
                 let request = *request;
                 self.release(index, &request);
             }
@@ -192,19 +126,8 @@ impl Flight {
 /// Bytes of data that a request moves, in either direction.
 pub fn data_len(request: &Request) -> usize {
     match request.command {
+        // Neither is longer than MAX_PAYLOAD once it was checked.
         Command::READ | Command::WRITE => request.len as usize,
         _ => 0,
     }
-}
-
-/// A read of another length than asked for would shift everything after it.
-fn whole(request: &Request, result: Result<IoBuf>) -> Outcome {
-    let data = result?;
-    if data.len() == request.len as usize {
-        return Ok(data);
-    }
-    Err(Error::new(ErrorKind::INTERNAL, "the driver's read has another length than asked for")
-        .with("asked", request.len)
-        .with("got", data.len())
-        .remedy("report this to the driver's author"))
 }

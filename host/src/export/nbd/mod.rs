@@ -17,31 +17,27 @@
 //! - A mutation that a driver started is polled to its end, whatever the client does; only then is the lease dropped.
 //! - Replies leave as operations finish; the protocol lets them overtake each other.
 //!
-//! [`wire`] has the bytes, [`negotiate`] and [`terms`] the rules; only [`serve`] owns the socket.
+//! The protocol's bytes and rules are `nbd_protocol`'s; only [`serve`] and [`welcome`] touch the socket.
 
 mod control;
 mod flight;
-mod inbox;
-pub mod negotiate;
-mod outbox;
-mod pool;
+mod operation;
 mod serve;
 mod server;
-pub mod terms;
 mod wakes;
-pub mod wire;
+mod welcome;
 
 use std::{
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
+use rustix::event::Timespec;
+
 use crate::plugins::GuardedVolume;
 
 pub use server::{Server, serve};
 
-/// No read or write may be longer, in bytes; what every client knows to stay under.
-pub const MAX_PAYLOAD: u32 = 32 << 20;
 /// A client that has not chosen an export after this time is disconnected.
 pub const NEGOTIATION_TIME: Duration = Duration::from_secs(10);
 
@@ -49,6 +45,9 @@ pub const NEGOTIATION_TIME: Duration = Duration::from_secs(10);
 pub trait ExportSource: Send + Sync + 'static {
     /// The names of all exports, for clients that ask for the list.
     fn list(&self) -> Vec<String>;
+
+    /// Whether [`ExportSource::open`] would find such an export; the empty name asks for the default export.
+    fn find(&self, name: &str) -> driver_api::Result<()>;
 
     /// Opens an export for one connection; the empty name asks for the default export. It may block.
     ///
@@ -108,4 +107,8 @@ pub struct ConnectionInfo {
     pub bytes_written: u64,
     /// Requests answered with an error.
     pub errors: u64,
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
 }

@@ -13,25 +13,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use driver_api::{IoBuf, Result};
+use nbd_protocol::{
+    inbox::{Admission, Inbox, Next},
+    outbox::Outbox,
+    replies::Replies,
+    terms::Refused,
+    wire::{Command, Request, SIMPLE_LEN},
+};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{PollFd, PollFlags, poll},
     io::Errno,
-    net::{
-        RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg, send,
-        sendmsg,
-    },
+    net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg},
 };
 
 use super::{
-    Export, ExportSource, NEGOTIATION_TIME, ServerSettings,
+    ExportSource, ServerSettings,
     control::{Control, Wish},
-    flight::{Flight, Outcome, data_len},
-    inbox::{Admission, Inbox, Next},
-    negotiate::{Closing, MAX_OPTION_LEN, Negotiation, Offer, Step},
-    outbox::Outbox,
-    terms::Terms,
-    wire::{Command, OptionHeader, Request, SIMPLE_REPLY_LEN, simple_reply},
+    flight::{Flight, data_len},
+    operation::{Answer, Outcome},
+    timespec,
+    welcome::negotiate,
 };
 use crate::errors::nbd_errno;
 
@@ -42,15 +43,14 @@ const SEND_AT: usize = 256 << 10;
 
 /// Serves a connection to its end.
 pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerSettings) {
-    let mut negotiation = Negotiation::default();
-    let Some((export, terms, early)) = negotiate(control, source, &mut negotiation) else { return };
+    let Some((export, terms, early)) = negotiate(control, source) else { return };
     control.set_export(&export.name);
     tracing::info!(connection = control.id, export = export.name, "a client is served");
     let mut connection = Connection {
         control,
         settings,
-        inbox: Inbox::new(&early),
-        outbox: Outbox::default(),
+        inbox: Inbox::new(terms.headers, &early),
+        replies: Replies::new(terms.headers),
         flight: Flight::new(export.volume.clone(), terms, Arc::clone(&control.wakes)),
         phase: Phase::Open,
         waiting: false,
@@ -58,111 +58,6 @@ pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerS
     connection.serve();
     drop(connection);
     tracing::info!(connection = control.id, export = export.name, "a client left");
-}
-
-/// Opens exports for the negotiation, and names each before, so that ending an export finds this connection.
-struct Naming<'a> {
-    control: &'a Control,
-    source: &'a dyn ExportSource,
-}
-
-impl Offer for Naming<'_> {
-    fn list(&mut self) -> Vec<String> {
-        self.source.list()
-    }
-
-    fn open(&mut self, name: &str) -> Result<Export> {
-        self.control.set_export(name);
-        let export = self.source.open(name)?;
-        self.control.set_export(&export.name);
-        Ok(export)
-    }
-}
-
-fn negotiate(
-    control: &Control,
-    source: &dyn ExportSource,
-    negotiation: &mut Negotiation,
-) -> Option<(Export, Terms, Vec<u8>)> {
-    let deadline = Instant::now() + NEGOTIATION_TIME;
-    let mut offer = Naming { control, source };
-    let mut input = Vec::new();
-    let mut out = Negotiation::greeting().to_vec();
-    loop {
-        send_before(control, &out, deadline)?;
-        out.clear();
-        if control.wish() != Wish::Serve {
-            return None;
-        }
-        let (taken, step) = negotiation.step(&input, &mut offer, &mut out);
-        input.drain(..taken);
-        match step {
-            Step::Answered => {}
-            Step::NeedInput => receive_before(control, &mut input, deadline)?,
-            Step::Serve(export, terms) => {
-                send_before(control, &out, deadline)?;
-                return Some((export, terms, input));
-            }
-            Step::Close(closing) => {
-                if let Closing::Nonsense(what) = closing {
-                    tracing::warn!(connection = control.id, what, "a client was sent away");
-                }
-                // The client is sent away in any case; whether it hears the last word is its affair.
-                let _ = send_before(control, &out, deadline);
-                return None;
-            }
-        }
-    }
-}
-
-fn send_before(control: &Control, mut bytes: &[u8], deadline: Instant) -> Option<()> {
-    while !bytes.is_empty() {
-        match send(&control.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Errno::AGAIN) => wait_before(control, PollFlags::OUT, deadline)?,
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
-    Some(())
-}
-
-fn receive_before(control: &Control, input: &mut Vec<u8>, deadline: Instant) -> Option<()> {
-    // One option fits, and little of what may follow the last one.
-    let room =
-        OptionHeader::LEN + MAX_OPTION_LEN as usize - input.len().min(MAX_OPTION_LEN as usize);
-    let mut buffer = vec![0; room];
-    loop {
-        match recv(&control.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return None,
-            Ok((count, _)) => {
-                input.extend_from_slice(&buffer[..count]);
-                return Some(());
-            }
-            Err(Errno::AGAIN) => wait_before(control, PollFlags::IN, deadline)?,
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
-}
-
-fn wait_before(control: &Control, events: PollFlags, deadline: Instant) -> Option<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        tracing::warn!(connection = control.id, "a client took too long to choose an export");
-        return None;
-    }
-    let mut fds =
-        [PollFd::new(&control.socket, events), PollFd::new(&*control.wakes, PollFlags::IN)];
-    match poll(&mut fds, Some(&timespec(left))) {
-        Ok(_) if control.wish() == Wish::Serve => Some(()),
-        Err(Errno::INTR) => Some(()),
-        _ => None,
-    }
-}
-
-fn timespec(time: Duration) -> Timespec {
-    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,7 +73,7 @@ struct Connection<'a> {
     control: &'a Control,
     settings: &'a ServerSettings,
     inbox: Inbox,
-    outbox: Outbox,
+    replies: Replies,
     flight: Flight,
     phase: Phase,
     /// The next request has arrived and waits for room.
@@ -191,13 +86,13 @@ impl Connection<'_> {
             self.heed_wish();
             self.poll_woken();
             self.start_requests();
-            let unsent = self.outbox.len();
+            let unsent = self.replies.outbox.len();
             self.send();
             if self.finished() {
                 return;
             }
             // Sent replies may have made the room that a request waits for.
-            if !self.waiting || self.outbox.len() == unsent {
+            if !self.waiting || self.replies.outbox.len() == unsent {
                 self.sleep_and_receive();
             }
         }
@@ -221,7 +116,7 @@ impl Connection<'_> {
         if self.phase != Phase::Gone {
             self.phase = Phase::Gone;
             self.flight.drop_reads();
-            self.outbox.clear();
+            self.replies.outbox.clear();
             self.note_in_flight();
         }
     }
@@ -231,7 +126,7 @@ impl Connection<'_> {
             Phase::Open => false,
             Phase::Gone => self.flight.is_empty(),
             Phase::Draining(until) => {
-                if self.flight.is_empty() && !self.outbox.is_empty() {
+                if self.flight.is_empty() && !self.replies.outbox.is_empty() {
                     let until = until.unwrap_or_else(|| Instant::now() + LINGER);
                     self.phase = Phase::Draining(Some(until));
                     return Instant::now() >= until;
@@ -245,7 +140,7 @@ impl Connection<'_> {
     fn start_requests(&mut self) {
         self.waiting = false;
         while self.phase == Phase::Open {
-            let (flight, outbox, settings) = (&self.flight, &self.outbox, self.settings);
+            let (flight, outbox, settings) = (&self.flight, &self.replies.outbox, self.settings);
             let next = self.inbox.next(|request| admit(request, flight, outbox, settings));
             match next {
                 Ok(Next::Incomplete) => return,
@@ -256,13 +151,13 @@ impl Connection<'_> {
                 Ok(Next::Request(request, _)) if request.command == Command::DISC => self.drain(),
                 Ok(Next::Request(request, data)) => match self.flight.start(request, data) {
                     Some(outcome) => {
-                        reply(self.control, &mut self.outbox, &request, outcome);
+                        reply(self.control, &mut self.replies, &request, outcome);
                     }
                     None => self.note_in_flight(),
                 },
-                Ok(Next::Refused(request, error)) => {
+                Ok(Next::Refused(request, Refused { errno, why })) => {
                     self.control.figures.errors.add(1);
-                    self.outbox.push(&simple_reply(request.cookie, Some(error)));
+                    self.replies.failed(&request, errno, why);
                 }
                 Err(_) => {
                     tracing::warn!(
@@ -272,18 +167,18 @@ impl Connection<'_> {
                     self.drain();
                 }
             }
-            if self.outbox.len() >= SEND_AT {
+            if self.replies.outbox.len() >= SEND_AT {
                 self.send();
             }
         }
     }
 
     fn poll_woken(&mut self) {
-        let (control, outbox, gone) = (self.control, &mut self.outbox, self.phase == Phase::Gone);
+        let (control, replies, gone) = (self.control, &mut self.replies, self.phase == Phase::Gone);
         self.flight.poll_woken(|request, outcome| {
-            reply(control, outbox, &request, outcome);
+            reply(control, replies, &request, outcome);
             if gone {
-                outbox.clear();
+                replies.outbox.clear();
             }
         });
         self.note_in_flight();
@@ -294,13 +189,13 @@ impl Connection<'_> {
     }
 
     fn send(&mut self) {
-        while !self.outbox.is_empty() {
-            let (slices, count) = self.outbox.slices();
+        while !self.replies.outbox.is_empty() {
+            let (slices, count) = self.replies.outbox.slices();
             let slices: &[IoSlice<'_>] = &slices[..count];
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             let mut nothing = SendAncillaryBuffer::default();
             match sendmsg(&self.control.socket, slices, &mut nothing, flags) {
-                Ok(count) => self.outbox.advance(count),
+                Ok(count) => self.replies.outbox.advance(count),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
                 Err(_) => return self.abandon(),
@@ -311,7 +206,7 @@ impl Connection<'_> {
     /// Waits for something to do, and receives once if there is something to receive.
     fn sleep_and_receive(&mut self) {
         let receiving = self.phase == Phase::Open && !self.waiting;
-        if receiving && self.flight.is_empty() && self.outbox.is_empty() {
+        if receiving && self.flight.is_empty() && self.replies.outbox.is_empty() {
             // Only the client can give work now, and a wish to end shuts the socket: one system call instead of two.
             return self.receive(RecvFlags::empty());
         }
@@ -319,7 +214,7 @@ impl Connection<'_> {
         if receiving {
             events |= PollFlags::IN;
         }
-        if !self.outbox.is_empty() {
+        if !self.replies.outbox.is_empty() {
             events |= PollFlags::OUT;
         }
         let wakes = &*self.control.wakes;
@@ -377,7 +272,7 @@ fn admit(
         return Admission::Take;
     }
     if !flight.is_empty() || !outbox.is_empty() {
-        let bytes = flight.bytes() + outbox.len() + data_len(request) + SIMPLE_REPLY_LEN;
+        let bytes = flight.bytes() + outbox.len() + data_len(request) + SIMPLE_LEN;
         if flight.len() >= settings.max_in_flight || bytes > settings.max_in_flight_bytes {
             return Admission::Wait;
         }
@@ -388,23 +283,10 @@ fn admit(
     }
 }
 
-fn reply(control: &Control, outbox: &mut Outbox, request: &Request, outcome: Outcome) {
+fn reply(control: &Control, replies: &mut Replies, request: &Request, outcome: Outcome) {
     let figures = &control.figures;
-    match outcome {
-        Ok(data) => {
-            match request.command {
-                Command::READ => {
-                    figures.reads.add(1);
-                    figures.bytes_read.add(data.len() as u64);
-                }
-                Command::FLUSH => figures.flushes.add(1),
-                _ => {
-                    figures.writes.add(1);
-                    figures.bytes_written.add(data_len(request) as u64);
-                }
-            }
-            push_data(outbox, request, data);
-        }
+    let answer = match outcome {
+        Ok(answer) => answer,
         Err(error) => {
             // A backend that fails fails often: the first failure is for the operator, the others are counted.
             if figures.errors.get() == 0 {
@@ -419,12 +301,27 @@ fn reply(control: &Control, outbox: &mut Outbox, request: &Request, outcome: Out
                 tracing::debug!(connection = control.id, ?request, %error, "an operation failed");
             }
             figures.errors.add(1);
-            outbox.push(&simple_reply(request.cookie, Some(nbd_errno(error.kind()))));
+            return replies.failed(request, nbd_errno(error.kind()), &error.to_string());
+        }
+    };
+    match request.command {
+        Command::READ => {
+            figures.reads.add(1);
+            figures.bytes_read.add(request.len);
+        }
+        Command::FLUSH => figures.flushes.add(1),
+        Command::BLOCK_STATUS | Command::CACHE => {}
+        _ => {
+            figures.writes.add(1);
+            figures.bytes_written.add(data_len(request) as u64);
         }
     }
-}
-
-fn push_data(outbox: &mut Outbox, request: &Request, data: IoBuf) {
-    let head = simple_reply(request.cookie, None);
-    if data.is_empty() { outbox.push(&head) } else { outbox.push_with(&head, data) }
+    match answer {
+        Answer::Done => replies.done(request),
+        Answer::Data(data) => replies.data(request, data),
+        Answer::Sparse(sparse) => {
+            replies.sparse(request, &sparse.runs, sparse.offset, &sparse.data);
+        }
+        Answer::Status(known) => replies.status(request, &known),
+    }
 }

@@ -2,7 +2,10 @@
 //! Requests come out whole, however their bytes arrive.
 
 use super::*;
-use crate::export::nbd::wire::Command;
+use crate::wire::Command;
+
+const PERMISSION: Refused = Refused { errno: Errno::Perm, why: "no" };
+const HEAD: usize = Headers::Simple.request_len();
 
 fn request_bytes(command: u16, cookie: u64, data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x25, 0x60, 0x95, 0x13, 0, 0];
@@ -36,7 +39,7 @@ fn requests_come_out_whole_in_any_pieces() {
         stream.extend(request_bytes(1, cookie as u64, &vec![cookie as u8; *len]));
     }
     for piece in [1, 27, 28, 29, 4099, 262_144, 1 << 22] {
-        let mut inbox = Inbox::new(&[]);
+        let mut inbox = Inbox::new(Headers::Simple, &[]);
         let mut rest = &stream[..];
         let mut taken = 0;
         while taken < lens.len() {
@@ -61,11 +64,11 @@ fn data_of_refused_requests_goes_by() {
     let mut stream = request_bytes(1, 1, &[1; 500_000]);
     stream.extend(request_bytes(1, 2, b"kept"));
     let mut rest = &stream[..];
-    let mut inbox = Inbox::new(&[]);
+    let mut inbox = Inbox::new(Headers::Simple, &[]);
     let refused = loop {
-        match inbox.next(|_| Admission::Refuse(NbdErrno::Perm)).unwrap() {
+        match inbox.next(|_| Admission::Refuse(PERMISSION)).unwrap() {
             Next::Incomplete => receive(&mut inbox, &mut rest, 70_000),
-            Next::Refused(request, NbdErrno::Perm) => break request,
+            Next::Refused(request, PERMISSION) => break request,
             _ => panic!("it was refused"),
         }
     };
@@ -79,7 +82,7 @@ fn data_of_refused_requests_goes_by() {
 
 #[test]
 fn a_request_that_waits_is_asked_again() {
-    let mut inbox = Inbox::new(&request_bytes(0, 5, &[]));
+    let mut inbox = Inbox::new(Headers::Simple, &request_bytes(0, 5, &[]));
     for _ in 0..2 {
         assert!(matches!(inbox.next(|_| Admission::Wait), Ok(Next::Waiting)));
     }
@@ -88,12 +91,15 @@ fn a_request_that_waits_is_asked_again() {
         Admission::Take
     });
     assert!(matches!(next, Ok(Next::Request(Request { cookie: 5, .. }, _))));
-    assert!(matches!(Inbox::new(&[9; 28]).next(|_| Admission::Take), Err(BadMagic)));
+    assert!(matches!(
+        Inbox::new(Headers::Simple, &[9; 28]).next(|_| Admission::Take),
+        Err(BadMagic)
+    ));
 }
 
 #[test]
 fn large_data_is_received_in_place() {
-    let mut inbox = Inbox::new(&request_bytes(1, 1, &[0; 1 << 20])[..Request::LEN]);
+    let mut inbox = Inbox::new(Headers::Simple, &request_bytes(1, 1, &[0; 1 << 20])[..HEAD]);
     assert!(matches!(inbox.next(|_| Admission::Take), Ok(Next::Incomplete)));
     let space = inbox.space();
     assert_eq!((space[0].len(), space[1].len()), (1 << 20, SMALL_WINDOW));

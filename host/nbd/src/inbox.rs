@@ -6,8 +6,11 @@ use std::io::IoSliceMut;
 
 use driver_api::{IoBuf, IoBufMut};
 
-use super::wire::{BadMagic, Request};
-use crate::errors::NbdErrno;
+use crate::{
+    Errno, MAX_PAYLOAD,
+    terms::Refused,
+    wire::{BadMagic, Headers, Request},
+};
 
 /// Bytes received at once at most, besides data that has a buffer of its own.
 const WINDOW: usize = 256 << 10;
@@ -16,12 +19,14 @@ const LARGE: usize = 32 << 10;
 /// After large data that had a buffer of its own only this much is received beyond it: what lies here must be copied.
 const SMALL_WINDOW: usize = 4 << 10;
 
+const TOO_LONG: Refused = Refused { errno: Errno::Inval, why: "more data than any request has" };
+
 /// What to do with a request whose head has arrived.
 pub enum Admission {
     /// Take it.
     Take,
-    /// Answer it with this error; its data is thrown away.
-    Refuse(NbdErrno),
+    /// Answer it so; its data is thrown away.
+    Refuse(Refused),
     /// Leave it for later.
     Wait,
 }
@@ -31,7 +36,7 @@ pub enum Next {
     /// A request with its data.
     Request(Request, IoBuf),
     /// A request that was refused; its data has gone by.
-    Refused(Request, NbdErrno),
+    Refused(Request, Refused),
     /// A request that has to wait.
     Waiting,
     /// Nothing complete.
@@ -40,6 +45,7 @@ pub enum Next {
 
 /// Received bytes.
 pub struct Inbox {
+    headers: Headers,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -53,15 +59,15 @@ enum Body {
     /// It goes into a buffer, which is full up to the number.
     Fill(Request, IoBufMut, usize),
     /// So many bytes of it go nowhere.
-    Skip(Request, NbdErrno, usize),
+    Skip(Request, Refused, u64),
 }
 
 impl Inbox {
     /// An inbox that begins with these bytes.
-    pub fn new(first: &[u8]) -> Self {
+    pub fn new(headers: Headers, first: &[u8]) -> Self {
         let mut buffer = vec![0; WINDOW.max(first.len())].into_boxed_slice();
         buffer[..first.len()].copy_from_slice(first);
-        Self { buffer, start: 0, end: first.len(), window: WINDOW, body: Body::None }
+        Self { headers, buffer, start: 0, end: first.len(), window: WINDOW, body: Body::None }
     }
 
     /// Where to receive into: the rest of the data that is waited for, then further requests.
@@ -102,18 +108,21 @@ impl Inbox {
     /// Cuts off the next request. `admit` decides about one whose head has arrived; one that waits is asked again.
     pub fn next(&mut self, admit: impl FnOnce(&Request) -> Admission) -> Result<Next, BadMagic> {
         if matches!(self.body, Body::None) {
-            let request = match Request::decode(&self.buffer[self.start..self.end]) {
+            let request = match Request::decode(&self.buffer[self.start..self.end], self.headers) {
                 None => return Ok(Next::Incomplete),
                 Some(decoded) => decoded?,
             };
-            let admission = admit(&request);
-            if matches!(admission, Admission::Wait) {
-                return Ok(Next::Waiting);
-            }
-            self.start += Request::LEN;
-            let len = request.payload_len();
-            if let Admission::Refuse(error) = admission {
-                self.body = Body::Skip(request, error, len);
+            let admission = match admit(&request) {
+                Admission::Wait => return Ok(Next::Waiting),
+                Admission::Take if request.payload > MAX_PAYLOAD.into() => {
+                    Admission::Refuse(TOO_LONG)
+                }
+                decided => decided,
+            };
+            self.start += self.headers.request_len();
+            let len = request.payload as usize;
+            if let Admission::Refuse(refused) = admission {
+                self.body = Body::Skip(request, refused, request.payload);
             } else if len == 0 {
                 return Ok(Next::Request(request, IoBuf::empty()));
             } else if let Some(data) = self.buffer[self.start..self.end].get(..len) {
@@ -121,7 +130,7 @@ impl Inbox {
                 self.start += len;
                 return Ok(Next::Request(request, data));
             } else {
-                let mut buffer = super::pool::allocate(len);
+                let mut buffer = crate::pool::allocate(len);
                 let here = &self.buffer[self.start..self.end];
                 buffer[..here.len()].copy_from_slice(here);
                 self.body = Body::Fill(request, buffer, here.len());
@@ -137,8 +146,8 @@ impl Inbox {
                 Ok(Next::Request(request, buffer.freeze()))
             }
             Body::Skip(request, error, left) => {
-                let part = left.min(self.end - self.start);
-                self.start += part;
+                let part = left.min((self.end - self.start) as u64);
+                self.start += part as usize;
                 if part == left {
                     return Ok(Next::Refused(request, error));
                 }
