@@ -3,20 +3,19 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     num::NonZero,
     os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use driver_api::{Error, ErrorKind, IoBufMut, Result};
+use driver_api::{Error, IoBufMut, Result};
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    io::{Errno, ReadWriteFlags, preadv2, pwritev2},
+    io::{Errno, ReadWriteFlags, pwritev2},
 };
 
 use crate::{
@@ -24,16 +23,10 @@ use crate::{
     copy_before_write::CopyBeforeWrite,
     error::{is_unsupported, lost, on_data},
     extents::{self, Run},
+    ledger::Ledger,
+    nowait::NoWait,
     slot::{InFlight, Slot},
 };
-
-const PAGE: u64 = 4096;
-/// The largest write on the caller's thread: some 20 us of copying.
-const INLINE_MOST: usize = 64 << 10;
-/// A write into the page cache that takes longer has waited for the disk.
-const SLOW: Duration = Duration::from_millis(1);
-/// How many writes go to the threads after a slow one.
-const DETOUR: u32 = 256;
 
 /// What the file is now. It changes only while no operation is under way.
 struct State {
@@ -48,19 +41,11 @@ pub(crate) struct Disk {
     slot: Option<Arc<Slot>>,
     /// Offsets, lengths and memory must be multiples of this.
     align: usize,
-    nowait_reads: AtomicBool,
-    nowait_writes: AtomicBool,
+    nowait: NoWait,
+    ledger: Ledger,
     punch: AtomicBool,
     zero_range: AtomicBool,
     fiemap: AtomicBool,
-    /// So many writes go to a thread, because one that did not was slow.
-    detour: AtomicU32,
-    /// Acknowledged writes were lost.
-    lost: AtomicBool,
-    written: AtomicU64,
-    flushed: AtomicU64,
-    /// One flush at a time: those that wait for it find their writes durable already.
-    flushing: Mutex<()>,
 }
 
 impl Disk {
@@ -71,17 +56,11 @@ impl Disk {
             state: RwLock::new(State { file, copy: None }),
             slot,
             align,
-            nowait_reads: AtomicBool::new(align == 1),
-            nowait_writes: AtomicBool::new(align == 1),
+            nowait: NoWait::new(align == 1),
+            ledger: Ledger::new(),
             punch: AtomicBool::new(true),
             zero_range: AtomicBool::new(true),
             fiemap: AtomicBool::new(true),
-            detour: AtomicU32::new(0),
-            lost: AtomicBool::new(false),
-            // The first flush goes to the disk: an earlier attachment may have left writes in the page cache.
-            written: AtomicU64::new(1),
-            flushed: AtomicU64::new(0),
-            flushing: Mutex::new(()),
         }
     }
 
@@ -99,7 +78,7 @@ impl Disk {
     }
 
     fn enter(&self) -> Result<Option<InFlight<'_>>> {
-        if self.lost.load(Ordering::Acquire) {
+        if self.is_lost() {
             return Err(lost(&self.volume));
         }
         self.slot.as_ref().map(|slot| slot.enter()).transpose()
@@ -112,7 +91,7 @@ impl Disk {
 
     /// Fails every mutation and flush from now on: what is in memory and what is on disk do not belong together.
     pub fn give_up(&self) {
-        self.lost.store(true, Ordering::Release);
+        self.ledger.lose();
     }
 
     /// Bytes in the file.
@@ -123,7 +102,7 @@ impl Disk {
 
     /// Whether acknowledged writes were lost.
     pub fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        self.ledger.is_lost()
     }
 
     /// Tells the kernel that a range will be read; it reads ahead by itself.
@@ -138,23 +117,7 @@ impl Disk {
     /// Reads what needs no waiting; `false` if that is not all.
     pub fn read_now(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
         self.check_fence()?;
-        if !self.nowait_reads.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let len = buffer.len();
-        let state = self.state();
-        let read =
-            preadv2(&state.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
-        match read {
-            Ok(read) => Ok(read == len),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(errno) if is_unsupported(errno) => {
-                self.nowait_reads.store(false, Ordering::Relaxed);
-                Ok(false)
-            }
-            // Whatever it is, the thorough read finds out and reports it.
-            Err(_) => Ok(false),
-        }
+        Ok(self.nowait.read(&self.state().file, buffer, offset))
     }
 
     /// Reads all; beyond the end of the file are zeros. May wait.
@@ -188,57 +151,15 @@ impl Disk {
 
     /// Writes if that needs no waiting; `false` if not all of it was written, and all must be written again.
     pub fn write_now(&self, data: &[u8], offset: u64) -> Result<bool> {
-        let nowait = self.nowait_writes.load(Ordering::Relaxed);
-        if !nowait && !self.memory_speed(data.len(), offset) {
-            return Ok(false);
-        }
+        let Some(way) = self.nowait.way(data.len(), offset) else { return Ok(false) };
         let state = self.state();
         if state.copy.is_some() {
             return Ok(false);
         }
         let _in_flight = self.enter()?;
-        if !nowait {
-            return Ok(self.write_cached(&state.file, data, offset));
-        }
-        let written = pwritev2(&state.file, &[IoSlice::new(data)], offset, ReadWriteFlags::NOWAIT);
-        self.written.fetch_add(1, Ordering::Release);
-        match written {
-            Ok(written) => Ok(written == data.len()),
-            Err(errno) if is_unsupported(errno) => {
-                self.nowait_writes.store(false, Ordering::Relaxed);
-                Ok(false)
-            }
-            // Whatever it is, the thorough write finds out and reports it.
-            Err(_) => Ok(false),
-        }
-    }
-
-    /// Whether a write only copies into the page cache, most likely. Whole pages need not be read first.
-    ///
-    /// For file systems that cannot promise it (ext4 has no `RWF_NOWAIT` for buffered writes). A thread and back cost more
-    /// than the copy: over NBD on ext4, writes of 4 KiB took 29 us here and 66 us there at depth 1, and at depth 32 99,000
-    /// passed a second instead of 46,000. Such a write waits only for the journal, or where the kernel throttles writers
-    /// until dirty pages are on disk: then the next writes go to the threads, so that not every caller is held up.
-    fn memory_speed(&self, len: usize, offset: u64) -> bool {
-        let whole_pages = (len as u64 | offset).is_multiple_of(PAGE);
-        if self.align > 1 || !whole_pages || len > INLINE_MOST {
-            return false;
-        }
-        let detour = self.detour.load(Ordering::Relaxed);
-        // Lost updates of two callers at once do no harm: a few writes more or less take the detour.
-        self.detour.store(detour.saturating_sub(1), Ordering::Relaxed);
-        detour == 0
-    }
-
-    fn write_cached(&self, file: &File, data: &[u8], offset: u64) -> bool {
-        let begun = Instant::now();
-        let written = file.write_all_at(data, offset);
-        self.written.fetch_add(1, Ordering::Release);
-        if begun.elapsed() > SLOW {
-            self.detour.store(DETOUR, Ordering::Relaxed);
-        }
-        // Whatever it is, the thorough write finds out and reports it.
-        written.is_ok()
+        let written = self.nowait.write(way, &state.file, data, offset);
+        self.ledger.wrote();
+        Ok(written)
     }
 
     /// Writes all. May wait.
@@ -372,7 +293,7 @@ impl Disk {
             copy.before_mutation(offset, len);
         }
         let changed = change(&state.file);
-        self.written.fetch_add(1, Ordering::Release);
+        self.ledger.wrote();
         changed.map_err(|error| on_data("the write failed", &error))
     }
 
@@ -382,22 +303,22 @@ impl Disk {
         if self.is_lost() {
             return Err(lost(&self.volume));
         }
-        Ok(self.written.load(Ordering::Acquire) == self.flushed.load(Ordering::Acquire))
+        Ok(self.ledger.is_flushed(self.ledger.written()))
     }
 
     /// Makes every write that returned before the call durable. After one failure every later one fails too: the
     /// kernel reports a lost page once, and then believes it clean.
     pub fn sync(&self) -> Result<()> {
-        let wanted = self.written.load(Ordering::Acquire);
-        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.ledger.written();
+        let _alone = self.ledger.turn();
         let _in_flight = self.enter()?;
-        if self.flushed.load(Ordering::Acquire) >= wanted {
+        if self.ledger.is_flushed(wanted) {
             return Ok(());
         }
-        let written = self.written.load(Ordering::Acquire);
+        let written = self.ledger.written();
         match rustix::fs::fdatasync(&self.state().file) {
             Ok(()) => {
-                self.flushed.fetch_max(written, Ordering::AcqRel);
+                self.ledger.flushed(written);
                 Ok(())
             }
             Err(errno) => Err(self.lose(&errno.into())),
@@ -405,7 +326,7 @@ impl Disk {
     }
 
     fn lose(&self, error: &io::Error) -> Error {
-        self.lost.store(true, Ordering::Release);
+        self.ledger.lose();
         tracing::error!(volume = self.volume, %error, "a flush failed, acknowledged writes may be lost");
         lost(&self.volume).caused_by(error)
     }
@@ -452,7 +373,7 @@ impl Disk {
     /// Puts another file in the place of this one. No operation may be under way.
     pub fn replace(&self, file: File) {
         self.change().file = file;
-        self.written.fetch_add(1, Ordering::Release);
+        self.ledger.wrote();
     }
 }
 
@@ -472,24 +393,6 @@ fn read_all(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<(
         }
     }
     Ok(())
-}
-
-/// Errors of this driver on their way through code that knows only the operating system's.
-pub(crate) fn into_io(error: Error) -> io::Error {
-    let kind = match error.kind() {
-        ErrorKind::NO_SPACE => io::ErrorKind::StorageFull,
-        ErrorKind::INVALID_ARGUMENT => io::ErrorKind::InvalidInput,
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
-}
-
-/// The way back of [`into_io`].
-pub(crate) fn from_io(what: &str, error: io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(ours) => ours,
-        Err(foreign) => on_data(what, &foreign),
-    }
 }
 
 #[cfg(test)]

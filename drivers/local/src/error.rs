@@ -67,3 +67,21 @@ pub(crate) fn internal(message: impl Into<String>) -> Error {
 pub(crate) fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NOTTY | Errno::XDEV)
 }
+
+/// Errors of this driver on their way through code that knows only the operating system's.
+pub(crate) fn into_io(error: Error) -> io::Error {
+    let kind = match error.kind() {
+        ErrorKind::NO_SPACE => io::ErrorKind::StorageFull,
+        ErrorKind::INVALID_ARGUMENT => io::ErrorKind::InvalidInput,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// The way back of [`into_io`].
+pub(crate) fn from_io(what: &str, error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(foreign) => on_data(what, &foreign),
+    }
+}

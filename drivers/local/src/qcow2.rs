@@ -26,8 +26,8 @@ use tokio::{runtime::Runtime, sync::oneshot};
 
 use crate::{
     config::Preallocation,
-    disk::{Disk, from_io, into_io},
-    error::internal,
+    disk::Disk,
+    error::{from_io, internal, into_io},
 };
 
 /// A volume's file as imago sees it.
