@@ -7,7 +7,7 @@ use std::{
     num::NonZero,
     os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -21,7 +21,7 @@ use rustix::{
 use crate::{
     client,
     copy_before_write::CopyBeforeWrite,
-    error::{is_unsupported, lost, on_data},
+    error::{given_up, is_unsupported, lost, on_data},
     extents::{self, Run},
     ledger::Ledger,
     nowait::NoWait,
@@ -43,6 +43,8 @@ pub(crate) struct Disk {
     align: usize,
     nowait: NoWait,
     ledger: Ledger,
+    /// Why nothing is done with the file any more.
+    given_up: OnceLock<Error>,
     punch: AtomicBool,
     zero_range: AtomicBool,
     fiemap: AtomicBool,
@@ -58,6 +60,7 @@ impl Disk {
             align,
             nowait: NoWait::new(align == 1),
             ledger: Ledger::new(),
+            given_up: OnceLock::new(),
             punch: AtomicBool::new(true),
             zero_range: AtomicBool::new(true),
             fiemap: AtomicBool::new(true),
@@ -72,13 +75,25 @@ impl Disk {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails once the attachment was taken over.
-    pub fn check_fence(&self) -> Result<()> {
-        self.slot.as_ref().map_or(Ok(()), |slot| slot.check())
+    /// The volume's name.
+    pub fn volume(&self) -> &str {
+        &self.volume
+    }
+
+    /// Fails once the attachment was taken over, or the volume given up.
+    pub fn check(&self) -> Result<()> {
+        self.slot.as_ref().map_or(Ok(()), |slot| slot.check())?;
+        self.given_up.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 
     fn enter(&self) -> Result<Option<InFlight<'_>>> {
-        if self.is_lost() {
+        let in_flight = self.enter_to_sync()?;
+        self.given_up.get().map_or(Ok(in_flight), |why| Err(why.clone()))
+    }
+
+    /// A volume that was given up takes no changes, but those it took before can still become durable.
+    fn enter_to_sync(&self) -> Result<Option<InFlight<'_>>> {
+        if self.ledger.is_lost() {
             return Err(lost(&self.volume));
         }
         self.slot.as_ref().map(|slot| slot.enter()).transpose()
@@ -89,9 +104,19 @@ impl Disk {
         self.align
     }
 
-    /// Fails every mutation and flush from now on: what is in memory and what is on disk do not belong together.
-    pub fn give_up(&self) {
-        self.ledger.lose();
+    /// Fails every operation but [`Self::sync`] from now on: what is in memory and what is on disk do not belong together.
+    /// Gives the error that they fail with; the first reason stands.
+    pub fn give_up(&self, why: &Error) -> Error {
+        let refusal = self.given_up.get_or_init(|| {
+            tracing::error!(volume = self.volume, %why, "the volume is given up until it is attached anew");
+            given_up(&self.volume).caused_by(why)
+        });
+        refusal.clone()
+    }
+
+    /// Whether the volume was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.get().is_some()
     }
 
     /// Bytes in the file.
@@ -107,7 +132,7 @@ impl Disk {
 
     /// Tells the kernel that a range will be read; it reads ahead by itself.
     pub fn will_need(&self, offset: u64, len: u64) -> Result<()> {
-        self.check_fence()?;
+        self.check()?;
         let state = self.state();
         let len = NonZero::new(len);
         rustix::fs::fadvise(&state.file, offset, len, rustix::fs::Advice::WillNeed)
@@ -116,13 +141,13 @@ impl Disk {
 
     /// Reads what needs no waiting; `false` if that is not all.
     pub fn read_now(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
-        self.check_fence()?;
+        self.check()?;
         Ok(self.nowait.read(&self.state().file, buffer, offset))
     }
 
     /// Reads all; beyond the end of the file are zeros. May wait.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.check_fence()?;
+        self.check()?;
         let state = self.state();
         let read = if self.fits_direct(buffer, offset) {
             read_all(&state.file, buffer, offset)
@@ -299,7 +324,7 @@ impl Disk {
 
     /// Whether everything written is durable already.
     pub fn is_flushed(&self) -> Result<bool> {
-        self.check_fence()?;
+        self.check()?;
         if self.is_lost() {
             return Err(lost(&self.volume));
         }
@@ -311,7 +336,7 @@ impl Disk {
     pub fn sync(&self) -> Result<()> {
         let wanted = self.ledger.written();
         let _alone = self.ledger.turn();
-        let _in_flight = self.enter()?;
+        let _in_flight = self.enter_to_sync()?;
         if self.ledger.is_flushed(wanted) {
             return Ok(());
         }
@@ -333,7 +358,7 @@ impl Disk {
 
     /// Runs of data, reserved blocks and holes in `[offset, end)`, at most `limit`.
     pub fn extents(&self, offset: u64, end: u64, limit: usize) -> Result<Vec<Run>> {
-        self.check_fence()?;
+        self.check()?;
         extents::runs(&self.state().file, &self.fiemap, offset, end, limit)
             .map_err(|error| on_data("the allocation map cannot be read", &error))
     }
@@ -341,6 +366,7 @@ impl Disk {
     /// Begins a copy of the file as it is, into the empty `target`: true if it is complete already, by shared blocks.
     /// No operation may be under way.
     pub fn begin_copy(&self, target: File) -> Result<Option<Arc<CopyBeforeWrite>>> {
+        self.check()?;
         let _in_flight = match &self.slot {
             Some(slot) => Some(slot.enter()?),
             None => None,

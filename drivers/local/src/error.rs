@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The only place that knows the operating system's errors: turns them into [`driver_api::Error`].
 
-use std::{io, path::Path};
+use std::{any::Any, io, path::Path};
 
 use driver_api::{Error, ErrorKind, Retry};
 use rustix::io::Errno;
+
+const AGAIN: &str = "detach the volume and attach it again; report the failure with the host's log";
 
 /// A failed call on a file or directory: what was to be done, on which path, and why it failed.
 pub(crate) fn on_path(what: &str, path: &Path, error: &io::Error) -> Error {
@@ -38,6 +40,26 @@ pub(crate) fn lost(volume: &str) -> Error {
     Error::new(ErrorKind::CORRUPTED, "an earlier flush failed, acknowledged writes may be lost")
         .with("volume", volume)
         .remedy("detach the volume, check the disk, attach it again")
+}
+
+/// The driver's own code panicked during an operation, whose outcome nobody knows.
+pub(crate) fn panicked(volume: &str, payload: Box<dyn Any + Send>) -> Error {
+    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "without a text",
+    };
+    let error = Error::new(ErrorKind::PANIC, format!("the driver panicked: {text}"));
+    // A payload may panic again when it is dropped.
+    std::mem::forget(payload);
+    error.with("volume", volume).remedy(AGAIN)
+}
+
+/// What the driver knows of a volume may be wrong: nothing is done with it any more.
+pub(crate) fn given_up(volume: &str) -> Error {
+    Error::new(ErrorKind::INTERNAL, "the volume was given up after a failure in the driver")
+        .with("volume", volume)
+        .remedy(AGAIN)
 }
 
 /// The volume was detached.

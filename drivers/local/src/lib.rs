@@ -18,6 +18,7 @@ mod metadata;
 mod nowait;
 mod pool;
 mod qcow2;
+mod qcow2_actor;
 mod qcow2_check;
 mod resize;
 mod slot;
