@@ -30,6 +30,10 @@ pub trait Driver: 'static {
 /// A layer passes on what it does not change: `Op`s as they are, capabilities as a subset. Ranges, flags and abilities
 /// are checked where the operation reaches a driver; a layer of another geometry checks its own. Its volume type should deny
 /// `clippy::missing_trait_methods`, so that a new optional method is not silently lost.
+///
+/// What [`Volume`] answers without a `Result` is asked of the volume below in [`wrap`](Layer::wrap), which fails if that
+/// fails. Size and incarnation change later (resizing, rollback, loss): a layer asks for them each time it is asked, and
+/// where the volume below fails to answer, the last answer stands and the failure is logged; no made-up value.
 pub trait Layer: 'static {
     /// Its volumes.
     type Volume: Volume;

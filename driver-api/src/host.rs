@@ -9,7 +9,7 @@ use abi_stable::{
     std_types::{RArc, RResult, RSlice, RStr, RString, Tuple2},
 };
 
-use crate::{BackendHandle, Error, Op, Result, StateHandle, abi::RawHost_TO};
+use crate::{BackendHandle, Error, Op, Result, StateHandle, abi::RawHost_TO, ext::unsupported};
 
 /// The host, as one backend sees it. A cheap handle.
 #[repr(transparent)]
@@ -82,6 +82,37 @@ pub trait HostServices: Send + Sync + 'static {
     fn backend(&self, name: &str) -> Op<BackendHandle>;
     /// See [`Host::state`].
     fn state(&self) -> Result<StateHandle>;
+}
+
+/// A host that lends nothing and keeps no log: for tests and tools that use a driver without one. Since 1.1.
+///
+/// Nobody would hear of a panic that no error carries, so it ends the process.
+#[derive(Clone, Copy, Debug)]
+pub struct NoServices;
+
+impl HostServices for NoServices {
+    fn enabled(&self, _level: u32, _target: &str) -> bool {
+        false
+    }
+
+    fn log(&self, _record: &LogRecord<'_>) {}
+
+    fn report_panic(&self, place: &str, message: &str) {
+        eprintln!("the driver panicked in {place}: {message}");
+        std::process::abort();
+    }
+
+    fn secret(&self, _name: &str) -> Result<String> {
+        Err(unsupported("secret"))
+    }
+
+    fn backend(&self, _name: &str) -> Op<BackendHandle> {
+        Op::err(unsupported("backend"))
+    }
+
+    fn state(&self) -> Result<StateHandle> {
+        Err(unsupported("state"))
+    }
 }
 
 /// One log record on its way to the host.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #![doc = include_str!("../README.md")]
 #![allow(non_local_definitions)] // abi_stable's macros expand to such
-#![allow(clippy::too_many_arguments)]
 
 mod backend;
 mod buffer;

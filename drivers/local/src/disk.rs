@@ -3,37 +3,30 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     num::NonZero,
     os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use driver_api::{Error, ErrorKind, IoBufMut, Result};
+use driver_api::{Error, IoBufMut, Result};
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    io::{Errno, ReadWriteFlags, preadv2, pwritev2},
+    io::{Errno, ReadWriteFlags, pwritev2},
 };
 
 use crate::{
     client,
     copy_before_write::CopyBeforeWrite,
-    error::{is_unsupported, lost, on_data},
+    error::{given_up, is_unsupported, lost, on_data},
     extents::{self, Run},
+    ledger::Ledger,
+    nowait::NoWait,
     slot::{InFlight, Slot},
 };
-
-const PAGE: u64 = 4096;
-/// The largest write on the caller's thread: some 20 us of copying.
-const INLINE_MOST: usize = 64 << 10;
-/// A write into the page cache that takes longer has waited for the disk.
-const SLOW: Duration = Duration::from_millis(1);
-/// How many writes go to the threads after a slow one.
-const DETOUR: u32 = 256;
 
 /// What the file is now. It changes only while no operation is under way.
 struct State {
@@ -48,19 +41,13 @@ pub(crate) struct Disk {
     slot: Option<Arc<Slot>>,
     /// Offsets, lengths and memory must be multiples of this.
     align: usize,
-    nowait_reads: AtomicBool,
-    nowait_writes: AtomicBool,
+    nowait: NoWait,
+    ledger: Ledger,
+    /// Why nothing is done with the file any more.
+    given_up: OnceLock<Error>,
     punch: AtomicBool,
     zero_range: AtomicBool,
     fiemap: AtomicBool,
-    /// So many writes go to a thread, because one that did not was slow.
-    detour: AtomicU32,
-    /// Acknowledged writes were lost.
-    lost: AtomicBool,
-    written: AtomicU64,
-    flushed: AtomicU64,
-    /// One flush at a time: those that wait for it find their writes durable already.
-    flushing: Mutex<()>,
 }
 
 impl Disk {
@@ -71,17 +58,12 @@ impl Disk {
             state: RwLock::new(State { file, copy: None }),
             slot,
             align,
-            nowait_reads: AtomicBool::new(align == 1),
-            nowait_writes: AtomicBool::new(align == 1),
+            nowait: NoWait::new(align == 1),
+            ledger: Ledger::new(),
+            given_up: OnceLock::new(),
             punch: AtomicBool::new(true),
             zero_range: AtomicBool::new(true),
             fiemap: AtomicBool::new(true),
-            detour: AtomicU32::new(0),
-            lost: AtomicBool::new(false),
-            // The first flush goes to the disk: an earlier attachment may have left writes in the page cache.
-            written: AtomicU64::new(1),
-            flushed: AtomicU64::new(0),
-            flushing: Mutex::new(()),
         }
     }
 
@@ -93,13 +75,25 @@ impl Disk {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails once the attachment was taken over.
-    pub fn check_fence(&self) -> Result<()> {
-        self.slot.as_ref().map_or(Ok(()), |slot| slot.check())
+    /// The volume's name.
+    pub fn volume(&self) -> &str {
+        &self.volume
+    }
+
+    /// Fails once the attachment was taken over, or the volume given up.
+    pub fn check(&self) -> Result<()> {
+        self.slot.as_ref().map_or(Ok(()), |slot| slot.check())?;
+        self.given_up.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 
     fn enter(&self) -> Result<Option<InFlight<'_>>> {
-        if self.lost.load(Ordering::Acquire) {
+        let in_flight = self.enter_to_sync()?;
+        self.given_up.get().map_or(Ok(in_flight), |why| Err(why.clone()))
+    }
+
+    /// A volume that was given up takes no changes, but those it took before can still become durable.
+    fn enter_to_sync(&self) -> Result<Option<InFlight<'_>>> {
+        if self.ledger.is_lost() {
             return Err(lost(&self.volume));
         }
         self.slot.as_ref().map(|slot| slot.enter()).transpose()
@@ -110,9 +104,19 @@ impl Disk {
         self.align
     }
 
-    /// Fails every mutation and flush from now on: what is in memory and what is on disk do not belong together.
-    pub fn give_up(&self) {
-        self.lost.store(true, Ordering::Release);
+    /// Fails every operation but [`Self::sync`] from now on: what is in memory and what is on disk do not belong together.
+    /// Gives the error that they fail with; the first reason stands.
+    pub fn give_up(&self, why: &Error) -> Error {
+        let refusal = self.given_up.get_or_init(|| {
+            tracing::error!(volume = self.volume, %why, "the volume is given up until it is attached anew");
+            given_up(&self.volume).caused_by(why)
+        });
+        refusal.clone()
+    }
+
+    /// Whether the volume was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.get().is_some()
     }
 
     /// Bytes in the file.
@@ -123,12 +127,12 @@ impl Disk {
 
     /// Whether acknowledged writes were lost.
     pub fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        self.ledger.is_lost()
     }
 
     /// Tells the kernel that a range will be read; it reads ahead by itself.
     pub fn will_need(&self, offset: u64, len: u64) -> Result<()> {
-        self.check_fence()?;
+        self.check()?;
         let state = self.state();
         let len = NonZero::new(len);
         rustix::fs::fadvise(&state.file, offset, len, rustix::fs::Advice::WillNeed)
@@ -137,29 +141,13 @@ impl Disk {
 
     /// Reads what needs no waiting; `false` if that is not all.
     pub fn read_now(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
-        self.check_fence()?;
-        if !self.nowait_reads.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let len = buffer.len();
-        let state = self.state();
-        let read =
-            preadv2(&state.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
-        match read {
-            Ok(read) => Ok(read == len),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(errno) if is_unsupported(errno) => {
-                self.nowait_reads.store(false, Ordering::Relaxed);
-                Ok(false)
-            }
-            // Whatever it is, the thorough read finds out and reports it.
-            Err(_) => Ok(false),
-        }
+        self.check()?;
+        Ok(self.nowait.read(&self.state().file, buffer, offset))
     }
 
     /// Reads all; beyond the end of the file are zeros. May wait.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.check_fence()?;
+        self.check()?;
         let state = self.state();
         let read = if self.fits_direct(buffer, offset) {
             read_all(&state.file, buffer, offset)
@@ -188,57 +176,15 @@ impl Disk {
 
     /// Writes if that needs no waiting; `false` if not all of it was written, and all must be written again.
     pub fn write_now(&self, data: &[u8], offset: u64) -> Result<bool> {
-        let nowait = self.nowait_writes.load(Ordering::Relaxed);
-        if !nowait && !self.memory_speed(data.len(), offset) {
-            return Ok(false);
-        }
+        let Some(way) = self.nowait.way(data.len(), offset) else { return Ok(false) };
         let state = self.state();
         if state.copy.is_some() {
             return Ok(false);
         }
         let _in_flight = self.enter()?;
-        if !nowait {
-            return Ok(self.write_cached(&state.file, data, offset));
-        }
-        let written = pwritev2(&state.file, &[IoSlice::new(data)], offset, ReadWriteFlags::NOWAIT);
-        self.written.fetch_add(1, Ordering::Release);
-        match written {
-            Ok(written) => Ok(written == data.len()),
-            Err(errno) if is_unsupported(errno) => {
-                self.nowait_writes.store(false, Ordering::Relaxed);
-                Ok(false)
-            }
-            // Whatever it is, the thorough write finds out and reports it.
-            Err(_) => Ok(false),
-        }
-    }
-
-    /// Whether a write only copies into the page cache, most likely. Whole pages need not be read first.
-    ///
-    /// For file systems that cannot promise it (ext4 has no `RWF_NOWAIT` for buffered writes). A thread and back cost more
-    /// than the copy: over NBD on ext4, writes of 4 KiB took 29 us here and 66 us there at depth 1, and at depth 32 99,000
-    /// passed a second instead of 46,000. Such a write waits only for the journal, or where the kernel throttles writers
-    /// until dirty pages are on disk: then the next writes go to the threads, so that not every caller is held up.
-    fn memory_speed(&self, len: usize, offset: u64) -> bool {
-        let whole_pages = (len as u64 | offset).is_multiple_of(PAGE);
-        if self.align > 1 || !whole_pages || len > INLINE_MOST {
-            return false;
-        }
-        let detour = self.detour.load(Ordering::Relaxed);
-        // Lost updates of two callers at once do no harm: a few writes more or less take the detour.
-        self.detour.store(detour.saturating_sub(1), Ordering::Relaxed);
-        detour == 0
-    }
-
-    fn write_cached(&self, file: &File, data: &[u8], offset: u64) -> bool {
-        let begun = Instant::now();
-        let written = file.write_all_at(data, offset);
-        self.written.fetch_add(1, Ordering::Release);
-        if begun.elapsed() > SLOW {
-            self.detour.store(DETOUR, Ordering::Relaxed);
-        }
-        // Whatever it is, the thorough write finds out and reports it.
-        written.is_ok()
+        let written = self.nowait.write(way, &state.file, data, offset);
+        self.ledger.wrote();
+        Ok(written)
     }
 
     /// Writes all. May wait.
@@ -372,32 +318,32 @@ impl Disk {
             copy.before_mutation(offset, len);
         }
         let changed = change(&state.file);
-        self.written.fetch_add(1, Ordering::Release);
+        self.ledger.wrote();
         changed.map_err(|error| on_data("the write failed", &error))
     }
 
     /// Whether everything written is durable already.
     pub fn is_flushed(&self) -> Result<bool> {
-        self.check_fence()?;
+        self.check()?;
         if self.is_lost() {
             return Err(lost(&self.volume));
         }
-        Ok(self.written.load(Ordering::Acquire) == self.flushed.load(Ordering::Acquire))
+        Ok(self.ledger.is_flushed(self.ledger.written()))
     }
 
     /// Makes every write that returned before the call durable. After one failure every later one fails too: the
     /// kernel reports a lost page once, and then believes it clean.
     pub fn sync(&self) -> Result<()> {
-        let wanted = self.written.load(Ordering::Acquire);
-        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _in_flight = self.enter()?;
-        if self.flushed.load(Ordering::Acquire) >= wanted {
+        let wanted = self.ledger.written();
+        let _alone = self.ledger.turn();
+        let _in_flight = self.enter_to_sync()?;
+        if self.ledger.is_flushed(wanted) {
             return Ok(());
         }
-        let written = self.written.load(Ordering::Acquire);
+        let written = self.ledger.written();
         match rustix::fs::fdatasync(&self.state().file) {
             Ok(()) => {
-                self.flushed.fetch_max(written, Ordering::AcqRel);
+                self.ledger.flushed(written);
                 Ok(())
             }
             Err(errno) => Err(self.lose(&errno.into())),
@@ -405,14 +351,14 @@ impl Disk {
     }
 
     fn lose(&self, error: &io::Error) -> Error {
-        self.lost.store(true, Ordering::Release);
+        self.ledger.lose();
         tracing::error!(volume = self.volume, %error, "a flush failed, acknowledged writes may be lost");
         lost(&self.volume).caused_by(error)
     }
 
     /// Runs of data, reserved blocks and holes in `[offset, end)`, at most `limit`.
     pub fn extents(&self, offset: u64, end: u64, limit: usize) -> Result<Vec<Run>> {
-        self.check_fence()?;
+        self.check()?;
         extents::runs(&self.state().file, &self.fiemap, offset, end, limit)
             .map_err(|error| on_data("the allocation map cannot be read", &error))
     }
@@ -420,6 +366,7 @@ impl Disk {
     /// Begins a copy of the file as it is, into the empty `target`: true if it is complete already, by shared blocks.
     /// No operation may be under way.
     pub fn begin_copy(&self, target: File) -> Result<Option<Arc<CopyBeforeWrite>>> {
+        self.check()?;
         let _in_flight = match &self.slot {
             Some(slot) => Some(slot.enter()?),
             None => None,
@@ -452,7 +399,7 @@ impl Disk {
     /// Puts another file in the place of this one. No operation may be under way.
     pub fn replace(&self, file: File) {
         self.change().file = file;
-        self.written.fetch_add(1, Ordering::Release);
+        self.ledger.wrote();
     }
 }
 
@@ -472,24 +419,6 @@ fn read_all(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<(
         }
     }
     Ok(())
-}
-
-/// Errors of this driver on their way through code that knows only the operating system's.
-pub(crate) fn into_io(error: Error) -> io::Error {
-    let kind = match error.kind() {
-        ErrorKind::NO_SPACE => io::ErrorKind::StorageFull,
-        ErrorKind::INVALID_ARGUMENT => io::ErrorKind::InvalidInput,
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
-}
-
-/// The way back of [`into_io`].
-pub(crate) fn from_io(what: &str, error: io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(ours) => ours,
-        Err(foreign) => on_data(what, &foreign),
-    }
 }
 
 #[cfg(test)]

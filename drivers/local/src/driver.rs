@@ -20,7 +20,7 @@ use crate::{
     config::Format,
     disk::Disk,
     fence::{self, Acquired, Wish},
-    qcow2::Actor,
+    qcow2_actor::Actor,
     qcow2_check,
     store::{Store, measure},
     volume::{Attached, LocalVolume, blocking, capabilities, deadline, to_the_end},

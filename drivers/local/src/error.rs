@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The only place that knows the operating system's errors: turns them into [`driver_api::Error`].
 
-use std::{io, path::Path};
+use std::{any::Any, io, path::Path};
 
 use driver_api::{Error, ErrorKind, Retry};
 use rustix::io::Errno;
+
+const AGAIN: &str = "detach the volume and attach it again; report the failure with the host's log";
 
 /// A failed call on a file or directory: what was to be done, on which path, and why it failed.
 pub(crate) fn on_path(what: &str, path: &Path, error: &io::Error) -> Error {
@@ -40,6 +42,26 @@ pub(crate) fn lost(volume: &str) -> Error {
         .remedy("detach the volume, check the disk, attach it again")
 }
 
+/// The driver's own code panicked during an operation, whose outcome nobody knows.
+pub(crate) fn panicked(volume: &str, payload: Box<dyn Any + Send>) -> Error {
+    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "without a text",
+    };
+    let error = Error::new(ErrorKind::PANIC, format!("the driver panicked: {text}"));
+    // A payload may panic again when it is dropped.
+    std::mem::forget(payload);
+    error.with("volume", volume).remedy(AGAIN)
+}
+
+/// What the driver knows of a volume may be wrong: nothing is done with it any more.
+pub(crate) fn given_up(volume: &str) -> Error {
+    Error::new(ErrorKind::INTERNAL, "the volume was given up after a failure in the driver")
+        .with("volume", volume)
+        .remedy(AGAIN)
+}
+
 /// The volume was detached.
 pub(crate) fn detached(volume: &str) -> Error {
     Error::new(ErrorKind::UNAVAILABLE, "the volume is detached")
@@ -66,4 +88,22 @@ pub(crate) fn internal(message: impl Into<String>) -> Error {
 /// Whether the file system does not know the request at all.
 pub(crate) fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NOTTY | Errno::XDEV)
+}
+
+/// Errors of this driver on their way through code that knows only the operating system's.
+pub(crate) fn into_io(error: Error) -> io::Error {
+    let kind = match error.kind() {
+        ErrorKind::NO_SPACE => io::ErrorKind::StorageFull,
+        ErrorKind::INVALID_ARGUMENT => io::ErrorKind::InvalidInput,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// The way back of [`into_io`].
+pub(crate) fn from_io(what: &str, error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(foreign) => on_data(what, &foreign),
+    }
 }

@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The qcow2 format: imago over a volume's [`Disk`], on a thread of the volume's own.
+//! The qcow2 format: imago over a volume's [`Disk`].
 //!
 //! imago's futures may not change threads, and its metadata must not be discarded from while data is written. So one
-//! thread owns the image and does one operation after the other. What reaches the file goes through [`Disk`], and is
+//! thread owns the image and does one operation after the other ([`crate::qcow2_actor`]). What reaches the file goes through [`Disk`], and is
 //! fenced, copied before and counted as everything else.
 
-use std::{
-    fmt,
-    fs::File,
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    thread::JoinHandle,
-};
+use std::{fmt, fs::File, io, sync::Arc};
 
 use driver_api::{Error, ErrorKind, Result, ext::Extent, ext::ExtentFlags};
 use imago::{
@@ -22,12 +15,12 @@ use imago::{
     qcow2::Qcow2,
     storage::{self, drivers::CommonStorageHelper},
 };
-use tokio::{runtime::Runtime, sync::oneshot};
+use tokio::runtime::Runtime;
 
 use crate::{
     config::Preallocation,
-    disk::{Disk, from_io, into_io},
-    error::internal,
+    disk::Disk,
+    error::{from_io, internal, into_io},
 };
 
 /// A volume's file as imago sees it.
@@ -127,7 +120,7 @@ impl Storage for Store {
     }
 }
 
-/// An open image, on its thread.
+/// An open image.
 pub(crate) struct Image {
     runtime: Runtime,
     access: FormatAccess<Store>,
@@ -137,7 +130,7 @@ pub(crate) struct Image {
 
 impl Image {
     /// Opens the image in `disk`. One that refers to other files is refused: it could name any file of this machine.
-    fn open(disk: Arc<Disk>, writable: bool) -> Result<Self> {
+    pub fn open(disk: Arc<Disk>, writable: bool) -> Result<Self> {
         let runtime = runtime()?;
         let access = runtime.block_on(access(&disk, writable))?;
         Ok(Self { runtime, access, disk, writable })
@@ -342,66 +335,6 @@ pub(crate) fn size_of(file: &File) -> io::Result<u64> {
     size.try_into().map(u64::from_be_bytes).map_err(io::Error::other)
 }
 
-type Command = Box<dyn FnOnce(&mut Image) + Send>;
-
-/// The thread that owns an image.
-pub(crate) struct Actor {
-    commands: Mutex<Option<mpsc::Sender<Command>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Actor {
-    /// Opens the image in `disk` on a new thread. May block.
-    pub fn start(disk: Arc<Disk>, writable: bool) -> Result<(Self, u64)> {
-        let (commands, queue) = mpsc::channel::<Command>();
-        let (opened, answer) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("nova-local-qcow2".into()).spawn(move || {
-            let mut image = match Image::open(disk, writable) {
-                Ok(image) => image,
-                Err(error) => {
-                    // The starter waits for exactly this.
-                    let _ = opened.send(Err(error));
-                    return;
-                }
-            };
-            let _ = opened.send(Ok(image.size()));
-            while let Ok(command) = queue.recv() {
-                // The waiter of a command that panicked sees its channel close, and reports it.
-                let _ = catch_unwind(AssertUnwindSafe(|| command(&mut image)));
-            }
-        });
-        let thread = thread.map_err(|error| Error::from_io("a thread does not start", &error))?;
-        let size = answer.recv().map_err(|_| internal("the qcow2 code panicked"))??;
-        let actor = Self { commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) };
-        Ok((actor, size))
-    }
-
-    /// Runs `work` after everything that was asked before; to its end, even if nobody waits for the answer.
-    pub fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Image) -> T + Send + 'static,
-    ) -> oneshot::Receiver<T> {
-        let (answer, receiver) = oneshot::channel();
-        let command: Command = Box::new(move |image| {
-            // Nobody waits any more: the operation's effect counts, not its answer.
-            let _ = answer.send(work(image));
-        });
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(commands) = &*commands {
-            // A thread that has ended drops the command, and with it the answer's sender.
-            let _ = commands.send(command);
-        }
-        receiver
-    }
-
-    /// Ends the thread after everything that was asked before. May block.
-    pub fn stop(&self) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("a qcow2 volume's thread panicked");
-        }
-    }
-}
+#[cfg(test)]
+#[path = "qcow2_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ async fn resize(attached: Arc<Attached>, cx: OpContext, size: u64, shrink: bool)
     let task = Arc::clone(&attached);
     let now = attached.size.load(Ordering::Acquire);
     blocking(move || {
-        task.admit_writer()?;
+        task.admit_maintenance()?;
         task.store.check_size(size, task.record.format)?;
         if size < now && !shrink {
             return Err(invalid("the new size is smaller, which cuts data off")

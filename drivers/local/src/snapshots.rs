@@ -43,7 +43,7 @@ impl Snapshots for LocalVolume {
     fn list(&self, _cx: &OpContext) -> Op<RVec<SnapshotInfo>> {
         let attached = Arc::clone(&self.0);
         to_the_end(blocking(move || {
-            attached.slot.check()?;
+            attached.disk.check()?;
             let records = list(&attached.dir)?;
             Ok(records.iter().map(|record| info(&attached.dir, record)).collect())
         }))
@@ -55,7 +55,7 @@ impl Snapshots for LocalVolume {
             let _alone = attached.maintenance.lock().await;
             let task = Arc::clone(&attached);
             blocking(move || {
-                task.admit_writer()?;
+                task.admit_maintenance()?;
                 let _door = Door::open(&task.dir, deadline)?;
                 task.slot.check()?;
                 let record = find(&task.dir, &name)?;
@@ -80,7 +80,7 @@ async fn create(attached: Arc<Attached>, cx: OpContext, name: String) -> Result<
     let _alone = attached.maintenance.lock().await;
     let (task, snapshot) = (Arc::clone(&attached), name.clone());
     let target = blocking(move || {
-        task.admit_writer()?;
+        task.admit_maintenance()?;
         check_name("snapshot", &snapshot)?;
         if task.dir.snapshot_record(&snapshot).exists() {
             return Err(Error::new(ErrorKind::ALREADY_EXISTS, "there is a snapshot of this name")
@@ -161,7 +161,7 @@ async fn rollback(attached: Arc<Attached>, cx: OpContext, name: String) -> Resul
     let _alone = attached.maintenance.lock().await;
     let task = Arc::clone(&attached);
     let (record, next) = blocking(move || {
-        task.admit_writer()?;
+        task.admit_maintenance()?;
         let record = find(&task.dir, &name)?;
         let next = prepare_rollback(&task, &record)?;
         Ok((record, next))
@@ -171,6 +171,7 @@ async fn rollback(attached: Arc<Attached>, cx: OpContext, name: String) -> Resul
     let task = Arc::clone(&attached);
     blocking(move || {
         let dir = &task.dir;
+        task.disk.check()?;
         let _door = Door::open(dir, Instant::now() + PATIENCE)?;
         let _in_flight = task.slot.enter()?;
         let path = dir.disk(record.format);
@@ -178,12 +179,16 @@ async fn rollback(attached: Arc<Attached>, cx: OpContext, name: String) -> Resul
             .map_err(|error| on_path("cannot replace the volume's file", &path, &error))?;
         task.disk.replace(next);
         task.size.store(record.size, Ordering::Release);
-        client::sync_dir(&dir.path).inspect_err(|_| task.disk.give_up())
+        client::sync_dir(&dir.path).inspect_err(|error| {
+            task.disk.give_up(error);
+        })
     })
     .await?;
     let reopened = attached.on_image(|image| image.reopen()).await;
     // The image in memory is that of the replaced file: nothing of it may be written into the new one.
-    reopened.inspect_err(|_| attached.disk.give_up())
+    reopened.inspect_err(|error| {
+        attached.disk.give_up(error);
+    })
 }
 
 /// Makes the file that is to become the volume's, durably.

@@ -28,7 +28,8 @@ use crate::{
     layout::VolumeDir,
     metadata::VolumeRecord,
     pool::Pool,
-    qcow2::{Actor, Image},
+    qcow2::Image,
+    qcow2_actor::Actor,
     slot::Slot,
     store::Store,
 };
@@ -119,6 +120,12 @@ impl Attached {
             .remedy("attach it for writing"))
     }
 
+    /// Refuses changes of the volume as a whole, through a reader or after it was given up.
+    pub fn admit_maintenance(&self) -> Result<()> {
+        self.admit_writer()?;
+        self.disk.check()
+    }
+
     /// Waits until no operation is under way, and keeps others out.
     pub async fn barrier(&self, cx: &OpContext) -> Result<OwnedRwLockWriteGuard<()>> {
         let closing = Arc::clone(&self.gate).write_owned();
@@ -139,7 +146,7 @@ impl Attached {
         work: impl FnOnce(&mut Image) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         match &self.image {
-            Some(image) => image.run(work).await.map_err(|_| gone())?,
+            Some(image) => image.run(|image| work(image?)).await.map_err(|_| gone())?,
             None => Ok(()),
         }
     }
@@ -147,9 +154,20 @@ impl Attached {
     fn flush(&self, image: Option<&mut Image>) -> Result<()> {
         match image {
             Some(image) if self.writer => image.flush(),
-            Some(_) => self.disk.check_fence(),
+            Some(_) => Ok(()),
             None if self.disk.is_flushed()? => Ok(()),
             None => self.disk.sync(),
+        }
+    }
+
+    /// What a detach owes. A volume that was given up has every acknowledged change in its file, and its image must add
+    /// nothing to it.
+    fn flush_at_last(&self, image: Result<Option<&mut Image>>) -> Result<()> {
+        match image {
+            _ if self.disk.is_given_up() && self.writer => self.disk.sync(),
+            _ if self.disk.is_given_up() => self.slot.check(),
+            Ok(image) => self.flush(image),
+            Err(fenced) => Err(fenced),
         }
     }
 }
@@ -200,15 +218,15 @@ impl LocalVolume {
         let begun = Instant::now();
         let start = move |gate: OwnedRwLockReadGuard<()>| -> oneshot::Receiver<Result<T>> {
             let task = Arc::clone(&attached);
-            let job = move |image: Option<&mut Image>| {
-                let done = work(&task, image);
+            let job = move |image: Result<Option<&mut Image>>| {
+                let done = image.and_then(|image| work(&task, image));
                 drop(gate);
                 counter(&task.counters).slow(bytes, begun, done.is_ok());
                 done
             };
             match &attached.image {
-                Some(image) => image.run(move |image| job(Some(image))),
-                None => pool(&attached.store).run(move || job(None)),
+                Some(image) => image.run(move |image| job(image.map(Some))),
+                None => pool(&attached.store).run(move || job(Ok(None))),
             }
         };
         let gate = Arc::clone(&self.0.gate);
@@ -291,10 +309,7 @@ impl Volume for LocalVolume {
             move |attached, image| {
                 attached.admit(offset, len.into())?;
                 match image {
-                    Some(image) => {
-                        attached.disk.check_fence()?;
-                        image.read(&mut buffer, offset)?;
-                    }
+                    Some(image) => image.read(&mut buffer, offset)?,
                     None => attached.disk.read(&mut buffer, offset)?,
                 }
                 Ok(buffer.freeze())
@@ -331,7 +346,6 @@ impl Volume for LocalVolume {
                 attached.admit(offset, data.len() as u64)?;
                 match image {
                     Some(image) => {
-                        attached.disk.check_fence()?;
                         image.write(&data, offset)?;
                         if durable { image.flush() } else { Ok(()) }
                     }
@@ -392,11 +406,13 @@ impl Volume for LocalVolume {
             }
             let task = Arc::clone(&attached);
             let flushed = match &attached.image {
-                Some(image) => {
-                    image.run(move |image| task.flush(Some(image))).await.map_err(|_| gone())?
-                }
+                // What is left is released even if this panics.
+                Some(image) => image
+                    .run(move |image| task.flush_at_last(image.map(Some)))
+                    .await
+                    .unwrap_or_else(|_| Err(gone())),
                 None if !attached.writer => Ok(()),
-                None => blocking(move || task.flush(None)).await,
+                None => blocking(move || task.flush_at_last(Ok(None))).await,
             };
             let task = Arc::clone(&attached);
             blocking(move || {
@@ -404,8 +420,8 @@ impl Volume for LocalVolume {
                     image.stop();
                 }
                 task.store.forget(&task.dir.name, &task);
-                let released =
-                    fence::release(&task.dir, &task.slot, task.writer && flushed.is_ok());
+                let clean = task.writer && flushed.is_ok() && !task.disk.is_given_up();
+                let released = fence::release(&task.dir, &task.slot, clean);
                 flushed.and(released)
             })
             .await
@@ -414,7 +430,7 @@ impl Volume for LocalVolume {
 
     fn stats(&self) -> Stats {
         let attached = &*self.0;
-        let healthy = !attached.disk.is_lost() && attached.disk.check_fence().is_ok();
+        let healthy = !attached.disk.is_lost() && attached.disk.check().is_ok();
         attached
             .counters
             .stats()
@@ -423,7 +439,8 @@ impl Volume for LocalVolume {
     }
 
     fn incarnation(&self) -> u64 {
-        self.0.record.incarnation.wrapping_add(u64::from(self.0.disk.is_lost()))
+        let doubtful = self.0.disk.is_lost() || self.0.disk.is_given_up();
+        self.0.record.incarnation.wrapping_add(u64::from(doubtful))
     }
 
     fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {

@@ -13,6 +13,7 @@ use driver_api::{
     import::open_library,
 };
 
+/// Written out here, and not `driver_api::host::NoServices`: the driver-api of 1.0 has none, and this host tells what it hears.
 struct Services;
 
 impl HostServices for Services {

@@ -4,43 +4,15 @@
 use std::{fs, path::Path};
 
 use driver_api::{
-    Abilities, Attach, AttachMode, BackendConfig, BackendHandle, ErrorKind, Host, HostServices, Op,
-    OpContext, Result, StateHandle, VolumeSpec,
+    Abilities, Attach, AttachMode, BackendConfig, ErrorKind, Host, OpContext, VolumeSpec,
     descriptor::{Descriptor, MAGIC},
-    ext::unsupported,
-    host::LogRecord,
+    host::NoServices,
     import::open_library,
 };
 use novastor_old_drivers::{
     build_driver, build_host, current_api, released_api, released_driver, serve,
 };
 use tempfile::tempdir;
-
-struct Services;
-
-impl HostServices for Services {
-    fn enabled(&self, _level: u32, _target: &str) -> bool {
-        false
-    }
-
-    fn log(&self, _record: &LogRecord<'_>) {}
-
-    fn report_panic(&self, place: &str, message: &str) {
-        panic!("{place}: {message}");
-    }
-
-    fn secret(&self, _name: &str) -> Result<String> {
-        Err(unsupported("secret"))
-    }
-
-    fn backend(&self, _name: &str) -> Op<BackendHandle> {
-        Op::err(unsupported("backend"))
-    }
-
-    fn state(&self) -> Result<StateHandle> {
-        Err(unsupported("state"))
-    }
-}
 
 fn descriptor(file: &Path) -> Descriptor {
     let bytes = fs::read(file).expect("the driver's file");
@@ -97,9 +69,10 @@ fn the_source_of_1_0_still_builds_the_driver() {
 async fn what_1_0_did_not_know_is_refused_and_not_passed_on() {
     let file = released_driver("1.0");
     // SAFETY: the library is kept in this repository.
-    let module = unsafe { open_library(&file, &descriptor(&file), Host::new(Services)) };
+    let module = unsafe { open_library(&file, &descriptor(&file), Host::new(NoServices)) };
     let config = BackendConfig::new("old", &serde_json::json!({}));
-    let backend = module.expect("loaded").open(Host::new(Services), config).await.expect("opened");
+    let backend =
+        module.expect("loaded").open(Host::new(NoServices), config).await.expect("opened");
     let cx = OpContext::new();
     backend.create(&cx, VolumeSpec::new("disk", 1 << 20)).await.expect("created");
     let attach = Attach::new(AttachMode::EXCLUSIVE, 1, "versions");

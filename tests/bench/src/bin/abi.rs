@@ -12,11 +12,11 @@ use std::{
 };
 
 use driver_api::{
-    Attach, AttachMode, BackendConfig, BackendHandle, Host, HostServices, IoBuf, Op, OpContext,
-    Result, StateHandle, VolumeHandle, VolumeSpec, WriteFlags,
+    Attach, AttachMode, BackendConfig, Host, IoBuf, Op, OpContext, Result, VolumeHandle,
+    VolumeSpec, WriteFlags,
     descriptor::{Descriptor, Role, SIZE, encode},
     ext::unsupported,
-    host::LogRecord,
+    host::NoServices,
     import::{Module, open_library},
 };
 use serde_json::json;
@@ -28,32 +28,6 @@ const READ: u32 = 4096;
 /// Limits in CPU nanoseconds.
 const MAX_READ: f64 = 50.0;
 const MAX_LAYER: f64 = 15.0;
-
-struct Quiet;
-
-impl HostServices for Quiet {
-    fn enabled(&self, _level: u32, _target: &str) -> bool {
-        false
-    }
-
-    fn log(&self, _record: &LogRecord<'_>) {}
-
-    fn report_panic(&self, place: &str, message: &str) {
-        eprintln!("a driver panicked in {place}: {message}");
-    }
-
-    fn secret(&self, _name: &str) -> Result<String> {
-        Err(unsupported("secret"))
-    }
-
-    fn backend(&self, _name: &str) -> Op<BackendHandle> {
-        Op::err(unsupported("backend"))
-    }
-
-    fn state(&self) -> Result<StateHandle> {
-        Err(unsupported("state"))
-    }
-}
 
 /// The in-process yardstick: one virtual call that counts a reference.
 trait InProcess {
@@ -76,7 +50,7 @@ fn load(directory: &Path, name: &str, role: Role) -> Result<Module> {
     };
     let file = directory.join(format!("lib{name}.so"));
     // SAFETY: the library was built from this repository.
-    unsafe { open_library(&file, &descriptor, Host::new(Quiet)) }
+    unsafe { open_library(&file, &descriptor, Host::new(NoServices)) }
 }
 
 /// CPU time of this thread in nanoseconds.
@@ -107,7 +81,7 @@ async fn prepare(directory: &Path) -> Result<[VolumeHandle; 3]> {
     let ram = load(directory, "ram", Role::Driver)?;
     let forward = load(directory, "forward", Role::Layer)?;
     let config = |name| BackendConfig::new(name, &json!({}));
-    let backend = ram.open(Host::new(Quiet), config("ram")).await?;
+    let backend = ram.open(Host::new(NoServices), config("ram")).await?;
     let cx = OpContext::new();
     backend.create(&cx, VolumeSpec::new("bench", VOLUME)).await?;
     let attach = Attach::new(AttachMode::EXCLUSIVE, 1, "bench");
@@ -116,8 +90,8 @@ async fn prepare(directory: &Path) -> Result<[VolumeHandle; 3]> {
         let block = IoBuf::copy_from(&[7; READ as usize]);
         plain.write(&cx, offset, block, WriteFlags::NONE).await?;
     }
-    let one = forward.wrap(Host::new(Quiet), config("forward"), plain.clone()).await?;
-    let two = forward.wrap(Host::new(Quiet), config("forward"), one.clone()).await?;
+    let one = forward.wrap(Host::new(NoServices), config("forward"), plain.clone()).await?;
+    let two = forward.wrap(Host::new(NoServices), config("forward"), one.clone()).await?;
     Ok([plain, one, two])
 }
 

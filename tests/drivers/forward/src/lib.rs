@@ -1,14 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A layer that forwards every operation as it is: what a layer costs, and the pattern for others.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use driver_api::{ext, *};
 
 struct Forward;
 
+/// A volume, and what was asked of the one below it.
 #[derive(Clone)]
-struct Passed(VolumeHandle);
+struct Passed(Arc<Below>);
+
+struct Below {
+    volume: VolumeHandle,
+    capabilities: Capabilities,
+    snapshots: Option<Arc<dyn ext::Snapshots>>,
+    resize: Option<Arc<dyn ext::Resize>>,
+    allocation_map: Option<Arc<dyn ext::AllocationMap>>,
+    /// The last that was told.
+    size: AtomicU64,
+    incarnation: AtomicU64,
+}
 
 impl Layer for Forward {
     type Volume = Passed;
@@ -18,68 +33,95 @@ impl Layer for Forward {
     }
 
     async fn wrap(_host: Host, _config: BackendConfig, inner: VolumeHandle) -> Result<Passed> {
-        Ok(Passed(inner))
+        Ok(Passed(Arc::new(Below {
+            capabilities: inner.capabilities()?,
+            snapshots: inner.snapshots()?.map(|handle| Arc::new(handle) as _),
+            resize: inner.resize()?.map(|handle| Arc::new(handle) as _),
+            allocation_map: inner.allocation_map()?.map(|handle| Arc::new(handle) as _),
+            size: AtomicU64::new(inner.size()?),
+            incarnation: AtomicU64::new(inner.incarnation()?),
+            volume: inner,
+        })))
+    }
+}
+
+/// The answer, which becomes the last one; or the last one, if there is none now.
+fn or_last(what: &'static str, answer: Result<u64>, last: &AtomicU64) -> u64 {
+    match answer {
+        Ok(value) => {
+            last.store(value, Ordering::Relaxed);
+            value
+        }
+        Err(error) => {
+            tracing::warn!(what, %error, "the volume below does not answer, the last answer stands");
+            last.load(Ordering::Relaxed)
+        }
     }
 }
 
 #[deny(clippy::missing_trait_methods)]
 impl Volume for Passed {
     fn size(&self) -> u64 {
-        self.0.size().unwrap_or(0)
+        or_last("size", self.0.volume.size(), &self.0.size)
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities().unwrap_or(Capabilities::new(Abilities::NONE))
+        self.0.capabilities
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
-        self.0.read(cx, offset, len)
+        self.0.volume.read(cx, offset, len)
     }
 
     fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
-        self.0.write(cx, offset, data, flags)
+        self.0.volume.write(cx, offset, data, flags)
     }
 
     fn flush(&self, cx: &OpContext) -> Op<()> {
-        self.0.flush(cx)
+        self.0.volume.flush(cx)
     }
 
     fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
-        self.0.discard(cx, offset, len)
+        self.0.volume.discard(cx, offset, len)
     }
 
     fn write_zeroes(&self, cx: &OpContext, offset: u64, len: u64, flags: WriteFlags) -> Op<()> {
-        self.0.write_zeroes(cx, offset, len, flags)
+        self.0.volume.write_zeroes(cx, offset, len, flags)
     }
 
     fn prefetch(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
-        self.0.prefetch(cx, offset, len)
+        self.0.volume.prefetch(cx, offset, len)
     }
 
     fn detach(&self, cx: &OpContext) -> Op<()> {
-        self.0.detach(cx)
+        self.0.volume.detach(cx)
     }
 
     fn stats(&self) -> Stats {
-        self.0.stats().unwrap_or_default()
+        self.0.volume.stats().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the volume below has no figures now");
+            Stats::new()
+        })
     }
 
     fn incarnation(&self) -> u64 {
-        self.0.incarnation().unwrap_or(0)
+        or_last("incarnation", self.0.volume.incarnation(), &self.0.incarnation)
     }
 
     fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {
-        self.0.snapshots().ok().flatten().map(|handle| Arc::new(handle) as Arc<dyn ext::Snapshots>)
+        self.0.snapshots.clone()
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
-        self.0.resize().ok().flatten().map(|handle| Arc::new(handle) as Arc<dyn ext::Resize>)
+        self.0.resize.clone()
     }
 
     fn allocation_map(&self) -> Option<Arc<dyn ext::AllocationMap>> {
-        let map = self.0.allocation_map().ok().flatten();
-        map.map(|handle| Arc::new(handle) as Arc<dyn ext::AllocationMap>)
+        self.0.allocation_map.clone()
     }
 }
 
 export_layer!(Forward, "forward");
+
+#[cfg(test)]
+mod tests;
