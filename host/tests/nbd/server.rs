@@ -9,7 +9,7 @@ use std::{
 };
 
 use driver_api::ErrorKind;
-use novastor::export::nbd::serve;
+use novastor::export::nbd::{Listener, serve};
 
 use crate::{
     client::*,
@@ -21,12 +21,17 @@ const LONG: Duration = Duration::from_secs(20);
 
 #[test]
 fn the_socket_has_its_mode_and_goes_with_the_server() {
-    let volume = TestVolume::new(4096);
-    let at = serving_with(vec![("disk", volume)], |settings| settings.mode = 0o640);
-    let mode = fs::metadata(&at.socket).unwrap().permissions().mode();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("nbd.sock");
+    let server = serve(
+        settings(),
+        vec![Listener::unix(&socket, 0o640).unwrap()],
+        Arc::new(Exports(vec![("disk", TestVolume::new(4096))])),
+    );
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
-    at.server.shutdown(LONG).unwrap();
-    assert!(!at.socket.exists());
+    server.unwrap().shutdown(LONG).unwrap();
+    assert!(!socket.exists());
 }
 
 #[test]
@@ -35,13 +40,14 @@ fn a_socket_is_replaced_only_if_nobody_answers() {
     let socket = directory.path().join("nbd.sock");
     let exports = || Arc::new(Exports(vec![("disk", TestVolume::new(4096))]));
     drop(UnixListener::bind(&socket).unwrap());
-    let server = serve(settings(socket.clone()), exports()).unwrap();
-    let refused = serve(settings(socket.clone()), exports()).err().unwrap();
+    let listener = || Listener::unix(&socket, 0o600);
+    let server = serve(settings(), vec![listener().unwrap()], exports()).unwrap();
+    let refused = listener().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::IN_USE);
     assert_eq!(Client::go(&socket, "disk").read(0, 1), [0], "the first server serves on");
     server.shutdown(LONG).unwrap();
     fs::write(&socket, "a file").unwrap();
-    let refused = serve(settings(socket.clone()), exports()).err().unwrap();
+    let refused = listener().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ALREADY_EXISTS);
     assert_eq!(fs::read(&socket).unwrap(), b"a file");
 }

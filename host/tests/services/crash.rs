@@ -12,7 +12,7 @@ use super::{
 };
 
 fn export(volume: &str) -> NewExport {
-    NewExport { volume: volume.to_owned(), name: None, read_only: false, take_over: false }
+    NewExport { volume: volume.to_owned(), ..NewExport::default() }
 }
 
 /// Runs `prepare` in a whole life, `operate` in one that ends at each possible commit, and `look` in the next.

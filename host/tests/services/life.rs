@@ -13,7 +13,7 @@ pub fn new(name: &str) -> NewVolume {
 }
 
 fn export(volume: &str) -> NewExport {
-    NewExport { volume: volume.to_owned(), name: None, read_only: false, take_over: false }
+    NewExport { volume: volume.to_owned(), ..NewExport::default() }
 }
 
 #[tokio::test]
