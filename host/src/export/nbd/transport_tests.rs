@@ -129,10 +129,10 @@ fn bytes_arrive_as_they_were_sent_whatever_the_spaces() {
 
 #[test]
 fn what_poll_cannot_see_is_told() {
-    let (told, tell) = std::sync::mpsc::channel::<()>();
-    let there = |mut client: Client| {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let there = move |mut client: Client| {
         client.write_all(&[5; 10]).unwrap();
-        let () = tell_recv(&told);
+        told.recv().unwrap();
         client.conn.send_close_notify();
         client.flush().unwrap();
     };
@@ -153,10 +153,6 @@ fn what_poll_cannot_see_is_told() {
         assert_eq!(transport.receive(&mut spaces, RecvFlags::empty()), Ok(0), "its good-bye");
         assert!(!transport.has_buffered());
     });
-}
-
-fn tell_recv(told: &std::sync::mpsc::Receiver<()>) {
-    told.recv().unwrap();
 }
 
 #[test]
