@@ -49,8 +49,8 @@ fn shake_hands(transport: &mut Transport<'_>) -> Result<()> {
     loop {
         match transport.handshake()? {
             Handshake::Done => return Ok(()),
-            Handshake::Readable => wait(transport.socket(), PollFlags::IN),
-            Handshake::Writable => wait(transport.socket(), PollFlags::OUT),
+            Handshake::Readable => wait(transport.socket, PollFlags::IN),
+            Handshake::Writable => wait(transport.socket, PollFlags::OUT),
         }
     }
 }
@@ -118,7 +118,7 @@ fn bytes_arrive_as_they_were_sent_whatever_the_spaces() {
             match transport.send(&[IoSlice::new(head), IoSlice::new(tail)]) {
                 Ok(count) => sent += count,
                 Err(Errno::AGAIN) => {
-                    wait(transport.socket(), rustix::event::PollFlags::OUT);
+                    wait(transport.socket, rustix::event::PollFlags::OUT);
                 }
                 Err(errno) => panic!("{errno}"),
             }
