@@ -189,7 +189,10 @@ fn net(value: &str) -> std::result::Result<Rule, (String, String)> {
     let bits = match bits {
         None => width(address),
         Some(bits) => bits.parse().ok().filter(|bits| *bits <= width(given)).ok_or_else(|| {
-            (format!("{bits:?} is not a length of a network"), "write /0 to /32, or /128".to_owned())
+            (
+                format!("{bits:?} is not a length of a network"),
+                "write /0 to /32, or /128".to_owned(),
+            )
         })?,
     };
     // The length of a network of mapped addresses counts the 96 bits before them.

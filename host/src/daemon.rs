@@ -37,8 +37,8 @@ use crate::{
     volumes::{BackendStatus, Backends, Volumes},
 };
 
-pub use ways::tls_files;
 use ways::Ways;
+pub use ways::tls_files;
 
 /// How long clients, requests and jobs get to end.
 const GRACE: Duration = Duration::from_secs(30);
@@ -94,10 +94,12 @@ struct Signals {
 
 impl Signals {
     fn catch() -> Result<Self> {
-        let on = |kind| {
-            signal(kind).map_err(|error| Error::from_io("signals cannot be caught", &error))
-        };
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        let on =
+            |kind| signal(kind).map_err(|error| Error::from_io("signals cannot be caught", &error));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
     }
 
     async fn wait(&mut self) {

@@ -113,9 +113,10 @@ mod tests {
         use Use::{Api, Nbd};
         assert_eq!(given("7", "2", None).unwrap(), [Nbd, Nbd]);
         assert_eq!(given("7", "1", Some("")).unwrap(), [Nbd]);
-        assert_eq!(given("7", "4", Some("api:nbd:unknown:novastor.socket")).unwrap(), [
-            Api, Nbd, Nbd, Nbd
-        ]);
+        assert_eq!(
+            given("7", "4", Some("api:nbd:unknown:novastor.socket")).unwrap(),
+            [Api, Nbd, Nbd, Nbd]
+        );
         assert_eq!(given("7", "2", Some("api")).unwrap(), [Api, Nbd]);
         let error = given("7", "1", Some("ndb")).unwrap_err();
         assert!(error.message().contains("\"ndb\""), "{error}");

@@ -51,8 +51,10 @@ fn take(input: BorrowedFd<'_>, output: BorrowedFd<'_>, log: BorrowedFd<'_>) -> R
                     .remedy("hand it over by LISTEN_FDS, or the client's connection as stdin"));
             }
             if fstat(log).is_ok_and(|log| same(&log)) {
-                return Err(refuse("standard error is the client's socket, which the log would break")
-                    .remedy("send standard error elsewhere, such as 2>>/var/log/novastor.log"));
+                return Err(refuse(
+                    "standard error is the client's socket, which the log would break",
+                )
+                .remedy("send standard error elsewhere, such as 2>>/var/log/novastor.log"));
             }
             let socket = own(input)?;
             rustix::io::ioctl_fionbio(&socket, false).map_err(|errno| failed(errno.into()))?;

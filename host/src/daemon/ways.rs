@@ -10,7 +10,9 @@ use super::{activation::Activated, make_folder};
 use crate::{
     api,
     config::{NbdSettings, NbdTls, NbdTlsClients, Settings},
-    export::nbd::{ClientCertificates, ListenAddress, Listener, Tls, TlsFiles, TlsKeys, TlsSettings},
+    export::nbd::{
+        ClientCertificates, ListenAddress, Listener, Tls, TlsFiles, TlsKeys, TlsSettings,
+    },
 };
 
 /// How clients come in.
@@ -57,7 +59,9 @@ impl Ways {
                 "NBD over TCP needs a certificate for TLS",
             )
             .with("address", tcp.address())
-            .remedy("name its files in nbd.tls_certificate and nbd.tls_key, or set nbd.tls = \"off\""));
+            .remedy(
+                "name its files in nbd.tls_certificate and nbd.tls_key, or set nbd.tls = \"off\"",
+            ));
         }
         let api = match given.api {
             Some(listener) => {

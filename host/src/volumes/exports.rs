@@ -141,10 +141,8 @@ impl Volumes {
         let chosen = exports.iter().find(|export| export.record.default);
         match (chosen, exports.as_slice()) {
             (Some(export), _) | (None, [export]) => Ok(export.name.clone()),
-            (None, _) => {
-                Err(Error::new(ErrorKind::NOT_FOUND, "there is no default export")
-                    .remedy("name an export"))
-            }
+            (None, _) => Err(Error::new(ErrorKind::NOT_FOUND, "there is no default export")
+                .remedy("name an export")),
         }
     }
 

@@ -24,7 +24,9 @@ fn an_export_of_before_there_were_rules_admits_everybody() {
 #[test]
 fn one_rule_is_enough_and_an_unknown_one_admits_nobody() {
     let body = |rules: &str| {
-        format!(r#"{{"volume": "v", "read_only": false, "created_unix_secs": 7, "allow": {rules}}}"#)
+        format!(
+            r#"{{"volume": "v", "read_only": false, "created_unix_secs": 7, "allow": {rules}}}"#
+        )
     };
     let two = stored(&body(r#"["uid:1", "uid:2"]"#));
     assert!(two.admits(&user(1)) && two.admits(&user(2)) && !two.admits(&user(3)));

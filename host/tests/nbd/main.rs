@@ -8,6 +8,7 @@ mod client;
 mod negotiation;
 mod real_clients;
 mod server;
+mod tls;
 mod transmission;
 mod volume;
 

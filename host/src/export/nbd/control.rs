@@ -21,10 +21,12 @@ use crate::access::{Certificate, Peer};
 pub enum Wish {
     /// Serve.
     Serve = 0,
-    /// Start nothing new, answer what is in flight, end.
-    Drain = 1,
+    /// Answer what is in flight, and what comes with the news that this ends.
+    Tell = 1,
+    /// Take nothing more, answer what is in flight, end.
+    Drain = 2,
     /// End without answers; mutations are still polled to their end.
-    Abandon = 2,
+    Abandon = 3,
 }
 
 /// A figure with one writer.
@@ -91,7 +93,8 @@ impl Control {
     pub fn wish(&self) -> Wish {
         match self.wish.load(Ordering::SeqCst) {
             0 => Wish::Serve,
-            1 => Wish::Drain,
+            1 => Wish::Tell,
+            2 => Wish::Drain,
             _ => Wish::Abandon,
         }
     }
@@ -99,9 +102,16 @@ impl Control {
     /// Asks the connection to end.
     pub fn ask(&self, wish: Wish) {
         self.wish.fetch_max(wish as u8, Ordering::SeqCst);
-        let how = if wish == Wish::Abandon { Shutdown::Both } else { Shutdown::Read };
-        // This ends the thread's wait in recv; it fails only where the client has left already.
-        let _ = shutdown(&self.socket, how);
+        let how = match wish {
+            // Who waits in recv has nothing to do before the client sends something, and sees the wish then.
+            Wish::Serve | Wish::Tell => None,
+            Wish::Drain => Some(Shutdown::Read),
+            Wish::Abandon => Some(Shutdown::Both),
+        };
+        if let Some(how) = how {
+            // This ends the thread's wait in recv; it fails only where the client has left already.
+            let _ = shutdown(&self.socket, how);
+        }
         self.wakes.interrupt();
     }
 

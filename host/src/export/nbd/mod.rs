@@ -41,8 +41,8 @@ use rustix::event::Timespec;
 use crate::{access::Peer, plugins::GuardedVolume};
 
 pub use listen::{ListenAddress, Listener};
-pub use server::{Server, serve};
 pub use nbd_protocol::negotiate::Tls;
+pub use server::{Server, serve};
 pub use tls::{ClientCertificates, TlsFiles, TlsKeys};
 
 /// A client that has not chosen an export after this time is disconnected.

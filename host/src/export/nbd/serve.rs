@@ -14,6 +14,7 @@ use std::{
 };
 
 use nbd_protocol::{
+    Errno,
     inbox::{Admission, Inbox, Next},
     outbox::Outbox,
     replies::Replies,
@@ -22,7 +23,7 @@ use nbd_protocol::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    io::Errno,
+    io::Errno as SystemErrno,
     net::RecvFlags,
 };
 
@@ -42,11 +43,12 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Replies of this many bytes leave before the rest of the batch is started.
 const SEND_AT: usize = 256 << 10;
 
+const ENDING: Refused = Refused { errno: Errno::Shutdown, why: "the server, or this export, ends" };
+
 /// Serves a connection to its end.
 pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerSettings) {
     let mut transport = Transport::new(control.socket.as_fd());
-    if let Some((export, terms, early)) =
-        negotiate(control, &mut transport, source, &settings.tls)
+    if let Some((export, terms, early)) = negotiate(control, &mut transport, source, &settings.tls)
     {
         let name = export.name.clone();
         let (peer, tls) = (control.peer(), transport.is_tls());
@@ -54,7 +56,7 @@ pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerS
         transmit(control, &mut transport, settings, export, terms, &early);
         tracing::info!(connection = control.id, export = name, "a client left");
     }
-    transport.say_goodbye();
+    transport.finish();
 }
 
 /// Serves an export until one side has enough; then nothing of it is in use any more.
@@ -75,6 +77,7 @@ fn transmit(
         flight: Flight::new(export.volume.clone(), terms, Arc::clone(&control.wakes)),
         phase: Phase::Open,
         waiting: false,
+        telling: false,
     };
     connection.serve();
 }
@@ -98,6 +101,8 @@ struct Connection<'a, 's> {
     phase: Phase,
     /// The next request has arrived and waits for room.
     waiting: bool,
+    /// Whatever is asked is refused, because this ends.
+    telling: bool,
 }
 
 impl Connection<'_, '_> {
@@ -121,6 +126,7 @@ impl Connection<'_, '_> {
     fn heed_wish(&mut self) {
         match self.control.wish() {
             Wish::Serve => {}
+            Wish::Tell => self.telling = true,
             Wish::Drain => self.drain(),
             Wish::Abandon => self.abandon(),
         }
@@ -161,7 +167,13 @@ impl Connection<'_, '_> {
         self.waiting = false;
         while self.phase == Phase::Open {
             let (flight, outbox, settings) = (&self.flight, &self.replies.outbox, self.settings);
-            let next = self.inbox.next(|request| admit(request, flight, outbox, settings));
+            let telling = self.telling;
+            let next = self.inbox.next(|request| match admit(request, flight, outbox, settings) {
+                Admission::Take if telling && request.command != Command::DISC => {
+                    Admission::Refuse(ENDING)
+                }
+                admission => admission,
+            });
             match next {
                 Ok(Next::Incomplete) => return,
                 Ok(Next::Waiting) => {
@@ -213,8 +225,8 @@ impl Connection<'_, '_> {
             let (slices, count) = self.replies.outbox.slices();
             match self.transport.send(&slices[..count]) {
                 Ok(count) => self.replies.outbox.advance(count),
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => {}
+                Err(SystemErrno::AGAIN) => return,
+                Err(SystemErrno::INTR) => {}
                 Err(_) => return self.abandon(),
             }
         }
@@ -274,7 +286,7 @@ impl Connection<'_, '_> {
                 self.drain();
             }
             Ok(count) => self.inbox.received(count),
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(SystemErrno::AGAIN | SystemErrno::INTR) => {}
             Err(_) => self.abandon(),
         }
     }

@@ -104,7 +104,8 @@ impl Server {
 
     /// Ends the connections of one export; its source must refuse new ones before.
     ///
-    /// Operations in flight are finished and answered. After `timeout` the clients are cut off; then the answer is
+    /// Operations in flight are finished and answered, and what clients still ask for in the first half second is
+    /// refused with `ESHUTDOWN`. After `timeout` the clients are cut off; then the answer is
     /// `TimedOut` if mutations are still in flight, and the connections' leases are kept until they end.
     pub fn disconnect_export(&self, name: &str, timeout: Duration) -> Result<()> {
         self.end(timeout, |control| control.export() == name)
@@ -118,7 +119,12 @@ impl Server {
     }
 
     fn end(&self, timeout: Duration, chosen: impl Fn(&Control) -> bool) -> Result<()> {
-        if self.ask_and_wait(Wish::Drain, timeout, &chosen) == 0 {
+        let begun = Instant::now();
+        if self.ask_and_wait(Wish::Tell, timeout.min(TELL_TIME), &chosen) == 0 {
+            return Ok(());
+        }
+        let rest = timeout.saturating_sub(begun.elapsed());
+        if self.ask_and_wait(Wish::Drain, rest, &chosen) == 0 {
             return Ok(());
         }
         // Without a client to wait for only mutations keep a connection.
@@ -164,6 +170,8 @@ impl Server {
     }
 }
 
+/// How long clients are told that this ends, before they are not listened to any more.
+const TELL_TIME: Duration = Duration::from_millis(500);
 /// Time for connections to notice that their clients were cut off.
 const CUT_OFF_TIME: Duration = Duration::from_millis(500);
 

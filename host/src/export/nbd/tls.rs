@@ -201,8 +201,9 @@ fn contents(what: &str, file: &Path) -> Result<(Vec<u8>, u32)> {
     let open = open.map_err(failed)?;
     let metadata = open.metadata().map_err(failed)?;
     if !metadata.is_file() || metadata.len() > LARGEST {
-        return Err(refuse(what, "it is no regular file of at most 1 MiB", file)
-            .remedy("name a PEM file"));
+        return Err(
+            refuse(what, "it is no regular file of at most 1 MiB", file).remedy("name a PEM file")
+        );
     }
     let mut bytes = Vec::new();
     open.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;

@@ -43,7 +43,11 @@ impl Authority {
         self.write(&format!("{name}.key"), &key.serialize_pem());
     }
 
-    pub(in crate::export::nbd) fn files(&self, name: &str, clients: ClientCertificates) -> TlsFiles {
+    pub(in crate::export::nbd) fn files(
+        &self,
+        name: &str,
+        clients: ClientCertificates,
+    ) -> TlsFiles {
         TlsFiles {
             certificate: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}.key")),

@@ -14,7 +14,8 @@ use driver_api::{Error, ErrorKind, Result};
 use rustix::{
     io::Errno,
     net::{
-        RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg, sendmsg,
+        RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, recvmsg,
+        sendmsg, shutdown,
     },
 };
 use rustls::{ServerConfig, ServerConnection, pki_types::CertificateDer};
@@ -182,12 +183,22 @@ impl<'s> Transport<'s> {
         self.tls.as_ref()?.session.peer_certificates()?.first()
     }
 
-    /// Says good-bye in TLS's words, so that the client can tell this end from a cut.
-    pub fn say_goodbye(&mut self) {
+    /// Ends what is sent, under TLS with its good-bye, so that the client can tell this end from a cut.
+    pub fn finish(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.session.send_close_notify();
             // Who does not read does not hear it.
             let _ = tls.flush(self.socket);
+        }
+        // It fails only where the client is gone.
+        let _ = shutdown(self.socket, Shutdown::Write);
+        // A socket that is closed before all was read cuts off what the client has not read yet.
+        let mut rest = [0; 4096];
+        for _ in 0..64 {
+            match recv(self.socket, &mut rest[..], RecvFlags::DONTWAIT) {
+                Ok((1.., _)) => {}
+                _ => return,
+            }
         }
     }
 }

@@ -34,8 +34,7 @@ fn client(at: &Authority, socket: UnixStream, shows: Option<&str>) -> Client {
         }
         None => config.with_no_client_auth(),
     };
-    let session =
-        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     StreamOwned::new(session, socket)
 }
 
@@ -123,7 +122,7 @@ fn bytes_arrive_as_they_were_sent_whatever_the_spaces() {
                 Err(errno) => panic!("{errno}"),
             }
         }
-        transport.say_goodbye();
+        transport.finish();
     });
 }
 

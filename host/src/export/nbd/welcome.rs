@@ -81,8 +81,10 @@ pub fn negotiate(
     loop {
         talk.send(&out)?;
         out.clear();
-        if control.wish() != Wish::Serve {
-            return None;
+        match control.wish() {
+            Wish::Serve => {}
+            Wish::Tell => negotiation.shut_down(),
+            Wish::Drain | Wish::Abandon => return None,
         }
         let (taken, step) = negotiation.step(&input, &mut offer, &mut out);
         input.drain(..taken);
@@ -144,8 +146,8 @@ impl Talk<'_, '_> {
 
     fn receive(&mut self, input: &mut Vec<u8>) -> Option<()> {
         // One option fits, and little of what may follow the last one.
-        let room = OptionHeader::LEN + MAX_OPTION_LEN as usize
-            - input.len().min(MAX_OPTION_LEN as usize);
+        let room =
+            OptionHeader::LEN + MAX_OPTION_LEN as usize - input.len().min(MAX_OPTION_LEN as usize);
         let mut buffer = vec![0; room];
         loop {
             let mut space = [IoSliceMut::new(&mut buffer)];
@@ -204,10 +206,12 @@ impl Talk<'_, '_> {
         }
         let mut fds =
             [PollFd::new(&control.socket, events), PollFd::new(&*control.wakes, PollFlags::IN)];
-        match poll(&mut fds, Some(&timespec(left))) {
-            Ok(_) if control.wish() == Wish::Serve => Some(()),
-            Err(Errno::INTR) => Some(()),
-            _ => None,
+        let polled = poll(&mut fds, Some(&timespec(left)));
+        control.wakes.awake(fds[1].revents().contains(PollFlags::IN));
+        match polled {
+            Ok(_) if control.wish() >= Wish::Drain => None,
+            Ok(_) | Err(Errno::INTR) => Some(()),
+            Err(_) => None,
         }
     }
 }
