@@ -6,33 +6,39 @@
 //!   SIGTERM -> API -> jobs -> NBD clients -> volumes detached -> backends closed -> state closed
 //! ```
 
+mod activation;
 mod lend;
 mod notify;
 mod offer;
+mod stdio;
+mod ways;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use driver_api::{Error, ErrorKind, Result, StateHandle};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
 use crate::{
-    api::{self, Api, Parts, requests::Requests},
+    api::{Api, Parts, requests::Requests},
     config::{Loaded, Settings},
-    export::nbd::{self, Server, ServerSettings},
+    export::nbd::{self, Server, ServerSettings, Tls, TlsSettings},
     jobs::{Jobs, Transfers},
     log,
     plugins::{PluginSettings, PluginWatch, Registry},
     state::{EmbeddedState, open_embedded},
     volumes::{BackendStatus, Backends, Volumes},
 };
+
+use ways::Ways;
+pub use ways::tls_files;
 
 /// How long clients, requests and jobs get to end.
 const GRACE: Duration = Duration::from_secs(30);
@@ -46,42 +52,87 @@ const NBD_BYTES_IN_FLIGHT: usize = 64 << 20;
 /// Serves until a signal ends it.
 pub async fn serve(loaded: Loaded) -> Result<()> {
     let gate = log::init(&loaded.settings.log)?;
-    let mut terminate = on_signal(SignalKind::terminate())?;
-    let mut interrupt = on_signal(SignalKind::interrupt())?;
-    let host = Host::start(loaded, gate).await?;
+    let mut signals = Signals::catch()?;
+    let host = Host::start(loaded, gate, Ways::Sockets(activation::take()?)).await?;
     notify::ready();
-    tracing::info!(socket = %host.settings().api.socket.display(), "ready");
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
-    }
+    tracing::info!(nbd = host.addresses(), "ready");
+    signals.wait().await;
     notify::stopping();
     host.stop().await;
     Ok(())
 }
 
-fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
-    signal(kind).map_err(|error| Error::from_io("signals cannot be caught", &error))
+/// Serves the one client at standard input and output, until it leaves or a signal ends it.
+pub async fn serve_stdio(loaded: Loaded) -> Result<()> {
+    let gate = log::init(&loaded.settings.log)?;
+    let mut signals = Signals::catch()?;
+    let client = stdio::client()?;
+    let host = Host::start(loaded, gate, Ways::None).await?;
+    let server = host.server.clone();
+    let mut serving = tokio::task::spawn_blocking(move || {
+        server.serve_one(client.socket)?;
+        match client.relay.map(std::thread::JoinHandle::join) {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(Error::new(ErrorKind::INTERNAL, "the way to the client panicked")),
+        }
+    });
+    let served = tokio::select! {
+        served = &mut serving => served.unwrap_or_else(|panic| {
+            Err(Error::new(ErrorKind::INTERNAL, format!("the NBD server panicked: {panic}")))
+        }),
+        () = signals.wait() => Ok(()),
+    };
+    host.stop().await;
+    served
+}
+
+/// The signals that end the host.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let on =
+            |kind| signal(kind).map_err(|error| Error::from_io("signals cannot be caught", &error));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: ending"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: ending"),
+        }
+    }
 }
 
 /// A running host.
-pub struct Host {
-    loaded: Arc<Loaded>,
+struct Host {
     volumes: Volumes,
     jobs: Jobs,
     server: Arc<Server>,
-    api: tokio::task::JoinHandle<Result<()>>,
-    end_api: oneshot::Sender<()>,
+    api: Option<RunningApi>,
     look: tokio::task::JoinHandle<()>,
     _watch: PluginWatch,
 }
 
+struct RunningApi {
+    serving: tokio::task::JoinHandle<Result<()>>,
+    end: oneshot::Sender<()>,
+    /// The socket that was made for it.
+    made: Option<PathBuf>,
+}
+
 impl Host {
     /// Starts everything; after an error nothing is left running.
-    pub async fn start(loaded: Loaded, gate: log::LogGate) -> Result<Self> {
+    async fn start(loaded: Loaded, gate: log::LogGate, ways: Ways) -> Result<Self> {
         let loaded = Arc::new(loaded);
         let settings = &loaded.settings;
-        make_folders(settings)?;
+        make_folder(&settings.state.path)?;
         // Its lock comes first: a second host must touch nothing.
         let state = StateHandle::new(open_state(&settings.state.path).await?);
         let registry = Registry::new(plugin_settings(settings), Arc::new(lend::HostLog(gate)));
@@ -104,40 +155,50 @@ impl Host {
 
         let runtime = tokio::runtime::Handle::current();
         let source = Arc::new(offer::Exports { volumes: volumes.clone(), runtime });
-        let server = Arc::new(nbd::serve(server_settings(settings), source)?);
-        let listener = api::listen(&settings.api.socket, settings.api.mode)?;
+        let tls = ways::tls(&settings.nbd)?;
+        let over_tls = tls.tcp == Tls::Require;
+        let doors = ways.open(settings, &tls)?;
+        let server = Arc::new(nbd::serve(server_settings(settings, tls), doors.nbd, source)?);
         let api = Api::new(Parts {
             volumes: volumes.clone(),
             jobs: jobs.clone(),
             transfers: Transfers::new(volumes.clone(), jobs.clone()),
             requests: Requests::new(state),
             drivers: Box::new(offer::RegistryView(registry.clone())),
-            gates: Box::new(offer::NbdGate(server.clone())),
+            gates: Box::new(offer::NbdGate { server: server.clone(), tls: over_tls }),
             started: Instant::now(),
         });
-        let (end_api, ended) = oneshot::channel::<()>();
-        let api = tokio::spawn(api.serve(listener, async {
-            // A sender that is gone says the same as its word.
-            let _ = ended.await;
-        }));
+        let api = doors.api.map(|door| {
+            let (end, ended) = oneshot::channel::<()>();
+            let serving = tokio::spawn(api.serve(door.listener, async {
+                // A sender that is gone says the same as its word.
+                let _ = ended.await;
+            }));
+            RunningApi { serving, end, made: door.made }
+        });
         let look = tokio::spawn(open_when_drivers_come(volumes.clone(), registry));
-        Ok(Self { loaded, volumes, jobs, server, api, end_api, look, _watch: watch })
+        Ok(Self { volumes, jobs, server, api, look, _watch: watch })
     }
 
-    /// The settings it runs with.
-    pub fn settings(&self) -> &Settings {
-        &self.loaded.settings
+    /// Where NBD clients find it.
+    fn addresses(&self) -> String {
+        let addresses: Vec<String> =
+            self.server.addresses().iter().map(ToString::to_string).collect();
+        addresses.join(" ")
     }
 
     /// Ends everything, so that a later start finds nothing to recover.
-    pub async fn stop(self) {
+    async fn stop(self) {
         self.look.abort();
-        // The API may have ended by itself; then nobody listens.
-        let _ = self.end_api.send(());
-        let mut api = self.api;
-        if tokio::time::timeout(GRACE, &mut api).await.is_err() {
-            tracing::warn!("requests are still under way; they are left behind");
-            api.abort();
+        let mut made = None;
+        if let Some(mut api) = self.api {
+            // The API may have ended by itself; then nobody listens.
+            let _ = api.end.send(());
+            if tokio::time::timeout(GRACE, &mut api.serving).await.is_err() {
+                tracing::warn!("requests are still under way; they are left behind");
+                api.serving.abort();
+            }
+            made = api.made;
         }
         self.jobs.stop(GRACE).await;
         let server = self.server.clone();
@@ -148,7 +209,9 @@ impl Host {
         }
         self.volumes.detach_all().await;
         self.volumes.backends().close_all().await;
-        remove_socket(&self.loaded.settings.api.socket);
+        if let Some(socket) = made {
+            remove_socket(&socket);
+        }
         tracing::info!("ended");
     }
 }
@@ -174,16 +237,14 @@ fn remove_socket(path: &Path) {
     }
 }
 
-fn make_folders(settings: &Settings) -> Result<()> {
-    let files = [&settings.state.path, &settings.api.socket, &settings.nbd.socket];
-    for folder in files.iter().filter_map(|file| file.parent()) {
-        std::fs::create_dir_all(folder).map_err(|error| {
-            Error::from_io(format!("a directory cannot be made: {error}"), &error)
-                .with("directory", folder.display())
-                .remedy("make it, or configure another: novastor serve --set state.path=…")
-        })?;
-    }
-    Ok(())
+/// Makes the directory of a file.
+fn make_folder(file: &Path) -> Result<()> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Error::from_io(format!("a directory cannot be made: {error}"), &error)
+            .with("directory", folder.display())
+            .remedy("make it, or configure another: novastor serve --set state.path=…")
+    })
 }
 
 fn plugin_settings(settings: &Settings) -> PluginSettings {
@@ -195,10 +256,9 @@ fn plugin_settings(settings: &Settings) -> PluginSettings {
     }
 }
 
-fn server_settings(settings: &Settings) -> ServerSettings {
+fn server_settings(settings: &Settings, tls: TlsSettings) -> ServerSettings {
     ServerSettings {
-        socket: settings.nbd.socket.clone(),
-        mode: settings.api.mode,
+        tls,
         max_connections: settings.nbd.max_connections as usize,
         max_in_flight: settings.nbd.max_in_flight as usize,
         max_in_flight_bytes: NBD_BYTES_IN_FLIGHT,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The storage host: loads drivers, keeps volumes, serves them.
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod config;

@@ -23,6 +23,8 @@ pub const MAX_OPTION_LEN: u32 = 16 << 10;
 /// Bytes that a name may have, as the protocol says.
 pub const MAX_NAME_LEN: usize = 4096;
 
+const ENDING: &str = "the server, or this export, ends";
+
 /// What the server has to offer, as the negotiation asks for it.
 pub trait Offer {
     /// What a connection serves.
@@ -95,6 +97,8 @@ pub enum Tls {
 /// One client's negotiation.
 pub struct Negotiation<E> {
     tls: Tls,
+    /// The server ends, and serves no further option.
+    ending: bool,
     client: Option<ClientFlags>,
     headers: Headers,
     /// The contexts that were chosen, and for which export.
@@ -113,12 +117,25 @@ fn refusal(kind: ReplyType, text: &str) -> Refusal {
 impl<E> Negotiation<E> {
     /// A negotiation that begins with the greeting.
     pub fn new(tls: Tls) -> Self {
-        Self { tls, client: None, headers: Headers::Simple, contexts: None, described: None }
+        Self {
+            tls,
+            ending: false,
+            client: None,
+            headers: Headers::Simple,
+            contexts: None,
+            described: None,
+        }
+    }
+
+    /// The server ends: from here on every option but ABORT is answered so, and nothing is held.
+    pub fn shut_down(&mut self) {
+        self.ending = true;
+        self.described = None;
     }
 
     /// The negotiation after the TLS handshake: what was chosen in plain text is forgotten.
     pub fn encrypted(self) -> Self {
-        Self { client: self.client, ..Self::new(Tls::On) }
+        Self { client: self.client, ending: self.ending, ..Self::new(Tls::On) }
     }
 
     /// What the server says first.
@@ -179,6 +196,7 @@ impl<E> Negotiation<E> {
                 wire::option_reply(out, code, ReplyType::ACK, &[]);
                 return Step::Close(Closing::Aborted);
             }
+            _ if self.ending => Err(refusal(ReplyType::ERR_SHUTDOWN, ENDING)),
             OptionCode::STARTTLS => self.start_tls(data),
             _ if self.tls == Tls::Require => {
                 Err(refusal(ReplyType::ERR_TLS_REQD, "this server wants TLS first"))
@@ -292,7 +310,9 @@ impl<E> Negotiation<E> {
         offer: &mut dyn Offer<Export = E>,
         out: &mut Vec<u8>,
     ) -> Step<E> {
-        let opened = if self.tls == Tls::Require {
+        let opened = if self.ending {
+            Err(refusal(ReplyType::ERR_SHUTDOWN, ENDING))
+        } else if self.tls == Tls::Require {
             Err(refusal(ReplyType::ERR_TLS_REQD, "this server wants TLS first"))
         } else if self.headers == Headers::Extended {
             let text = "EXPORT_NAME does not go with extended headers";

@@ -221,3 +221,22 @@ fn tls_comes_first_where_it_is_required_and_forgets_what_came_before() {
     let (_, _, out) = step(&mut negotiation, &option(5, b""));
     assert_eq!(answers(&out), [ReplyType::ERR_POLICY]);
 }
+
+#[test]
+fn a_server_that_ends_says_so_to_every_option() {
+    for tls in [Tls::Offer, Tls::Require] {
+        let mut negotiation = Negotiation::new(tls);
+        step(&mut negotiation, &[0, 0, 0, 3]);
+        negotiation.shut_down();
+        for code in [3, 5, 6, 7, 8, 9, 10, 11, 99] {
+            let (_, next, out) = step(&mut negotiation, &option(code, b"\0\0\0\x05shown\0\0"));
+            assert!(matches!(next, Step::Answered), "{code}");
+            assert_eq!(refusal(&out), ReplyType::ERR_SHUTDOWN.0, "{code}");
+        }
+        let mut encrypted = negotiation.encrypted();
+        assert_eq!(refusal(&step(&mut encrypted, &option(3, b"")).2), ReplyType::ERR_SHUTDOWN.0);
+        let chosen = step(&mut encrypted, &option(1, b"shown")).1;
+        assert!(matches!(chosen, Step::Close(Closing::NoExport(_))));
+        assert!(matches!(step(&mut encrypted, &option(2, b"")).1, Step::Close(Closing::Aborted)));
+    }
+}

@@ -71,6 +71,7 @@ pub(super) async fn status(State(api): State<Api>) -> Answer<StatusView> {
         exports: api.volumes.exports().await?.len(),
         jobs_running: jobs.iter().filter(|job| job.record.state == JobState::Running).count(),
         nbd_socket: api.gates.socket(),
+        nbd_listen: api.gates.listen(),
         attention,
     }))
 }

@@ -6,6 +6,7 @@ use axum::{
     extract::{Path, State},
     routing::get,
 };
+use driver_api::Result;
 
 use super::{
     Answered, Api, Json,
@@ -35,6 +36,8 @@ pub(super) async fn view(api: &Api, export: Stored<ExportRecord>) -> ExportView 
         uri: api.gates.uri(&export.name),
         volume: export.record.volume,
         read_only: export.record.read_only,
+        allow: export.record.allow,
+        default: export.record.default,
         name: export.name,
         state,
     }
@@ -53,8 +56,10 @@ async fn show(State(api): State<Api>, Path(name): Path<String>) -> Answer<Export
 }
 
 async fn add(State(api): State<Api>, Json(body): Json<CreateExport>) -> Answer<ExportView> {
-    let CreateExport { volume, name, read_only, take_over } = body;
-    let export = api.volumes.export_add(NewExport { volume, name, read_only, take_over }).await?;
+    let CreateExport { volume, name, read_only, allow, default, take_over } = body;
+    let allow = allow.iter().map(|rule| rule.parse()).collect::<Result<_>>()?;
+    let new = NewExport { volume, name, read_only, allow, default, take_over };
+    let export = api.volumes.export_add(new).await?;
     Ok(axum::Json(view(&api, export).await))
 }
 

@@ -57,8 +57,10 @@ pub trait Drivers: Send + Sync + 'static {
 pub trait Gates: Send + Sync + 'static {
     /// Where clients find an export.
     fn uri(&self, export: &str) -> String;
-    /// The socket of NBD clients.
+    /// The unix socket of NBD clients; empty if there is none.
     fn socket(&self) -> String;
+    /// The addresses of NBD clients over TCP.
+    fn listen(&self) -> Vec<String>;
     /// Clients of an export.
     fn connections(&self, export: &str) -> usize;
     /// Sends an export's clients away, and returns once what they had under way is done.

@@ -187,6 +187,12 @@ pub struct ExportView {
     pub volume: String,
     /// Clients may only read.
     pub read_only: bool,
+    /// Rules that name the clients it admits; none: whoever may connect.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// It is served to clients that name no export.
+    #[serde(default)]
+    pub default: bool,
     /// `ready`, or why not.
     pub state: String,
     /// Clients connected now.
@@ -252,8 +258,11 @@ pub struct StatusView {
     pub exports: usize,
     /// Jobs at work.
     pub jobs_running: usize,
-    /// Where NBD clients connect.
+    /// The unix socket where NBD clients connect; empty if there is none.
     pub nbd_socket: String,
+    /// The addresses where NBD clients connect over TCP.
+    #[serde(default)]
+    pub nbd_listen: Vec<String>,
     /// What needs attention.
     pub attention: Vec<String>,
 }
@@ -383,6 +392,12 @@ pub struct CreateExport {
     /// Clients may only read.
     #[serde(default)]
     pub read_only: bool,
+    /// Rules that name the clients it admits, such as `uid:1000`; none: whoever may connect.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Serve it to clients that name no export.
+    #[serde(default)]
+    pub default: bool,
     /// Take the volume from its present holder.
     #[serde(default)]
     pub take_over: bool,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{config::parse_size, jobs::ImageFormat};
+use crate::{access::Rule, config::parse_size, jobs::ImageFormat};
 
 /// A storage host for virtual machines and containers.
 #[derive(Parser, Debug)]
@@ -79,6 +79,9 @@ pub struct Serve {
     /// Check the configuration and the drivers it needs, and serve nothing
     #[arg(long)]
     pub check: bool,
+    /// Open no sockets; serve the one NBD client at standard input and output, until it leaves
+    #[arg(long, conflicts_with = "check")]
+    pub stdio: bool,
 }
 
 /// A view that can be watched.
@@ -362,12 +365,30 @@ pub enum ExportCommand {
         /// For reading only
         #[arg(long)]
         read_only: bool,
+        /// Admit only whom a rule names: unix, uid:N, net:ADDRESS/BITS, cert:DNSNAME or sha256:HEX
+        #[arg(long, value_name = "RULE", value_parser = rule, num_args = 1..)]
+        allow: Vec<String>,
+        /// Serve it to clients that name no export; otherwise they get the only one
+        #[arg(long)]
+        default: bool,
         /// Take the volume from its present holder, who may never write to it again
         #[arg(long)]
         take_over: bool,
     },
     /// List exports
     List(Watched),
+    /// Show an export
+    Show {
+        /// The export
+        name: String,
+    },
+    /// Join standard input and output to the host's NBD socket, for a client at their other end
+    ///
+    /// For ssh, inetd and the like: `nbdinfo -- [ ssh host novastor export connect ]`. The client names the export itself.
+    Connect {
+        /// See first that this export is ready; the client may still ask for another
+        name: Option<String>,
+    },
     /// Remove an export, once its clients' requests are done
     Remove {
         /// The export
@@ -420,6 +441,13 @@ impl From<Format> for ImageFormat {
 
 fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| format!("{error:#}"))
+}
+
+fn rule(text: &str) -> Result<String, String> {
+    match text.parse::<Rule>() {
+        Ok(rule) => Ok(rule.to_string()),
+        Err(error) => Err(format!("{error}; {}", error.remedy_text())),
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -13,6 +13,8 @@ use driver_api::{BackendConfig, BackendHandle, Error, ErrorKind, Result};
 use super::{Output, load, show};
 use crate::{
     config::{Loaded, check_options, resolve_secret},
+    daemon,
+    export::nbd::TlsKeys,
     plugins::{LoadedDriver, PluginSettings, PluginState, Registry, TracingLog},
 };
 
@@ -24,6 +26,9 @@ pub(super) fn configuration(loaded: Loaded) -> Result<()> {
     let settings = &loaded.settings;
     for name in settings.secrets.keys() {
         resolve_secret(settings, name)?;
+    }
+    if let Some(files) = daemon::tls_files(&settings.nbd) {
+        TlsKeys::load(files)?;
     }
     let room = Room::new()?;
     let registry = Registry::new(

@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod client;
+mod connect;
 mod jobs;
 mod show;
 mod volumes;
@@ -69,6 +70,9 @@ async fn run(cli: Cli) -> Result<()> {
             let loaded = load(cli.config.clone(), serve.overrides.clone())?;
             if serve.check {
                 return check::configuration(loaded);
+            }
+            if serve.stdio {
+                return daemon::serve_stdio(loaded).await;
             }
             return daemon::serve(loaded).await;
         }
@@ -230,8 +234,8 @@ impl Session {
 
     async fn export(&self, command: ExportCommand) -> Result<()> {
         match command {
-            ExportCommand::Add { volume, name, read_only, take_over } => {
-                let body = CreateExport { volume, name, read_only, take_over };
+            ExportCommand::Add { volume, name, read_only, allow, default, take_over } => {
+                let body = CreateExport { volume, name, read_only, allow, default, take_over };
                 let added: ExportView = self.client.post("/v1/exports", &body).await?;
                 if self.output == Output::Json {
                     return self.one(&added);
@@ -242,6 +246,11 @@ impl Session {
                 ))
             }
             ExportCommand::List(watched) => self.list::<ExportView>("/v1/exports", watched).await,
+            ExportCommand::Show { name } => {
+                let path = format!("/v1/exports/{}", part(&name));
+                self.one(&self.client.get::<ExportView>(&path).await?)
+            }
+            ExportCommand::Connect { name } => connect::run(&self.client, name).await,
             ExportCommand::Remove { name } => {
                 self.client.delete(&format!("/v1/exports/{}", part(&name))).await?;
                 self.done(&format!("export {name} is removed"))

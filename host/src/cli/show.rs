@@ -246,13 +246,16 @@ impl Row for SnapshotView {
 }
 
 impl Row for ExportView {
-    const HEAD: &'static [&'static str] = &["name", "volume", "access", "clients", "state", "uri"];
+    const HEAD: &'static [&'static str] =
+        &["name", "default", "volume", "access", "allowed", "clients", "state", "uri"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
+            if self.default { "yes" } else { "" }.to_owned(),
             self.volume.clone(),
             if self.read_only { "read-only" } else { "read-write" }.to_owned(),
+            if self.allow.is_empty() { "all".to_owned() } else { self.allow.join(", ") },
             self.connections.to_string(),
             self.state.clone(),
             self.uri.clone(),
@@ -310,7 +313,7 @@ impl Row for StatusView {
             self.volumes.to_string(),
             self.exports.to_string(),
             self.jobs_running.to_string(),
-            self.nbd_socket.clone(),
+            [std::slice::from_ref(&self.nbd_socket), &self.nbd_listen].concat().join(" "),
         ]
     }
 

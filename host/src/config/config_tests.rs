@@ -86,6 +86,7 @@ fn defaults_stand_without_any_configuration() {
     assert_eq!(settings.api.socket, PathBuf::from("/run/novastor/api.sock"));
     assert_eq!(settings.api.mode, 0o660);
     assert_eq!((settings.nbd.max_connections, settings.nbd.max_in_flight), (256, 128));
+    assert!(settings.nbd.listen.is_empty() && settings.nbd.tls == NbdTls::Require);
     assert_eq!((settings.log.filter.as_str(), settings.log.format), ("info", LogFormat::Text));
     assert!(settings.backends.is_empty() && settings.secrets.is_empty());
     assert_eq!(loaded.origin(&["nbd", "socket"]), Origin::Default);
@@ -262,6 +263,12 @@ fn the_packaged_file_shows_every_key_with_its_default() {
     assert_eq!(settings.backends.remove("disk").unwrap().driver, "local");
     assert_eq!(settings.secrets.len(), 3);
     settings.secrets.clear();
+    let nbd = &mut settings.nbd;
+    assert_eq!(nbd.mode.take(), Some(settings.api.mode));
+    assert_eq!(nbd.tls_clients.take(), Some(NbdTlsClients::Require));
+    for file in [&mut nbd.tls_certificate, &mut nbd.tls_key, &mut nbd.tls_client_ca] {
+        assert!(file.take().is_some(), "an example");
+    }
     assert_eq!(format!("{settings:?}"), defaults);
 }
 

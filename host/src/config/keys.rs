@@ -99,6 +99,22 @@ pub(super) fn keys() -> Vec<Key> {
             .default("432"),
         Key::new("nbd", "socket", path, "The unix socket of the NBD export.")
             .below(RUNTIME_DIR, "nbd.sock"),
+        Key::new("nbd", "mode", integer, "The mode of that socket, in octal; api.mode if none."),
+        Key::new("nbd", "listen", OptionType::TEXTS, "Addresses with ports for NBD over TCP.")
+            .default("[]"),
+        Key::new("nbd", "tls", OptionType::CHOICE, "TLS over TCP.")
+            .choices(&["off", "offer", "require"])
+            .default("\"require\""),
+        Key::new("nbd", "tls_certificate", path, "The NBD server's certificate, in PEM."),
+        Key::new("nbd", "tls_key", path, "The certificate's key, in PEM."),
+        Key::new("nbd", "tls_client_ca", path, "The authorities of clients' certificates, in PEM."),
+        Key::new(
+            "nbd",
+            "tls_clients",
+            OptionType::CHOICE,
+            "Whether NBD clients show certificates; with tls_client_ca they must, without they cannot.",
+        )
+        .choices(&["none", "offer", "require"]),
         Key::new("nbd", "max_connections", integer, "NBD connections at once.")
             .default("256")
             .within(1, 65_536),
@@ -129,7 +145,7 @@ pub fn describe_keys() -> Vec<KeyHelp> {
         kind: key.spec.kind.name(),
         default: match (&key.below, &key.spec.default) {
             (Some((directory, name)), _) => format!("{{{directory}}}/{name}"),
-            (None, _) if key.spec.name == "mode" => "0o660".into(),
+            (None, ROption::RSome(_)) if key.spec.name == "mode" => "0o660".into(),
             (None, ROption::RSome(json)) => json.to_string(),
             (None, ROption::RNone) => String::new(),
         },

@@ -16,6 +16,7 @@ use super::{
     keys::{Key, NAMED_SECTIONS, RUNTIME_DIR, STATE_DIR, backend_keys, keys},
     layers::{Merged, Sources, merge},
     names::{nearest, validate_name},
+    nbd,
     origin::{Origin, Origins, dotted},
     secrets,
     settings::{BackendSettings, Settings},
@@ -100,6 +101,7 @@ fn load(sources: &Sources) -> Result<Loaded> {
         variables: sources.variables.clone(),
     };
     check_active(&settings, &merged.origins)?;
+    nbd::check_tls(&settings.nbd, &merged.origins)?;
     let Merged { origins, files, .. } = merged;
     Ok(Loaded { settings, files, origins, backends: tables })
 }
@@ -197,8 +199,9 @@ fn default(key: &Key, all: &serde_json::Map<String, Json>) -> Result<Json> {
 
 fn checked(key: &Key, value: &Value, from_text: bool) -> Result<Json, Wrong> {
     let path = key.path();
-    if path == ["api", "mode"] {
-        return mode(value).map(Json::from);
+    if let ["api" | "nbd", "mode"] = path[..] {
+        let what = if path[0] == "api" { "the management API" } else { "the exports" };
+        return mode(value, what).map(Json::from);
     }
     let value = check(&key.spec, value, from_text)?;
     if let (Some((least, most)), Some(number)) = (key.within, value.as_i64())
@@ -211,6 +214,7 @@ fn checked(key: &Key, value: &Value, from_text: bool) -> Result<Json, Wrong> {
     }
     match path[..] {
         ["plugins", "allow_sha256"] => hashes(value),
+        ["nbd", "listen"] => nbd::addresses(value),
         ["log", "filter"] => {
             let text = value.as_str().unwrap_or_default();
             match crate::log::parse_filter(text) {
@@ -226,7 +230,7 @@ fn checked(key: &Key, value: &Value, from_text: bool) -> Result<Json, Wrong> {
 }
 
 /// A file mode. As text it is always octal; a decimal number that was meant to be octal is out of range.
-fn mode(value: &Value) -> Result<i64, Wrong> {
+fn mode(value: &Value, what: &str) -> Result<i64, Wrong> {
     let mode = match &value.kind {
         ValueKind::I64(mode) => Some(*mode),
         ValueKind::String(text) => {
@@ -237,7 +241,7 @@ fn mode(value: &Value) -> Result<i64, Wrong> {
     match mode {
         Some(mode) if mode & !0o770 == 0 && mode & 0o600 == 0o600 => Ok(mode),
         Some(mode) if mode & !0o777 == 0 && mode & 0o007 != 0 => Err(Wrong::new(
-            format!("mode {mode:#o} gives the management API to every user of this machine"),
+            format!("mode {mode:#o} gives {what} to every user of this machine"),
             "write 0o660 and put those who may use it into the socket's group",
         )),
         _ => Err(Wrong::new(

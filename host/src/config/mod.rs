@@ -14,6 +14,7 @@ mod keys;
 mod layers;
 mod load;
 mod names;
+mod nbd;
 mod options;
 mod origin;
 mod secrets;
@@ -29,8 +30,8 @@ pub use options::check_options;
 pub use origin::Origin;
 pub use secrets::{SecretSource, resolve_secret};
 pub use settings::{
-    ApiSettings, BackendSettings, LogFormat, LogSettings, NbdSettings, PluginSettings, Settings,
-    StateSettings,
+    ApiSettings, BackendSettings, LogFormat, LogSettings, NbdSettings, NbdTls, NbdTlsClients,
+    PluginSettings, Settings, StateSettings,
 };
 pub use sizes::{format_size, parse_size};
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The configuration as plain data, checked and complete.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -70,10 +70,48 @@ pub struct ApiSettings {
 pub struct NbdSettings {
     /// The unix socket.
     pub socket: PathBuf,
+    /// The socket's mode; the API's if none.
+    pub mode: Option<u32>,
+    /// Addresses for TCP.
+    pub listen: Vec<SocketAddr>,
+    /// TLS over TCP.
+    pub tls: NbdTls,
+    /// The server's certificate.
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's key.
+    pub tls_key: Option<PathBuf>,
+    /// The authorities of clients' certificates.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Whether clients show certificates; decided by [`NbdSettings::tls_client_ca`] if none.
+    pub tls_clients: Option<NbdTlsClients>,
     /// Connections at once.
     pub max_connections: u32,
     /// Operations in flight on one connection.
     pub max_in_flight: u32,
+}
+
+/// TLS over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NbdTls {
+    /// Never.
+    Off,
+    /// If the client wants it.
+    Offer,
+    /// Always.
+    Require,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NbdTlsClients {
+    /// They are not asked.
+    None,
+    /// They may.
+    Offer,
+    /// They must.
+    Require,
 }
 
 /// The log.

@@ -7,11 +7,12 @@ use driver_api::{Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 
 use crate::{
+    access::Peer,
     api::{
         Drivers, Gates,
         types::{DriverView, OptionView},
     },
-    export::nbd::{Export, ExportSource, Server},
+    export::nbd::{Export, ExportSource, ListenAddress, Server},
     plugins::{PluginState, PluginStatus, Registry},
     volumes::{Boxed, Volumes},
 };
@@ -25,43 +26,28 @@ pub(super) struct Exports {
     pub(super) runtime: Handle,
 }
 
-impl Exports {
-    fn names(&self) -> Result<Vec<String>> {
-        let exports = self.runtime.block_on(self.volumes.exports())?;
-        Ok(exports.into_iter().map(|export| export.name).collect())
-    }
-
-    /// The export's name; the empty one is that of the only export.
-    fn named(&self, name: &str) -> Result<String> {
-        if !name.is_empty() {
-            return Ok(name.to_owned());
-        }
-        match self.names()?.as_slice() {
-            [only] => Ok(only.clone()),
-            _ => Err(Error::new(ErrorKind::NOT_FOUND, "there is no default export")
-                .remedy("name an export")),
-        }
-    }
-}
-
 impl ExportSource for Exports {
-    fn list(&self) -> Vec<String> {
-        self.names().unwrap_or_else(|error| {
+    fn list(&self, peer: &Peer) -> Vec<String> {
+        let exports = self.runtime.block_on(self.volumes.exports()).unwrap_or_else(|error| {
             tracing::error!("exports cannot be listed: {error:#}");
             Vec::new()
-        })
+        });
+        let admitting = exports.into_iter().filter(|export| export.admits(peer));
+        admitting.map(|export| export.name).collect()
     }
 
-    fn find(&self, name: &str) -> Result<()> {
-        let name = self.named(name)?;
-        self.runtime.block_on(self.volumes.export(&name)).map(|_| ())
+    fn default_name(&self) -> Result<String> {
+        self.runtime.block_on(self.volumes.default_export())
     }
 
-    fn open(&self, name: &str) -> Result<Export> {
-        let name = self.named(name)?;
-        let (export, used) = self.runtime.block_on(self.volumes.export_open(&name))?;
+    fn find(&self, name: &str, peer: &Peer) -> Result<()> {
+        self.runtime.block_on(self.volumes.export_for(name, peer)).map(|_| ())
+    }
+
+    fn open(&self, name: &str, peer: &Peer) -> Result<Export> {
+        let (export, used) = self.runtime.block_on(self.volumes.export_open(name, peer))?;
         Ok(Export {
-            name,
+            name: export.name,
             description: format!("volume {}", export.record.volume),
             volume: used.volume().clone(),
             read_only: export.record.read_only,
@@ -71,23 +57,41 @@ impl ExportSource for Exports {
 }
 
 /// The NBD server, as the API steers it.
-pub(super) struct NbdGate(pub(super) Arc<Server>);
+pub(super) struct NbdGate {
+    pub(super) server: Arc<Server>,
+    /// Clients over TCP use TLS.
+    pub(super) tls: bool,
+}
 
 impl Gates for NbdGate {
     fn uri(&self, export: &str) -> String {
-        format!("nbd+unix:///{export}?socket={}", self.socket())
+        let socket = self.socket();
+        match self.listen().first() {
+            Some(address) if socket.is_empty() => {
+                format!("nbd{}://{address}/{export}", if self.tls { "s" } else { "" })
+            }
+            _ => format!("nbd+unix:///{export}?socket={socket}"),
+        }
     }
 
     fn socket(&self) -> String {
-        self.0.socket().display().to_string()
+        let mut addresses = self.server.addresses().iter();
+        let unix = addresses.find(|address| matches!(address, ListenAddress::Unix(_)));
+        unix.map(ListenAddress::to_string).unwrap_or_default()
+    }
+
+    fn listen(&self) -> Vec<String> {
+        let addresses = self.server.addresses().iter();
+        let tcp = addresses.filter(|address| matches!(address, ListenAddress::Tcp(_)));
+        tcp.map(ListenAddress::to_string).collect()
     }
 
     fn connections(&self, export: &str) -> usize {
-        self.0.connections().iter().filter(|connection| connection.export == export).count()
+        self.server.connections().iter().filter(|connection| connection.export == export).count()
     }
 
     fn disconnect(&self, export: &str) -> Boxed<Result<()>> {
-        let (server, export) = (self.0.clone(), export.to_owned());
+        let (server, export) = (self.server.clone(), export.to_owned());
         Box::pin(async move {
             let ending =
                 tokio::task::spawn_blocking(move || server.disconnect_export(&export, GRACE));

@@ -2,3 +2,4 @@
 //! Ways in for clients.
 
 pub mod nbd;
+pub mod relay;

@@ -110,6 +110,12 @@ pub struct ExportRecord {
     pub volume: String,
     /// Clients may only read.
     pub read_only: bool,
+    /// Rules that name the clients it admits; none: whoever may connect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// It is served to clients that name no export.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
     /// When it was added, in seconds since 1970.
     pub created_unix_secs: u64,
     /// What a newer version wrote here; kept as it is.

@@ -8,12 +8,13 @@ mod client;
 mod negotiation;
 mod real_clients;
 mod server;
+mod tls;
 mod transmission;
 mod volume;
 
 use std::{path::PathBuf, sync::Arc};
 
-use novastor::export::nbd::{Server, ServerSettings, serve};
+use novastor::export::nbd::{Listener, Server, ServerSettings, TlsSettings, serve};
 use volume::{Exports, TestVolume};
 
 /// A server in a directory of its own.
@@ -23,10 +24,9 @@ struct Serving {
     _directory: tempfile::TempDir,
 }
 
-fn settings(socket: PathBuf) -> ServerSettings {
+fn settings() -> ServerSettings {
     ServerSettings {
-        socket,
-        mode: 0o600,
+        tls: TlsSettings::default(),
         max_connections: 16,
         max_in_flight: 128,
         max_in_flight_bytes: 64 << 20,
@@ -39,9 +39,10 @@ fn serving_with(
 ) -> Serving {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("nbd.sock");
-    let mut settings = settings(socket.clone());
+    let mut settings = settings();
     adjust(&mut settings);
-    let server = serve(settings, Arc::new(Exports(exports))).unwrap();
+    let listener = Listener::unix(&socket, 0o600).unwrap();
+    let server = serve(settings, vec![listener], Arc::new(Exports(exports))).unwrap();
     Serving { server, socket, _directory: directory }
 }
 

@@ -15,7 +15,7 @@ fn uri(at: &Serving, name: &str) -> String {
 }
 
 /// Runs a program that must succeed; gives what it printed.
-fn run(program: &str, arguments: &[&str]) -> String {
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
         .output()

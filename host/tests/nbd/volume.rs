@@ -17,6 +17,7 @@ use driver_api::{
     host::LogRecord,
 };
 use novastor::{
+    access::Peer,
     export::nbd::{Export, ExportSource},
     plugins::GuardedVolume,
 };
@@ -322,21 +323,26 @@ pub struct Exports(pub Vec<(&'static str, TestVolume)>);
 
 impl Exports {
     fn known(&self, name: &str) -> Result<&(&'static str, TestVolume)> {
-        let found = self.0.iter().find(|(known, _)| name.is_empty() || *known == name);
+        let found = self.0.iter().find(|(known, _)| *known == name);
         found.ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "there is no such export"))
     }
 }
 
 impl ExportSource for Exports {
-    fn list(&self) -> Vec<String> {
+    fn list(&self, _: &Peer) -> Vec<String> {
         self.0.iter().map(|(name, _)| (*name).to_owned()).collect()
     }
 
-    fn find(&self, name: &str) -> Result<()> {
+    fn default_name(&self) -> Result<String> {
+        let first = self.0.first().map(|(name, _)| (*name).to_owned());
+        first.ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "there is no default export"))
+    }
+
+    fn find(&self, name: &str, _: &Peer) -> Result<()> {
         self.known(name).map(|_| ())
     }
 
-    fn open(&self, name: &str) -> Result<Export> {
+    fn open(&self, name: &str, _: &Peer) -> Result<Export> {
         let (name, volume) = self.known(name)?;
         volume.0.leases.fetch_add(1, Ordering::SeqCst);
         Ok(Export {

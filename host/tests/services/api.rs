@@ -37,6 +37,9 @@ impl Gates for NoGates {
     fn socket(&self) -> String {
         "none".to_owned()
     }
+    fn listen(&self) -> Vec<String> {
+        Vec::new()
+    }
     fn connections(&self, _export: &str) -> usize {
         0
     }

@@ -4,6 +4,7 @@
 use std::future::Future;
 
 use driver_api::StateHandle;
+use novastor::access::{Address, Peer};
 use novastor::volumes::{AttachState, NewExport, VolumeState};
 
 use super::{
@@ -11,8 +12,12 @@ use super::{
     life::{MIB, new},
 };
 
+fn local() -> Peer {
+    Peer { address: Address::Unix { uid: Some(0) }, certificate: None }
+}
+
 fn export(volume: &str) -> NewExport {
-    NewExport { volume: volume.to_owned(), name: None, read_only: false, take_over: false }
+    NewExport { volume: volume.to_owned(), ..NewExport::default() }
 }
 
 /// Runs `prepare` in a whole life, `operate` in one that ends at each possible commit, and `look` in the next.
@@ -110,7 +115,7 @@ async fn an_export_comes_back_or_was_never_there() {
         let again = house.volumes.export_add(export("a")).await;
         again.unwrap();
         assert!(storage.is_held("a"));
-        house.volumes.export_open("a").await.unwrap();
+        house.volumes.export_open("a", &local()).await.unwrap();
     })
     .await;
 }

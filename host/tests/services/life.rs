@@ -2,7 +2,10 @@
 //! The life of a volume where nothing crashes.
 
 use driver_api::ErrorKind;
-use novastor::volumes::{Access, AttachState, NewExport, NewVolume, VolumeState};
+use novastor::{
+    access::{Address, Peer},
+    volumes::{Access, AttachState, NewExport, NewVolume, VolumeState},
+};
 
 use super::disks::{Storage, start, state};
 
@@ -13,7 +16,7 @@ pub fn new(name: &str) -> NewVolume {
 }
 
 fn export(volume: &str) -> NewExport {
-    NewExport { volume: volume.to_owned(), name: None, read_only: false, take_over: false }
+    NewExport { volume: volume.to_owned(), ..NewExport::default() }
 }
 
 #[tokio::test]
@@ -147,4 +150,38 @@ async fn a_backend_that_does_not_open_is_unavailable_until_it_does() {
     storage.heal();
     house.volumes.open_backend("mem").await.unwrap();
     house.volumes.create(new("a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_with_rules_is_for_whom_they_name_and_one_is_the_default() {
+    let ((state, _room), storage) = (state(), Storage::default());
+    let house = start(&state, &storage).await;
+    let volumes = &house.volumes;
+    for name in ["a", "b", "c"] {
+        volumes.create(new(name)).await.unwrap();
+    }
+    assert_eq!(volumes.default_export().await.unwrap_err().kind(), ErrorKind::NOT_FOUND);
+    let ruled = NewExport { allow: vec!["uid:7".parse().unwrap()], ..export("a") };
+    volumes.export_add(ruled.clone()).await.unwrap();
+    volumes.export_add(ruled.clone()).await.unwrap();
+    let error = volumes.export_add(export("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ALREADY_EXISTS, "other rules are another wish");
+    assert_eq!(volumes.default_export().await.unwrap(), "a", "the only one");
+    let user = |uid| Peer { address: Address::Unix { uid: Some(uid) }, certificate: None };
+    let error = volumes.export_open("a", &user(8)).await.err().expect("not for 8");
+    assert_eq!(error.kind(), ErrorKind::PERMISSION_DENIED);
+    assert!(!error.to_string().contains("uid:7"), "rules are not the client's business: {error}");
+    drop(volumes.export_open("a", &user(7)).await.unwrap());
+
+    let chosen = NewExport { default: true, ..export("b") };
+    volumes.export_add(chosen.clone()).await.unwrap();
+    volumes.export_add(chosen).await.unwrap();
+    assert_eq!(volumes.default_export().await.unwrap(), "b");
+    let second = NewExport { default: true, ..export("c") };
+    let error = volumes.export_add(second).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ALREADY_EXISTS);
+    assert!(error.message().contains("`b` is the default"), "{error}");
+    volumes.export_add(export("c")).await.unwrap();
+    volumes.export_remove("b").await.unwrap();
+    assert_eq!(volumes.default_export().await.unwrap_err().kind(), ErrorKind::NOT_FOUND);
 }

@@ -2,8 +2,7 @@
 //! What a connection's thread and its server share: figures for the operator, and the wish to end.
 
 use std::{
-    net::Shutdown,
-    os::unix::net::UnixStream,
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -11,7 +10,10 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::net::{Shutdown, shutdown};
+
 use super::{ConnectionInfo, wakes::Wakes};
+use crate::access::{Certificate, Peer};
 
 /// How a connection shall go on; it only ever rises.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -19,10 +21,12 @@ use super::{ConnectionInfo, wakes::Wakes};
 pub enum Wish {
     /// Serve.
     Serve = 0,
-    /// Start nothing new, answer what is in flight, end.
-    Drain = 1,
+    /// Answer what is in flight, and what comes with the news that this ends.
+    Tell = 1,
+    /// Take nothing more, answer what is in flight, end.
+    Drain = 2,
     /// End without answers; mutations are still polled to their end.
-    Abandon = 2,
+    Abandon = 3,
 }
 
 /// A figure with one writer.
@@ -61,23 +65,25 @@ pub struct Figures {
 /// One connection as both sides hold it.
 pub struct Control {
     pub id: u64,
-    pub socket: UnixStream,
+    pub socket: OwnedFd,
     pub wakes: Arc<Wakes>,
     pub figures: Figures,
     since: SystemTime,
+    peer: Mutex<Peer>,
     export: Mutex<String>,
     wish: AtomicU8,
 }
 
 impl Control {
     /// A connection that begins now.
-    pub fn new(id: u64, socket: UnixStream, wakes: Arc<Wakes>) -> Self {
+    pub fn new(id: u64, socket: OwnedFd, peer: Peer, wakes: Arc<Wakes>) -> Self {
         Self {
             id,
             socket,
             wakes,
             figures: Figures::default(),
             since: SystemTime::now(),
+            peer: Mutex::new(peer),
             export: Mutex::new(String::new()),
             wish: AtomicU8::new(Wish::Serve as u8),
         }
@@ -87,7 +93,8 @@ impl Control {
     pub fn wish(&self) -> Wish {
         match self.wish.load(Ordering::SeqCst) {
             0 => Wish::Serve,
-            1 => Wish::Drain,
+            1 => Wish::Tell,
+            2 => Wish::Drain,
             _ => Wish::Abandon,
         }
     }
@@ -95,10 +102,27 @@ impl Control {
     /// Asks the connection to end.
     pub fn ask(&self, wish: Wish) {
         self.wish.fetch_max(wish as u8, Ordering::SeqCst);
-        let how = if wish == Wish::Abandon { Shutdown::Both } else { Shutdown::Read };
-        // This ends the thread's wait in recv; it fails only where the client has left already.
-        let _ = self.socket.shutdown(how);
+        let how = match wish {
+            // Who waits in recv has nothing to do before the client sends something, and sees the wish then.
+            Wish::Serve | Wish::Tell => None,
+            Wish::Drain => Some(Shutdown::Read),
+            Wish::Abandon => Some(Shutdown::Both),
+        };
+        if let Some(how) = how {
+            // This ends the thread's wait in recv; it fails only where the client has left already.
+            let _ = shutdown(&self.socket, how);
+        }
         self.wakes.interrupt();
+    }
+
+    /// The client.
+    pub fn peer(&self) -> Peer {
+        self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The client has shown a certificate.
+    pub fn set_certificate(&self, certificate: Certificate) {
+        self.peer.lock().unwrap_or_else(PoisonError::into_inner).certificate = Some(certificate);
     }
 
     /// The name of the export that is served, or being opened.
@@ -117,6 +141,7 @@ impl Control {
         ConnectionInfo {
             id: self.id,
             export: self.export(),
+            peer: self.peer(),
             since: self.since,
             in_flight: figures.in_flight.get(),
             reads: figures.reads.get(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An NBD server (fixed newstyle, unix socket): one thread per connection, no task and no queue per request.
+//! An NBD server (fixed newstyle; unix sockets and TCP, plain and with TLS): one thread per connection, no task and no queue per request.
 //!
 //! ```text
 //!            accept        a thread per connection
@@ -17,42 +17,53 @@
 //! - A mutation that a driver started is polled to its end, whatever the client does; only then is the lease dropped.
 //! - Replies leave as operations finish; the protocol lets them overtake each other.
 //!
-//! The protocol's bytes and rules are `nbd_protocol`'s; only [`serve`] and [`welcome`] touch the socket.
+//! The protocol's bytes and rules are `nbd_protocol`'s; only [`serve`] and [`welcome`] touch the socket, as a
+//! [`transport`].
 
 mod control;
 mod flight;
+mod listen;
 mod operation;
 mod serve;
 mod server;
+mod tls;
+mod transport;
 mod wakes;
 mod welcome;
 
 use std::{
-    path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rustix::event::Timespec;
 
-use crate::plugins::GuardedVolume;
+use crate::{access::Peer, plugins::GuardedVolume};
 
+pub use listen::{ListenAddress, Listener};
+pub use nbd_protocol::negotiate::Tls;
 pub use server::{Server, serve};
+pub use tls::{ClientCertificates, TlsFiles, TlsKeys};
 
 /// A client that has not chosen an export after this time is disconnected.
 pub const NEGOTIATION_TIME: Duration = Duration::from_secs(10);
 
 /// Where exports come from.
 pub trait ExportSource: Send + Sync + 'static {
-    /// The names of all exports, for clients that ask for the list.
-    fn list(&self) -> Vec<String>;
+    /// The names of the exports that this client may open, for when it asks for the list.
+    fn list(&self, peer: &Peer) -> Vec<String>;
 
-    /// Whether [`ExportSource::open`] would find such an export; the empty name asks for the default export.
-    fn find(&self, name: &str) -> driver_api::Result<()>;
+    /// The name of the default export, which clients ask for by the empty name.
+    fn default_name(&self) -> driver_api::Result<String>;
 
-    /// Opens an export for one connection; the empty name asks for the default export. It may block.
+    /// Whether [`ExportSource::open`] would find such an export, and for this client.
+    fn find(&self, name: &str, peer: &Peer) -> driver_api::Result<()>;
+
+    /// Opens an export for one connection. It may block.
     ///
-    /// `NotFound` where there is none of that name; the error's text is shown to the client.
-    fn open(&self, name: &str) -> driver_api::Result<Export>;
+    /// `NotFound` where there is none of that name, `PermissionDenied` where it is not for this client; the error's text
+    /// is shown to the client.
+    fn open(&self, name: &str, peer: &Peer) -> driver_api::Result<Export>;
 }
 
 /// What one connection serves.
@@ -70,18 +81,27 @@ pub struct Export {
 }
 
 /// How a server is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerSettings {
-    /// Path of the unix socket.
-    pub socket: PathBuf,
-    /// Permission bits of the socket, such as `0o660`.
-    pub mode: u32,
+    /// TLS.
+    pub tls: TlsSettings,
     /// Connections at once; more are closed unanswered.
     pub max_connections: usize,
     /// Operations that one connection has in flight at most.
     pub max_in_flight: usize,
     /// Bytes of data that one connection has in flight at most; one operation is always let through.
     pub max_in_flight_bytes: usize,
+}
+
+/// Who gets TLS.
+#[derive(Clone, Default)]
+pub struct TlsSettings {
+    /// What TLS begins with; without it nobody gets it.
+    pub keys: Option<Arc<TlsKeys>>,
+    /// Clients on unix sockets.
+    pub unix: Tls,
+    /// Clients over TCP.
+    pub tcp: Tls,
 }
 
 /// One connection, as the operator sees it.
@@ -91,6 +111,8 @@ pub struct ConnectionInfo {
     pub id: u64,
     /// The export's name; empty during negotiation.
     pub export: String,
+    /// The client.
+    pub peer: Peer,
     /// When the client connected.
     pub since: SystemTime,
     /// Operations that wait for the driver now.

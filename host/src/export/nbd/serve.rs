@@ -8,30 +8,32 @@
 //! ```
 
 use std::{
-    io::IoSlice,
+    os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use nbd_protocol::{
+    Errno,
     inbox::{Admission, Inbox, Next},
     outbox::Outbox,
     replies::Replies,
-    terms::Refused,
+    terms::{Refused, Terms},
     wire::{Command, Request, SIMPLE_LEN},
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    io::Errno,
-    net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg},
+    io::Errno as SystemErrno,
+    net::RecvFlags,
 };
 
 use super::{
-    ExportSource, ServerSettings,
+    Export, ExportSource, ServerSettings,
     control::{Control, Wish},
     flight::{Flight, data_len},
     operation::{Answer, Outcome},
     timespec,
+    transport::Transport,
     welcome::negotiate,
 };
 use crate::errors::nbd_errno;
@@ -41,23 +43,43 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Replies of this many bytes leave before the rest of the batch is started.
 const SEND_AT: usize = 256 << 10;
 
+const ENDING: Refused = Refused { errno: Errno::Shutdown, why: "the server, or this export, ends" };
+
 /// Serves a connection to its end.
 pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerSettings) {
-    let Some((export, terms, early)) = negotiate(control, source) else { return };
-    control.set_export(&export.name);
-    tracing::info!(connection = control.id, export = export.name, "a client is served");
+    let mut transport = Transport::new(control.socket.as_fd());
+    if let Some((export, terms, early)) = negotiate(control, &mut transport, source, &settings.tls)
+    {
+        let name = export.name.clone();
+        let (peer, tls) = (control.peer(), transport.is_tls());
+        tracing::info!(connection = control.id, export = name, %peer, tls, "a client is served");
+        transmit(control, &mut transport, settings, export, terms, &early);
+        tracing::info!(connection = control.id, export = name, "a client left");
+    }
+    transport.finish();
+}
+
+/// Serves an export until one side has enough; then nothing of it is in use any more.
+fn transmit(
+    control: &Control,
+    transport: &mut Transport<'_>,
+    settings: &ServerSettings,
+    export: Export,
+    terms: Terms,
+    early: &[u8],
+) {
     let mut connection = Connection {
         control,
+        transport,
         settings,
-        inbox: Inbox::new(terms.headers, &early),
+        inbox: Inbox::new(terms.headers, early),
         replies: Replies::new(terms.headers),
         flight: Flight::new(export.volume.clone(), terms, Arc::clone(&control.wakes)),
         phase: Phase::Open,
         waiting: false,
+        telling: false,
     };
     connection.serve();
-    drop(connection);
-    tracing::info!(connection = control.id, export = export.name, "a client left");
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,8 +91,9 @@ enum Phase {
     Gone,
 }
 
-struct Connection<'a> {
+struct Connection<'a, 's> {
     control: &'a Control,
+    transport: &'a mut Transport<'s>,
     settings: &'a ServerSettings,
     inbox: Inbox,
     replies: Replies,
@@ -78,9 +101,11 @@ struct Connection<'a> {
     phase: Phase,
     /// The next request has arrived and waits for room.
     waiting: bool,
+    /// Whatever is asked is refused, because this ends.
+    telling: bool,
 }
 
-impl Connection<'_> {
+impl Connection<'_, '_> {
     fn serve(&mut self) {
         loop {
             self.heed_wish();
@@ -101,6 +126,7 @@ impl Connection<'_> {
     fn heed_wish(&mut self) {
         match self.control.wish() {
             Wish::Serve => {}
+            Wish::Tell => self.telling = true,
             Wish::Drain => self.drain(),
             Wish::Abandon => self.abandon(),
         }
@@ -141,7 +167,13 @@ impl Connection<'_> {
         self.waiting = false;
         while self.phase == Phase::Open {
             let (flight, outbox, settings) = (&self.flight, &self.replies.outbox, self.settings);
-            let next = self.inbox.next(|request| admit(request, flight, outbox, settings));
+            let telling = self.telling;
+            let next = self.inbox.next(|request| match admit(request, flight, outbox, settings) {
+                Admission::Take if telling && request.command != Command::DISC => {
+                    Admission::Refuse(ENDING)
+                }
+                admission => admission,
+            });
             match next {
                 Ok(Next::Incomplete) => return,
                 Ok(Next::Waiting) => {
@@ -191,13 +223,10 @@ impl Connection<'_> {
     fn send(&mut self) {
         while !self.replies.outbox.is_empty() {
             let (slices, count) = self.replies.outbox.slices();
-            let slices: &[IoSlice<'_>] = &slices[..count];
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let mut nothing = SendAncillaryBuffer::default();
-            match sendmsg(&self.control.socket, slices, &mut nothing, flags) {
+            match self.transport.send(&slices[..count]) {
                 Ok(count) => self.replies.outbox.advance(count),
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => {}
+                Err(SystemErrno::AGAIN) => return,
+                Err(SystemErrno::INTR) => {}
                 Err(_) => return self.abandon(),
             }
         }
@@ -206,6 +235,9 @@ impl Connection<'_> {
     /// Waits for something to do, and receives once if there is something to receive.
     fn sleep_and_receive(&mut self) {
         let receiving = self.phase == Phase::Open && !self.waiting;
+        if receiving && self.transport.has_buffered() {
+            return self.receive(RecvFlags::DONTWAIT);
+        }
         if receiving && self.flight.is_empty() && self.replies.outbox.is_empty() {
             // Only the client can give work now, and a wish to end shuts the socket: one system call instead of two.
             return self.receive(RecvFlags::empty());
@@ -246,16 +278,15 @@ impl Connection<'_> {
 
     fn receive(&mut self, flags: RecvFlags) {
         let mut space = self.inbox.space();
-        let mut nothing = RecvAncillaryBuffer::default();
-        match recvmsg(&self.control.socket, &mut space, &mut nothing, flags) {
-            Ok(received) if received.bytes == 0 => {
+        match self.transport.receive(&mut space, flags) {
+            Ok(0) => {
                 if self.inbox.within_request() {
                     tracing::debug!(connection = self.control.id, "the input ends in a request");
                 }
                 self.drain();
             }
-            Ok(received) => self.inbox.received(received.bytes),
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(count) => self.inbox.received(count),
+            Err(SystemErrno::AGAIN | SystemErrno::INTR) => {}
             Err(_) => self.abandon(),
         }
     }

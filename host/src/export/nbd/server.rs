@@ -1,17 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The listening socket, the accepting thread and the list of connections.
+//! The accepting thread and the list of connections.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::{
-            fs::{FileTypeExt, MetadataExt, PermissionsExt},
-            net::{UnixListener, UnixStream},
-        },
-    },
-    path::{Path, PathBuf},
+    io,
+    os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -20,9 +13,12 @@ use std::{
 use driver_api::{Error, ErrorKind, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+use crate::access::Peer;
+
 use super::{
     ConnectionInfo, ExportSource, ServerSettings,
     control::{Control, Wish},
+    listen::{ListenAddress, Listener, prepare},
     serve::run,
     wakes::Wakes,
 };
@@ -32,8 +28,8 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     accepting: Mutex<Option<JoinHandle<()>>>,
-    /// Device and inode of the socket that this server made.
-    socket_id: (u64, u64),
+    addresses: Vec<ListenAddress>,
+    source: Arc<dyn ExportSource>,
 }
 
 struct Shared {
@@ -56,35 +52,49 @@ impl Shared {
     }
 }
 
-/// Binds the socket and starts to serve. A socket on which nobody answers any more is replaced.
-pub fn serve(settings: ServerSettings, source: Arc<dyn ExportSource>) -> Result<Server> {
-    let listener = bind(&settings.socket, settings.mode)?;
+/// Starts to serve the clients that arrive on these sockets, if any.
+pub fn serve(
+    settings: ServerSettings,
+    listeners: Vec<Listener>,
+    source: Arc<dyn ExportSource>,
+) -> Result<Server> {
     let failed = |error: io::Error| {
         Error::from_io("the NBD server does not start", &error)
             .remedy("raise the limits on open files and threads")
     };
-    let metadata = fs::symlink_metadata(&settings.socket).map_err(failed)?;
+    let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let stop = Arc::new(stop.map_err(|errno| failed(errno.into()))?);
     let shared =
         Arc::new(Shared { settings, connections: Mutex::default(), ended: Condvar::new() });
     let (accepting_shared, accepting_stop) = (Arc::clone(&shared), Arc::clone(&stop));
+    let accepting_source = Arc::clone(&source);
     let accepting = thread::Builder::new()
         .name("nbd-accept".into())
-        .spawn(move || accept(&listener, &accepting_stop, &accepting_shared, &source))
+        .spawn(move || accept(&listeners, &accepting_stop, &accepting_shared, &accepting_source))
         .map_err(failed)?;
-    Ok(Server {
-        shared,
-        stop,
-        accepting: Mutex::new(Some(accepting)),
-        socket_id: (metadata.dev(), metadata.ino()),
-    })
+    Ok(Server { shared, stop, accepting: Mutex::new(Some(accepting)), addresses, source })
 }
 
 impl Server {
-    /// The socket's path.
-    pub fn socket(&self) -> &Path {
-        &self.shared.settings.socket
+    /// Where clients find it.
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
+    }
+
+    /// Serves a client that is connected already, and returns when it has left.
+    pub fn serve_one(&self, socket: OwnedFd) -> Result<()> {
+        let peer = prepare(&socket).map_err(|error| {
+            Error::from_io("the client's socket cannot be used", &error)
+                .remedy("connect a stream socket, unix or TCP")
+        })?;
+        let Some(id) = begin(socket, peer, &self.shared, &self.source)? else { return Ok(()) };
+        let mut connections = self.shared.connections();
+        while connections.open.contains_key(&id) {
+            let woken = self.shared.ended.wait(connections);
+            connections = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
     }
 
     /// The connections, oldest first.
@@ -94,7 +104,8 @@ impl Server {
 
     /// Ends the connections of one export; its source must refuse new ones before.
     ///
-    /// Operations in flight are finished and answered. After `timeout` the clients are cut off; then the answer is
+    /// Operations in flight are finished and answered, and what clients still ask for in the first half second is
+    /// refused with `ESHUTDOWN`. After `timeout` the clients are cut off; then the answer is
     /// `TimedOut` if mutations are still in flight, and the connections' leases are kept until they end.
     pub fn disconnect_export(&self, name: &str, timeout: Duration) -> Result<()> {
         self.end(timeout, |control| control.export() == name)
@@ -108,7 +119,12 @@ impl Server {
     }
 
     fn end(&self, timeout: Duration, chosen: impl Fn(&Control) -> bool) -> Result<()> {
-        if self.ask_and_wait(Wish::Drain, timeout, &chosen) == 0 {
+        let begun = Instant::now();
+        if self.ask_and_wait(Wish::Tell, timeout.min(TELL_TIME), &chosen) == 0 {
+            return Ok(());
+        }
+        let rest = timeout.saturating_sub(begun.elapsed());
+        if self.ask_and_wait(Wish::Drain, rest, &chosen) == 0 {
             return Ok(());
         }
         // Without a client to wait for only mutations keep a connection.
@@ -151,15 +167,11 @@ impl Server {
         if accepting.join().is_err() {
             tracing::error!("the thread that accepts NBD clients panicked");
         }
-        // Another server may have taken the path over; its socket is not ours to remove.
-        let ours = fs::symlink_metadata(self.socket())
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.socket_id);
-        if ours && let Err(error) = fs::remove_file(self.socket()) {
-            tracing::warn!(%error, socket = %self.socket().display(), "the NBD socket stays");
-        }
     }
 }
 
+/// How long clients are told that this ends, before they are not listened to any more.
+const TELL_TIME: Duration = Duration::from_millis(500);
 /// Time for connections to notice that their clients were cut off.
 const CUT_OFF_TIME: Duration = Duration::from_millis(500);
 
@@ -172,89 +184,65 @@ impl Drop for Server {
     }
 }
 
-/// Makes the socket beside its place and moves it there, so that nobody sees it with wrong permissions.
-fn bind(path: &Path, mode: u32) -> Result<UnixListener> {
-    refuse_if_taken(path)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let bound = (|| {
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&beside)?;
-        fs::set_permissions(&beside, fs::Permissions::from_mode(mode))?;
-        fs::rename(&beside, path)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    })();
-    bound.map_err(|error| {
-        Error::from_io("the NBD socket cannot be made", &error)
-            .with("socket", path.display())
-            .remedy("see that its directory exists and is writable, and that the path is under 100 bytes")
-    })
-}
-
-fn refuse_if_taken(path: &Path) -> Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => {
-            return Err(Error::from_io("the NBD socket cannot be looked at", &error)
-                .with("socket", path.display()));
-        }
-        Ok(metadata) => metadata,
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(Error::new(ErrorKind::ALREADY_EXISTS, "the NBD socket's path is no socket")
-            .with("socket", path.display())
-            .remedy("choose another path, or remove what is there"));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        // A listener that is busy, or not ours to talk to, is a listener.
-        _ => Err(Error::new(ErrorKind::IN_USE, "somebody answers on the NBD socket")
-            .with("socket", path.display())
-            .remedy("stop the other server, or choose another path")),
-    }
-}
-
 fn accept(
-    listener: &UnixListener,
+    listeners: &[Listener],
     stop: &OwnedFd,
     shared: &Arc<Shared>,
     source: &Arc<dyn ExportSource>,
 ) {
     loop {
-        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-        // An interrupted poll leaves no events, and the accept below finds nobody.
+        let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
+        fds.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        // An interrupted poll leaves no events.
         let _ = poll(&mut fds, None);
-        if !fds[1].revents().is_empty() {
+        if !fds[0].revents().is_empty() {
             return;
         }
-        match listener.accept() {
-            Ok((socket, _)) => {
-                if let Err(error) = begin(socket, shared, source) {
-                    tracing::warn!(error = format!("{error:#}"), "an NBD client was sent away");
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
-                tracing::warn!(%error, "an NBD client could not be accepted");
-                // The usual cause is a lack of descriptors, which passes only with time.
-                thread::sleep(Duration::from_millis(100));
+        for (listener, fd) in listeners.iter().zip(&fds[1..]) {
+            if !fd.revents().is_empty() {
+                accept_one(listener, shared, source);
             }
         }
     }
 }
 
-fn begin(socket: UnixStream, shared: &Arc<Shared>, source: &Arc<dyn ExportSource>) -> Result<()> {
+fn accept_one(listener: &Listener, shared: &Arc<Shared>, source: &Arc<dyn ExportSource>) {
+    match listener.accept() {
+        Ok((socket, peer)) => {
+            if let Err(error) = begin(socket, peer, shared, source) {
+                tracing::warn!(error = format!("{error:#}"), "an NBD client was sent away");
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        // It left before it was received.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotConnected
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::InvalidInput
+            ) => {}
+        Err(error) => {
+            tracing::warn!(%error, "an NBD client could not be accepted");
+            // The usual cause is a lack of descriptors, which passes only with time.
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Gives the connection a thread and returns its number; none if the server ends.
+fn begin(
+    socket: OwnedFd,
+    peer: Peer,
+    shared: &Arc<Shared>,
+    source: &Arc<dyn ExportSource>,
+) -> Result<Option<u64>> {
     let failed = |error: io::Error| Error::from_io("a connection does not start", &error);
-    socket.set_nonblocking(false).map_err(failed)?;
     let wakes = Arc::new(Wakes::new(shared.settings.max_in_flight.max(1)).map_err(failed)?);
     let mut connections = shared.connections();
     if connections.stopping {
-        return Ok(());
+        return Ok(None);
     }
     if connections.open.len() >= shared.settings.max_connections {
         return Err(Error::new(
@@ -266,7 +254,7 @@ fn begin(socket: UnixStream, shared: &Arc<Shared>, source: &Arc<dyn ExportSource
     }
     connections.last_id += 1;
     let id = connections.last_id;
-    let control = Arc::new(Control::new(id, socket, wakes));
+    let control = Arc::new(Control::new(id, socket, peer, wakes));
     connections.open.insert(id, Arc::clone(&control));
     drop(connections);
     let ending = Ending { id, shared: Arc::clone(shared) };
@@ -275,7 +263,7 @@ fn begin(socket: UnixStream, shared: &Arc<Shared>, source: &Arc<dyn ExportSource
         .name(format!("nbd-{id}"))
         .spawn(move || run(&control, &*source, &ending.shared.settings))
         .map_err(failed)?;
-    Ok(())
+    Ok(Some(id))
 }
 
 /// Takes a connection off the list when its thread ends, or never began.

@@ -1,25 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One connection's negotiation, over its socket and against the clock.
 
-use std::time::Instant;
+use std::{
+    borrow::Cow,
+    io::{IoSlice, IoSliceMut},
+    sync::Arc,
+    time::Instant,
+};
 
 use driver_api::Result;
 use nbd_protocol::{
-    negotiate::{Closing, MAX_OPTION_LEN, Negotiation, Offer, Opened, Step, Tls},
+    negotiate::{Closing, MAX_OPTION_LEN, Negotiation, Offer, Opened, Step},
     terms::Terms,
     wire::OptionHeader,
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
-    net::{RecvFlags, SendFlags, recv, send},
+    net::RecvFlags,
 };
 
 use super::{
-    Export, ExportSource, NEGOTIATION_TIME,
+    Export, ExportSource, NEGOTIATION_TIME, TlsSettings,
     control::{Control, Wish},
-    timespec,
+    timespec, tls,
+    transport::{Handshake, Transport},
 };
+use crate::access::Address;
 
 /// Opens exports for the negotiation, and names each before, so that ending an export finds this connection.
 struct Naming<'a> {
@@ -31,17 +38,18 @@ impl Offer for Naming<'_> {
     type Export = Export;
 
     fn list(&mut self) -> Vec<String> {
-        self.source.list()
+        self.source.list(&self.control.peer())
     }
 
     fn find(&mut self, name: &str) -> Result<()> {
-        self.source.find(name)
+        self.source.find(&*self.named(name)?, &self.control.peer())
     }
 
     fn open(&mut self, name: &str) -> Result<Opened<Export>> {
-        self.control.set_export(name);
-        let export = self.source.open(name)?;
-        self.control.set_export(&export.name);
+        // By its own name: who ends an export must find those, too, that open it as the default.
+        let name = self.named(name)?;
+        self.control.set_export(&name);
+        let export = self.source.open(&name, &self.control.peer())?;
         let volume = &export.volume;
         let terms = Terms::of(&volume.capabilities()?, volume.size()?, export.read_only);
         let (name, description) = (export.name.clone(), export.description.clone());
@@ -49,30 +57,55 @@ impl Offer for Naming<'_> {
     }
 }
 
+impl Naming<'_> {
+    fn named<'n>(&self, name: &'n str) -> Result<Cow<'n, str>> {
+        if name.is_empty() { self.source.default_name().map(Cow::Owned) } else { Ok(name.into()) }
+    }
+}
+
 /// Negotiates to the end. What the client sent beyond it comes along; `None` if the connection is over.
-pub fn negotiate(control: &Control, source: &dyn ExportSource) -> Option<(Export, Terms, Vec<u8>)> {
-    let deadline = Instant::now() + NEGOTIATION_TIME;
+pub fn negotiate(
+    control: &Control,
+    transport: &mut Transport<'_>,
+    source: &dyn ExportSource,
+    tls: &TlsSettings,
+) -> Option<(Export, Terms, Vec<u8>)> {
+    let mut talk = Talk { control, transport, deadline: Instant::now() + NEGOTIATION_TIME };
     let mut offer = Naming { control, source };
-    let mut negotiation = Negotiation::new(Tls::Off);
+    let mut negotiation = Negotiation::new(match control.peer().address {
+        Address::Unix { .. } => tls.unix,
+        Address::Tcp(_) => tls.tcp,
+    });
     let mut input = Vec::new();
     let mut out = Negotiation::<Export>::greeting().to_vec();
     loop {
-        send_before(control, &out, deadline)?;
+        talk.send(&out)?;
         out.clear();
-        if control.wish() != Wish::Serve {
-            return None;
+        match control.wish() {
+            Wish::Serve => {}
+            Wish::Tell => negotiation.shut_down(),
+            Wish::Drain | Wish::Abandon => return None,
         }
         let (taken, step) = negotiation.step(&input, &mut offer, &mut out);
         input.drain(..taken);
         match step {
             Step::Answered => {}
-            Step::NeedInput => receive_before(control, &mut input, deadline)?,
+            Step::NeedInput => talk.receive(&mut input)?,
             Step::Serve(export, terms) => {
-                send_before(control, &out, deadline)?;
+                talk.send(&out)?;
                 return Some((export, terms, input));
             }
-            // Only a negotiation that offers TLS comes to it.
-            Step::StartTls => return None,
+            Step::StartTls => {
+                if !input.is_empty() {
+                    // Whoever wrote it between the two ends must not be taken for the one behind the encryption.
+                    tracing::warn!(connection = control.id, "plain text after STARTTLS");
+                    return None;
+                }
+                talk.send(&out)?;
+                out.clear();
+                talk.start_tls(tls)?;
+                negotiation = negotiation.encrypted();
+            }
             Step::Close(closing) => {
                 match closing {
                     Closing::Aborted => {}
@@ -84,55 +117,101 @@ pub fn negotiate(control: &Control, source: &dyn ExportSource) -> Option<(Export
                     }
                 }
                 // The client is sent away in any case; whether it hears the last word is its affair.
-                let _ = send_before(control, &out, deadline);
+                let _ = talk.send(&out);
                 return None;
             }
         }
     }
 }
 
-fn send_before(control: &Control, mut bytes: &[u8], deadline: Instant) -> Option<()> {
-    while !bytes.is_empty() {
-        match send(&control.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Errno::AGAIN) => wait_before(control, PollFlags::OUT, deadline)?,
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
-    Some(())
+/// Both directions, until the time for them is over.
+struct Talk<'a, 's> {
+    control: &'a Control,
+    transport: &'a mut Transport<'s>,
+    deadline: Instant,
 }
 
-fn receive_before(control: &Control, input: &mut Vec<u8>, deadline: Instant) -> Option<()> {
-    // One option fits, and little of what may follow the last one.
-    let room =
-        OptionHeader::LEN + MAX_OPTION_LEN as usize - input.len().min(MAX_OPTION_LEN as usize);
-    let mut buffer = vec![0; room];
-    loop {
-        match recv(&control.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return None,
-            Ok((count, _)) => {
-                input.extend_from_slice(&buffer[..count]);
-                return Some(());
+impl Talk<'_, '_> {
+    fn send(&mut self, mut bytes: &[u8]) -> Option<()> {
+        while !bytes.is_empty() {
+            match self.transport.send(&[IoSlice::new(bytes)]) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT)?,
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
             }
-            Err(Errno::AGAIN) => wait_before(control, PollFlags::IN, deadline)?,
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
+        }
+        Some(())
+    }
+
+    fn receive(&mut self, input: &mut Vec<u8>) -> Option<()> {
+        // One option fits, and little of what may follow the last one.
+        let room =
+            OptionHeader::LEN + MAX_OPTION_LEN as usize - input.len().min(MAX_OPTION_LEN as usize);
+        let mut buffer = vec![0; room];
+        loop {
+            let mut space = [IoSliceMut::new(&mut buffer)];
+            match self.transport.receive(&mut space, RecvFlags::DONTWAIT) {
+                Ok(0) => return None,
+                Ok(count) => {
+                    input.extend_from_slice(&buffer[..count]);
+                    return Some(());
+                }
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN)?,
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+            }
         }
     }
-}
 
-fn wait_before(control: &Control, events: PollFlags, deadline: Instant) -> Option<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        tracing::warn!(connection = control.id, "a client took too long to choose an export");
-        return None;
+    fn start_tls(&mut self, tls: &TlsSettings) -> Option<()> {
+        let id = self.control.id;
+        let shaken = tls.keys.as_ref().map(|keys| self.shake_hands(keys.config()));
+        match shaken {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) | None => return None,
+            Some(Err(error)) => {
+                let (peer, error) = (self.control.peer(), format!("{error:#}"));
+                tracing::warn!(connection = id, %peer, error, "a client was sent away");
+                return None;
+            }
+        }
+        if let Some(certificate) = self.transport.client_certificate() {
+            self.control.set_certificate(tls::identity(certificate));
+        }
+        Some(())
     }
-    let mut fds =
-        [PollFd::new(&control.socket, events), PollFd::new(&*control.wakes, PollFlags::IN)];
-    match poll(&mut fds, Some(&timespec(left))) {
-        Ok(_) if control.wish() == Wish::Serve => Some(()),
-        Err(Errno::INTR) => Some(()),
-        _ => None,
+
+    /// False if the time is over.
+    fn shake_hands(&mut self, config: Arc<rustls::ServerConfig>) -> Result<bool> {
+        self.transport.start_tls(config)?;
+        loop {
+            let events = match self.transport.handshake()? {
+                Handshake::Done => return Ok(true),
+                Handshake::Readable => PollFlags::IN,
+                Handshake::Writable => PollFlags::OUT,
+            };
+            if self.wait(events).is_none() {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn wait(&self, events: PollFlags) -> Option<()> {
+        let control = self.control;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            tracing::warn!(connection = control.id, "a client took too long to choose an export");
+            return None;
+        }
+        let mut fds =
+            [PollFd::new(&control.socket, events), PollFd::new(&*control.wakes, PollFlags::IN)];
+        let polled = poll(&mut fds, Some(&timespec(left)));
+        control.wakes.awake(fds[1].revents().contains(PollFlags::IN));
+        match polled {
+            Ok(_) if control.wish() >= Wish::Drain => None,
+            Ok(_) | Err(Errno::INTR) => Some(()),
+            Err(_) => None,
+        }
     }
 }
