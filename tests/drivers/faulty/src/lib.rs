@@ -14,17 +14,21 @@
 //! | `short_reads` | `true`: reads answer one byte less than asked |
 //!
 //! A call is `describe` (by environment, `NOVASTOR_FAULTY_DESCRIBE=panic`), `open`, `create`, `delete`, `list`, `show`,
-//! `attach`, `usage`, `health`, `close`, `capabilities`, `stats`, `size`, `read`, `write`, `flush`, `detach`,
+//! `attach`, `usage`, `health`, `close`, `capabilities`, `command`, `stats`, `size`, `read`, `write`, `flush`, `detach`,
 //! `drop_volume`, `drop_backend`, `future` (any pending future, when polled) or `future_drop` (when dropped).
+//! The command `restart` with `{"volume": "v"}` restarts the storage of a volume then and there: it answers with the
+//! number of bytes lost, such as `{"lost":512}`, and flushes fail until the next attach if there were any.
 //! The counter `writes_finished_total` of a backend counts writes that came to their end.
 
 mod faults;
 mod store;
 
+use std::sync::Arc;
+
 use driver_api::{
-    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Health, Host, IoBuf, Op,
-    OpContext, OptionSpec, OptionType, RVec, Result, Stats, Usage, Volume, VolumeInfo, VolumeSpec,
-    WriteFlags,
+    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind, Health,
+    Host, IoBuf, Op, OpContext, OptionSpec, OptionType, RString, RVec, Result, Stats, Usage,
+    Volume, VolumeInfo, VolumeSpec, WriteFlags, ext,
 };
 
 use faults::{DropFault, Faults};
@@ -122,6 +126,43 @@ impl Backend for Room {
 
     fn close(&self, _cx: &OpContext) -> Op<()> {
         self.faults.op("close", Ok(()))
+    }
+
+    fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+/// The argument of the command `restart`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restart {
+    volume: String,
+}
+
+impl ext::Commands for Room {
+    fn list(&self) -> RVec<ext::CommandSpec> {
+        let restart = ext::CommandSpec {
+            name: "restart".into(),
+            help: "Restarts the storage of a volume, which loses what is not flushed.".into(),
+            example: r#"{"volume":"v"}"#.into(),
+            mutates: true,
+        };
+        RVec::from(vec![restart])
+    }
+
+    fn run(&self, _cx: &OpContext, command: &str, arguments: &str) -> Op<RString> {
+        if command != "restart" {
+            return Op::err(Error::new(ErrorKind::UNSUPPORTED, "the only command is `restart`"));
+        }
+        let restart: Restart = match serde_json::from_str(arguments) {
+            Ok(restart) => restart,
+            Err(error) => {
+                return Op::err(Error::new(ErrorKind::INVALID_ARGUMENT, error.to_string()));
+            }
+        };
+        let lost = self.store.restart(&restart.volume);
+        self.faults.op("command", lost.map(|bytes| format!(r#"{{"lost":{bytes}}}"#).into()))
     }
 }
 
