@@ -11,6 +11,7 @@ pub mod clients;
 pub mod failure;
 pub mod host;
 pub mod ledger;
+pub mod libnbd;
 pub mod load;
 pub mod mount;
 pub mod nbd;

@@ -8,6 +8,7 @@ mod house_4;
 mod house_5;
 mod house_6;
 mod house_7;
+mod nbd_4;
 mod run;
 
 use std::{path::PathBuf, time::Instant};
@@ -87,6 +88,12 @@ pub const SHOWS: &[Show] = &[
         title: "Twenty faulty configurations are each answered with file, key, cause and remedy.",
         budget_secs: 30,
         play: house_7::play,
+    },
+    Show {
+        name: "nbd-4",
+        title: "A flush on one connection covers writes acknowledged on another, with a storage that loses the rest.",
+        budget_secs: 20,
+        play: nbd_4::play,
     },
 ];
 
