@@ -6,6 +6,7 @@
 //! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised.
 
 pub mod artifacts;
+pub mod certificates;
 pub mod cli;
 pub mod clients;
 pub mod failure;

@@ -12,6 +12,8 @@
 //! | `pending` | `true`: reads, writes and flushes answer through a future even where they could at once |
 //! | `lose_unflushed` | `true`: the storage restarts before each flush: unflushed writes are gone, and flushes fail until the next attach |
 //! | `short_reads` | `true`: reads answer one byte less than asked |
+//! | `fail_in`, `fail_as` | that call fails with that kind of error, such as `Fenced` |
+//! | `min_block` | offsets and lengths are to be multiples of so many bytes |
 //!
 //! A call is `describe` (by environment, `NOVASTOR_FAULTY_DESCRIBE=panic`), `open`, `create`, `delete`, `list`, `show`,
 //! `attach`, `usage`, `health`, `close`, `capabilities`, `command`, `stats`, `size`, `read`, `write`, `flush`, `detach`,
@@ -59,6 +61,9 @@ impl Driver for Faulty {
                     .default_json("false"),
             )
             .option(flag("short_reads", "Answer a byte too few").default_json("false"))
+            .option(text("fail_in", "The call that fails"))
+            .option(text("fail_as", "The kind of its error"))
+            .option(number("min_block", "The smallest block, in bytes").default_json("1"))
     }
 
     async fn open(_host: Host, config: BackendConfig) -> Result<Room> {
@@ -81,8 +86,7 @@ impl Backend for Room {
     type Volume = Open;
 
     fn capabilities(&self) -> Capabilities {
-        self.faults.enter("capabilities");
-        store::CAPABILITIES
+        self.faults.capabilities()
     }
 
     fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
@@ -180,8 +184,7 @@ impl Volume for Open {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.faults.enter("capabilities");
-        store::CAPABILITIES
+        self.faults.capabilities()
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {

@@ -11,7 +11,7 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from protocol import commands, contexts, errors, handshake, options, replies  # noqa: E402,F401
+from protocol import handshake, options, commands, replies, contexts, errors, ending  # noqa: E402,F401
 from protocol.rows import ROWS, House  # noqa: E402
 
 

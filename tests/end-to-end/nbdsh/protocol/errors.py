@@ -46,3 +46,32 @@ def _(house):
 @row(S, "NBD_ENOSPC", 28, DONE)
 def _(house):
     same(errno(house.connect(strict=0).pwrite, b"x" * 512, house.size), "ENOSPC")
+
+
+@row(S, "NBD_EOVERFLOW", 75, NOT_OFFERED)
+def _(house):
+    # A read without fragments is done whatever its length; it is never too large to be sent whole.
+    handle = house.connect(strict=0)
+    largest = handle.get_block_size(nbd.SIZE_MAXIMUM)
+    chunks = []
+    handle.pread_structured(largest, 0, lambda data, *_: chunks.append(len(data)), nbd.CMD_FLAG_DF)
+    same(chunks, [largest])
+
+
+@row(S, "NBD_ENOTSUP", 95, DONE)
+def _(house):
+    same(errno(house.connect("unsupported").pwrite, b"x" * 512, 0), "ENOTSUP")
+
+
+@row(S, "NBD_ESHUTDOWN", 108, DONE)
+def _(house):
+    # A writer that was replaced may never write again.
+    same(errno(house.connect("fenced").pwrite, b"x" * 512, 0), "ESHUTDOWN")
+
+
+@row(S, "errors that the document does not know", "", NOT_OFFERED, "raw")
+def _(house):
+    known = {wire.EPERM, wire.EIO, wire.EINVAL, wire.ENOSPC, wire.ENOTSUP, wire.ESHUTDOWN}
+    for export, command in (("short", wire.READ), ("fenced", wire.WRITE), ("unsupported", wire.WRITE)):
+        found = house.serve(export).error(command, 0, 512, 0, bytes(512) if command else b"")
+        assert found in known, (export, found)

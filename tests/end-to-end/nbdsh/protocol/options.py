@@ -19,6 +19,10 @@ def _(house):
     same(len(handle.pread(512, 0)), 512)
     with house.raw() as raw:
         closes(raw, lambda: raw.send_option(wire.EXPORT_NAME, b"no such export"))
+    # It says nothing of what extended headers need said.
+    with house.raw() as raw:
+        raw.extend()
+        closes(raw, lambda: raw.send_option(wire.EXPORT_NAME, b"disk"))
 
 
 @row(S, "NBD_OPT_ABORT", 2, DONE)
@@ -175,7 +179,7 @@ def _(house):
 @row(S, "NBD_REP_META_CONTEXT", 4, DONE, "raw")
 def _(house):
     with house.raw() as raw:
-        raw.structured()
+        raw.extend()
         verdict, found = raw.contexts("disk", ["base:allocation", "novastor:size"])
         same(verdict, wire.ACK)
         same(sorted(found), ["base:allocation", "novastor:size"])
@@ -271,6 +275,11 @@ def _(house):
     with house.raw() as raw:
         raw.extend()
         same(raw.verdict(wire.STRUCTURED_REPLY), wire.ERR_EXT_HEADER_REQD)
+    # A size does not fit into a status of 32 bits.
+    with house.raw() as raw:
+        raw.structured()
+        same(raw.contexts("disk", ["novastor:size"]), (wire.ERR_EXT_HEADER_REQD, {}))
+        same(list(raw.contexts("disk", ["novastor:size", "base:allocation"])[1]), ["base:allocation"])
 
 
 S = "export information"

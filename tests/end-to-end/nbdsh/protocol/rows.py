@@ -56,6 +56,11 @@ class House:
         """Makes the storage of `faulty` forget what is not flushed."""
         return json.loads(self.run("backend", "run", "faulty", "restart", '{"volume":"faulty"}'))["lost"]
 
+    def reopen(self, export):
+        """Ends an export and opens it anew."""
+        self.run("export", "remove", export)
+        self.run("export", "add", export)
+
     # libnbd
 
     def handle(self, simple=False, compact=False, contexts=(), strict=nbd.STRICT_MASK):

@@ -8,6 +8,7 @@ mod house_4;
 mod house_5;
 mod house_6;
 mod house_7;
+mod nbd_2;
 mod nbd_4;
 mod run;
 
@@ -88,6 +89,12 @@ pub const SHOWS: &[Show] = &[
         title: "Twenty faulty configurations are each answered with file, key, cause and remedy.",
         budget_secs: 30,
         play: house_7::play,
+    },
+    Show {
+        name: "nbd-2",
+        title: "Every command, flag and option of the NBD protocol is done, refused properly or not offered, as a table says.",
+        budget_secs: 45,
+        play: nbd_2::play,
     },
     Show {
         name: "nbd-4",
