@@ -62,6 +62,11 @@ impl Cli {
         host.into_iter().chain(words.iter().map(OsStr::new)).map(ToOwned::to_owned).collect()
     }
 
+    /// The host's program, as the first of such words.
+    pub fn program(&self) -> Vec<OsString> {
+        vec![self.program.clone().into()]
+    }
+
     /// `novastor status`.
     ///
     /// # Errors

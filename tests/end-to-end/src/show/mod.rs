@@ -8,6 +8,7 @@ mod house_4;
 mod house_5;
 mod house_6;
 mod house_7;
+mod nbd_1;
 mod nbd_2;
 mod nbd_4;
 mod run;
@@ -89,6 +90,12 @@ pub const SHOWS: &[Show] = &[
         title: "Twenty faulty configurations are each answered with file, key, cause and remedy.",
         budget_secs: 30,
         play: house_7::play,
+    },
+    Show {
+        name: "nbd-1",
+        title: "Every client works over unix, TCP and TLS, strangers stay outside, and clients outlive the host.",
+        budget_secs: 60,
+        play: nbd_1::play,
     },
     Show {
         name: "nbd-2",
