@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line of `novastor`, as users type it. Nothing else in this crate knows it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -53,6 +56,17 @@ impl Cli {
         Program::new(&self.program).arg("--socket").arg(&self.socket).limit_secs(60)
     }
 
+    /// The words of a command to the host, for others to run.
+    pub fn words(&self, words: &[&str]) -> Vec<OsString> {
+        let host = [self.program.as_os_str(), OsStr::new("--socket"), self.socket.as_os_str()];
+        host.into_iter().chain(words.iter().map(OsStr::new)).map(ToOwned::to_owned).collect()
+    }
+
+    /// The host's program, as the first of such words.
+    pub fn program(&self) -> Vec<OsString> {
+        vec![self.program.clone().into()]
+    }
+
     /// `novastor status`.
     ///
     /// # Errors
@@ -96,6 +110,21 @@ impl Cli {
     /// When the host refuses.
     pub fn add_export(&self, volume: &str) -> Outcome {
         self.ask().args(["export", "add", volume]).run().map(drop)
+    }
+
+    /// `novastor backend run`: a command of the backend's driver, and its answer.
+    ///
+    /// # Errors
+    /// When the host or the driver refuses, or the answer is no JSON.
+    pub fn run_on_backend(
+        &self,
+        backend: &str,
+        command: &str,
+        arguments: &Value,
+    ) -> Outcome<Value> {
+        let arguments = arguments.to_string();
+        let said = self.ask().args(["backend", "run", backend, command, &arguments]).run()?;
+        serde_json::from_str(&said.stdout).context(format!("answer of {command}: {}", said.stdout))
     }
 
     /// `novastor driver list`.

@@ -35,6 +35,14 @@ impl Host {
     /// # Errors
     /// When it does not answer in time.
     pub fn start(artifacts: &Artifacts, more: &str) -> Outcome<Self> {
+        Self::start_serving(artifacts, "", more)
+    }
+
+    /// The same, with further keys of the section `nbd`.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub fn start_serving(artifacts: &Artifacts, nbd: &str, more: &str) -> Outcome<Self> {
         let directory = tempfile::Builder::new()
             .prefix("novastor-")
             .tempdir()
@@ -44,8 +52,9 @@ impl Host {
         for room in ["plugins.d", "data"] {
             fs::create_dir(host.path(room)).context(room)?;
         }
-        fs::write(host.config(), configuration(host.directory.path()) + more)
-            .context("host.toml")?;
+        let configuration = configuration(host.directory.path());
+        let configuration = configuration.replace("[nbd]\n", &format!("[nbd]\n{nbd}\n"));
+        fs::write(host.config(), configuration + more).context("host.toml")?;
         install(&artifacts.local()?, &host.plugins())?;
         host.restart()?;
         Ok(host)
@@ -89,6 +98,15 @@ impl Host {
         running.signal(Signal::TERM)?;
         let status = running.wait(PATIENCE)?;
         ensure(status.success(), || format!("the host ended with {status}\n{}", running.said()))
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn id(&self) -> Outcome<u32> {
+        let running = self.running.as_ref();
+        running.map(Running::id).ok_or_else(|| Failure::new("the host does not run"))
     }
 
     /// Its command line.

@@ -157,7 +157,11 @@ pub fn content(sectors: Range<u64>, version: Version) -> Vec<u8> {
     bytes
 }
 
-fn decode(sector: u64, data: &[u8]) -> Result<Version, String> {
+/// The version that a sector's bytes are.
+///
+/// # Errors
+/// When they are torn, or not of this sector.
+pub fn decode(sector: u64, data: &[u8]) -> Result<Version, String> {
     if data.iter().all(|byte| *byte == 0) {
         return Ok(0);
     }

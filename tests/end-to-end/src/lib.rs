@@ -6,11 +6,13 @@
 //! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised.
 
 pub mod artifacts;
+pub mod certificates;
 pub mod cli;
 pub mod clients;
 pub mod failure;
 pub mod host;
 pub mod ledger;
+pub mod libnbd;
 pub mod load;
 pub mod mount;
 pub mod nbd;

@@ -23,6 +23,7 @@ const REP_ACK: u32 = 1;
 const REP_INFO: u32 = 3;
 const REP_ERROR: u32 = 1 << 31;
 const INFO_EXPORT: u16 = 0;
+const FLAG_CAN_MULTI_CONN: u16 = 1 << 8;
 const FLAG_FUA: u16 = 1;
 
 /// How long a host may be silent before it counts as hung.
@@ -107,6 +108,7 @@ impl Command {
 pub struct Client {
     stream: UnixStream,
     size: u64,
+    flags: u16,
     next: u64,
     /// Requests in flight, with the bytes that their reply carries.
     pending: HashMap<u64, u32>,
@@ -121,7 +123,7 @@ impl Client {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
-        let mut client = Self { stream, size: 0, next: 0, pending: HashMap::new() };
+        let mut client = Self { stream, size: 0, flags: 0, next: 0, pending: HashMap::new() };
         client.negotiate(export)?;
         Ok(client)
     }
@@ -151,9 +153,10 @@ impl Client {
             let data = self.bytes(len)?;
             match (kind, data.as_slice()) {
                 (REP_ACK, _) => return Ok(()),
-                (REP_INFO, [k0, k1, size @ .., _, _])
+                (REP_INFO, [k0, k1, size @ .., f0, f1])
                     if u16::from_be_bytes([*k0, *k1]) == INFO_EXPORT =>
                 {
+                    self.flags = u16::from_be_bytes([*f0, *f1]);
                     let size = <[u8; 8]>::try_from(size)
                         .map_err(|_| Error::Protocol("export information".to_owned()))?;
                     self.size = u64::from_be_bytes(size);
@@ -172,6 +175,16 @@ impl Client {
     /// The export's size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether a flush on one connection covers all.
+    pub fn can_multi_conn(&self) -> bool {
+        self.flags & FLAG_CAN_MULTI_CONN != 0
+    }
+
+    /// How many requests wait for their replies.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
     }
 
     /// Sends a request without waiting; `data` is what a write writes. Returns the number that its reply bears.

@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
-use driver_api::{Op, Result};
+use driver_api::{Capabilities, Error, ErrorKind, Op, Result};
 use serde::Deserialize;
+
+use crate::store::CAPABILITIES;
 
 /// The options of the backend; the crate's documentation explains them.
 #[derive(Deserialize, Default)]
@@ -26,6 +28,9 @@ pub(crate) struct Options {
     pending: bool,
     pub(crate) lose_unflushed: bool,
     pub(crate) short_reads: bool,
+    pub(crate) min_block: u32,
+    fail_in: String,
+    fail_as: String,
 }
 
 /// The options, shared. A cheap handle.
@@ -49,6 +54,24 @@ impl Faults {
         if self.0.block_in == call {
             thread::sleep(Duration::from_millis(self.0.block_ms));
         }
+    }
+
+    /// Answers the question for the abilities.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.enter("capabilities");
+        Capabilities { min_block: self.0.min_block.max(1), ..CAPABILITIES }
+    }
+
+    /// The error that was asked for in `call`.
+    fn failure(&self, call: &str) -> Option<Error> {
+        let Options { fail_in, fail_as, .. } = &*self.0;
+        if fail_in != call {
+            return None;
+        }
+        let mut kinds = ErrorKind::ALL.iter().copied();
+        let kind = kinds.find(|kind| kind.name() == fail_as);
+        let kind = kind.unwrap_or_else(|| panic!("no kind of error is called {fail_as:?}"));
+        Some(Error::new(kind, format!("asked to fail in {call}")))
     }
 
     /// Answers a call that does not touch data.
@@ -81,6 +104,9 @@ impl Faults {
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Op<T> {
         self.enter(call);
+        if let Some(error) = self.failure(call) {
+            return Op::err(error);
+        }
         let (hangs, slow) = (self.0.hang_in == call, self.0.slow_in == call);
         let faulty_future = ["future", "future_drop"].contains(&self.0.panic_in.as_str());
         if !(later || hangs || slow || faulty_future) {

@@ -12,19 +12,25 @@
 //! | `pending` | `true`: reads, writes and flushes answer through a future even where they could at once |
 //! | `lose_unflushed` | `true`: the storage restarts before each flush: unflushed writes are gone, and flushes fail until the next attach |
 //! | `short_reads` | `true`: reads answer one byte less than asked |
+//! | `fail_in`, `fail_as` | that call fails with that kind of error, such as `Fenced` |
+//! | `min_block` | offsets and lengths are to be multiples of so many bytes |
 //!
 //! A call is `describe` (by environment, `NOVASTOR_FAULTY_DESCRIBE=panic`), `open`, `create`, `delete`, `list`, `show`,
-//! `attach`, `usage`, `health`, `close`, `capabilities`, `stats`, `size`, `read`, `write`, `flush`, `detach`,
+//! `attach`, `usage`, `health`, `close`, `capabilities`, `command`, `stats`, `size`, `read`, `write`, `flush`, `detach`,
 //! `drop_volume`, `drop_backend`, `future` (any pending future, when polled) or `future_drop` (when dropped).
+//! The command `restart` with `{"volume": "v"}` restarts the storage of a volume then and there: it answers with the
+//! number of bytes lost, such as `{"lost":512}`, and flushes fail until the next attach if there were any.
 //! The counter `writes_finished_total` of a backend counts writes that came to their end.
 
 mod faults;
 mod store;
 
+use std::sync::Arc;
+
 use driver_api::{
-    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Health, Host, IoBuf, Op,
-    OpContext, OptionSpec, OptionType, RVec, Result, Stats, Usage, Volume, VolumeInfo, VolumeSpec,
-    WriteFlags,
+    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind, Health,
+    Host, IoBuf, Op, OpContext, OptionSpec, OptionType, RString, RVec, Result, Stats, Usage,
+    Volume, VolumeInfo, VolumeSpec, WriteFlags, ext,
 };
 
 use faults::{DropFault, Faults};
@@ -55,6 +61,9 @@ impl Driver for Faulty {
                     .default_json("false"),
             )
             .option(flag("short_reads", "Answer a byte too few").default_json("false"))
+            .option(text("fail_in", "The call that fails"))
+            .option(text("fail_as", "The kind of its error"))
+            .option(number("min_block", "The smallest block, in bytes").default_json("1"))
     }
 
     async fn open(_host: Host, config: BackendConfig) -> Result<Room> {
@@ -77,8 +86,7 @@ impl Backend for Room {
     type Volume = Open;
 
     fn capabilities(&self) -> Capabilities {
-        self.faults.enter("capabilities");
-        store::CAPABILITIES
+        self.faults.capabilities()
     }
 
     fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
@@ -123,6 +131,43 @@ impl Backend for Room {
     fn close(&self, _cx: &OpContext) -> Op<()> {
         self.faults.op("close", Ok(()))
     }
+
+    fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+/// The argument of the command `restart`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restart {
+    volume: String,
+}
+
+impl ext::Commands for Room {
+    fn list(&self) -> RVec<ext::CommandSpec> {
+        let restart = ext::CommandSpec {
+            name: "restart".into(),
+            help: "Restarts the storage of a volume, which loses what is not flushed.".into(),
+            example: r#"{"volume":"v"}"#.into(),
+            mutates: true,
+        };
+        RVec::from(vec![restart])
+    }
+
+    fn run(&self, _cx: &OpContext, command: &str, arguments: &str) -> Op<RString> {
+        if command != "restart" {
+            return Op::err(Error::new(ErrorKind::UNSUPPORTED, "the only command is `restart`"));
+        }
+        let restart: Restart = match serde_json::from_str(arguments) {
+            Ok(restart) => restart,
+            Err(error) => {
+                return Op::err(Error::new(ErrorKind::INVALID_ARGUMENT, error.to_string()));
+            }
+        };
+        let lost = self.store.restart(&restart.volume);
+        self.faults.op("command", lost.map(|bytes| format!(r#"{{"lost":{bytes}}}"#).into()))
+    }
 }
 
 #[derive(Clone)]
@@ -139,8 +184,7 @@ impl Volume for Open {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.faults.enter("capabilities");
-        store::CAPABILITIES
+        self.faults.capabilities()
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {

@@ -17,7 +17,8 @@ use driver_api::{
 const LARGEST: u64 = 64 << 20;
 
 pub(crate) const CAPABILITIES: Capabilities = {
-    let mut capabilities = Capabilities::new(Abilities::WRITE.and(Abilities::FUA));
+    let abilities = Abilities::WRITE.and(Abilities::FUA).and(Abilities::COMMANDS);
+    let mut capabilities = Capabilities::new(abilities);
     capabilities.max_volume_size = LARGEST;
     capabilities
 };
@@ -97,6 +98,12 @@ impl Store {
         volumes.get(name).map(|disk| disk.info(name)).ok_or_else(|| missing(name))
     }
 
+    /// The volume's storage restarts. Returns how many bytes it has lost.
+    pub(crate) fn restart(&self, name: &str) -> Result<u64> {
+        let disk = lock(&self.volumes).get(name).cloned().ok_or_else(|| missing(name))?;
+        Ok(lock(&disk.state).restart())
+    }
+
     pub(crate) fn attach(&self, name: &str, attach: &Attach) -> Result<Disk> {
         let disk = lock(&self.volumes).get(name).cloned().ok_or_else(|| missing(name))?;
         let mut state = lock(&disk.state);
@@ -121,6 +128,19 @@ impl Store {
 
     pub(crate) fn writes_finished(&self) -> u64 {
         self.writes_finished.load(Ordering::Relaxed)
+    }
+}
+
+impl State {
+    fn restart(&mut self) -> u64 {
+        let both = self.written.iter().zip(&self.durable);
+        let lost = both.filter(|(written, durable)| written != durable).count() as u64;
+        if lost > 0 {
+            self.written = self.durable.clone();
+            self.incarnation += 1;
+            self.lost = true;
+        }
+        lost
     }
 }
 
@@ -157,10 +177,8 @@ impl Disk {
 
     pub(crate) fn flush(&self, lose: bool) -> Result<()> {
         let mut state = lock(&self.state);
-        if lose && state.written != state.durable {
-            state.written = state.durable.clone();
-            state.incarnation += 1;
-            state.lost = true;
+        if lose {
+            state.restart();
         }
         if state.lost {
             return Err(Error::new(ErrorKind::CORRUPTED, "unflushed writes were lost"));

@@ -8,6 +8,9 @@ mod house_4;
 mod house_5;
 mod house_6;
 mod house_7;
+mod nbd_1;
+mod nbd_2;
+mod nbd_4;
 mod run;
 
 use std::{path::PathBuf, time::Instant};
@@ -87,6 +90,24 @@ pub const SHOWS: &[Show] = &[
         title: "Twenty faulty configurations are each answered with file, key, cause and remedy.",
         budget_secs: 30,
         play: house_7::play,
+    },
+    Show {
+        name: "nbd-1",
+        title: "Every client works over unix, TCP and TLS, strangers stay outside, and clients outlive the host.",
+        budget_secs: 60,
+        play: nbd_1::play,
+    },
+    Show {
+        name: "nbd-2",
+        title: "Every command, flag and option of the NBD protocol is done, refused properly or not offered, as a table says.",
+        budget_secs: 45,
+        play: nbd_2::play,
+    },
+    Show {
+        name: "nbd-4",
+        title: "A flush on one connection covers writes acknowledged on another, with a storage that loses the rest.",
+        budget_secs: 20,
+        play: nbd_4::play,
     },
 ];
 
