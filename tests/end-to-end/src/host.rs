@@ -91,6 +91,15 @@ impl Host {
         ensure(status.success(), || format!("the host ended with {status}\n{}", running.said()))
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn id(&self) -> Outcome<u32> {
+        let running = self.running.as_ref().ok_or_else(|| Failure::new("the host does not run"))?;
+        Ok(running.id())
+    }
+
     /// Its command line.
     pub fn cli(&self) -> &Cli {
         &self.cli
