@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used)] // Clippy's exemption for tests does not reach their shared functions.
 
-mod bench;
 mod client;
 mod negotiation;
 mod real_clients;

@@ -8,6 +8,7 @@ mod house_4;
 mod house_5;
 mod house_6;
 mod house_7;
+mod nbd_5;
 mod run;
 
 use std::{path::PathBuf, time::Instant};
@@ -87,6 +88,12 @@ pub const SHOWS: &[Show] = &[
         title: "Twenty faulty configurations are each answered with file, key, cause and remedy.",
         budget_secs: 30,
         play: house_7::play,
+    },
+    Show {
+        name: "nbd-5",
+        title: "The NBD export beside nbdkit and qemu-nbd, under libnbd, fio and nbdcopy.",
+        budget_secs: 90,
+        play: nbd_5::play,
     },
 ];
 

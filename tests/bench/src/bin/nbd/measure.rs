@@ -152,7 +152,8 @@ fn fio(write: bool, server: &Server, extent: Extent) -> Outcome<(f64, f64)> {
         .run()?;
     // libnbd says its own first.
     let json = said.stdout.find('{').map(|start| &said.stdout[start..]);
-    let json = json.ok_or_else(|| Failure::new(format!("fio gives no figures: {}", said.stdout)))?;
+    let json =
+        json.ok_or_else(|| Failure::new(format!("fio gives no figures: {}", said.stdout)))?;
     let report: serde_json::Value = serde_json::from_str(json).context("fio's figures")?;
     let done = &report["jobs"][0][if write { "write" } else { "read" }];
     match (done["total_ios"].as_f64(), done["iops"].as_f64()) {
@@ -161,12 +162,7 @@ fn fio(write: bool, server: &Server, extent: Extent) -> Outcome<(f64, f64)> {
     }
 }
 
-fn nbdcopy(
-    write: bool,
-    server: &Server,
-    servers: &Servers,
-    extent: Extent,
-) -> Outcome<(f64, f64)> {
+fn nbdcopy(write: bool, server: &Server, servers: &Servers, extent: Extent) -> Outcome<(f64, f64)> {
     let program = Program::new("nbdcopy");
     let program = if write {
         program.arg(&servers.image).arg(&server.uri)
