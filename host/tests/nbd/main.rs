@@ -10,7 +10,7 @@ mod server;
 mod transmission;
 mod volume;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use novastor::export::nbd::{Server, ServerSettings, serve};
 use volume::{Exports, TestVolume};
@@ -29,6 +29,7 @@ fn settings(socket: PathBuf) -> ServerSettings {
         max_connections: 16,
         max_in_flight: 128,
         max_in_flight_bytes: 64 << 20,
+        busy_poll: Duration::from_micros(50),
     }
 }
 

@@ -28,6 +28,7 @@ use rustix::{
 
 use super::{
     ExportSource, ServerSettings,
+    busy::Busy,
     control::{Control, Wish},
     flight::{Flight, data_len},
     operation::{Answer, Outcome},
@@ -54,6 +55,7 @@ pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerS
         flight: Flight::new(export.volume.clone(), terms, Arc::clone(&control.wakes)),
         phase: Phase::Open,
         waiting: false,
+        busy: Busy::new(settings.busy_poll),
     };
     connection.serve();
     drop(connection);
@@ -78,6 +80,7 @@ struct Connection<'a> {
     phase: Phase,
     /// The next request has arrived and waits for room.
     waiting: bool,
+    busy: Busy,
 }
 
 impl Connection<'_> {
@@ -206,9 +209,16 @@ impl Connection<'_> {
     /// Waits for something to do, and receives once if there is something to receive.
     fn sleep_and_receive(&mut self) {
         let receiving = self.phase == Phase::Open && !self.waiting;
-        if receiving && self.flight.is_empty() && self.replies.outbox.is_empty() {
-            // Only the client can give work now, and a wish to end shuts the socket: one system call instead of two.
-            return self.receive(RecvFlags::empty());
+        if receiving && self.replies.outbox.is_empty() {
+            if self.poll_and_receive() {
+                return;
+            }
+            if self.flight.is_empty() {
+                // Only the client can give work now, and a wish to end shuts the socket: one system call, not two.
+                let received =
+                    self.busy.sleep(|| receive(self.control, &mut self.inbox, RecvFlags::empty()));
+                return self.take_note(received);
+            }
         }
         let mut events = PollFlags::empty();
         if receiving {
@@ -224,14 +234,15 @@ impl Connection<'_> {
             [PollFd::new(wakes, PollFlags::IN), PollFd::new(&self.control.socket, events)];
         // A client that is gone for good would end every sleep at once.
         let watched = if self.phase == Phase::Gone { 1 } else { 2 };
-        let polled = poll(&mut fds[..watched], timeout.as_ref());
+        let polled = self.busy.sleep(|| poll(&mut fds[..watched], timeout.as_ref()));
         let (event, socket) = (fds[0].revents(), fds[1].revents());
         wakes.awake(event.contains(PollFlags::IN));
         if polled.is_err() {
             return;
         }
         if receiving && socket.contains(PollFlags::IN) {
-            self.receive(RecvFlags::DONTWAIT);
+            let received = receive(self.control, &mut self.inbox, RecvFlags::DONTWAIT);
+            self.take_note(received);
         } else if socket.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
             self.abandon();
         }
@@ -244,21 +255,42 @@ impl Connection<'_> {
         }
     }
 
-    fn receive(&mut self, flags: RecvFlags) {
-        let mut space = self.inbox.space();
-        let mut nothing = RecvAncillaryBuffer::default();
-        match recvmsg(&self.control.socket, &mut space, &mut nothing, flags) {
-            Ok(received) if received.bytes == 0 => {
+    /// Waits awake, as long as that is worth its while. False if there is nothing to do.
+    fn poll_and_receive(&mut self) -> bool {
+        let Some(until) = self.busy.until() else { return false };
+        loop {
+            let received = receive(self.control, &mut self.inbox, RecvFlags::DONTWAIT);
+            let nothing = received == Err(Errno::AGAIN);
+            if !nothing || (!self.flight.is_empty() && self.control.wakes.any()) {
+                self.busy.paid();
+                self.take_note(received);
+                return true;
+            }
+            if !self.busy.goes_on(until) {
+                return false;
+            }
+        }
+    }
+
+    fn take_note(&mut self, received: rustix::io::Result<usize>) {
+        match received {
+            Ok(0) => {
                 if self.inbox.within_request() {
                     tracing::debug!(connection = self.control.id, "the input ends in a request");
                 }
                 self.drain();
             }
-            Ok(received) => self.inbox.received(received.bytes),
+            Ok(count) => self.inbox.received(count),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.abandon(),
         }
     }
+}
+
+/// Receives once into the inbox, which is not told yet.
+fn receive(control: &Control, inbox: &mut Inbox, flags: RecvFlags) -> rustix::io::Result<usize> {
+    let mut nothing = RecvAncillaryBuffer::default();
+    Ok(recvmsg(&control.socket, &mut inbox.space(), &mut nothing, flags)?.bytes)
 }
 
 /// Checks a request, and whether the connection's bounds leave room for it.
