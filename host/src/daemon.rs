@@ -262,6 +262,7 @@ fn server_settings(settings: &Settings, tls: TlsSettings) -> ServerSettings {
         max_connections: settings.nbd.max_connections as usize,
         max_in_flight: settings.nbd.max_in_flight as usize,
         max_in_flight_bytes: NBD_BYTES_IN_FLIGHT,
+        busy_poll: Duration::from_micros(settings.nbd.busy_poll.into()),
     }
 }
 

@@ -87,6 +87,7 @@ fn defaults_stand_without_any_configuration() {
     assert_eq!(settings.api.mode, 0o660);
     assert_eq!((settings.nbd.max_connections, settings.nbd.max_in_flight), (256, 128));
     assert!(settings.nbd.listen.is_empty() && settings.nbd.tls == NbdTls::Require);
+    assert_eq!(settings.nbd.busy_poll, 50);
     assert_eq!((settings.log.filter.as_str(), settings.log.format), ("info", LogFormat::Text));
     assert!(settings.backends.is_empty() && settings.secrets.is_empty());
     assert_eq!(loaded.origin(&["nbd", "socket"]), Origin::Default);

@@ -121,6 +121,9 @@ pub(super) fn keys() -> Vec<Key> {
         Key::new("nbd", "max_in_flight", integer, "Operations in flight on one NBD connection.")
             .default("128")
             .within(1, 65_536),
+        Key::new("nbd", "busy_poll", integer, "Microseconds of polling before a sleep; 0: none.")
+            .default("50")
+            .within(0, 1000),
         Key::new("log", "filter", text, "What is logged, as RUST_LOG (which wins) has it.")
             .default("\"info\""),
         Key::new("log", "format", OptionType::CHOICE, "How log records are written.")

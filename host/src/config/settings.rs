@@ -88,6 +88,8 @@ pub struct NbdSettings {
     pub max_connections: u32,
     /// Operations in flight on one connection.
     pub max_in_flight: u32,
+    /// Microseconds for which a connection polls before it sleeps.
+    pub busy_poll: u32,
 }
 
 /// TLS over TCP.

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used)] // Clippy's exemption for tests does not reach their shared functions.
 
-mod bench;
 mod client;
 mod negotiation;
 mod real_clients;
@@ -12,7 +11,7 @@ mod tls;
 mod transmission;
 mod volume;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use novastor::export::nbd::{Listener, Server, ServerSettings, TlsSettings, serve};
 use volume::{Exports, TestVolume};
@@ -30,6 +29,7 @@ fn settings() -> ServerSettings {
         max_connections: 16,
         max_in_flight: 128,
         max_in_flight_bytes: 64 << 20,
+        busy_poll: Duration::from_micros(50),
     }
 }
 

@@ -50,6 +50,14 @@ impl Artifacts {
         self.file("liblocal.so")
     }
 
+    /// The driver of volumes in memory.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn ram(&self) -> Outcome<PathBuf> {
+        self.file("libram.so")
+    }
+
     /// The driver that misbehaves on request.
     ///
     /// # Errors

@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open},
+};
 
 use crate::failure::{Context, Failure, Outcome, ensure};
 
@@ -160,12 +164,20 @@ fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String>
 
 fn wait(child: &mut Child, limit: Duration) -> Outcome<ExitStatus> {
     let deadline = Instant::now() + limit;
+    let pid = Pid::from_child(child);
+    // It is not reaped yet, so that its number is not another's; its end is known at once, for those who take its time.
+    let end = pidfd_open(pid, PidfdFlags::empty()).context("watch")?;
     loop {
         if let Some(status) = child.try_wait().context("wait")? {
             return Ok(status);
         }
-        ensure(Instant::now() < deadline, || format!("still running after {} s", limit.as_secs()))?;
-        thread::sleep(POLL);
+        let left = deadline.saturating_duration_since(Instant::now());
+        ensure(!left.is_zero(), || format!("still running after {} s", limit.as_secs()))?;
+        let left = Timespec::try_from(left).context("limit")?;
+        match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait"),
+        }
     }
 }
 

@@ -20,6 +20,7 @@
 //! The protocol's bytes and rules are `nbd_protocol`'s; only [`serve`] and [`welcome`] touch the socket, as a
 //! [`transport`].
 
+mod busy;
 mod control;
 mod flight;
 mod listen;
@@ -91,6 +92,8 @@ pub struct ServerSettings {
     pub max_in_flight: usize,
     /// Bytes of data that one connection has in flight at most; one operation is always let through.
     pub max_in_flight_bytes: usize,
+    /// How long a connection's thread polls for requests before it sleeps, while that pays; zero: never.
+    pub busy_poll: Duration,
 }
 
 /// Who gets TLS.

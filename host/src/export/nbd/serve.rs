@@ -29,6 +29,7 @@ use rustix::{
 
 use super::{
     Export, ExportSource, ServerSettings,
+    busy::Busy,
     control::{Control, Wish},
     flight::{Flight, data_len},
     operation::{Answer, Outcome},
@@ -78,6 +79,7 @@ fn transmit(
         phase: Phase::Open,
         waiting: false,
         telling: false,
+        busy: Busy::new(settings.busy_poll),
     };
     connection.serve();
 }
@@ -103,6 +105,7 @@ struct Connection<'a, 's> {
     waiting: bool,
     /// Whatever is asked is refused, because this ends.
     telling: bool,
+    busy: Busy,
 }
 
 impl Connection<'_, '_> {
@@ -238,9 +241,17 @@ impl Connection<'_, '_> {
         if receiving && self.transport.has_buffered() {
             return self.receive(RecvFlags::DONTWAIT);
         }
-        if receiving && self.flight.is_empty() && self.replies.outbox.is_empty() {
-            // Only the client can give work now, and a wish to end shuts the socket: one system call instead of two.
-            return self.receive(RecvFlags::empty());
+        if receiving && self.replies.outbox.is_empty() {
+            if self.poll_and_receive() {
+                return;
+            }
+            if self.flight.is_empty() {
+                // Only the client can give work now, and a wish to end shuts the socket: one system call, not two.
+                let (transport, inbox) = (&mut *self.transport, &mut self.inbox);
+                let received =
+                    self.busy.sleep(|| transport.receive(&mut inbox.space(), RecvFlags::empty()));
+                return self.take_note(received);
+            }
         }
         let mut events = PollFlags::empty();
         if receiving {
@@ -256,7 +267,7 @@ impl Connection<'_, '_> {
             [PollFd::new(wakes, PollFlags::IN), PollFd::new(&self.control.socket, events)];
         // A client that is gone for good would end every sleep at once.
         let watched = if self.phase == Phase::Gone { 1 } else { 2 };
-        let polled = poll(&mut fds[..watched], timeout.as_ref());
+        let polled = self.busy.sleep(|| poll(&mut fds[..watched], timeout.as_ref()));
         let (event, socket) = (fds[0].revents(), fds[1].revents());
         wakes.awake(event.contains(PollFlags::IN));
         if polled.is_err() {
@@ -277,8 +288,29 @@ impl Connection<'_, '_> {
     }
 
     fn receive(&mut self, flags: RecvFlags) {
-        let mut space = self.inbox.space();
-        match self.transport.receive(&mut space, flags) {
+        let received = self.transport.receive(&mut self.inbox.space(), flags);
+        self.take_note(received);
+    }
+
+    /// Waits awake, as long as that is worth its while. False if there is nothing to do.
+    fn poll_and_receive(&mut self) -> bool {
+        let Some(until) = self.busy.until() else { return false };
+        loop {
+            let received = self.transport.receive(&mut self.inbox.space(), RecvFlags::DONTWAIT);
+            let nothing = received == Err(SystemErrno::AGAIN);
+            if !nothing || (!self.flight.is_empty() && self.control.wakes.any()) {
+                self.busy.paid();
+                self.take_note(received);
+                return true;
+            }
+            if !self.busy.goes_on(until) {
+                return false;
+            }
+        }
+    }
+
+    fn take_note(&mut self, received: rustix::io::Result<usize>) {
+        match received {
             Ok(0) => {
                 if self.inbox.within_request() {
                     tracing::debug!(connection = self.control.id, "the input ends in a request");
@@ -292,6 +324,7 @@ impl Connection<'_, '_> {
     }
 }
 
+/// Receives once into the inbox, which is not told yet.
 /// Checks a request, and whether the connection's bounds leave room for it.
 fn admit(
     request: &Request,

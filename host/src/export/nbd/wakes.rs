@@ -50,6 +50,11 @@ impl Wakes {
         }
     }
 
+    /// Whether a slot is woken.
+    pub fn any(&self) -> bool {
+        self.bits.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
     /// Announces that the thread is about to sleep. False if somebody was woken meanwhile: then it must not.
     pub fn may_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);

@@ -3,6 +3,7 @@
 //! The ABI and the exports are measured against it.
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use driver_api::*;
@@ -18,8 +19,40 @@ struct Room(Arc<Mutex<BTreeMap<String, Arc<Disk>>>>);
 struct Disk {
     info: VolumeInfo,
     tenancy: Tenancy,
-    /// A write replaces its blocks and changes none: who has read one keeps it.
-    blocks: Vec<Mutex<IoBuf>>,
+    blocks: Vec<Mutex<Block>>,
+}
+
+/// A block; nothing for zeros that were never written. A write changes the memory where it lies unless somebody who read
+/// it has it still: then it goes on with a copy.
+type Block = Option<Arc<Page>>;
+
+/// Apart from its bytes, so that the counts that every read changes lie side by side.
+#[derive(Clone)]
+struct Page(Box<[u8; BLOCK as usize]>);
+
+/// A part of a block, as it is now and stays.
+fn view(block: &Block, start: usize, len: usize) -> IoBuf {
+    let Some(page) = block else { return IoBuf::from_static(&ZEROS[..len]) };
+    let data = page.0[start..start + len].as_ptr();
+    // SAFETY: the owner is a reference to the page, which is not changed while there is more than one.
+    unsafe { IoBuf::from_raw_parts(data, len, Arc::into_raw(page.clone()).cast(), &COUNTED) }
+}
+
+static COUNTED: BufferVTable = BufferVTable { retain, release, is_unique, reserved: [0; 3] };
+
+unsafe extern "C" fn retain(page: *const ()) {
+    // SAFETY: the caller holds a reference that came from Arc::into_raw.
+    unsafe { Arc::increment_strong_count(page.cast::<Page>()) };
+}
+
+unsafe extern "C" fn release(page: *const ()) {
+    // SAFETY: the caller gives up a reference that came from Arc::into_raw.
+    unsafe { Arc::decrement_strong_count(page.cast::<Page>()) };
+}
+
+unsafe extern "C" fn is_unique(page: *const ()) -> bool {
+    // SAFETY: the caller's reference, which came from Arc::into_raw, is looked at and not given up.
+    Arc::strong_count(&ManuallyDrop::new(unsafe { Arc::from_raw(page.cast::<Page>()) })) == 1
 }
 
 #[derive(Clone)]
@@ -68,8 +101,7 @@ impl Backend for Room {
         let info = VolumeInfo::new(&spec.name, spec.size, spec.size);
         let mut disks = lock(&self.0);
         let disk = disks.entry(spec.name.into_string()).or_insert_with(|| {
-            let block = |_| Mutex::new(IoBuf::from_static(&ZEROS));
-            let blocks = (0..info.size.div_ceil(BLOCK)).map(block).collect();
+            let blocks = (0..info.size.div_ceil(BLOCK)).map(|_| Mutex::default()).collect();
             Arc::new(Disk { info: info.clone(), tenancy: Tenancy::default(), blocks })
         });
         if disk.info != info {
@@ -114,31 +146,29 @@ impl Attached {
         let _held = self.0.tenancy.enter(&self.1)?;
         let (start, len) = ((offset % BLOCK) as usize, len as usize);
         if len > 0 && start + len <= BLOCK as usize {
-            let block = lock(&self.0.blocks[(offset / BLOCK) as usize]);
-            return Ok(if len == BLOCK as usize { block.clone() } else { block.slice(start, len) });
+            return Ok(view(&lock(&self.0.blocks[(offset / BLOCK) as usize]), start, len));
         }
         let mut reply = cx.buffer(len);
         for (block, start, at, len) in pieces(offset, len as u64) {
-            reply[at..at + len].copy_from_slice(&lock(&self.0.blocks[block])[start..start + len]);
+            let part = &mut reply[at..at + len];
+            match &*lock(&self.0.blocks[block]) {
+                Some(page) => part.copy_from_slice(&page.0[start..start + len]),
+                None => part.fill(0),
+            }
         }
         Ok(reply.freeze())
     }
 
-    fn replace(&self, piece: Piece, change: impl FnOnce(&mut [u8])) {
-        let (block, start, _, len) = piece;
+    fn change(&self, (block, start, _, len): Piece, change: impl FnOnce(&mut [u8])) {
         let mut block = lock(&self.0.blocks[block]);
-        let mut changed = IoBufMut::zeroed(BLOCK as usize);
-        if len < BLOCK as usize {
-            changed.copy_from_slice(&block);
-        }
-        change(&mut changed[start..start + len]);
-        *block = changed.freeze();
+        let page = block.get_or_insert_with(|| Arc::new(Page(Box::new(ZEROS))));
+        change(&mut Arc::make_mut(page).0[start..start + len]);
     }
 
     fn store(&self, offset: u64, data: &[u8]) -> Result<()> {
         let _held = self.0.tenancy.enter(&self.1)?;
         for piece @ (_, _, at, len) in pieces(offset, data.len() as u64) {
-            self.replace(piece, |part| part.copy_from_slice(&data[at..at + len]));
+            self.change(piece, |part| part.copy_from_slice(&data[at..at + len]));
         }
         Ok(())
     }
@@ -147,9 +177,9 @@ impl Attached {
         let _held = self.0.tenancy.enter(&self.1)?;
         for piece @ (block, _, _, len) in pieces(offset, len) {
             if len < BLOCK as usize {
-                self.replace(piece, |part| part.fill(0));
+                self.change(piece, |part| part.fill(0));
             } else {
-                *lock(&self.0.blocks[block]) = IoBuf::from_static(&ZEROS);
+                *lock(&self.0.blocks[block]) = None;
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ mod house_7;
 mod nbd_1;
 mod nbd_2;
 mod nbd_4;
+mod nbd_5;
 mod run;
 
 use std::{path::PathBuf, time::Instant};
@@ -108,6 +109,12 @@ pub const SHOWS: &[Show] = &[
         title: "A flush on one connection covers writes acknowledged on another, with a storage that loses the rest.",
         budget_secs: 20,
         play: nbd_4::play,
+    },
+    Show {
+        name: "nbd-5",
+        title: "The NBD export beside nbdkit and qemu-nbd, under libnbd, fio and nbdcopy.",
+        budget_secs: 90,
+        play: nbd_5::play,
     },
 ];
 
