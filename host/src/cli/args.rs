@@ -384,7 +384,7 @@ pub enum ExportCommand {
     },
     /// Join standard input and output to the host's NBD socket, for a client at their other end
     ///
-    /// For ssh, inetd and the like: `nbdinfo -- [ ssh host novastor export connect ]`. The client names the export itself.
+    /// For ssh, inetd and the like: `nbdfuse DIR --command ssh HOST novastor export connect`. The client names the export itself.
     Connect {
         /// See first that this export is ready; the client may still ask for another
         name: Option<String>,

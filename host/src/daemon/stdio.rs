@@ -17,8 +17,8 @@ use rustix::{
 
 use crate::export::relay;
 
-const REMEDY: &str = "start it as a client does that brings its own socket, such as \
-                      `nbdinfo -- [ novastor serve --stdio ]`, or with a pipe on each side";
+const REMEDY: &str = "let the client start it, such as nbdfuse with `--command novastor serve --stdio`: \
+                      a socket, or a pipe on each side";
 
 /// The client's end of a conversation.
 pub(super) struct Client {

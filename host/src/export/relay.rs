@@ -3,13 +3,16 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Write},
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     thread,
 };
 
 use rustix::net::{Shutdown as Half, shutdown};
+
+/// Bytes that are copied at once at most.
+const AT_ONCE: usize = 256 << 10;
 
 /// Copies both ways until the socket's other end has said all, and everything of it is in `output`.
 ///
@@ -18,7 +21,7 @@ pub fn join(input: OwnedFd, output: OwnedFd, socket: UnixStream) -> io::Result<(
     let mut sending = socket.try_clone()?;
     // It may wait for input that never comes; the process, or the file's other end, ends it.
     thread::Builder::new().name("relay".into()).spawn(move || {
-        if let Err(error) = io::copy(&mut File::from(input), &mut sending)
+        if let Err(error) = copy(&mut File::from(input), &mut sending)
             && !left(&error)
         {
             tracing::warn!(%error, "a client's input broke off");
@@ -27,14 +30,28 @@ pub fn join(input: OwnedFd, output: OwnedFd, socket: UnixStream) -> io::Result<(
         let _ = sending.shutdown(Shutdown::Write);
     })?;
     let mut output = File::from(output);
-    let copied = match io::copy(&mut &socket, &mut output) {
+    let copied = match copy(&mut &socket, &mut output) {
         Err(error) if left(&error) => Ok(()),
-        result => result.map(drop),
+        result => result,
     };
     // Where it is a socket, others may hold it open; what is no socket ends when it is dropped.
     let _ = shutdown(&output, Half::Write);
     let _ = socket.shutdown(Shutdown::Both);
     copied
+}
+
+/// As [`io::copy`] does it for other files. Here it would use splice(2), after which readers of a pipe were seen asleep
+/// although there was something for them.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; AT_ONCE];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether somebody went away, which ends a conversation as well as a good-bye.
