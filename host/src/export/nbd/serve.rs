@@ -324,7 +324,6 @@ impl Connection<'_, '_> {
     }
 }
 
-/// Receives once into the inbox, which is not told yet.
 /// Checks a request, and whether the connection's bounds leave room for it.
 fn admit(
     request: &Request,
