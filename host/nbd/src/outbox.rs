@@ -6,10 +6,11 @@ use std::{collections::VecDeque, io::IoSlice};
 
 use driver_api::IoBuf;
 
-/// From this length on data is sent from the driver's buffer; below it a copy is cheaper than a further slice.
-const BY_REFERENCE: usize = 16 << 10;
-/// Slices handed to the kernel at once.
-pub const MAX_SLICES: usize = 64;
+/// From this length on data is sent from the driver's buffer; below it a copy is cheaper than a further slice. A block of
+/// 4 KiB is worth one: it may have left the cache since it was written, and a copy would fetch it for nothing.
+const BY_REFERENCE: usize = 4 << 10;
+/// Slices handed to the kernel at once: two for each block of 4 KiB in 256 KiB.
+pub const MAX_SLICES: usize = 128;
 /// Sent bytes at the front of the buffer are dropped once there are this many.
 const COMPACT_AT: usize = 1 << 20;
 

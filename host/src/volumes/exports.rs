@@ -105,6 +105,11 @@ impl Volumes {
 
     /// One export.
     pub async fn export(&self, name: &str) -> Result<Stored<ExportRecord>> {
+        if validate_name("export", name).is_err() {
+            // Clients may ask for anything: it is not repeated, and no state is asked for it.
+            return Err(Error::new(ErrorKind::NOT_FOUND, "no export can have such a name")
+                .remedy("novastor export list"));
+        }
         self.0.exports.get(name).await?.ok_or_else(|| {
             Error::new(ErrorKind::NOT_FOUND, format!("there is no export `{name}`"))
                 .remedy("novastor export list")

@@ -47,7 +47,9 @@ impl Certificates {
                 let key = KeyPair::generate().unwrap();
                 let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
                 params.extended_key_usages = vec![usage];
-                params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+                // QEMU asks for key encipherment, too.
+                params.key_usages =
+                    vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
                 let certificate = params.signed_by(&key, &issuer).unwrap();
                 new.write(authority, &format!("{end}-cert.pem"), &certificate.pem());
                 new.write(authority, &format!("{end}-key.pem"), &key.serialize_pem());

@@ -114,11 +114,13 @@ pub struct Request {
 impl Request {
     /// Reads a head; `None` if it is not yet complete.
     pub fn decode(input: &[u8], headers: Headers) -> Option<Result<Self, BadMagic>> {
-        let mut fields = Fields(input.get(..headers.request_len())?);
         let extended = headers == Headers::Extended;
+        let mut fields = Fields(input);
+        // Before the rest: a client that speaks of shorter heads sends no more, and would wait for an answer for ever.
         if fields.u32()? != if extended { EXTENDED_MAGIC } else { COMPACT_MAGIC } {
             return Some(Err(BadMagic));
         }
+        input.get(..headers.request_len())?;
         let (flags, command) = (CommandFlags(fields.u16()?), Command(fields.u16()?));
         let (cookie, offset) = (fields.u64()?, fields.u64()?);
         let len = if extended { fields.u64()? } else { fields.u32()?.into() };
