@@ -20,6 +20,7 @@
 //! The protocol's bytes and rules are `nbd_protocol`'s; only [`serve`] and [`welcome`] touch the socket, as a
 //! [`transport`].
 
+pub mod budget;
 mod busy;
 mod control;
 mod flight;
