@@ -2,7 +2,8 @@
 //! Large buffers used again: fresh ones of a MiB cost more in page faults and zeroing than in copying.
 //!
 //! Each thread keeps a few; a buffer goes to the thread that drops it last, which for replies and writes that finish
-//! inline is the connection's own.
+//! inline is the connection's own. What all threads keep together is bounded, and a thread that sleeps long keeps
+//! nothing.
 
 use std::{
     cell::RefCell,
@@ -15,8 +16,15 @@ use driver_api::{BufferVTable, IoBufMut};
 const SMALLEST: usize = 32 << 10;
 /// Longer ones are too rare to be kept.
 const LARGEST: usize = 4 << 20;
-/// Bytes that a thread keeps.
+/// Bytes that a thread keeps at most.
 const KEPT: usize = 16 << 20;
+/// Bytes that all threads together keep at most.
+const KEPT_BY_ALL: usize = 256 << 20;
+/// What a thread asks of that at once.
+const SHARE: usize = 4 << 20;
+
+/// Bytes that threads may keep of [`KEPT_BY_ALL`].
+static SHARED: AtomicUsize = AtomicUsize::new(0);
 
 /// Memory between its uses, and the count of its references during one.
 struct Block {
@@ -30,6 +38,27 @@ struct Kept {
     #[allow(clippy::vec_box)]
     blocks: Vec<Box<Block>>,
     bytes: usize,
+    /// How much `bytes` may be: this thread's part of [`SHARED`].
+    room: usize,
+}
+
+impl Kept {
+    fn has_room(&mut self, len: usize) -> bool {
+        if self.bytes + len > self.room && self.room < KEPT {
+            let grown = |all: usize| (all + SHARE <= KEPT_BY_ALL).then_some(all + SHARE);
+            // A number alone: nothing else is published with it.
+            if SHARED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok() {
+                self.room += SHARE;
+            }
+        }
+        self.bytes + len <= self.room
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        SHARED.fetch_sub(self.room, Ordering::Relaxed);
+    }
 }
 
 thread_local! {
@@ -69,7 +98,7 @@ fn keep(block: Box<Block>) {
     let kept = KEPT_BLOCKS.try_with(|kept| {
         let kept = &mut *kept.borrow_mut();
         let len = block.memory.len();
-        if kept.bytes + len > KEPT {
+        if !kept.has_room(len) {
             return Some(block);
         }
         kept.bytes += len;
@@ -78,6 +107,12 @@ fn keep(block: Box<Block>) {
     });
     // What is not kept is freed here, outside the borrow.
     drop(kept);
+}
+
+/// Frees what this thread keeps.
+pub fn keep_nothing() {
+    // What is taken is freed outside the borrow. A thread that is ending keeps nothing.
+    drop(KEPT_BLOCKS.try_with(|kept| kept.take()));
 }
 
 static VTABLE: BufferVTable = BufferVTable { retain, release, is_unique, reserved: [0; 3] };
@@ -125,14 +160,32 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_keeps_is_bounded() {
-        let many: Vec<_> = (0..100).map(|_| allocate(1 << 20)).collect();
-        drop(many);
-        KEPT_BLOCKS.with_borrow(|kept| {
-            assert_eq!(kept.blocks.len(), KEPT >> 20);
-            assert_eq!(kept.bytes, KEPT);
+    fn what_is_kept_is_bounded_by_thread_and_together() {
+        let threads = 3 + KEPT_BY_ALL / KEPT;
+        let barrier = std::sync::Barrier::new(threads);
+        let kept = || KEPT_BLOCKS.with_borrow(|kept| (kept.blocks.len(), kept.bytes));
+        let bytes: Vec<_> = std::thread::scope(|scope| {
+            let keep_many = || {
+                drop((0..20).map(|_| allocate(1 << 20)).collect::<Vec<_>>());
+                let (blocks, bytes) = kept();
+                assert_eq!(bytes, blocks << 20);
+                assert!(bytes <= KEPT);
+                // Nobody ends, and gives room back, before all have kept what they could.
+                barrier.wait();
+                keep_nothing();
+                assert_eq!(kept(), (0, 0));
+                bytes
+            };
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(keep_many)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
+        assert_eq!(bytes.iter().max(), Some(&KEPT));
+        let together = bytes.iter().sum::<usize>();
+        assert!(together <= KEPT_BY_ALL && together > KEPT_BY_ALL - 2 * KEPT, "{together}");
+        drop((0..20).map(|_| allocate(1 << 20)).collect::<Vec<_>>());
+        assert_eq!(kept().1, KEPT, "what threads gave back can be kept by others");
         let elsewhere = allocate(1 << 20);
         std::thread::spawn(move || drop(elsewhere)).join().unwrap();
+        keep_nothing();
     }
 }

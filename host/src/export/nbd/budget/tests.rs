@@ -187,13 +187,13 @@ fn who_leaves_gives_up_the_place() {
     let mut waiting = Client::new(&budgets, "a");
     let mut behind = Client::new(&budgets, "a");
     assert_eq!(waiting.start(32 * MIB), Answer::Wait);
-    assert_eq!(behind.start(33 * MIB), Answer::Wait);
+    assert_eq!(behind.start(20 * MIB), Answer::Wait);
     holder.end(24 * MIB);
     let mut last = Client::new(&budgets, "a");
     assert_eq!(last.start(MIB), Answer::Wait, "the first leaves no room before it");
     drop((waiting, last));
     holder.end(40 * MIB);
-    assert_eq!(behind.start(33 * MIB), Answer::Yes);
+    assert_eq!(behind.start(20 * MIB), Answer::Yes);
 }
 
 #[test]
