@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     api::{Api, Parts, requests::Requests},
     config::{Loaded, Settings},
-    export::nbd::{self, Server, ServerSettings, Tls, TlsSettings},
+    export::nbd::{self, Amount, Server, ServerSettings, Tls, TlsSettings},
     jobs::{Jobs, Transfers},
     log,
     plugins::{PluginSettings, PluginWatch, Registry},
@@ -48,6 +48,12 @@ const LOOK: Duration = Duration::from_millis(250);
 const LETTING_GO: Duration = Duration::from_secs(5);
 /// Bytes that one NBD connection has in flight at most.
 const NBD_BYTES_IN_FLIGHT: usize = 64 << 20;
+/// What all NBD connections to one export have in flight at most.
+const NBD_EXPORT_IN_FLIGHT: Amount = Amount { operations: 1024, bytes: 256 << 20 };
+/// What all NBD connections to the exports of one backend have in flight at most.
+const NBD_BACKEND_IN_FLIGHT: Amount = Amount { operations: 4096, bytes: 512 << 20 };
+/// NBD connections that have not chosen an export.
+const NBD_NEGOTIATING: usize = 128;
 
 /// Serves until a signal ends it.
 pub async fn serve(loaded: Loaded) -> Result<()> {
@@ -263,6 +269,9 @@ fn server_settings(settings: &Settings, tls: TlsSettings) -> ServerSettings {
         max_in_flight: settings.nbd.max_in_flight as usize,
         max_in_flight_bytes: NBD_BYTES_IN_FLIGHT,
         busy_poll: Duration::from_micros(settings.nbd.busy_poll.into()),
+        max_negotiating: NBD_NEGOTIATING,
+        export: NBD_EXPORT_IN_FLIGHT,
+        backend: NBD_BACKEND_IN_FLIGHT,
     }
 }
 

@@ -14,6 +14,10 @@ use crate::{
 
 /// Bytes received at once at most, besides data that has a buffer of its own.
 const WINDOW: usize = 256 << 10;
+/// Room for that at the beginning; it grows when it was full.
+const FIRST_ROOM: usize = 16 << 10;
+/// How much it grows then.
+const GROWTH: usize = 4;
 /// Data of this length is worth a system call of its own.
 const LARGE: usize = 32 << 10;
 /// After large data that had a buffer of its own only this much is received beyond it: what lies here must be copied.
@@ -46,7 +50,7 @@ pub enum Next {
 /// Received bytes.
 pub struct Inbox {
     headers: Headers,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
     start: usize,
     end: usize,
     window: usize,
@@ -65,7 +69,7 @@ enum Body {
 impl Inbox {
     /// An inbox that begins with these bytes.
     pub fn new(headers: Headers, first: &[u8]) -> Self {
-        let mut buffer = vec![0; WINDOW.max(first.len())].into_boxed_slice();
+        let mut buffer = vec![0; FIRST_ROOM.max(first.len())];
         buffer[..first.len()].copy_from_slice(first);
         Self { headers, buffer, start: 0, end: first.len(), window: WINDOW, body: Body::None }
     }
@@ -97,6 +101,25 @@ impl Inbox {
         self.end += rest;
         if rest == self.window {
             self.window = WINDOW;
+        }
+        if self.end == self.buffer.len() && self.end < WINDOW {
+            self.buffer.resize((self.end * GROWTH).min(WINDOW), 0);
+        }
+    }
+
+    /// Gives back the room that it has grown by, if nothing lies there.
+    pub fn shrink(&mut self) {
+        if self.start == self.end && self.buffer.len() > FIRST_ROOM {
+            (self.start, self.end) = (0, 0);
+            self.buffer = vec![0; FIRST_ROOM];
+        }
+    }
+
+    /// Bytes of memory that the data of a begun request takes, received or not.
+    pub fn body_len(&self) -> usize {
+        match &self.body {
+            Body::Fill(_, buffer, _) => buffer.len(),
+            _ => 0,
         }
     }
 

@@ -108,3 +108,38 @@ fn large_data_is_received_in_place() {
     let Ok(Next::Request(_, data)) = inbox.next(|_| Admission::Take) else { panic!("complete") };
     assert_eq!(data.as_ptr(), address);
 }
+
+#[test]
+fn room_grows_while_it_is_filled_and_shrinks_again() {
+    let mut inbox = Inbox::new(Headers::Simple, &[]);
+    let flood = request_bytes(0, 1, &[]).repeat(40_000);
+    let mut rest = &flood[..];
+    let mut rooms = Vec::new();
+    while !rest.is_empty() {
+        receive(&mut inbox, &mut rest, usize::MAX);
+        rooms.push(inbox.buffer.len());
+        while let Ok(Next::Request(..)) = inbox.next(|_| Admission::Take) {}
+    }
+    assert_eq!(rooms[..4], [64 << 10, 256 << 10, WINDOW, WINDOW]);
+    inbox.shrink();
+    assert_eq!(inbox.buffer.len(), FIRST_ROOM);
+    // What lies there stays.
+    let half = &request_bytes(0, 2, &[])[..20];
+    receive(&mut inbox, &mut &*half, 20);
+    inbox.shrink();
+    receive(&mut inbox, &mut &request_bytes(0, 2, &[])[20..], 8);
+    assert!(
+        matches!(inbox.next(|_| Admission::Take), Ok(Next::Request(request, _)) if request.cookie == 2)
+    );
+}
+
+#[test]
+fn the_memory_of_data_counts_from_its_head_on() {
+    let mut inbox = Inbox::new(Headers::Simple, &request_bytes(1, 1, &[7; 100_000])[..HEAD]);
+    assert_eq!(inbox.body_len(), 0);
+    assert!(matches!(inbox.next(|_| Admission::Take), Ok(Next::Incomplete)));
+    assert_eq!(inbox.body_len(), 100_000);
+    inbox.received(100_000);
+    assert!(matches!(inbox.next(|_| Admission::Take), Ok(Next::Request(..))));
+    assert_eq!(inbox.body_len(), 0);
+}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Large buffers used again: fresh ones of a MiB cost more in page faults and zeroing than in copying.
 //!
-//! Each thread keeps a few; a buffer goes to the thread that drops it last, which for replies and writes that finish
-//! inline is the connection's own. What all threads keep together is bounded, and a thread that sleeps long keeps
-//! nothing.
+//! A connection's thread keeps those that it drops last: replies, and the data of writes that finish inline. Drivers'
+//! threads keep none, for they would not use them again. What all threads keep together is bounded, and one that sleeps
+//! long keeps nothing.
 
 use std::{
     cell::RefCell,
@@ -34,6 +34,8 @@ struct Block {
 
 #[derive(Default)]
 struct Kept {
+    /// Whether this thread keeps anything.
+    keeps: bool,
     // Boxed already: a block in use is known by its address.
     #[allow(clippy::vec_box)]
     blocks: Vec<Box<Block>>,
@@ -98,7 +100,7 @@ fn keep(block: Box<Block>) {
     let kept = KEPT_BLOCKS.try_with(|kept| {
         let kept = &mut *kept.borrow_mut();
         let len = block.memory.len();
-        if !kept.has_room(len) {
+        if !kept.keeps || !kept.has_room(len) {
             return Some(block);
         }
         kept.bytes += len;
@@ -109,10 +111,11 @@ fn keep(block: Box<Block>) {
     drop(kept);
 }
 
-/// Frees what this thread keeps.
-pub fn keep_nothing() {
-    // What is taken is freed outside the borrow. A thread that is ending keeps nothing.
-    drop(KEPT_BLOCKS.try_with(|kept| kept.take()));
+/// Lets this thread keep buffers from now on, or frees those that it keeps and keeps none.
+pub fn keep_buffers(keeps: bool) {
+    let fresh = Kept { keeps, blocks: Vec::new(), bytes: 0, room: 0 };
+    // What was kept is freed outside the borrow. A thread that is ending keeps nothing.
+    drop(KEPT_BLOCKS.try_with(|kept| kept.replace(fresh)));
 }
 
 static VTABLE: BufferVTable = BufferVTable { retain, release, is_unique, reserved: [0; 3] };
@@ -143,6 +146,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_only_after_its_last_reference() {
+        keep_buffers(true);
         let mut first = allocate(100_000);
         first.fill(7);
         let address = first.as_ptr();
@@ -157,6 +161,8 @@ mod tests {
         let third = allocate(120_000);
         assert_eq!((third.as_ptr(), third.len()), (address, 120_000));
         assert!(allocate(100).iter().all(|byte| *byte == 0));
+        drop(third);
+        keep_buffers(false);
     }
 
     #[test]
@@ -166,13 +172,15 @@ mod tests {
         let kept = || KEPT_BLOCKS.with_borrow(|kept| (kept.blocks.len(), kept.bytes));
         let bytes: Vec<_> = std::thread::scope(|scope| {
             let keep_many = || {
+                keep_buffers(true);
                 drop((0..20).map(|_| allocate(1 << 20)).collect::<Vec<_>>());
                 let (blocks, bytes) = kept();
                 assert_eq!(bytes, blocks << 20);
                 assert!(bytes <= KEPT);
                 // Nobody ends, and gives room back, before all have kept what they could.
                 barrier.wait();
-                keep_nothing();
+                keep_buffers(false);
+                drop(allocate(1 << 20));
                 assert_eq!(kept(), (0, 0));
                 bytes
             };
@@ -182,10 +190,15 @@ mod tests {
         assert_eq!(bytes.iter().max(), Some(&KEPT));
         let together = bytes.iter().sum::<usize>();
         assert!(together <= KEPT_BY_ALL && together > KEPT_BY_ALL - 2 * KEPT, "{together}");
+        keep_buffers(true);
         drop((0..20).map(|_| allocate(1 << 20)).collect::<Vec<_>>());
         assert_eq!(kept().1, KEPT, "what threads gave back can be kept by others");
         let elsewhere = allocate(1 << 20);
-        std::thread::spawn(move || drop(elsewhere)).join().unwrap();
-        keep_nothing();
+        let other = std::thread::spawn(move || {
+            drop(elsewhere);
+            KEPT_BLOCKS.with_borrow(|kept| kept.bytes)
+        });
+        assert_eq!(other.join().unwrap(), 0, "a thread keeps nothing unless it says so");
+        keep_buffers(false);
     }
 }

@@ -50,6 +50,7 @@ impl ExportSource for Exports {
             name: export.name,
             description: format!("volume {}", export.record.volume),
             volume: used.volume().clone(),
+            backend: used.backend().name.clone(),
             read_only: export.record.read_only,
             lease: Box::new(used),
         })

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Clippy's exemption for tests does not reach their shared functions.
 
 mod client;
+mod hostile;
 mod negotiation;
 mod real_clients;
 mod server;
@@ -13,7 +14,7 @@ mod volume;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use novastor::export::nbd::{Listener, Server, ServerSettings, TlsSettings, serve};
+use novastor::export::nbd::{Amount, Listener, Server, ServerSettings, TlsSettings, serve};
 use volume::{Exports, TestVolume};
 
 /// A server in a directory of its own.
@@ -30,6 +31,9 @@ fn settings() -> ServerSettings {
         max_in_flight: 128,
         max_in_flight_bytes: 64 << 20,
         busy_poll: Duration::from_micros(50),
+        max_negotiating: 16,
+        export: Amount { operations: 1024, bytes: 256 << 20 },
+        backend: Amount { operations: 1024, bytes: 512 << 20 },
     }
 }
 

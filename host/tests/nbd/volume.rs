@@ -349,6 +349,7 @@ impl ExportSource for Exports {
             name: (*name).to_owned(),
             description: format!("test volume {name}"),
             volume: GuardedVolume::new(export_volume(volume.clone(), Host::new(NoHost))),
+            backend: "test".to_owned(),
             read_only: volume.0.read_only.load(Ordering::SeqCst),
             lease: Box::new(Lease(Arc::clone(&volume.0))),
         })

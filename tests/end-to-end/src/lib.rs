@@ -3,7 +3,7 @@
 //!
 //! [`show`] holds the scenes, one a file. They stand on a stage: [`host`] runs a `novastor serve` of its own in a
 //! temporary directory, [`cli`] is the only place that knows the command line, [`clients`] wraps the programs that users
-//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised.
+//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised, [`hostile`] are those to be survived.
 
 pub mod artifacts;
 pub mod certificates;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clients;
 pub mod failure;
 pub mod host;
+pub mod hostile;
 pub mod ledger;
 pub mod libnbd;
 pub mod load;

@@ -177,6 +177,11 @@ impl Client {
         self.size
     }
 
+    /// The socket, for somebody with a way of its own.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
     /// Whether a flush on one connection covers all.
     pub fn can_multi_conn(&self) -> bool {
         self.flags & FLAG_CAN_MULTI_CONN != 0

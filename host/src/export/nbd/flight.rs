@@ -13,10 +13,13 @@ use nbd_protocol::{
 };
 
 use super::{
-    operation::{Begun, Operations, Outcome, Running},
+    operation::{Begun, EXTENTS, Operations, Outcome, Running},
     wakes::Wakes,
 };
 use crate::plugins::GuardedVolume;
+
+/// What the answer to a [`Command::BLOCK_STATUS`] may take: all the extents that a driver is asked for.
+const STATUS_LEN: usize = EXTENTS as usize * 24;
 
 /// The operations of one connection that wait for the driver.
 pub struct Flight {
@@ -128,6 +131,7 @@ pub fn data_len(request: &Request) -> usize {
     match request.command {
         // Neither is longer than MAX_PAYLOAD once it was checked.
         Command::READ | Command::WRITE => request.len as usize,
+        Command::BLOCK_STATUS => STATUS_LEN,
         _ => 0,
     }
 }

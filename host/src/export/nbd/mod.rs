@@ -13,13 +13,17 @@
 //! ```
 //!
 //! What a connection promises:
-//! - It starts nothing beyond its bounds (operations, bytes, unsent replies): it stops receiving instead.
+//! - It starts nothing beyond its bounds (operations, bytes, unsent replies) and beyond its share of the [`budget`]s of
+//!   its export and backend: it stops receiving instead.
+//! - It is one of a bounded number, and of another bounded number until it has chosen an export; idle, it holds little
+//!   memory.
 //! - A mutation that a driver started is polled to its end, whatever the client does; only then is the lease dropped.
 //! - Replies leave as operations finish; the protocol lets them overtake each other.
 //!
 //! The protocol's bytes and rules are `nbd_protocol`'s; only [`serve`] and [`welcome`] touch the socket, as a
 //! [`transport`].
 
+mod arrivals;
 pub mod budget;
 mod busy;
 mod control;
@@ -42,6 +46,7 @@ use rustix::event::Timespec;
 
 use crate::{access::Peer, plugins::GuardedVolume};
 
+pub use budget::Amount;
 pub use listen::{ListenAddress, Listener};
 pub use nbd_protocol::negotiate::Tls;
 pub use server::{Server, serve};
@@ -76,6 +81,8 @@ pub struct Export {
     pub description: String,
     /// What is read and written.
     pub volume: GuardedVolume,
+    /// The backend that holds the volume, and whose budget its operations count in.
+    pub backend: String,
     /// Refuse writes, whatever the volume can do.
     pub read_only: bool,
     /// Dropped last, when the connection ended and every mutation is finished: keeps the attachment.
@@ -87,12 +94,18 @@ pub struct Export {
 pub struct ServerSettings {
     /// TLS.
     pub tls: TlsSettings,
-    /// Connections at once; more are closed unanswered.
+    /// Connections at once that have chosen an export; more are refused.
     pub max_connections: usize,
+    /// Connections at once that have not; when another comes the oldest of them is closed.
+    pub max_negotiating: usize,
     /// Operations that one connection has in flight at most.
     pub max_in_flight: usize,
     /// Bytes of data that one connection has in flight at most; one operation is always let through.
     pub max_in_flight_bytes: usize,
+    /// What the connections of one export have in flight together at most, but for [`budget::OWN`] of each.
+    pub export: Amount,
+    /// What the connections of one backend's exports have in flight together at most, but for [`budget::OWN`] of each.
+    pub backend: Amount,
     /// How long a connection's thread polls for requests before it sleeps, while that pays; zero: never.
     pub busy_poll: Duration,
 }

@@ -92,7 +92,7 @@ const CONTEXT: OpContext = OpContext::new().with_allocator(allocate);
 /// Reads from this length on ask for holes first: shorter ones cost less than the question.
 const MAPPED_FROM: u64 = 128 << 10;
 /// Extents asked for at once.
-const EXTENTS: u32 = 1024;
+pub const EXTENTS: u32 = 1024;
 /// After so many maps without zeros, only one read in [`RARELY`] asks for holes.
 const FRUITLESS: u32 = 8;
 const RARELY: u32 = 32;

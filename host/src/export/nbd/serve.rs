@@ -17,22 +17,28 @@ use nbd_protocol::{
     Errno,
     inbox::{Admission, Inbox, Next},
     outbox::Outbox,
+    pool,
     replies::Replies,
     terms::{Refused, Terms},
-    wire::{Command, Request, SIMPLE_LEN},
+    wire::{Command, Request},
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno as SystemErrno,
-    net::RecvFlags,
+    net::{
+        RecvFlags,
+        sockopt::{Timeout, set_socket_timeout},
+    },
 };
 
 use super::{
     Export, ExportSource, ServerSettings,
+    budget::{self, Account, Amount, PATIENCE, Patience, RETRY},
     busy::Busy,
     control::{Control, Wish},
     flight::{Flight, data_len},
-    operation::{Answer, Outcome},
+    operation::{self, Outcome},
+    server::Seat,
     timespec,
     transport::Transport,
     welcome::negotiate,
@@ -44,17 +50,21 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Replies of this many bytes leave before the rest of the batch is started.
 const SEND_AT: usize = 256 << 10;
 
+/// A connection that had nothing to do for so long gives back the memory that it has for its next requests.
+const REST_AFTER: Duration = Duration::from_secs(2);
+/// What an answer without data is counted as: its head, and a text.
+const ANSWER_LEN: usize = 256;
+
 const ENDING: Refused = Refused { errno: Errno::Shutdown, why: "the server, or this export, ends" };
 
 /// Serves a connection to its end.
-pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerSettings) {
+pub fn run(control: &Arc<Control>, source: &dyn ExportSource, seat: &Seat) {
     let mut transport = Transport::new(control.socket.as_fd());
-    if let Some((export, terms, early)) = negotiate(control, &mut transport, source, &settings.tls)
-    {
+    if let Some((export, terms, early)) = negotiate(control, &mut transport, source, seat) {
         let name = export.name.clone();
         let (peer, tls) = (control.peer(), transport.is_tls());
         tracing::info!(connection = control.id, export = name, %peer, tls, "a client is served");
-        transmit(control, &mut transport, settings, export, terms, &early);
+        transmit(control, &mut transport, seat, export, terms, &early);
         tracing::info!(connection = control.id, export = name, "a client left");
     }
     transport.finish();
@@ -64,11 +74,15 @@ pub fn run(control: &Arc<Control>, source: &dyn ExportSource, settings: &ServerS
 fn transmit(
     control: &Control,
     transport: &mut Transport<'_>,
-    settings: &ServerSettings,
+    seat: &Seat,
     export: Export,
     terms: Terms,
     early: &[u8],
 ) {
+    let settings = seat.settings();
+    if let Err(errno) = set_socket_timeout(&control.socket, Timeout::Recv, Some(REST_AFTER)) {
+        tracing::warn!(connection = control.id, %errno, "a connection keeps its memory at rest");
+    }
     let mut connection = Connection {
         control,
         transport,
@@ -76,11 +90,16 @@ fn transmit(
         inbox: Inbox::new(terms.headers, early),
         replies: Replies::new(terms.headers),
         flight: Flight::new(export.volume.clone(), terms, Arc::clone(&control.wakes)),
+        account: seat.budgets().account(&export.name, &export.backend),
+        patience: Patience::default(),
+        moved: 0,
         phase: Phase::Open,
-        waiting: false,
+        waiting: Waiting::No,
+        resting: false,
         telling: false,
         busy: Busy::new(settings.busy_poll),
     };
+    pool::keep_buffers(true);
     connection.serve();
 }
 
@@ -100,12 +119,27 @@ struct Connection<'a, 's> {
     inbox: Inbox,
     replies: Replies,
     flight: Flight,
+    account: Account,
+    patience: Patience,
+    /// Bytes that the client has sent and fetched.
+    moved: u64,
     phase: Phase,
-    /// The next request has arrived and waits for room.
-    waiting: bool,
+    waiting: Waiting,
+    /// It has been idle for [`REST_AFTER`].
+    resting: bool,
     /// Whatever is asked is refused, because this ends.
     telling: bool,
     busy: Busy,
+}
+
+/// What the next request waits for, which has arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Waiting {
+    No,
+    /// An operation of this connection, or a reply that the client must fetch.
+    Own,
+    /// Other connections.
+    Others,
 }
 
 impl Connection<'_, '_> {
@@ -120,10 +154,44 @@ impl Connection<'_, '_> {
                 return;
             }
             // Sent replies may have made the room that a request waits for.
-            if !self.waiting || self.replies.outbox.len() == unsent {
+            if self.waiting != Waiting::Own || self.replies.outbox.len() == unsent {
+                self.account.settle(self.used());
+                self.lose_patience();
                 self.sleep_and_receive();
             }
         }
+    }
+
+    /// What counts in the budgets: what is being received, is in the driver, or is not sent yet.
+    fn used(&self) -> Amount {
+        let body = self.inbox.body_len();
+        let operations = self.flight.len() + usize::from(body > 0);
+        Amount { operations, bytes: self.flight.bytes() + self.replies.outbox.len() + body }
+    }
+
+    /// Ends a connection whose client keeps others waiting.
+    fn lose_patience(&mut self) {
+        if self.account.leased() == Amount::NONE && self.patience.is_calm() {
+            return;
+        }
+        let owes = self.inbox.body_len() > 0 || !self.replies.outbox.is_empty();
+        let held = if owes { self.account.leased().bytes } else { 0 };
+        if self.patience.ends(held, self.moved, self.account.refusals(), Instant::now()) {
+            tracing::warn!(
+                connection = self.control.id,
+                held,
+                "a client neither sends the data it announced nor fetches its replies, and others wait: it is cut off"
+            );
+            self.abandon();
+        }
+    }
+
+    /// Gives back the memory that a busy connection has.
+    fn rest(&mut self) {
+        self.resting = true;
+        self.inbox.shrink();
+        self.replies.outbox.clear();
+        pool::keep_buffers(false);
     }
 
     fn heed_wish(&mut self) {
@@ -167,29 +235,32 @@ impl Connection<'_, '_> {
 
     /// Starts every request that has arrived complete and for which there is room.
     fn start_requests(&mut self) {
-        self.waiting = false;
+        self.waiting = Waiting::No;
         while self.phase == Phase::Open {
             let (flight, outbox, settings) = (&self.flight, &self.replies.outbox, self.settings);
-            let telling = self.telling;
-            let next = self.inbox.next(|request| match admit(request, flight, outbox, settings) {
-                Admission::Take if telling && request.command != Command::DISC => {
-                    Admission::Refuse(ENDING)
+            let (account, waiting, telling) = (&mut self.account, &mut self.waiting, self.telling);
+            let next = self.inbox.next(|request| {
+                let (admission, waits) = admit(request, flight, outbox, settings, account);
+                *waiting = waits;
+                match admission {
+                    Admission::Take if telling && request.command != Command::DISC => {
+                        Admission::Refuse(ENDING)
+                    }
+                    admission => admission,
                 }
-                admission => admission,
             });
             match next {
-                Ok(Next::Incomplete) => return,
-                Ok(Next::Waiting) => {
-                    self.waiting = true;
-                    return;
-                }
+                Ok(Next::Incomplete | Next::Waiting) => return,
                 Ok(Next::Request(request, _)) if request.command == Command::DISC => self.drain(),
-                Ok(Next::Request(request, data)) => match self.flight.start(request, data) {
-                    Some(outcome) => {
-                        reply(self.control, &mut self.replies, &request, outcome);
+                Ok(Next::Request(request, data)) if self.is_armed() => {
+                    match self.flight.start(request, data) {
+                        Some(outcome) => {
+                            reply(self.control, &mut self.replies, &request, outcome);
+                        }
+                        None => self.note_in_flight(),
                     }
-                    None => self.note_in_flight(),
-                },
+                }
+                Ok(Next::Request(..)) => self.drain(),
                 Ok(Next::Refused(request, Refused { errno, why })) => {
                     self.control.figures.errors.add(1);
                     self.replies.failed(&request, errno, why);
@@ -204,6 +275,22 @@ impl Connection<'_, '_> {
             }
             if self.replies.outbox.len() >= SEND_AT {
                 self.send();
+            }
+        }
+    }
+
+    /// Whether operations can wake this connection. What it needs for that is made for its first request.
+    fn is_armed(&mut self) -> bool {
+        match self.control.wakes.arm() {
+            Ok(first) => {
+                if first {
+                    self.heed_wish();
+                }
+                self.phase == Phase::Open
+            }
+            Err(error) => {
+                tracing::warn!(connection = self.control.id, %error, "a client was sent away");
+                false
             }
         }
     }
@@ -227,7 +314,10 @@ impl Connection<'_, '_> {
         while !self.replies.outbox.is_empty() {
             let (slices, count) = self.replies.outbox.slices();
             match self.transport.send(&slices[..count]) {
-                Ok(count) => self.replies.outbox.advance(count),
+                Ok(count) => {
+                    self.moved += count as u64;
+                    self.replies.outbox.advance(count);
+                }
                 Err(SystemErrno::AGAIN) => return,
                 Err(SystemErrno::INTR) => {}
                 Err(_) => return self.abandon(),
@@ -237,7 +327,7 @@ impl Connection<'_, '_> {
 
     /// Waits for something to do, and receives once if there is something to receive.
     fn sleep_and_receive(&mut self) {
-        let receiving = self.phase == Phase::Open && !self.waiting;
+        let receiving = self.phase == Phase::Open && self.waiting == Waiting::No;
         if receiving && self.transport.has_buffered() {
             return self.receive(RecvFlags::DONTWAIT);
         }
@@ -245,11 +335,14 @@ impl Connection<'_, '_> {
             if self.poll_and_receive() {
                 return;
             }
-            if self.flight.is_empty() {
+            if self.flight.is_empty() && !self.resting {
                 // Only the client can give work now, and a wish to end shuts the socket: one system call, not two.
                 let (transport, inbox) = (&mut *self.transport, &mut self.inbox);
                 let received =
                     self.busy.sleep(|| transport.receive(&mut inbox.space(), RecvFlags::empty()));
+                if received == Err(SystemErrno::AGAIN) && !self.inbox.within_request() {
+                    self.rest();
+                }
                 return self.take_note(received);
             }
         }
@@ -261,14 +354,18 @@ impl Connection<'_, '_> {
             events |= PollFlags::OUT;
         }
         let wakes = &*self.control.wakes;
-        let timeout = if wakes.may_sleep() { self.time_to_linger() } else { Some(Duration::ZERO) };
+        let timeout = if wakes.may_sleep() { self.time_to_sleep() } else { Some(Duration::ZERO) };
         let timeout = timeout.map(timespec);
-        let mut fds =
-            [PollFd::new(wakes, PollFlags::IN), PollFd::new(&self.control.socket, events)];
+        let (socket, event) = (self.control.socket.as_fd(), wakes.event());
+        let mut fds = [
+            PollFd::from_borrowed_fd(socket, events),
+            PollFd::from_borrowed_fd(event.unwrap_or(socket), PollFlags::IN),
+        ];
         // A client that is gone for good would end every sleep at once.
-        let watched = if self.phase == Phase::Gone { 1 } else { 2 };
-        let polled = self.busy.sleep(|| poll(&mut fds[..watched], timeout.as_ref()));
-        let (event, socket) = (fds[0].revents(), fds[1].revents());
+        let first = usize::from(self.phase == Phase::Gone);
+        let watched = &mut fds[first..1 + usize::from(event.is_some())];
+        let polled = self.busy.sleep(|| poll(watched, timeout.as_ref()));
+        let [socket, event] = fds.map(|fd| fd.revents());
         wakes.awake(event.contains(PollFlags::IN));
         if polled.is_err() {
             return;
@@ -280,11 +377,14 @@ impl Connection<'_, '_> {
         }
     }
 
-    fn time_to_linger(&self) -> Option<Duration> {
-        match self.phase {
+    fn time_to_sleep(&self) -> Option<Duration> {
+        let lingers = match self.phase {
             Phase::Draining(Some(until)) => Some(until.saturating_duration_since(Instant::now())),
             _ => None,
-        }
+        };
+        let retries = (self.waiting == Waiting::Others).then_some(RETRY);
+        let watches = (!self.patience.is_calm()).then_some(PATIENCE);
+        [lingers, retries, watches].into_iter().flatten().min()
     }
 
     fn receive(&mut self, flags: RecvFlags) {
@@ -317,32 +417,50 @@ impl Connection<'_, '_> {
                 }
                 self.drain();
             }
-            Ok(count) => self.inbox.received(count),
+            Ok(count) => {
+                self.inbox.received(count);
+                self.moved += count as u64;
+                if self.resting {
+                    self.resting = false;
+                    pool::keep_buffers(true);
+                }
+            }
             Err(SystemErrno::AGAIN | SystemErrno::INTR) => {}
             Err(_) => self.abandon(),
         }
     }
 }
 
-/// Checks a request, and whether the connection's bounds leave room for it.
+/// Checks a request, and whether the connection's bounds and the budgets leave room for it.
 fn admit(
     request: &Request,
     flight: &Flight,
     outbox: &Outbox,
     settings: &ServerSettings,
-) -> Admission {
+    account: &mut Account,
+) -> (Admission, Waiting) {
     if request.command == Command::DISC {
-        return Admission::Take;
+        return (Admission::Take, Waiting::No);
     }
-    if !flight.is_empty() || !outbox.is_empty() {
-        let bytes = flight.bytes() + outbox.len() + data_len(request) + SIMPLE_LEN;
-        if flight.len() >= settings.max_in_flight || bytes > settings.max_in_flight_bytes {
-            return Admission::Wait;
+    let checked = flight.check(request);
+    // A refusal is an answer as well: who asks for many and fetches none must wait.
+    let more = match checked {
+        Ok(()) => Amount { operations: 1, bytes: data_len(request) + ANSWER_LEN },
+        Err(_) => Amount { operations: 0, bytes: ANSWER_LEN },
+    };
+    let used = Amount { operations: flight.len(), bytes: flight.bytes() + outbox.len() };
+    if used != Amount::NONE {
+        let bounds =
+            Amount { operations: settings.max_in_flight, bytes: settings.max_in_flight_bytes };
+        if !used.plus(more).within(bounds) {
+            return (Admission::Wait, Waiting::Own);
         }
     }
-    match flight.check(request) {
-        Ok(()) => Admission::Take,
-        Err(error) => Admission::Refuse(error),
+    match (account.cover(used, more), checked) {
+        (budget::Answer::Later, _) => (Admission::Wait, Waiting::Own),
+        (budget::Answer::Wait, _) => (Admission::Wait, Waiting::Others),
+        (budget::Answer::Yes, Ok(())) => (Admission::Take, Waiting::No),
+        (budget::Answer::Yes, Err(refused)) => (Admission::Refuse(refused), Waiting::No),
     }
 }
 
@@ -380,11 +498,11 @@ fn reply(control: &Control, replies: &mut Replies, request: &Request, outcome: O
         }
     }
     match answer {
-        Answer::Done => replies.done(request),
-        Answer::Data(data) => replies.data(request, data),
-        Answer::Sparse(sparse) => {
+        operation::Answer::Done => replies.done(request),
+        operation::Answer::Data(data) => replies.data(request, data),
+        operation::Answer::Sparse(sparse) => {
             replies.sparse(request, &sparse.runs, sparse.offset, &sparse.data);
         }
-        Answer::Status(known) => replies.status(request, &known),
+        operation::Answer::Status(known) => replies.status(request, &known),
     }
 }

@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::OwnedFd,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -17,6 +20,8 @@ use crate::access::Peer;
 
 use super::{
     ConnectionInfo, ExportSource, ServerSettings,
+    arrivals::Arrivals,
+    budget::Budgets,
     control::{Control, Wish},
     listen::{ListenAddress, Listener, prepare},
     serve::run,
@@ -34,6 +39,7 @@ pub struct Server {
 
 struct Shared {
     settings: ServerSettings,
+    budgets: Budgets,
     connections: Mutex<Connections>,
     /// Signalled whenever a connection has ended.
     ended: Condvar,
@@ -41,7 +47,12 @@ struct Shared {
 
 #[derive(Default)]
 struct Connections {
+    /// All of them.
     open: BTreeMap<u64, Arc<Control>>,
+    /// Those of them that have not chosen an export.
+    arrivals: Arrivals,
+    /// How many have chosen one.
+    seated: usize,
     last_id: u64,
     stopping: bool,
 }
@@ -65,8 +76,12 @@ pub fn serve(
     let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let stop = Arc::new(stop.map_err(|errno| failed(errno.into()))?);
-    let shared =
-        Arc::new(Shared { settings, connections: Mutex::default(), ended: Condvar::new() });
+    let shared = Arc::new(Shared {
+        budgets: Budgets::new(settings.export, settings.backend),
+        settings,
+        connections: Mutex::default(),
+        ended: Condvar::new(),
+    });
     let (accepting_shared, accepting_stop) = (Arc::clone(&shared), Arc::clone(&stop));
     let accepting_source = Arc::clone(&source);
     let accepting = thread::Builder::new()
@@ -170,6 +185,10 @@ impl Server {
     }
 }
 
+/// A connection's stack, on which drivers run. Only what is used of it becomes memory.
+const STACK: usize = 1 << 20;
+/// Time for connections that were sent away to leave before more are let in.
+const LEAVING_TIME: Duration = Duration::from_millis(100);
 /// How long clients are told that this ends, before they are not listened to any more.
 const TELL_TIME: Duration = Duration::from_millis(500);
 /// Time for connections to notice that their clients were cut off.
@@ -239,42 +258,94 @@ fn begin(
     source: &Arc<dyn ExportSource>,
 ) -> Result<Option<u64>> {
     let failed = |error: io::Error| Error::from_io("a connection does not start", &error);
-    let wakes = Arc::new(Wakes::new(shared.settings.max_in_flight.max(1)).map_err(failed)?);
+    let wakes = Arc::new(Wakes::new(shared.settings.max_in_flight.max(1)));
+    let most = shared.settings.max_connections + 2 * shared.settings.max_negotiating;
     let mut connections = shared.connections();
+    if connections.open.len() >= most {
+        // Those who were sent away leave at once, unless they are about to open a slow volume.
+        let woken = shared.ended.wait_timeout(connections, LEAVING_TIME);
+        connections = woken.unwrap_or_else(PoisonError::into_inner).0;
+    }
     if connections.stopping {
         return Ok(None);
     }
-    if connections.open.len() >= shared.settings.max_connections {
-        return Err(Error::new(
-            ErrorKind::NO_SPACE,
-            "there are as many NBD connections as allowed",
-        )
-        .with("max_connections", shared.settings.max_connections)
-        .remedy("end some, or raise max_connections"));
+    if connections.open.len() >= most {
+        return Err(Error::new(ErrorKind::NO_SPACE, "too many clients open exports at once")
+            .remedy("see whether the backends answer"));
     }
     connections.last_id += 1;
     let id = connections.last_id;
     let control = Arc::new(Control::new(id, socket, peer, wakes));
     connections.open.insert(id, Arc::clone(&control));
+    connections.arrivals.add(Arc::clone(&control), shared.settings.max_negotiating);
     drop(connections);
-    let ending = Ending { id, shared: Arc::clone(shared) };
+    let seat = Seat { id, taken: AtomicBool::new(false), shared: Arc::clone(shared) };
     let source = Arc::clone(source);
     thread::Builder::new()
         .name(format!("nbd-{id}"))
-        .spawn(move || run(&control, &*source, &ending.shared.settings))
+        .stack_size(STACK)
+        .spawn(move || run(&control, &*source, &seat))
         .map_err(failed)?;
     Ok(Some(id))
 }
 
-/// Takes a connection off the list when its thread ends, or never began.
-struct Ending {
+/// A connection's place in its server; it is taken off the list when its thread ends, or never began.
+pub struct Seat {
     id: u64,
+    /// Whether it counts as one that has chosen an export.
+    taken: AtomicBool,
     shared: Arc<Shared>,
 }
 
-impl Drop for Ending {
+impl Seat {
+    /// The server's settings.
+    pub fn settings(&self) -> &ServerSettings {
+        &self.shared.settings
+    }
+
+    /// The server's budgets.
+    pub fn budgets(&self) -> &Budgets {
+        &self.shared.budgets
+    }
+
+    /// Whether there is room for one more connection that has chosen an export.
+    pub fn check_free(&self) -> Result<()> {
+        self.check(&self.shared.connections())
+    }
+
+    /// Makes this connection one that has chosen an export. It may have been sent away, or there may be no room any
+    /// more.
+    pub fn take(&self) -> Result<()> {
+        let mut connections = self.shared.connections();
+        if !connections.arrivals.remove(self.id) {
+            return Err(Error::new(ErrorKind::UNAVAILABLE, "the connection was sent away"));
+        }
+        self.check(&connections)?;
+        connections.seated += 1;
+        self.taken.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn check(&self, connections: &Connections) -> Result<()> {
+        let most = self.shared.settings.max_connections;
+        if connections.seated < most {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NO_SPACE, "there are as many NBD connections as allowed")
+            .with("max_connections", most)
+            .remedy("end some, or raise max_connections"))
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.connections().open.remove(&self.id);
+        let mut connections = self.shared.connections();
+        connections.open.remove(&self.id);
+        connections.arrivals.remove(self.id);
+        if *self.taken.get_mut() {
+            connections.seated -= 1;
+        }
+        drop(connections);
         self.shared.ended.notify_all();
     }
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who was woken: a bit per slot, and an eventfd that is written only while the connection's thread sleeps.
+//!
+//! The eventfd is made for the first request: a connection that only rests has one descriptor, its socket.
 
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     task::{Wake, Waker},
 };
@@ -17,17 +19,35 @@ use rustix::event::{EventfdFlags, eventfd};
 pub struct Wakes {
     bits: Box<[AtomicU64]>,
     sleeping: AtomicBool,
-    event: OwnedFd,
+    event: OnceLock<OwnedFd>,
 }
 
 impl Wakes {
     /// Room for so many slots.
-    pub fn new(slots: usize) -> io::Result<Self> {
-        Ok(Self {
+    pub fn new(slots: usize) -> Self {
+        Self {
             bits: (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             sleeping: AtomicBool::new(false),
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        })
+            event: OnceLock::new(),
+        }
+    }
+
+    /// Makes the event, which must be there before anything is in flight. What [`Wakes::interrupt`] is for must be
+    /// looked at after this: earlier it had nothing to write to. True the first time.
+    pub fn arm(&self) -> io::Result<bool> {
+        if self.event.get().is_some() {
+            return Ok(false);
+        }
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let first = self.event.set(event).is_ok();
+        // Either the caller sees the reason for an interruption, or the interruption sees the event.
+        fence(Ordering::SeqCst);
+        Ok(first)
+    }
+
+    /// What is readable when the sleep shall end; none before [`Wakes::arm`].
+    pub fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.event.get().map(AsFd::as_fd)
     }
 
     /// A waker for a slot; it may be used after the slot's operation ended.
@@ -69,16 +89,19 @@ impl Wakes {
     /// The thread is awake again; `signalled` if the event was readable.
     pub fn awake(&self, signalled: bool) {
         self.sleeping.store(false, Ordering::SeqCst);
-        if signalled {
+        if signalled && let Some(event) = self.event.get() {
             // It can only fail with nothing to read; the next sleep finds whatever is written later.
-            let _ = rustix::io::read(&self.event, &mut [0; 8]);
+            let _ = rustix::io::read(event, &mut [0; 8]);
         }
     }
 
     /// Ends the thread's sleep, or forbids its next one.
     pub fn interrupt(&self) {
-        // A full counter is readable as well, so that a failed write has the same effect.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        fence(Ordering::SeqCst);
+        if let Some(event) = self.event.get() {
+            // A full counter is readable as well, so that a failed write has the same effect.
+            let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+        }
     }
 
     fn wake(&self, slot: usize) {
@@ -86,12 +109,6 @@ impl Wakes {
         if self.sleeping.swap(false, Ordering::SeqCst) {
             self.interrupt();
         }
-    }
-}
-
-impl AsFd for Wakes {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
     }
 }
 
@@ -121,12 +138,12 @@ mod tests {
     }
 
     fn event_is_set(wakes: &Wakes) -> bool {
-        rustix::io::read(&wakes.event, &mut [0; 8]).is_ok()
+        rustix::io::read(wakes.event().unwrap(), &mut [0; 8]).is_ok()
     }
 
     #[test]
     fn woken_slots_are_taken_once() {
-        let wakes = Arc::new(Wakes::new(130).unwrap());
+        let wakes = Arc::new(Wakes::new(130));
         wakes.waker(129).wake();
         wakes.waker(0).wake_by_ref();
         wakes.waker(0).wake();
@@ -136,7 +153,10 @@ mod tests {
 
     #[test]
     fn the_event_is_written_only_during_sleep() {
-        let wakes = Arc::new(Wakes::new(1).unwrap());
+        let wakes = Arc::new(Wakes::new(1));
+        wakes.interrupt();
+        assert!(wakes.event().is_none(), "nothing is made for who rests");
+        assert!(wakes.arm().unwrap() && !wakes.arm().unwrap());
         wakes.waker(0).wake();
         assert!(!event_is_set(&wakes), "nobody slept");
         assert!(!wakes.may_sleep(), "a slot is woken");

@@ -23,14 +23,19 @@ use rustix::{
 use super::{
     Export, ExportSource, NEGOTIATION_TIME, TlsSettings,
     control::{Control, Wish},
+    server::Seat,
     timespec, tls,
     transport::{Handshake, Transport},
 };
 use crate::access::Address;
 
+/// Bytes that are received at once.
+const RECEIVED_AT_ONCE: usize = 1 << 10;
+
 /// Opens exports for the negotiation, and names each before, so that ending an export finds this connection.
 struct Naming<'a> {
     control: &'a Control,
+    seat: &'a Seat,
     source: &'a dyn ExportSource,
 }
 
@@ -48,6 +53,7 @@ impl Offer for Naming<'_> {
     fn open(&mut self, name: &str) -> Result<Opened<Export>> {
         // By its own name: who ends an export must find those, too, that open it as the default.
         let name = self.named(name)?;
+        self.seat.check_free()?;
         self.control.set_export(&name);
         let export = self.source.open(&name, &self.control.peer())?;
         let volume = &export.volume;
@@ -68,10 +74,11 @@ pub fn negotiate(
     control: &Control,
     transport: &mut Transport<'_>,
     source: &dyn ExportSource,
-    tls: &TlsSettings,
+    seat: &Seat,
 ) -> Option<(Export, Terms, Vec<u8>)> {
     let mut talk = Talk { control, transport, deadline: Instant::now() + NEGOTIATION_TIME };
-    let mut offer = Naming { control, source };
+    let mut offer = Naming { control, seat, source };
+    let tls = &seat.settings().tls;
     let mut negotiation = Negotiation::new(match control.peer().address {
         Address::Unix { .. } => tls.unix,
         Address::Tcp(_) => tls.tcp,
@@ -92,6 +99,10 @@ pub fn negotiate(
             Step::Answered => {}
             Step::NeedInput => talk.receive(&mut input)?,
             Step::Serve(export, terms) => {
+                if let Err(error) = seat.take() {
+                    tracing::warn!(connection = control.id, %error, "a client was sent away");
+                    return None;
+                }
                 talk.send(&out)?;
                 return Some((export, terms, input));
             }
@@ -145,12 +156,12 @@ impl Talk<'_, '_> {
     }
 
     fn receive(&mut self, input: &mut Vec<u8>) -> Option<()> {
-        // One option fits, and little of what may follow the last one.
-        let room =
-            OptionHeader::LEN + MAX_OPTION_LEN as usize - input.len().min(MAX_OPTION_LEN as usize);
-        let mut buffer = vec![0; room];
+        // The longest option fits, and little of what may follow the last one; who says nothing costs no memory for it.
+        let most = OptionHeader::LEN + MAX_OPTION_LEN as usize;
+        let room = most.saturating_sub(input.len()).clamp(OptionHeader::LEN, RECEIVED_AT_ONCE);
+        let mut buffer = [0; RECEIVED_AT_ONCE];
         loop {
-            let mut space = [IoSliceMut::new(&mut buffer)];
+            let mut space = [IoSliceMut::new(&mut buffer[..room])];
             match self.transport.receive(&mut space, RecvFlags::DONTWAIT) {
                 Ok(0) => return None,
                 Ok(count) => {
@@ -204,11 +215,8 @@ impl Talk<'_, '_> {
             tracing::warn!(connection = control.id, "a client took too long to choose an export");
             return None;
         }
-        let mut fds =
-            [PollFd::new(&control.socket, events), PollFd::new(&*control.wakes, PollFlags::IN)];
-        let polled = poll(&mut fds, Some(&timespec(left)));
-        control.wakes.awake(fds[1].revents().contains(PollFlags::IN));
-        match polled {
+        // A wish to end shuts the socket, which ends this too.
+        match poll(&mut [PollFd::new(&control.socket, events)], Some(&timespec(left))) {
             Ok(_) if control.wish() >= Wish::Drain => None,
             Ok(_) | Err(Errno::INTR) => Some(()),
             Err(_) => None,

@@ -10,6 +10,7 @@ mod house_6;
 mod house_7;
 mod nbd_1;
 mod nbd_2;
+mod nbd_3;
 mod nbd_4;
 mod nbd_5;
 mod run;
@@ -103,6 +104,12 @@ pub const SHOWS: &[Show] = &[
         title: "Every command, flag and option of the NBD protocol is done, refused properly or not offered, as a table says.",
         budget_secs: 45,
         play: nbd_2::play,
+    },
+    Show {
+        name: "nbd-3",
+        title: "Hostile and slow clients cost their own connections; a good client keeps its throughput.",
+        budget_secs: 90,
+        play: nbd_3::play,
     },
     Show {
         name: "nbd-4",

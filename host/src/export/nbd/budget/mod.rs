@@ -26,8 +26,8 @@ use std::{
 pub use patience::{PATIENCE, Patience};
 use pool::{Claim, Pool};
 
-/// What every connection may use without asking: one operation, and the bytes of a small one or of some replies.
-pub const OWN: Amount = Amount { operations: 1, bytes: 64 << 10 };
+/// What every connection may use without asking: one operation, with 64 KiB of data and room for some replies.
+pub const OWN: Amount = Amount { operations: 1, bytes: 72 << 10 };
 /// What is taken from a pool at once, if there is room.
 const CHUNK: Amount = Amount { operations: 16, bytes: 256 << 10 };
 /// When an operation that has to wait for other connections asks again.
