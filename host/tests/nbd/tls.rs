@@ -183,24 +183,6 @@ fn images_go_in_and_out_over_tls() {
         ],
     );
     assert!(fs::read(path("qemu.raw")).unwrap() == image, "what qemu-img read differs");
-    let uri = at.uri("nbds", "good");
-    run(
-        "fio",
-        &[
-            "--name=verify",
-            "--ioengine=nbd",
-            &format!("--uri={uri}"),
-            "--rw=randwrite",
-            "--bsrange=4k-128k",
-            "--size=8M",
-            "--iodepth=32",
-            "--verify=crc32c",
-            "--do_verify=1",
-            "--verify_fatal=1",
-            "--verify_state_save=0",
-            &format!("--aux-path={}", directory.path().display()),
-        ],
-    );
 }
 
 fn over_unix(mode: Tls) -> (Serving, Certificates) {

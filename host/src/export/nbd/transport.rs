@@ -251,10 +251,12 @@ impl Tls {
         for space in spaces {
             let mut space = &mut **space;
             while !space.is_empty() {
-                if self.plain == 0 && !self.failed && self.start < self.end {
-                    if let Err(error) = self.decrypt() {
-                        tracing::warn!(%error, "a client's TLS is broken");
-                    }
+                if self.plain == 0
+                    && !self.failed
+                    && self.start < self.end
+                    && let Err(error) = self.decrypt()
+                {
+                    tracing::warn!(%error, "a client's TLS is broken");
                 }
                 if self.plain == 0 {
                     return count;

@@ -47,7 +47,7 @@ impl Offer for Naming<'_> {
     }
 
     fn find(&mut self, name: &str) -> Result<()> {
-        self.source.find(&*self.named(name)?, &self.control.peer())
+        self.source.find(&self.named(name)?, &self.control.peer())
     }
 
     fn open(&mut self, name: &str) -> Result<Opened<Export>> {
