@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::Stage;
 use crate::{
     failure::{Context, Failure, Outcome, ensure},
@@ -31,6 +33,8 @@ const GROWTH_KIB: u64 = 16 << 10;
 /// The good client's part of its throughput that it keeps beside a herd.
 const KEPT: f64 = 0.8;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Open files that the largest herd needs.
+const FILES: u64 = 10_500;
 /// How soon a good client must be let in, whatever goes on.
 const LET_IN: Duration = Duration::from_secs(2);
 /// The log says more about each of these clients than a disk should hold.
@@ -44,6 +48,7 @@ hang_in = \"read\"
 ";
 
 pub(super) fn play(stage: &Stage) -> Outcome {
+    allow_files()?;
     let mut host = Host::start(&stage.artifacts, CONFIGURATION)?;
     host.stop()?;
     fs::create_dir(host.path("conf.d")).context("conf.d")?;
@@ -57,6 +62,14 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     sessions(stage, &host, seed)?;
     herds(stage, &host, seed)?;
     stuck(stage, &host)
+}
+
+/// Sees that this process and the host, which inherits it, may open a file for each of the herd's connections.
+fn allow_files() -> Outcome {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    ensure(most >= FILES, || format!("{FILES} open files are needed, {most} allowed: ulimit -Hn"))?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).context("open files")
 }
 
 /// Plays hostile sessions, with the good client at work in between.
