@@ -58,7 +58,7 @@ fn nbdinfo(libnbd: &Libnbd, way: &Way) -> Outcome {
     ensure(
         said["protocol"] == "newstyle-fixed"
             && said["TLS"] == way.encrypted
-            && said["structured"] == "extended"
+            && said["extended"] == true
             && export["export-size"] == SIZE
             && export["is_read_only"] == false,
         || format!("it says {said}"),
@@ -135,6 +135,10 @@ fn qemu_img(way: &Way, image: &Path, scratch: &Path, long: bool) -> Outcome {
         of_kind.filter_map(|extent| extent["length"].as_u64()).sum()
     };
     ensure(sum(true) + sum(false) == SIZE && sum(false) >= 4 * MIB, || format!("map says {map}"))?;
+    if way.encrypted {
+        // The benchmark takes no --object, and therefore no certificates.
+        return Ok(());
+    }
     let count = if long { "20000" } else { "1000" };
     way.qemu_img(&["bench", "-c", count, "-d", "16", "-s", "4096"]).run()?;
     way.qemu_img(&["bench", "-w", "-c", count, "-d", "16", "-s", "4096", "--flush-interval=64"])
