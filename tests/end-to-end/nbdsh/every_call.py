@@ -14,6 +14,7 @@ RANDOM = random.Random(SEED)
 handle = nbd.NBD()
 handle.add_meta_context("base:allocation")
 handle.add_meta_context("novastor:size")
+handle.set_uri_allow_local_file(True)
 handle.connect_uri(sys.argv[1])
 size = handle.get_size()
 assert handle.get_protocol() == "newstyle-fixed" and handle.get_extended_headers_negotiated()
@@ -85,6 +86,7 @@ while at < size:
 
 # A second handle sees the same.
 other = nbd.NBD()
+other.set_uri_allow_local_file(True)
 other.connect_uri(sys.argv[1])
 assert other.pread(size, 0) == expected
 handle.cache(size, 0)

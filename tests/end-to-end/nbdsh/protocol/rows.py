@@ -112,7 +112,7 @@ def errno(call, *arguments, **more):
     try:
         call(*arguments, **more)
     except nbd.Error as error:
-        return error.errno
+        return error.errno or "an error without a number"
     return None
 
 

@@ -7,6 +7,7 @@ mod doors;
 mod matrix;
 mod reconnect;
 mod refusals;
+mod relay;
 mod resize;
 mod way;
 

@@ -64,6 +64,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     let host = Host::start_serving(&stage.artifacts, &nbd, BACKENDS)?;
     install(&stage.artifacts.faulty()?, &host.plugins())?;
     exports(&host)?;
+    let without_tls = Host::start(&stage.artifacts, "")?;
     stage.tell("eight exports are served");
 
     let (ip, port) =
@@ -71,7 +72,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     let cli: Vec<_> =
         host.cli().words(&[]).iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let told = json!({
-        "socket": host.nbd_socket(), "cli": cli, "pid": host.id()?, "size": SIZE, "huge": HUGE, "default": "disk",
+        "socket": host.nbd_socket(), "plain": without_tls.nbd_socket(), "cli": cli, "pid": host.id()?, "size": SIZE, "huge": HUGE, "default": "disk",
         "certificates": certificates.client("nobody"),
         "tls": [ip, port.parse::<u16>().context("port")?],
     });

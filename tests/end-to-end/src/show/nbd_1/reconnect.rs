@@ -2,17 +2,17 @@
 //! The host is killed and started again under clients that come back: qemu with `reconnect-delay`, nbdkit with its
 //! retry filter. Their work goes on and finds what it wrote; name, size and flags of each export are what they were.
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::super::Stage;
+use super::{super::Stage, relay::Relay};
 use crate::{
     clients,
     failure::{Context, Failure, Outcome, ensure},
     host::Host,
     libnbd::Libnbd,
-    program::{Program, Said, until},
+    program::{Program, Said},
     random::Random,
 };
 
@@ -101,24 +101,14 @@ fn kill_often(host: &mut Host, kills: usize, random: &mut Random) -> Outcome {
 }
 
 fn through_nbdkit(stage: &Stage, host: &mut Host, kills: usize, random: &mut Random) -> Outcome {
-    let socket = stage.path("nbdkit.sock");
     let host_socket = format!("socket={}", host.nbd_socket().display());
-    let nbdkit = Program::new("nbdkit")
-        .args(["--foreground", "--exit-with-parent", "--unix"])
-        .arg(&socket)
-        .args(["--filter=retry", "nbd", &host_socket, "export=image"])
-        .args(["retries=30", "retry-delay=1", "retry-exponential=no"])
-        .start(&stage.path("nbdkit.log"))?;
-    until(Duration::from_secs(20), || {
-        fs::exists(&socket)
-            .context(socket.display())
-            .and_then(|there| ensure(there, || "nbdkit has no socket".to_owned()))
-    })?;
-    let uri = format!("nbd+unix:///?socket={}", socket.display());
+    let retries = ["retries=30", "retry-delay=1", "retry-exponential=no"];
+    let parameters = [&[&*host_socket, "export=image"], &retries[..]].concat();
+    let relay = Relay::start(&stage.path("nbdkit.sock"), &["--filter=retry"], &parameters)?;
     let secs = kills * 3;
     let runtime = format!("--runtime={secs}");
     let options = ["--rw=randwrite", "--bs=4k-64k", "--size=24M", "--verify_backlog=32"];
-    let work = clients::fio("restless", &uri, &options).args([
+    let work = clients::fio("restless", &relay.uri(), &options).args([
         "--time_based",
         &runtime,
         "--iodepth=4",
@@ -126,7 +116,7 @@ fn through_nbdkit(stage: &Stage, host: &mut Host, kills: usize, random: &mut Ran
     ]);
     let work = background(work);
     kill_often(host, kills, random)?;
-    let said = joined(work).context(format!("nbdkit said:\n{}", nbdkit.said()))?;
+    let said = joined(work).context(format!("nbdkit said:\n{}", relay.said()))?;
     clients::fio_saw_no_damage(&said)
 }
 
