@@ -142,6 +142,8 @@ fn beside(stage: &Stage, host: &Host, good: &mut Pump, habit: Habit, count: usiz
             alone.push(good.run(slice)?);
         }
         let mut herd = Herd::open(&socket, "prey", habit, count)?;
+        // Those at the end of the queue are let in, or sent away, after they have connected.
+        settled(host)?;
         for _ in 0..3 {
             herd.step();
             accompanied.push(good.run(slice)?);
