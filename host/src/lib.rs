@@ -10,6 +10,7 @@ pub mod errors;
 pub mod export;
 pub mod jobs;
 pub mod log;
+pub mod memory;
 pub mod plugins;
 pub mod state;
 pub mod volumes;

@@ -4,5 +4,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    novastor::memory::give_back_what_is_freed();
     novastor::cli::main()
 }

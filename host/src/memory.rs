@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How the C library's allocator treats a process with many short-lived threads.
+
+use libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, c_int};
+
+/// Heaps beside each other. One per thread, as is the default for a few dozen, keeps what each thread's rare large
+/// buffers have left between small ones.
+const ARENAS: c_int = 2;
+/// From this length on a buffer is a mapping of its own, which goes back to the system whole. The default rises to the
+/// longest buffer that was ever freed.
+const LARGE: c_int = 128 << 10;
+
+/// Has freed memory given back. To be called before there are threads.
+pub fn give_back_what_is_freed() {
+    for (parameter, value) in
+        [(M_ARENA_MAX, ARENAS), (M_MMAP_THRESHOLD, LARGE), (M_TRIM_THRESHOLD, LARGE)]
+    {
+        // SAFETY: mallopt takes two numbers and touches the allocator's parameters alone. It fails only for numbers
+        // that it does not know; then memory is kept longer.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
