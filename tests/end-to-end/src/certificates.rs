@@ -20,7 +20,7 @@ pub struct Certificates {
 const AUTHORITY: &[&str] = &["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"];
 const SERVER: &[&str] = &[
     "basicConstraints=critical,CA:FALSE",
-    "keyUsage=critical,digitalSignature",
+    "keyUsage=critical,digitalSignature,keyEncipherment",
     "extendedKeyUsage=serverAuth",
     "subjectAltName=IP:127.0.0.1,DNS:localhost",
 ];
