@@ -20,7 +20,7 @@ pub struct Certificates {
 const AUTHORITY: &[&str] = &["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"];
 const SERVER: &[&str] = &[
     "basicConstraints=critical,CA:FALSE",
-    "keyUsage=critical,digitalSignature",
+    "keyUsage=critical,digitalSignature,keyEncipherment",
     "extendedKeyUsage=serverAuth",
     "subjectAltName=IP:127.0.0.1,DNS:localhost",
 ];
@@ -32,8 +32,8 @@ impl Certificates {
     /// |---|---|---|
     /// | `nobody` | `trusted` | nothing |
     /// | `alice`, `bob` | `trusted` | one by `trusted`, for `NAME.example.org` |
-    /// | `mallory` | `trusted` | one by `foreign`, for `alice.example.org` |
-    /// | `stranger` | `foreign` | one by `trusted`, for `alice.example.org` |
+    /// | `mallory` | both, for QEMU shows no certificate whose authority it does not believe | one by `foreign`, for `alice.example.org` |
+    /// | `stranger` | `foreign` | one by `foreign`, for `alice.example.org` |
     ///
     /// # Errors
     /// When openssl fails.
@@ -45,16 +45,20 @@ impl Certificates {
         }
         made.issue(Some("trusted"), "server", "server", SERVER)?;
         for (client, believes, by, name) in [
-            ("nobody", "trusted", None, ""),
-            ("alice", "trusted", Some("trusted"), "alice"),
-            ("bob", "trusted", Some("trusted"), "bob"),
-            ("mallory", "trusted", Some("foreign"), "alice"),
-            ("stranger", "foreign", Some("trusted"), "alice"),
+            ("nobody", &["trusted"][..], None, ""),
+            ("alice", &["trusted"], Some("trusted"), "alice"),
+            ("bob", &["trusted"], Some("trusted"), "bob"),
+            ("mallory", &["trusted", "foreign"], Some("foreign"), "alice"),
+            ("stranger", &["foreign"], Some("foreign"), "alice"),
         ] {
             let home = made.client(client);
             fs::create_dir(&home).context(home.display())?;
-            fs::copy(made.file(&format!("{believes}-cert.pem")), home.join("ca-cert.pem"))
-                .context(client)?;
+            let mut authorities = String::new();
+            for authority in believes {
+                let file = made.file(&format!("{authority}-cert.pem"));
+                authorities += &fs::read_to_string(&file).context(file.display())?;
+            }
+            fs::write(home.join("ca-cert.pem"), authorities).context(client)?;
             if by.is_some() {
                 let alternative = format!("subjectAltName=DNS:{name}.example.org");
                 let extensions =

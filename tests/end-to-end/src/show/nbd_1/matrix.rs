@@ -180,7 +180,8 @@ fn fio(way: &Way, scratch: &Path, long: bool) -> Outcome {
     }
     // fio lets libnbd read no certificates; nbdkit has them, and is the client.
     let socket = scratch.join("nbdkit.sock");
-    let relay = Relay::start(&socket, &[], &[&format!("uri={}", way.uri)])?;
+    let parameters: Vec<_> = way.relayed.iter().map(String::as_str).collect();
+    let relay = Relay::start(&socket, &[], &parameters)?;
     fio_on(&relay.uri(), long).context(format!("through nbdkit, which says:\n{}", relay.said()))
 }
 

@@ -16,6 +16,8 @@ pub struct Way {
     objects: Vec<String>,
     /// For qemu: its `--image-opts`.
     options: String,
+    /// For nbdkit's plugin `nbd`, where it is encrypted: others are reached without it.
+    pub relayed: Vec<String>,
     /// Whether it is encrypted.
     pub encrypted: bool,
 }
@@ -29,6 +31,7 @@ impl Way {
             uri: format!("nbd+unix:///{export}?socket={path}"),
             objects: Vec::new(),
             options: format!("driver=nbd,server.type=unix,server.path={path},export={export}"),
+            relayed: Vec::new(),
             encrypted: false,
         }
     }
@@ -40,6 +43,7 @@ impl Way {
             uri: format!("nbd://{address}/{export}"),
             objects: Vec::new(),
             options: over_tcp(address, export),
+            relayed: Vec::new(),
             encrypted: false,
         }
     }
@@ -47,12 +51,20 @@ impl Way {
     /// Over TLS, with the certificates in this directory.
     pub fn tls(name: &str, address: &str, export: &str, certificates: &Path) -> Self {
         let directory = certificates.display();
+        let (host, port) = parts(address);
         let object = format!("tls-creds-x509,id=tls0,endpoint=client,dir={directory}");
         Self {
             name: name.to_owned(),
             uri: format!("nbds://{address}/{export}?tls-certificates={directory}"),
             objects: vec!["--object".to_owned(), object],
             options: over_tcp(address, export) + ",tls-creds=tls0",
+            relayed: vec![
+                format!("hostname={host}"),
+                format!("port={port}"),
+                format!("export={export}"),
+                "tls=require".to_owned(),
+                format!("tls-certificates={directory}"),
+            ],
             encrypted: true,
         }
     }
@@ -84,8 +96,12 @@ impl Way {
     }
 }
 
+fn parts(address: &str) -> (&str, &str) {
+    address.split_once(':').unwrap_or((address, "10809"))
+}
+
 fn over_tcp(address: &str, export: &str) -> String {
-    let (host, port) = address.split_once(':').unwrap_or((address, "10809"));
+    let (host, port) = parts(address);
     format!("driver=nbd,server.type=inet,server.host={host},server.port={port},export={export}")
 }
 
