@@ -49,6 +49,9 @@ use crate::errors::nbd_errno;
 const LINGER: Duration = Duration::from_secs(10);
 /// Replies of this many bytes leave before the rest of the batch is started.
 const SEND_AT: usize = 256 << 10;
+/// While so many bytes of replies are not sent no further read is started: its data would leave the cache, and memory
+/// would be taken for nothing.
+const UNSENT: usize = 1 << 20;
 
 /// A connection that had nothing to do for so long gives back the memory that it has for its next requests.
 const REST_AFTER: Duration = Duration::from_secs(2);
@@ -452,7 +455,8 @@ fn admit(
     if used != Amount::NONE {
         let bounds =
             Amount { operations: settings.max_in_flight, bytes: settings.max_in_flight_bytes };
-        if !used.plus(more).within(bounds) {
+        let unfetched = request.command == Command::READ && outbox.len() >= UNSENT;
+        if unfetched || !used.plus(more).within(bounds) {
             return (Admission::Wait, Waiting::Own);
         }
     }
