@@ -49,7 +49,8 @@ assert fails(old.pwrite, b"x" * 512, before) == "ENOSPC"
 subprocess.run(sys.argv[4:], check=True, capture_output=True, timeout=60)
 
 # The old connection: what it was told at first is history, what it asks now is not.
-assert told(old) == told(old, after - MIB) == after, told(old)
+# libnbd takes no status of an area beyond the size that it knows; any other tells the size as well.
+assert told(old) == told(old, before - MIB) == after, told(old)
 assert old.pread(2 * MIB, before - MIB) == b"\x11" * MIB + bytes(MIB)
 old.pwrite(b"\x22" * MIB, after - MIB)
 assert fails(old.pwrite, b"x" * 512, after - 511) == "ENOSPC"
