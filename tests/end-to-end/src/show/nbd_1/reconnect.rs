@@ -102,7 +102,7 @@ fn kill_often(host: &mut Host, kills: usize, random: &mut Random) -> Outcome {
 
 fn through_nbdkit(stage: &Stage, host: &mut Host, kills: usize, random: &mut Random) -> Outcome {
     let host_socket = format!("socket={}", host.nbd_socket().display());
-    let retries = ["retries=30", "retry-delay=1", "retry-exponential=no"];
+    let retries = ["retry=30", "retries=30", "retry-delay=1", "retry-exponential=no"];
     let parameters = [&[&*host_socket, "export=image"], &retries[..]].concat();
     let relay = Relay::start(&stage.path("nbdkit.sock"), &["--filter=retry"], &parameters)?;
     let secs = kills * 3;
