@@ -38,6 +38,9 @@ pub trait Offer {
 
     /// Opens an export.
     fn open(&mut self, name: &str) -> Result<Opened<Self::Export>>;
+
+    /// What an open export offers as it is now, before the client's choices.
+    fn terms(&mut self, export: &Self::Export) -> Result<Terms>;
 }
 
 /// An export that was opened for a client.
@@ -49,8 +52,6 @@ pub struct Opened<E> {
     pub name: String,
     /// A text for people; may be empty.
     pub description: String,
-    /// What it offers, before the client's choices.
-    pub terms: Terms,
 }
 
 /// What comes after a step.
@@ -208,7 +209,7 @@ impl<E> Negotiation<E> {
                 self.meta_contexts(code, data, offer, out)
             }
             OptionCode::INFO | OptionCode::GO => match self.describe(code, data, offer, out) {
-                Ok(Some(Opened { export, terms, .. })) => return Step::Serve(export, terms),
+                Ok(Some((export, terms))) => return Step::Serve(export, terms),
                 Ok(None) => return Step::Answered,
                 Err(refusal) => Err(refusal),
             },
@@ -321,7 +322,7 @@ impl<E> Negotiation<E> {
             name_of(data).and_then(|name| self.open(name, offer))
         };
         match opened {
-            Ok((_, Opened { export, terms, .. })) => {
+            Ok((_, Opened { export, .. }, terms)) => {
                 wire::export_name_reply(out, terms.size, terms.flags, client);
                 Step::Serve(export, terms)
             }
@@ -335,10 +336,10 @@ impl<E> Negotiation<E> {
         data: &[u8],
         offer: &mut dyn Offer<Export = E>,
         out: &mut Vec<u8>,
-    ) -> std::result::Result<Option<Opened<E>>, Refusal> {
+    ) -> std::result::Result<Option<(E, Terms)>, Refusal> {
         let Some(request) = InfoRequest::decode(data) else { return Err(malformed()) };
-        let (name, opened) = name_of(request.name).and_then(|name| self.open(name, offer))?;
-        let terms = &opened.terms;
+        let (name, opened, terms) =
+            name_of(request.name).and_then(|name| self.open(name, offer))?;
         // Clients that never heard of block sizes expect at most the old sector.
         if terms.min_block > 512 && !request.wanted.contains(&InfoType::BLOCK_SIZE) {
             let text = "ask for the block sizes first";
@@ -360,7 +361,7 @@ impl<E> Negotiation<E> {
         }
         wire::option_reply(out, code, ReplyType::ACK, &[]);
         if code == OptionCode::GO {
-            return Ok(Some(opened));
+            return Ok(Some((opened.export, terms)));
         }
         self.described = Some((name, opened));
         Ok(None)
@@ -371,8 +372,8 @@ impl<E> Negotiation<E> {
         &mut self,
         name: &str,
         offer: &mut dyn Offer<Export = E>,
-    ) -> std::result::Result<(String, Opened<E>), Refusal> {
-        let mut opened = match self.described.take() {
+    ) -> std::result::Result<(String, Opened<E>, Terms), Refusal> {
+        let opened = match self.described.take() {
             Some((described, opened)) if described == name => opened,
             other => {
                 // Its lease ends before another export is opened: they may be the same volume.
@@ -384,8 +385,10 @@ impl<E> Negotiation<E> {
             Some((chosen_for, contexts)) if chosen_for == name => *contexts,
             _ => Contexts::NONE,
         };
-        opened.terms.negotiated(self.headers, contexts);
-        Ok((name.to_owned(), opened))
+        // Asked each time: the volume may have been resized between INFO and GO.
+        let mut terms = offer.terms(&opened.export).map_err(|error| refusal_of(&error))?;
+        terms.negotiated(self.headers, contexts);
+        Ok((name.to_owned(), opened, terms))
     }
 }
 

@@ -5,10 +5,10 @@ use driver_api::{Abilities, Capabilities};
 
 use super::*;
 
-/// Has no export.
-struct Nothing;
+/// Has one export, whose size is what is in it.
+struct One(u64);
 
-impl Offer for Nothing {
+impl Offer for One {
     type Export = ();
 
     fn list(&mut self) -> Vec<String> {
@@ -26,15 +26,18 @@ impl Offer for Nothing {
 
     fn open(&mut self, name: &str) -> Result<Opened<()>> {
         self.find(name)?;
+        Ok(Opened { export: (), name: name.into(), description: String::new() })
+    }
+
+    fn terms(&mut self, (): &()) -> Result<Terms> {
         let capabilities = Capabilities::new(Abilities::WRITE.and(Abilities::ALLOCATION_MAP));
-        let terms = Terms::of(&capabilities, 1 << 20, false);
-        Ok(Opened { export: (), name: name.into(), description: String::new(), terms })
+        Ok(Terms::of(&capabilities, self.0, false))
     }
 }
 
 fn step(negotiation: &mut Negotiation<()>, input: &[u8]) -> (usize, Step<()>, Vec<u8>) {
     let mut out = Vec::new();
-    let (taken, step) = negotiation.step(input, &mut Nothing, &mut out);
+    let (taken, step) = negotiation.step(input, &mut One(1 << 20), &mut out);
     (taken, step, out)
 }
 
@@ -239,4 +242,16 @@ fn a_server_that_ends_says_so_to_every_option() {
         assert!(matches!(chosen, Step::Close(Closing::NoExport(_))));
         assert!(matches!(step(&mut encrypted, &option(2, b"")).1, Step::Close(Closing::Aborted)));
     }
+}
+
+#[test]
+fn go_tells_the_size_of_now_whatever_info_said() {
+    let mut negotiation = greeted();
+    let mut info = go(b"shown");
+    info[11] = 6;
+    let mut out = Vec::new();
+    let (_, next) = negotiation.step(&info, &mut One(4096), &mut out);
+    assert!(matches!(next, Step::Answered));
+    let (_, next) = negotiation.step(&go(b"shown"), &mut One(8192), &mut out);
+    assert!(matches!(next, Step::Serve((), Terms { size: 8192, .. })));
 }

@@ -32,7 +32,8 @@ impl Source {
     pub fn is_test(&self) -> bool {
         let rooms =
             self.path.starts_with("tests/") && !self.path.starts_with("tests/conformance/src/");
-        rooms || self.path.contains("/tests/") || self.path.ends_with("_tests.rs")
+        let places = ["/tests/", "/fuzz/"].iter().any(|place| self.path.contains(place));
+        rooms || places || self.path.ends_with("_tests.rs")
     }
 
     /// A violation in this file.
@@ -50,6 +51,7 @@ mod tests {
         let is_test = |path| Source::new(path, "").is_test();
         assert!(is_test("host/src/state/embedded_tests.rs"));
         assert!(is_test("host/tests/plugins.rs"));
+        assert!(is_test("host/nbd/fuzz/targets/negotiation.rs"));
         assert!(is_test("tests/end-to-end/src/lib.rs"));
         assert!(!is_test("tests/conformance/src/lib.rs"));
         assert!(is_test("tests/conformance/src/lib_tests.rs"));

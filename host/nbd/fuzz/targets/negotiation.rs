@@ -25,11 +25,14 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// An open export; the source counts them.
-struct Lease(Rc<Cell<usize>>);
+struct Lease {
+    open: Rc<Cell<usize>>,
+    min_block: u32,
+}
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.open.set(self.open.get() - 1);
     }
 }
 
@@ -58,11 +61,15 @@ impl Offer for Source {
         }
         assert_eq!(self.open.get(), 0, "an export is opened while another is open");
         self.open.set(1);
+        let min_block = if name == "coarse" { 4096 } else { 1 };
+        let export = Lease { open: Rc::clone(&self.open), min_block };
+        Ok(Opened { export, name: name.to_owned(), description: "text".to_owned() })
+    }
+
+    fn terms(&mut self, export: &Lease) -> driver_api::Result<Terms> {
         let mut capabilities = Capabilities::new(Abilities::WRITE);
-        capabilities.min_block = if name == "coarse" { 4096 } else { 1 };
-        let terms = Terms::of(&capabilities, 1 << 20, false);
-        let export = Lease(Rc::clone(&self.open));
-        Ok(Opened { export, name: name.to_owned(), description: "text".to_owned(), terms })
+        capabilities.min_block = export.min_block;
+        Ok(Terms::of(&capabilities, 1 << 20, false))
     }
 }
 

@@ -56,10 +56,13 @@ impl Offer for Naming<'_> {
         self.seat.check_free()?;
         self.control.set_export(&name);
         let export = self.source.open(&name, &self.control.peer())?;
-        let volume = &export.volume;
-        let terms = Terms::of(&volume.capabilities()?, volume.size()?, export.read_only);
         let (name, description) = (export.name.clone(), export.description.clone());
-        Ok(Opened { export, name, description, terms })
+        Ok(Opened { export, name, description })
+    }
+
+    fn terms(&mut self, export: &Export) -> Result<Terms> {
+        let volume = &export.volume;
+        Ok(Terms::of(&volume.capabilities()?, volume.size()?, export.read_only))
     }
 }
 

@@ -234,4 +234,5 @@ impl Drop for Account {
 }
 
 #[cfg(test)]
+#[path = "budget_tests.rs"]
 mod tests;

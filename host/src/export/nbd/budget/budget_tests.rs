@@ -220,7 +220,7 @@ fn many_threads_never_take_more_than_there_is() {
             scope.spawn(move || {
                 let mut client = Client::new(budgets, export);
                 for round in 0..3000 {
-                    let bytes = 4 * KIB << ((round * 7 + number) % 9);
+                    let bytes = (4 * KIB) << ((round * 7 + number) % 9);
                     let _ = client.start(bytes);
                     let (taken, whole) =
                         (client.account.export.taken(), client.account.backend.taken());
