@@ -281,6 +281,6 @@ mod tests {
         let cuts = Session::cut_everywhere("disk");
         let longest = cuts.last().map_or(0, |session| session.bytes.len());
         assert_eq!(cuts.len(), 2 * (longest + 1));
-        assert!(longest > 1000);
+        assert!(longest > 800, "{longest}");
     }
 }

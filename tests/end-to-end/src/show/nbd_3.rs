@@ -32,6 +32,10 @@ const WARM_UP: u64 = 2000;
 const GROWTH_KIB: u64 = 16 << 10;
 /// The good client's part of its throughput that it keeps beside a herd.
 const KEPT: f64 = 0.8;
+/// What a short form asks for: it has no time for medians that mean something, and sees only whether the client starves.
+const NOT_STARVED: f64 = 0.2;
+/// Connections that are new give back memory once, after two seconds without a request.
+const COMING_TO_REST: Duration = Duration::from_millis(2500);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Open files that the largest herd needs.
 const FILES: u64 = 10_500;
@@ -132,7 +136,7 @@ fn herds(stage: &Stage, host: &Host, seed: u64) -> Outcome {
 
 fn beside(stage: &Stage, host: &Host, good: &mut Pump, habit: Habit, count: usize) -> Outcome {
     let socket = host.nbd_socket();
-    let (rounds, slice) = if stage.is_long() { (5, 1000) } else { (2, 400) };
+    let (rounds, slice) = if stage.is_long() { (5, 1000) } else { (1, 400) };
     let slice = Duration::from_millis(slice);
     let (mut alone, mut accompanied) = (Vec::new(), Vec::new());
     let mut said = String::new();
@@ -144,6 +148,9 @@ fn beside(stage: &Stage, host: &Host, good: &mut Pump, habit: Habit, count: usiz
         let mut herd = Herd::open(&socket, "prey", habit, count)?;
         // Those at the end of the queue are let in, or sent away, after they have connected.
         settled(host)?;
+        if habit == Habit::Idle {
+            thread::sleep(COMING_TO_REST);
+        }
         for _ in 0..3 {
             herd.step();
             accompanied.push(good.run(slice)?);
@@ -169,7 +176,8 @@ fn beside(stage: &Stage, host: &Host, good: &mut Pump, habit: Habit, count: usiz
         median(alone),
         ratio * 100.0
     ));
-    ensure(ratio >= KEPT, || format!("beside {habit:?} the good client keeps {ratio:.2}"))
+    let asked = if stage.is_long() { KEPT } else { NOT_STARVED };
+    ensure(ratio >= asked, || format!("beside {habit:?} the good client keeps {ratio:.2}"))
 }
 
 /// A volume that answers no read, with many clients, beside one that does.
