@@ -20,3 +20,11 @@ pub fn give_back_what_is_freed() {
         unsafe { libc::mallopt(parameter, value) };
     }
 }
+
+/// Gives back what is freed between memory in use, which the allocator else keeps. It looks at all of its memory, for
+/// some milliseconds.
+pub fn trim() {
+    // SAFETY: malloc_trim takes a number, and changes nothing that is in use. Whether there was anything to give back
+    // does not matter.
+    unsafe { libc::malloc_trim(0) };
+}

@@ -20,8 +20,8 @@
 //! - A mutation that a driver started is polled to its end, whatever the client does; only then is the lease dropped.
 //! - Replies leave as operations finish; the protocol lets them overtake each other.
 //!
-//! The protocol's bytes and rules are `nbd_protocol`'s; only [`serve`] and [`welcome`] touch the socket, as a
-//! [`transport`].
+//! The protocol's bytes and rules are `nbd_protocol`'s; only `serve` and `welcome` touch the socket, as a
+//! `transport`.
 
 mod arrivals;
 pub mod budget;

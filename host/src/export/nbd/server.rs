@@ -16,7 +16,7 @@ use std::{
 use driver_api::{Error, ErrorKind, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use crate::access::Peer;
+use crate::{access::Peer, memory};
 
 use super::{
     ConnectionInfo, ExportSource, ServerSettings,
@@ -53,6 +53,8 @@ struct Connections {
     arrivals: Arrivals,
     /// How many have chosen one.
     seated: usize,
+    /// The most that were open at once since freed memory was last given back.
+    most: usize,
     last_id: u64,
     stopping: bool,
 }
@@ -185,6 +187,8 @@ impl Server {
     }
 }
 
+/// So many connections leave memory behind that is worth giving back.
+const HERD: usize = 64;
 /// A connection's stack, on which drivers run. Only what is used of it becomes memory.
 const STACK: usize = 1 << 20;
 /// Time for connections that were sent away to leave before more are let in.
@@ -277,6 +281,7 @@ fn begin(
     let id = connections.last_id;
     let control = Arc::new(Control::new(id, socket, peer, wakes));
     connections.open.insert(id, Arc::clone(&control));
+    connections.most = connections.most.max(connections.open.len());
     connections.arrivals.add(Arc::clone(&control), shared.settings.max_negotiating);
     drop(connections);
     let seat = Seat { id, taken: AtomicBool::new(false), shared: Arc::clone(shared) };
@@ -345,7 +350,14 @@ impl Drop for Seat {
         if *self.taken.get_mut() {
             connections.seated -= 1;
         }
+        let herd_left = connections.most >= HERD && connections.open.len() <= connections.most / 2;
+        if herd_left {
+            connections.most = connections.open.len();
+        }
         drop(connections);
         self.shared.ended.notify_all();
+        if herd_left {
+            memory::trim();
+        }
     }
 }

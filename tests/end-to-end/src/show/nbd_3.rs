@@ -30,6 +30,8 @@ const MIB: u64 = 1 << 20;
 const WARM_UP: u64 = 2000;
 /// What the host may grow over any number of sessions, in KiB.
 const GROWTH_KIB: u64 = 16 << 10;
+/// What herds may leave behind, in KiB: the C library keeps 40 MiB of the stacks of threads that ended.
+const HERDS_LEAVE_KIB: u64 = 96 << 10;
 /// The good client's part of its throughput that it keeps beside a herd.
 const KEPT: f64 = 0.8;
 /// What a short form asks for: it has no time for medians that mean something, and sees only whether the client starves.
@@ -129,7 +131,7 @@ fn herds(stage: &Stage, host: &Host, seed: u64) -> Outcome {
     for (habit, count) in herds {
         beside(stage, host, &mut good, habit, count)?;
     }
-    let after = before.regained_by(host.id()?, 4 * GROWTH_KIB).context("after the herds")?;
+    let after = before.regained_by(host.id()?, HERDS_LEAVE_KIB).context("after the herds")?;
     stage.tell(format!("the herds are gone; the host has {after}, as before: {before}"));
     Ok(())
 }
