@@ -42,6 +42,8 @@ pub use ways::tls_files;
 
 /// How long clients, requests and jobs get to end.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long NBD clients are told that this ends.
+const NBD_FAREWELL: Duration = Duration::from_millis(500);
 /// How often a driver that was missing is looked for.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the state may still be locked by a host that is going.
@@ -269,6 +271,7 @@ fn server_settings(settings: &Settings, tls: TlsSettings) -> ServerSettings {
         max_in_flight: settings.nbd.max_in_flight as usize,
         max_in_flight_bytes: NBD_BYTES_IN_FLIGHT,
         busy_poll: Duration::from_micros(settings.nbd.busy_poll.into()),
+        farewell: NBD_FAREWELL,
         max_negotiating: NBD_NEGOTIATING,
         export: NBD_EXPORT_IN_FLIGHT,
         backend: NBD_BACKEND_IN_FLIGHT,

@@ -31,6 +31,7 @@ fn settings() -> ServerSettings {
         max_in_flight: 128,
         max_in_flight_bytes: 64 << 20,
         busy_poll: Duration::from_micros(50),
+        farewell: Duration::from_millis(100),
         max_negotiating: 16,
         export: Amount { operations: 1024, bytes: 256 << 20 },
         backend: Amount { operations: 1024, bytes: 512 << 20 },

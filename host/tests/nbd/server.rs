@@ -108,7 +108,9 @@ fn ending_an_export_answers_what_is_in_flight_and_spares_the_others() {
 #[test]
 fn clients_are_told_that_their_export_ends() {
     let volume = TestVolume::new(1 << 20);
-    let at = serving(&volume);
+    // Long enough for all that is asked below, however busy the machine.
+    let farewell = Duration::from_secs(5);
+    let at = serving_with(vec![("disk", volume.clone())], |settings| settings.farewell = farewell);
     let mut client = Client::go(&at.socket, "disk");
     let mut idle = Client::go(&at.socket, "disk");
     let mut negotiating = Client::greet(&at.socket, 3);

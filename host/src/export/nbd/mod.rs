@@ -108,6 +108,8 @@ pub struct ServerSettings {
     pub backend: Amount,
     /// How long a connection's thread polls for requests before it sleeps, while that pays; zero: never.
     pub busy_poll: Duration,
+    /// How long clients are told that the server or their export ends, before they are not listened to any more.
+    pub farewell: Duration,
 }
 
 /// Who gets TLS.

@@ -137,7 +137,7 @@ impl Server {
 
     fn end(&self, timeout: Duration, chosen: impl Fn(&Control) -> bool) -> Result<()> {
         let begun = Instant::now();
-        if self.ask_and_wait(Wish::Tell, timeout.min(TELL_TIME), &chosen) == 0 {
+        if self.ask_and_wait(Wish::Tell, timeout.min(self.shared.settings.farewell), &chosen) == 0 {
             return Ok(());
         }
         let rest = timeout.saturating_sub(begun.elapsed());
@@ -193,8 +193,6 @@ const HERD: usize = 64;
 const STACK: usize = 1 << 20;
 /// Time for connections that were sent away to leave before more are let in.
 const LEAVING_TIME: Duration = Duration::from_millis(100);
-/// How long clients are told that this ends, before they are not listened to any more.
-const TELL_TIME: Duration = Duration::from_millis(500);
 /// Time for connections to notice that their clients were cut off.
 const CUT_OFF_TIME: Duration = Duration::from_millis(500);
 
