@@ -107,12 +107,13 @@ fn ending_an_export_answers_what_is_in_flight_and_spares_the_others() {
 
 #[test]
 fn clients_are_told_that_their_export_ends() {
-    let volume = TestVolume::new(1 << 20);
+    let (volume, idle_volume) = (TestVolume::new(1 << 20), TestVolume::new(1 << 20));
     // Long enough for all that is asked below, however busy the machine.
     let farewell = Duration::from_secs(5);
-    let at = serving_with(vec![("disk", volume.clone())], |settings| settings.farewell = farewell);
+    let exports = vec![("disk", volume.clone()), ("idle", idle_volume)];
+    let at = serving_with(exports, |settings| settings.farewell = farewell);
     let mut client = Client::go(&at.socket, "disk");
-    let mut idle = Client::go(&at.socket, "disk");
+    let mut idle = Client::go(&at.socket, "idle");
     let mut negotiating = Client::greet(&at.socket, 3);
     volume.set_mode(Mode::Held);
     client.request(WRITE, 1, 0, 4, b"last");
@@ -122,7 +123,8 @@ fn clients_are_told_that_their_export_ends() {
         while at.socket.exists() {
             std::thread::yield_now();
         }
-        // The socket goes before clients are told, so that one of the first requests may still be served.
+        // The socket goes before clients are told, so that one of the first requests may still be
+        // served; by a volume that holds nothing back.
         let told = std::iter::repeat_with(|| idle.call(0, FLUSH, 0, 0, &[])).take(10_000);
         assert_eq!({ told }.find(|error| *error != 0), Some(ESHUTDOWN));
         assert_eq!(negotiating.ask(3, &[])[0].kind, ERR_SHUTDOWN);
