@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Large buffers used again: fresh ones of a MiB cost more in page faults and zeroing than in copying.
 //!
-//! A connection's thread keeps those that it drops last: replies, and the data of writes that finish inline. Drivers'
-//! threads keep none, for they would not use them again. What all threads keep together is bounded, and one that sleeps
-//! long keeps nothing.
+//! A connection's thread keeps those that it allocated, wherever their last reference ends: a write's data, for one, may
+//! end on a driver's thread. What all threads keep together is bounded, and one that sleeps long keeps nothing.
 
 use std::{
-    cell::RefCell,
-    sync::atomic::{AtomicUsize, Ordering, fence},
+    cell::OnceCell,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering, fence},
+    },
 };
 
 use driver_api::{BufferVTable, IoBufMut};
@@ -30,7 +32,13 @@ static SHARED: AtomicUsize = AtomicUsize::new(0);
 struct Block {
     count: AtomicUsize,
     memory: IoBufMut,
+    /// Where it is kept after this use; between uses it has none.
+    home: Option<Arc<Home>>,
 }
+
+/// What one thread keeps. Other threads bring back what ends with them.
+#[derive(Default)]
+struct Home(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
@@ -63,42 +71,21 @@ impl Drop for Kept {
     }
 }
 
-thread_local! {
-    static KEPT_BLOCKS: RefCell<Kept> = RefCell::default();
-}
-
-/// A buffer of `len` bytes, zero or stale; for [`driver_api::OpContext::with_allocator`].
-pub extern "C" fn allocate(len: usize) -> IoBufMut {
-    if !(SMALLEST..=LARGEST).contains(&len) {
-        return IoBufMut::zeroed(len);
+impl Home {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    // Classes of powers of two, so that clients with mixed lengths find what fits.
-    let class = len.next_power_of_two();
-    let mut block = take(class).unwrap_or_else(|| {
-        Box::new(Block { count: AtomicUsize::new(1), memory: IoBufMut::zeroed(class) })
-    });
-    block.count = AtomicUsize::new(1);
-    let data = block.memory.as_mut_ptr();
-    let owner = Box::into_raw(block).cast_const().cast();
-    // SAFETY: the block's memory has at least len initialised bytes, is reachable only through this buffer while it
-    // has references, and VTABLE counts in the block that owner points to.
-    unsafe { IoBufMut::from_raw_parts(data, len, owner, &VTABLE) }
-}
 
-fn take(class: usize) -> Option<Box<Block>> {
-    let taken = KEPT_BLOCKS.try_with(|kept| {
-        let kept = &mut *kept.borrow_mut();
+    fn take(&self, class: usize) -> Option<Box<Block>> {
+        let mut kept = self.kept();
         let at = kept.blocks.iter().rposition(|block| block.memory.len() == class)?;
         kept.bytes -= class;
         Some(kept.blocks.swap_remove(at))
-    });
-    // A thread that is ending keeps nothing.
-    taken.ok().flatten()
-}
+    }
 
-fn keep(block: Box<Block>) {
-    let kept = KEPT_BLOCKS.try_with(|kept| {
-        let kept = &mut *kept.borrow_mut();
+    /// Gives back what it does not keep.
+    fn keep(&self, block: Box<Block>) -> Option<Box<Block>> {
+        let mut kept = self.kept();
         let len = block.memory.len();
         if !kept.keeps || !kept.has_room(len) {
             return Some(block);
@@ -106,16 +93,66 @@ fn keep(block: Box<Block>) {
         kept.bytes += len;
         kept.blocks.push(block);
         None
+    }
+
+    /// Frees what is kept; keeps what comes from now on, or not.
+    fn begin_anew(&self, keeps: bool) {
+        let fresh = Kept { keeps, blocks: Vec::new(), bytes: 0, room: 0 };
+        let before = std::mem::replace(&mut *self.kept(), fresh);
+        // Freed here, outside the lock.
+        drop(before);
+    }
+}
+
+/// This thread's home. Nothing comes back to it after the thread's end.
+struct Mine(OnceCell<Arc<Home>>);
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        if let Some(home) = self.0.get() {
+            home.begin_anew(false);
+        }
+    }
+}
+
+thread_local! {
+    static MINE: Mine = const { Mine(OnceCell::new()) };
+}
+
+/// This thread's home, if it ever kept buffers and is not about to end.
+fn home() -> Option<Arc<Home>> {
+    MINE.try_with(|mine| mine.0.get().cloned()).ok().flatten()
+}
+
+/// A buffer of `len` bytes, zero or stale; for [`driver_api::OpContext::with_allocator`].
+pub extern "C" fn allocate(len: usize) -> IoBufMut {
+    if !(SMALLEST..=LARGEST).contains(&len) {
+        return IoBufMut::zeroed(len);
+    }
+    let home = home();
+    // Classes of powers of two, so that clients with mixed lengths find what fits.
+    let class = len.next_power_of_two();
+    let kept = home.as_ref().and_then(|home| home.take(class));
+    let mut block = kept.unwrap_or_else(|| {
+        Box::new(Block { count: AtomicUsize::new(1), memory: IoBufMut::zeroed(class), home: None })
     });
-    // What is not kept is freed here, outside the borrow.
-    drop(kept);
+    block.count = AtomicUsize::new(1);
+    block.home = home;
+    let data = block.memory.as_mut_ptr();
+    let owner = Box::into_raw(block).cast_const().cast();
+    // SAFETY: the block's memory has at least len initialised bytes, is reachable only through this buffer while it
+    // has references, and VTABLE counts in the block that owner points to.
+    unsafe { IoBufMut::from_raw_parts(data, len, owner, &VTABLE) }
 }
 
 /// Lets this thread keep buffers from now on, or frees those that it keeps and keeps none.
 pub fn keep_buffers(keeps: bool) {
-    let fresh = Kept { keeps, blocks: Vec::new(), bytes: 0, room: 0 };
-    // What was kept is freed outside the borrow. A thread that is ending keeps nothing.
-    drop(KEPT_BLOCKS.try_with(|kept| kept.replace(fresh)));
+    // A thread that is ending keeps nothing.
+    let _ = MINE.try_with(|mine| {
+        if keeps || mine.0.get().is_some() {
+            mine.0.get_or_init(Arc::default).begin_anew(keeps);
+        }
+    });
 }
 
 static VTABLE: BufferVTable = BufferVTable { retain, release, is_unique, reserved: [0; 3] };
@@ -130,7 +167,11 @@ unsafe extern "C" fn release(owner: *const ()) {
     unsafe {
         if (*owner.cast::<Block>()).count.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
-            keep(Box::from_raw(owner.cast_mut().cast::<Block>()));
+            let mut block = Box::from_raw(owner.cast_mut().cast::<Block>());
+            if let Some(home) = block.home.take() {
+                // What is not kept is freed here, outside the lock.
+                drop(home.keep(block));
+            }
         }
     }
 }
@@ -169,7 +210,11 @@ mod tests {
     fn what_is_kept_is_bounded_by_thread_and_together() {
         let threads = 3 + KEPT_BY_ALL / KEPT;
         let barrier = std::sync::Barrier::new(threads);
-        let kept = || KEPT_BLOCKS.with_borrow(|kept| (kept.blocks.len(), kept.bytes));
+        let kept = || {
+            let home = home().unwrap();
+            let kept = home.kept();
+            (kept.blocks.len(), kept.bytes)
+        };
         let bytes: Vec<_> = std::thread::scope(|scope| {
             let keep_many = || {
                 keep_buffers(true);
@@ -193,12 +238,29 @@ mod tests {
         keep_buffers(true);
         drop((0..20).map(|_| allocate(1 << 20)).collect::<Vec<_>>());
         assert_eq!(kept().1, KEPT, "what threads gave back can be kept by others");
-        let elsewhere = allocate(1 << 20);
-        let other = std::thread::spawn(move || {
-            drop(elsewhere);
-            KEPT_BLOCKS.with_borrow(|kept| kept.bytes)
-        });
-        assert_eq!(other.join().unwrap(), 0, "a thread keeps nothing unless it says so");
         keep_buffers(false);
+    }
+
+    #[test]
+    fn what_ends_elsewhere_comes_back_while_its_thread_lives() {
+        keep_buffers(true);
+        let away = allocate(1 << 20);
+        let address = away.as_ptr() as usize;
+        std::thread::spawn(move || drop(away)).join().unwrap();
+        let back = allocate(1 << 20);
+        assert_eq!(back.as_ptr() as usize, address);
+        let (ended, away) = std::thread::spawn(|| {
+            keep_buffers(true);
+            (home().unwrap(), allocate(1 << 20))
+        })
+        .join()
+        .unwrap();
+        drop(away);
+        assert_eq!(ended.kept().bytes, 0, "its thread has ended");
+        let unkept = std::thread::spawn(|| (home().is_none(), allocate(1 << 20))).join().unwrap();
+        assert!(unkept.0, "a thread keeps nothing unless it says so");
+        keep_buffers(false);
+        drop(back);
+        assert_eq!(home().unwrap().kept().bytes, 0, "no more");
     }
 }
