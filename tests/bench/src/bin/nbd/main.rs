@@ -20,7 +20,7 @@ use end_to_end::failure::{Context, Failure, Outcome, ensure};
 use crate::{
     measure::{Extent, ROWS, Row, measure, ping_pong},
     servers::{Disk, Servers},
-    table::{Results, head},
+    table::{LEGEND, Results, head},
 };
 
 const USAGE: &str = "nbd [--short] [--only TEXT] [--rounds N]: --only plays rows whose kind and name, \
@@ -113,6 +113,7 @@ fn compare(plan: &Plan) -> Outcome {
         }
         println!();
     }
+    println!("{LEGEND}");
     ensure(!met.is_empty(), || format!("no row contains {:?}", plan.only))?;
     if !plan.short {
         let count = met.iter().filter(|met| **met).count();

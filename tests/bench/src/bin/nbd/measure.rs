@@ -15,7 +15,7 @@ use end_to_end::{
 
 use crate::{
     load::{Load, read_figures},
-    servers::{Server, Servers},
+    servers::{Server, Servers, cpu_secs_of_children},
 };
 
 const MIB: u64 = 1 << 20;
@@ -87,6 +87,15 @@ impl Row {
         }
     }
 
+    /// How many cores the client can keep busy, of `cores`. None for fio, which does much besides.
+    pub fn client_cores(&self, cores: usize) -> Option<usize> {
+        match self.client {
+            Client::Libnbd { connections, .. } => Some(connections.min(cores)),
+            Client::Nbdcopy => Some(cores),
+            Client::Fio => None,
+        }
+    }
+
     /// What the rates count.
     pub fn unit(&self) -> &'static str {
         match self.client {
@@ -103,6 +112,8 @@ pub struct Sample {
     pub rate: f64,
     /// CPU microseconds of the server for each of them.
     pub cpu_us: f64,
+    /// The same of the client.
+    pub client_us: f64,
 }
 
 /// How long and how much.
@@ -120,7 +131,7 @@ pub struct Extent {
 /// When the load fails, or gives no figure.
 pub fn measure(row: &Row, server: &Server, servers: &Servers, extent: Extent) -> Outcome<Sample> {
     servers.settle()?;
-    let before = server.cpu_secs()?;
+    let before = (server.cpu_secs()?, cpu_secs_of_children()?);
     let (count, secs) = match row.client {
         Client::Libnbd { block, depth, connections } => {
             let (uri, write) = (server.uri.clone(), row.write);
@@ -135,10 +146,11 @@ pub fn measure(row: &Row, server: &Server, servers: &Servers, extent: Extent) ->
         Client::Fio => fio(row.write, server, extent)?,
         Client::Nbdcopy => nbdcopy(row.write, server, servers, extent)?,
     };
-    let cpu_us = (server.cpu_secs()? - before) * 1e6 / count;
+    let cpu_us = (server.cpu_secs()? - before.0) * 1e6 / count;
+    let client_us = (cpu_secs_of_children()? - before.1) * 1e6 / count;
     let rate = count / secs;
     ensure(rate.is_finite() && rate > 0.0, || format!("{}: nothing was done", server.name))?;
-    Ok(Sample { rate, cpu_us })
+    Ok(Sample { rate, cpu_us, client_us })
 }
 
 fn fio(write: bool, server: &Server, extent: Extent) -> Outcome<(f64, f64)> {

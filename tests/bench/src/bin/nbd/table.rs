@@ -37,6 +37,13 @@ impl Results {
         self.ratio() >= self.row.target
     }
 
+    /// The ratio that a server would have which took no time at all: the client's own work bounds it.
+    fn bound(&self) -> Option<f64> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = self.row.client_cores(cores)? as f64;
+        Some(self.median(|[ours, nbdkit, _]| cores * 1e6 / ours.client_us / nbdkit.rate))
+    }
+
     /// The line of the table; `judged` says what became of the target.
     pub fn line(&self, judged: bool) -> String {
         let rate = |server: usize| self.median(|samples| samples[server].rate);
@@ -46,8 +53,9 @@ impl Results {
             (true, true) => "met",
             (true, false) => "MISSED",
         };
+        let bound = self.bound().map_or("-".into(), |bound| format!("{bound:.2}x"));
         format!(
-            "{:<24} {:>9.0} {:>9.0} {:>9.0} {:>4}/s {:>6.2}x {:>6.2}x {verdict:<6} {:>8.1} {:>8.1} {:>8.1} {:>8.0}",
+            "{:<24} {:>8.0} {:>8.0} {:>8.0} {:>4}/s {:>6.2}x {bound:>6} {:>6.2}x {verdict:<6} {:>7.1} {:>7.1} {:>7.1} {:>7.0}",
             self.name,
             rate(0),
             rate(1),
@@ -63,19 +71,24 @@ impl Results {
     }
 }
 
-/// The line above the lines.
+/// What the columns say that does not show by itself.
+pub const LEGEND: &str = "bound: the ratio of a server that took no time at all, by the CPU time that the client itself needs\n\
+    server CPU: microseconds for each operation, of a copy for each MiB; ping/s: round trips of a bare socket pair";
+
+/// The line above the lines; what `bound` means stands in [`LEGEND`].
 pub fn head() -> String {
     format!(
-        "{:<24} {:>9} {:>9} {:>9} {:>6} {:>7} {:>7} {:<6} {:>26} {:>8}",
+        "{:<24} {:>8} {:>8} {:>8} {:>6} {:>7} {:>6} {:>7} {:<6} {:>23} {:>7}",
         "load",
         "novastor",
         "nbdkit",
         "qemu-nbd",
         "",
         "ratio",
+        "bound",
         "target",
         "",
-        "server CPU us, same order",
+        "server CPU us, as left",
         "ping/s",
     )
 }
@@ -86,7 +99,7 @@ mod tests {
     use crate::measure::{ROWS, Sample};
 
     fn results(ours: [f64; 3]) -> Results {
-        let sample = |rate| Sample { rate, cpu_us: 1.0 };
+        let sample = |rate| Sample { rate, cpu_us: 1.0, client_us: 5000.0 };
         let rounds = ours.map(|rate| [sample(rate), sample(100.0), sample(10.0)]).to_vec();
         Results { row: ROWS[0], name: "a load".into(), rounds, ping_pong: vec![1.0] }
     }
@@ -103,6 +116,13 @@ mod tests {
         assert!(met.is_met() && met.line(true).contains(" met "));
         assert!(!missed.is_met() && missed.line(true).contains(" MISSED "));
         assert!(!missed.line(false).contains("MISSED"));
+    }
+
+    #[test]
+    fn the_clients_own_work_bounds_the_ratio() {
+        assert_eq!(results([100.0; 3]).bound(), Some(2.0), "200 a second, nbdkit has 100");
+        let fio = Results { row: ROWS[8], ..results([100.0; 3]) };
+        assert_eq!(fio.bound(), None);
     }
 
     #[test]
