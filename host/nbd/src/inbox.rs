@@ -149,9 +149,10 @@ impl Inbox {
             } else if len == 0 {
                 return Ok(Next::Request(request, IoBuf::empty()));
             } else if let Some(data) = self.buffer[self.start..self.end].get(..len) {
-                let data = IoBuf::copy_from(data);
+                let mut buffer = crate::pool::allocate(len);
+                buffer.copy_from_slice(data);
                 self.start += len;
-                return Ok(Next::Request(request, data));
+                return Ok(Next::Request(request, buffer.freeze()));
             } else {
                 let mut buffer = crate::pool::allocate(len);
                 let here = &self.buffer[self.start..self.end];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Large buffers used again: fresh ones of a MiB cost more in page faults and zeroing than in copying.
+//! Buffers used again: fresh ones cost zeroing, and growing and trimming the heap; those of a MiB cost more in page faults
+//! than in copying.
 //!
 //! A connection's thread keeps those that it allocated, wherever their last reference ends: a write's data, for one, may
 //! end on a driver's thread. What all threads keep together is bounded, and one that sleeps long keeps nothing.
@@ -15,9 +16,11 @@ use std::{
 use driver_api::{BufferVTable, IoBufMut};
 
 /// Below this a fresh buffer is as cheap.
-const SMALLEST: usize = 32 << 10;
+const SMALLEST: usize = 4 << 10;
 /// Longer ones are too rare to be kept.
 const LARGEST: usize = 4 << 20;
+/// Lengths are powers of two, so that clients with mixed lengths find what fits.
+const CLASSES: usize = (LARGEST / SMALLEST).ilog2() as usize + 1;
 /// Bytes that a thread keeps at most.
 const KEPT: usize = 16 << 20;
 /// Bytes that all threads together keep at most.
@@ -46,7 +49,7 @@ struct Kept {
     keeps: bool,
     // Boxed already: a block in use is known by its address.
     #[allow(clippy::vec_box)]
-    blocks: Vec<Box<Block>>,
+    blocks: [Vec<Box<Block>>; CLASSES],
     bytes: usize,
     /// How much `bytes` may be: this thread's part of [`SHARED`].
     room: usize,
@@ -76,11 +79,11 @@ impl Home {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, class: usize) -> Option<Box<Block>> {
+    fn take(&self, len: usize) -> Option<Box<Block>> {
         let mut kept = self.kept();
-        let at = kept.blocks.iter().rposition(|block| block.memory.len() == class)?;
-        kept.bytes -= class;
-        Some(kept.blocks.swap_remove(at))
+        let block = kept.blocks[class(len)].pop()?;
+        kept.bytes -= block.memory.len();
+        Some(block)
     }
 
     /// Gives back what it does not keep.
@@ -91,13 +94,13 @@ impl Home {
             return Some(block);
         }
         kept.bytes += len;
-        kept.blocks.push(block);
+        kept.blocks[class(len)].push(block);
         None
     }
 
     /// Frees what is kept; keeps what comes from now on, or not.
     fn begin_anew(&self, keeps: bool) {
-        let fresh = Kept { keeps, blocks: Vec::new(), bytes: 0, room: 0 };
+        let fresh = Kept { keeps, blocks: Default::default(), bytes: 0, room: 0 };
         let before = std::mem::replace(&mut *self.kept(), fresh);
         // Freed here, outside the lock.
         drop(before);
@@ -124,17 +127,21 @@ fn home() -> Option<Arc<Home>> {
     MINE.try_with(|mine| mine.0.get().cloned()).ok().flatten()
 }
 
+/// The class of blocks for `len` bytes, which must be between [`SMALLEST`] and [`LARGEST`].
+fn class(len: usize) -> usize {
+    (len.next_power_of_two() / SMALLEST).ilog2() as usize
+}
+
 /// A buffer of `len` bytes, zero or stale; for [`driver_api::OpContext::with_allocator`].
 pub extern "C" fn allocate(len: usize) -> IoBufMut {
     if !(SMALLEST..=LARGEST).contains(&len) {
         return IoBufMut::zeroed(len);
     }
     let home = home();
-    // Classes of powers of two, so that clients with mixed lengths find what fits.
-    let class = len.next_power_of_two();
-    let kept = home.as_ref().and_then(|home| home.take(class));
+    let kept = home.as_ref().and_then(|home| home.take(len));
     let mut block = kept.unwrap_or_else(|| {
-        Box::new(Block { count: AtomicUsize::new(1), memory: IoBufMut::zeroed(class), home: None })
+        let memory = IoBufMut::zeroed(len.next_power_of_two());
+        Box::new(Block { count: AtomicUsize::new(1), memory, home: None })
     });
     block.count = AtomicUsize::new(1);
     block.home = home;
@@ -213,7 +220,7 @@ mod tests {
         let kept = || {
             let home = home().unwrap();
             let kept = home.kept();
-            (kept.blocks.len(), kept.bytes)
+            (kept.blocks.iter().map(Vec::len).sum::<usize>(), kept.bytes)
         };
         let bytes: Vec<_> = std::thread::scope(|scope| {
             let keep_many = || {
