@@ -12,9 +12,8 @@ use std::{
 };
 
 use driver_api::{
-    Abilities, BackendHandle, Capabilities, Error, ErrorKind, Host, HostServices, IoBuf, Op,
-    OpContext, Result, StateHandle, Stats, Volume, WriteFlags, export::export_volume,
-    host::LogRecord,
+    Abilities, Capabilities, Error, ErrorKind, Host, IoBuf, Op, OpContext, Result, Stats, Volume,
+    WriteFlags, export::export_volume, host::NoServices,
 };
 use novastor::{
     access::Peer,
@@ -299,25 +298,6 @@ impl Volume for TestVolume {
     }
 }
 
-struct NoHost;
-
-impl HostServices for NoHost {
-    fn enabled(&self, _: u32, _: &str) -> bool {
-        false
-    }
-    fn log(&self, _: &LogRecord<'_>) {}
-    fn report_panic(&self, _: &str, _: &str) {}
-    fn secret(&self, name: &str) -> Result<String> {
-        Err(Error::new(ErrorKind::NOT_FOUND, name))
-    }
-    fn backend(&self, name: &str) -> Op<BackendHandle> {
-        Op::err(Error::new(ErrorKind::NOT_FOUND, name))
-    }
-    fn state(&self) -> Result<StateHandle> {
-        Err(Error::new(ErrorKind::UNSUPPORTED, "no state"))
-    }
-}
-
 /// Exports of test volumes; the first is the default one.
 pub struct Exports(pub Vec<(&'static str, TestVolume)>);
 
@@ -348,7 +328,7 @@ impl ExportSource for Exports {
         Ok(Export {
             name: (*name).to_owned(),
             description: format!("test volume {name}"),
-            volume: GuardedVolume::new(export_volume(volume.clone(), Host::new(NoHost))),
+            volume: GuardedVolume::new(export_volume(volume.clone(), Host::new(NoServices))),
             backend: "test".to_owned(),
             read_only: volume.0.read_only.load(Ordering::SeqCst),
             lease: Box::new(Lease(Arc::clone(&volume.0))),

@@ -12,7 +12,7 @@ use std::{
 use driver_api::{
     export::export_backend,
     ext::{Clones, Resize},
-    host::LogRecord,
+    host::NoServices,
     state::{Committed, Entry, Transaction},
     *,
 };
@@ -263,25 +263,6 @@ impl Resize for Attached {
     fn resize(&self, _cx: &OpContext, size: u64, _shrink: bool) -> Op<()> {
         let resized = self.storage.fault("resize");
         resized.map(|()| lock(&self.disk.bytes).resize(size as usize, 0)).into()
-    }
-}
-
-struct NoServices;
-
-impl HostServices for NoServices {
-    fn enabled(&self, _level: u32, _target: &str) -> bool {
-        false
-    }
-    fn log(&self, _record: &LogRecord<'_>) {}
-    fn report_panic(&self, _place: &str, _message: &str) {}
-    fn secret(&self, _name: &str) -> Result<String> {
-        Err(Error::new(ErrorKind::NOT_FOUND, "no secrets"))
-    }
-    fn backend(&self, _name: &str) -> Op<BackendHandle> {
-        Op::err(Error::new(ErrorKind::NOT_FOUND, "no backends"))
-    }
-    fn state(&self) -> Result<StateHandle> {
-        Err(Error::new(ErrorKind::NOT_FOUND, "no state"))
     }
 }
 

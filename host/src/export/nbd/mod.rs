@@ -26,6 +26,7 @@
 mod arrivals;
 pub mod budget;
 mod busy;
+mod complaints;
 mod control;
 mod flight;
 mod listen;

@@ -35,6 +35,7 @@ use super::{
     Export, ExportSource, ServerSettings,
     budget::{self, Account, Amount, PATIENCE, Patience, RETRY},
     busy::Busy,
+    complaints::complain,
     control::{Control, Wish},
     flight::{Flight, data_len},
     operation::{self, Outcome},
@@ -180,7 +181,7 @@ impl Connection<'_, '_> {
         let owes = self.inbox.body_len() > 0 || !self.replies.outbox.is_empty();
         let held = if owes { self.account.leased().bytes } else { 0 };
         if self.patience.ends(held, self.moved, self.account.refusals(), Instant::now()) {
-            tracing::warn!(
+            complain!(
                 connection = self.control.id,
                 held,
                 "a client neither sends the data it announced nor fetches its replies, and others wait: it is cut off"
@@ -269,7 +270,7 @@ impl Connection<'_, '_> {
                     self.replies.failed(&request, errno, why);
                 }
                 Err(_) => {
-                    tracing::warn!(
+                    complain!(
                         connection = self.control.id,
                         "a request without its magic number: the connection ends"
                     );
@@ -292,7 +293,7 @@ impl Connection<'_, '_> {
                 self.phase == Phase::Open
             }
             Err(error) => {
-                tracing::warn!(connection = self.control.id, %error, "a client was sent away");
+                complain!(connection = self.control.id, %error, "a client was sent away");
                 false
             }
         }

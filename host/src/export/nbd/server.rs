@@ -22,6 +22,7 @@ use super::{
     ConnectionInfo, ExportSource, ServerSettings,
     arrivals::Arrivals,
     budget::Budgets,
+    complaints::complain,
     control::{Control, Wish},
     listen::{ListenAddress, Listener, prepare},
     serve::run,
@@ -231,7 +232,7 @@ fn accept_one(listener: &Listener, shared: &Arc<Shared>, source: &Arc<dyn Export
     match listener.accept() {
         Ok((socket, peer)) => {
             if let Err(error) = begin(socket, peer, shared, source) {
-                tracing::warn!(error = format!("{error:#}"), "an NBD client was sent away");
+                complain!(error = format!("{error:#}"), "an NBD client was sent away");
             }
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

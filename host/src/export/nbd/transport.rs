@@ -20,6 +20,8 @@ use rustix::{
 };
 use rustls::{ServerConfig, ServerConnection, pki_types::CertificateDer};
 
+use super::complaints::complain;
+
 /// Encrypted bytes received at once at most.
 const RAW: usize = 128 << 10;
 /// Encrypted bytes that wait for the socket at most.
@@ -256,7 +258,7 @@ impl Tls {
                     && self.start < self.end
                     && let Err(error) = self.decrypt()
                 {
-                    tracing::warn!(%error, "a client's TLS is broken");
+                    complain!(%error, "a client's TLS is broken");
                 }
                 if self.plain == 0 {
                     return count;

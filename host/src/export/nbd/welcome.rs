@@ -22,6 +22,7 @@ use rustix::{
 
 use super::{
     Export, ExportSource, NEGOTIATION_TIME, TlsSettings,
+    complaints::complain,
     control::{Control, Wish},
     server::Seat,
     timespec, tls,
@@ -103,7 +104,7 @@ pub fn negotiate(
             Step::NeedInput => talk.receive(&mut input)?,
             Step::Serve(export, terms) => {
                 if let Err(error) = seat.take() {
-                    tracing::warn!(connection = control.id, %error, "a client was sent away");
+                    complain!(connection = control.id, %error, "a client was sent away");
                     return None;
                 }
                 talk.send(&out)?;
@@ -112,7 +113,7 @@ pub fn negotiate(
             Step::StartTls => {
                 if !input.is_empty() {
                     // Whoever wrote it between the two ends must not be taken for the one behind the encryption.
-                    tracing::warn!(connection = control.id, "plain text after STARTTLS");
+                    complain!(connection = control.id, "plain text after STARTTLS");
                     return None;
                 }
                 talk.send(&out)?;
@@ -124,10 +125,10 @@ pub fn negotiate(
                 match closing {
                     Closing::Aborted => {}
                     Closing::Nonsense(what) => {
-                        tracing::warn!(connection = control.id, what, "a client was sent away");
+                        complain!(connection = control.id, what, "a client was sent away");
                     }
                     Closing::NoExport(why) => {
-                        tracing::warn!(connection = control.id, why, "a client was sent away");
+                        complain!(connection = control.id, why, "a client was sent away");
                     }
                 }
                 // The client is sent away in any case; whether it hears the last word is its affair.
@@ -186,7 +187,7 @@ impl Talk<'_, '_> {
             Some(Ok(false)) | None => return None,
             Some(Err(error)) => {
                 let (peer, error) = (self.control.peer(), format!("{error:#}"));
-                tracing::warn!(connection = id, %peer, error, "a client was sent away");
+                complain!(connection = id, %peer, error, "a client was sent away");
                 return None;
             }
         }
@@ -215,7 +216,7 @@ impl Talk<'_, '_> {
         let control = self.control;
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            tracing::warn!(connection = control.id, "a client took too long to choose an export");
+            complain!(connection = control.id, "a client took too long to choose an export");
             return None;
         }
         // A wish to end shuts the socket, which ends this too.
