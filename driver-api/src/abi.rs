@@ -14,7 +14,10 @@ use crate::{
     Attach, BackendConfig, BackendHandle, Capabilities, DriverInfo, Error, Health, Host, IoBuf, Op,
     OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
     WriteFlags,
-    ext::{CommandSpec, Extent, SnapshotInfo},
+    ext::{
+        CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, ReplicationInfo,
+        ShardInfo, SnapshotInfo,
+    },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
 };
@@ -22,7 +25,7 @@ use crate::{
 /// The ABI's major version: a driver of another one is refused.
 pub const MAJOR: u32 = 1;
 /// The ABI's minor version: any other one of the same major version is served.
-pub const MINOR: u32 = 1;
+pub const MINOR: u32 = 2;
 
 /// The table of functions behind a driver's entry symbol.
 #[repr(C)]
@@ -57,6 +60,10 @@ pub trait RawBackend: Send + Sync {
     fn clones(&self) -> RResult<ROption<crate::handles::ClonesHandle>, Error>;
     #[sabi(last_prefix_field)]
     fn commands(&self) -> RResult<ROption<crate::handles::CommandsHandle>, Error>;
+    /// Since 1.2.
+    fn cluster(&self) -> RResult<ROption<crate::handles::ClusterHandle>, Error> {
+        RResult::ROk(ROption::RNone)
+    }
 }
 
 #[sabi_trait]
@@ -125,6 +132,51 @@ pub trait RawCommands: Send + Sync {
     fn list(&self) -> RResult<RVec<CommandSpec>, Error>;
     #[sabi(last_prefix_field)]
     fn run(&self, cx: &OpContext, command: RStr<'_>, arguments: RStr<'_>) -> Op<RString>;
+}
+
+/// Since 1.2.
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawCluster: Send + Sync {
+    fn nodes(&self, cx: &OpContext) -> Op<RVec<NodeInfo>>;
+    fn add_node(&self, cx: &OpContext, node: NodeSpec) -> Op<NodeInfo>;
+    fn set_node(&self, cx: &OpContext, name: RStr<'_>, change: NodeChange) -> Op<NodeInfo>;
+    fn remove_node(&self, cx: &OpContext, name: RStr<'_>) -> Op<()>;
+    fn replication(&self, cx: &OpContext, volume: RStr<'_>) -> Op<ReplicationInfo>;
+    fn shards(
+        &self,
+        cx: &OpContext,
+        volume: RStr<'_>,
+        first: u64,
+        limit: u32,
+    ) -> Op<RVec<ShardInfo>>;
+    fn read_shard(
+        &self,
+        cx: &OpContext,
+        volume: RStr<'_>,
+        shard: u64,
+        offset: u64,
+        len: u32,
+    ) -> Op<IoBuf>;
+    fn write_shard(
+        &self,
+        cx: &OpContext,
+        volume: RStr<'_>,
+        shard: u64,
+        offset: u64,
+        data: IoBuf,
+        flags: WriteFlags,
+    ) -> Op<()>;
+    fn verify(&self, cx: &OpContext, volume: RStr<'_>, offset: u64, len: u32) -> Op<Comparison>;
+    #[sabi(last_prefix_field)]
+    fn repair(
+        &self,
+        cx: &OpContext,
+        volume: RStr<'_>,
+        offset: u64,
+        len: u32,
+        source: RStr<'_>,
+    ) -> Op<()>;
 }
 
 #[sabi_trait]

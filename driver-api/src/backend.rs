@@ -71,6 +71,11 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
         None
     }
+
+    /// Nodes, shards and replicas, if the backend has them. Since 1.2.
+    fn cluster(&self) -> Option<Arc<dyn ext::Cluster>> {
+        None
+    }
 }
 
 /// Space in a backend, in bytes.

@@ -56,7 +56,7 @@ abilities! {
     OBJECTS = 32, "objects";
     /// Reserved for network shares and their mounts.
     SHARES = 33, "shares";
-    /// Reserved for nodes, shards and replicas.
+    /// [`ext::Cluster`](crate::ext::Cluster). Since 1.2.
     CLUSTER = 34, "cluster";
 }
 

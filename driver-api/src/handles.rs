@@ -12,10 +12,13 @@ use crate::{
     Attach, Capabilities, Health, IoBuf, Op, OpContext, Result, Stats, Usage, VolumeInfo,
     VolumeSpec, WriteFlags,
     abi::{
-        RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCommands_TO, RawResize_TO,
-        RawSnapshots_TO, RawVolume_TO,
+        RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCluster_TO, RawCommands_TO,
+        RawResize_TO, RawSnapshots_TO, RawVolume_TO,
     },
-    ext::{self, CommandSpec, Extent, SnapshotInfo},
+    ext::{
+        self, CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, ReplicationInfo,
+        ShardInfo, SnapshotInfo,
+    },
 };
 
 macro_rules! handle {
@@ -68,6 +71,10 @@ handle! {
 handle! {
     /// See [`ext::Commands`](crate::ext::Commands).
     CommandsHandle, RawCommands_TO
+}
+handle! {
+    /// See [`ext::Cluster`](crate::ext::Cluster).
+    ClusterHandle, RawCluster_TO
 }
 
 impl BackendHandle {
@@ -129,6 +136,11 @@ impl BackendHandle {
     /// See [`Backend::commands`](crate::Backend::commands).
     pub fn commands(&self) -> Result<Option<CommandsHandle>> {
         self.raw.commands().into_result().map(Into::into)
+    }
+
+    /// See [`Backend::cluster`](crate::Backend::cluster).
+    pub fn cluster(&self) -> Result<Option<ClusterHandle>> {
+        self.raw.cluster().into_result().map(Into::into)
     }
 }
 
@@ -257,5 +269,62 @@ impl CommandsHandle {
     /// See [`Commands::run`](crate::ext::Commands::run).
     pub fn run(&self, cx: &OpContext, command: &str, arguments: &str) -> Op<RString> {
         self.raw.run(cx, command.into(), arguments.into())
+    }
+}
+
+impl ext::Cluster for ClusterHandle {
+    fn nodes(&self, cx: &OpContext) -> Op<RVec<NodeInfo>> {
+        self.raw.nodes(cx)
+    }
+
+    fn add_node(&self, cx: &OpContext, node: NodeSpec) -> Op<NodeInfo> {
+        self.raw.add_node(cx, node)
+    }
+
+    fn set_node(&self, cx: &OpContext, name: &str, change: NodeChange) -> Op<NodeInfo> {
+        self.raw.set_node(cx, name.into(), change)
+    }
+
+    fn remove_node(&self, cx: &OpContext, name: &str) -> Op<()> {
+        self.raw.remove_node(cx, name.into())
+    }
+
+    fn replication(&self, cx: &OpContext, volume: &str) -> Op<ReplicationInfo> {
+        self.raw.replication(cx, volume.into())
+    }
+
+    fn shards(&self, cx: &OpContext, volume: &str, first: u64, limit: u32) -> Op<RVec<ShardInfo>> {
+        self.raw.shards(cx, volume.into(), first, limit)
+    }
+
+    fn read_shard(
+        &self,
+        cx: &OpContext,
+        volume: &str,
+        shard: u64,
+        offset: u64,
+        len: u32,
+    ) -> Op<IoBuf> {
+        self.raw.read_shard(cx, volume.into(), shard, offset, len)
+    }
+
+    fn write_shard(
+        &self,
+        cx: &OpContext,
+        volume: &str,
+        shard: u64,
+        offset: u64,
+        data: IoBuf,
+        flags: WriteFlags,
+    ) -> Op<()> {
+        self.raw.write_shard(cx, volume.into(), shard, offset, data, flags)
+    }
+
+    fn verify(&self, cx: &OpContext, volume: &str, offset: u64, len: u32) -> Op<Comparison> {
+        self.raw.verify(cx, volume.into(), offset, len)
+    }
+
+    fn repair(&self, cx: &OpContext, volume: &str, offset: u64, len: u32, source: &str) -> Op<()> {
+        self.raw.repair(cx, volume.into(), offset, len, source.into())
     }
 }

@@ -38,7 +38,7 @@ pub use driver::{Driver, DriverInfo, Layer};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use ext::{Attach, AttachMode};
 pub use handles::{
-    AllocationMapHandle, BackendHandle, ClonesHandle, CommandsHandle, ResizeHandle,
+    AllocationMapHandle, BackendHandle, ClonesHandle, ClusterHandle, CommandsHandle, ResizeHandle,
     SnapshotsHandle, VolumeHandle,
 };
 pub use host::{Host, HostServices, Secret};

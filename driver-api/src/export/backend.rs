@@ -8,11 +8,11 @@ use abi_stable::{
     std_types::{RArc, ROption, RResult, RStr, RString, RVec},
 };
 
-use super::{Contained, ask, start, volume::export_attached};
+use super::{Contained, ask, cluster::export_cluster, start, volume::export_attached};
 use crate::{
-    Attach, AttachMode, Backend, BackendHandle, Capabilities, ClonesHandle, CommandsHandle, Error,
-    ErrorKind, Health, Host, Op, OpContext, Result, Stats, Usage, VolumeHandle, VolumeInfo,
-    VolumeSpec,
+    Attach, AttachMode, Backend, BackendHandle, Capabilities, ClonesHandle, ClusterHandle,
+    CommandsHandle, Error, ErrorKind, Health, Host, Op, OpContext, Result, Stats, Usage,
+    VolumeHandle, VolumeInfo, VolumeSpec,
     abi::{RawBackend, RawBackend_TO, RawClones, RawClones_TO, RawCommands, RawCommands_TO},
     ext,
 };
@@ -122,6 +122,15 @@ impl<B: Backend> RawBackend for BackendGlue<B> {
             let commands = self.backend.commands()?;
             let glue = CommandsGlue(Contained::new(commands, host.clone()));
             Some(CommandsHandle { raw: RawCommands_TO::from_ptr(RArc::new(glue), TD_Opaque) })
+        })
+        .map(Into::into)
+    }
+
+    fn cluster(&self) -> RResult<ROption<ClusterHandle>, Error> {
+        let host = &self.backend.host;
+        ask(|| {
+            let max_io = self.backend.capabilities().max_io;
+            Some(export_cluster(self.backend.cluster()?, host.clone(), max_io))
         })
         .map(Into::into)
     }

@@ -5,6 +5,7 @@
 //! Every method here enters the driver's tokio, and turns a panic of the author's code into an error.
 
 mod backend;
+mod cluster;
 mod volume;
 
 use std::{

@@ -4,6 +4,7 @@
 mod allocation_map;
 mod attach;
 mod clones;
+mod cluster;
 mod commands;
 mod resize;
 mod snapshots;
@@ -11,6 +12,10 @@ mod snapshots;
 pub use allocation_map::{AllocationMap, Extent, ExtentFlags};
 pub use attach::{Attach, AttachMode};
 pub use clones::Clones;
+pub use cluster::{
+    Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, ReplicaInfo, ReplicaState,
+    ReplicationInfo, ReplicationState, ShardInfo,
+};
 pub use commands::{CommandSpec, Commands};
 pub use resize::Resize;
 pub use snapshots::{SnapshotInfo, Snapshots};

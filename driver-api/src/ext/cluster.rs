@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+use abi_stable::{
+    StableAbi,
+    std_types::{ROption, RString, RVec},
+};
+
+use crate::{Health, IoBuf, Op, OpContext, WriteFlags};
+
+/// Nodes, and volumes whose shards have replicas on them. Since 1.2.
+///
+/// Nodes have names: those of the backends that they are. Volumes have the names that [`Backend`](crate::Backend) gave
+/// them. A node or volume that is not there: `NotFound`.
+///
+/// What touches a volume's bytes (`read_shard`, `write_shard`, `verify`, `repair`) goes through its attachment, in the
+/// same order as the attachment's own operations: the host attaches the volume first and keeps it so. A volume that this
+/// backend has not attached is refused with `InvalidArgument`, and a mutation of one attached read-only with
+/// `PermissionDenied`.
+pub trait Cluster: Send + Sync {
+    /// All nodes, by name. `[any thread · backend open]`
+    fn nodes(&self, cx: &OpContext) -> Op<RVec<NodeInfo>>;
+
+    /// Makes a backend of the host a node. The same node again is the same node: success; one of that name with other
+    /// properties: `AlreadyExists`. A backend that cannot be a node, or holds another cluster's bricks: refused, and
+    /// nothing is written. `[any thread · backend open]`
+    fn add_node(&self, cx: &OpContext, node: NodeSpec) -> Op<NodeInfo>;
+
+    /// Changes what is said of a node, durably. Bricks stay where they are. `[any thread · backend open]`
+    fn set_node(&self, cx: &OpContext, name: &str, change: NodeChange) -> Op<NodeInfo>;
+
+    /// Takes a node out. `InUse` while bricks are on it; the error's context `volumes` names the volumes that have
+    /// them. `[any thread · backend open]`
+    fn remove_node(&self, cx: &OpContext, name: &str) -> Op<()>;
+
+    /// How a volume's replicas are: now if it is attached, otherwise as it was detached. `[any thread · backend open]`
+    fn replication(&self, cx: &OpContext, volume: &str) -> Op<ReplicationInfo>;
+
+    /// A volume's shards from the one numbered `first` on, in order, at most `limit`; fewer only at the volume's end.
+    /// `[any thread · backend open]`
+    fn shards(&self, cx: &OpContext, volume: &str, first: u64, limit: u32) -> Op<RVec<ShardInfo>>;
+
+    /// Reads `len` bytes at `offset` within a shard, at most [`max_io`](crate::Capabilities::max_io) of them. The reply
+    /// has exactly `len` bytes. Past the shard's end: `OutOfRange`. `[any thread · volume attached]`
+    fn read_shard(
+        &self,
+        cx: &OpContext,
+        volume: &str,
+        shard: u64,
+        offset: u64,
+        len: u32,
+    ) -> Op<IoBuf>;
+
+    /// Writes to every in-sync replica, as a write of the volume does: `data` at `offset` within a shard, at most
+    /// [`max_io`](crate::Capabilities::max_io) bytes. `flags` know [`WriteFlags::FUA`]. Past the shard's end:
+    /// `OutOfRange`. `[any thread · volume attached]`
+    fn write_shard(
+        &self,
+        cx: &OpContext,
+        volume: &str,
+        shard: u64,
+        offset: u64,
+        data: IoBuf,
+        flags: WriteFlags,
+    ) -> Op<()>;
+
+    /// Compares the in-sync replicas of `len` bytes at `offset` of the volume, with no write of that range under way.
+    /// The range is one piece: not empty, at most [`PIECE`] bytes, inside one shard. `[any thread · volume attached]`
+    fn verify(&self, cx: &OpContext, volume: &str, offset: u64, len: u32) -> Op<Comparison>;
+
+    /// Makes the in-sync replicas of one piece, as in [`Cluster::verify`], equal to the one on the node `source`,
+    /// durably. A source that is not in sync is refused with `InvalidArgument`. `[any thread · volume attached]`
+    fn repair(&self, cx: &OpContext, volume: &str, offset: u64, len: u32, source: &str) -> Op<()>;
+}
+
+/// The longest range that is verified or repaired at once, in bytes.
+pub const PIECE: u32 = 1 << 20;
+
+/// A node to be.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// The name of the backend that it is.
+    pub name: RString,
+    /// What it is for, such as `storage`; free text.
+    pub role: RString,
+    /// Where it is, for the operator; the backend knows how to reach it.
+    pub address: RString,
+    /// Its port, for the operator; zero for none.
+    pub port: u16,
+    /// The failure zone; empty: a zone of its own.
+    pub zone: RString,
+    /// Its share of new shards relative to others; zero: none.
+    pub weight: u32,
+    /// Whether new shards may be placed on it.
+    pub available: bool,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
+
+impl NodeSpec {
+    /// The backend of this name as an available node for `storage`, of weight 100, in a zone of its own.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            role: "storage".into(),
+            address: RString::new(),
+            port: 0,
+            zone: RString::new(),
+            weight: 100,
+            available: true,
+            reserved: [0; 4],
+        }
+    }
+}
+
+/// What is to be said of a node from now on; what is absent stays.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    /// See [`NodeSpec::role`].
+    pub role: ROption<RString>,
+    /// See [`NodeSpec::address`].
+    pub address: ROption<RString>,
+    /// See [`NodeSpec::port`].
+    pub port: ROption<u16>,
+    /// See [`NodeSpec::zone`].
+    pub zone: ROption<RString>,
+    /// See [`NodeSpec::weight`].
+    pub weight: ROption<u32>,
+    /// See [`NodeSpec::available`].
+    pub available: ROption<bool>,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
+
+/// A node.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug)]
+pub struct NodeInfo {
+    /// Its number, which no other node gets, nor the same backend added again.
+    pub id: u32,
+    /// What is said of it.
+    pub spec: NodeSpec,
+    /// How its last health check found it.
+    pub health: Health,
+    /// Bytes that this cluster's bricks and their companions occupy on it, as far as known.
+    pub used: u64,
+    /// Bytes that volumes provision on it: the sizes of its shards, whatever is written.
+    pub provisioned: u64,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
+
+/// Where a replica is in its life.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplicaState(u32);
+
+impl ReplicaState {
+    /// It has every acknowledged write.
+    pub const IN_SYNC: Self = Self(0);
+    /// It failed, and is being recorded as stale.
+    pub const FAILING: Self = Self(1);
+    /// It lacks something and is not being resynced.
+    pub const STALE: Self = Self(2);
+    /// It lacks something, which is being copied.
+    pub const RESYNCING: Self = Self(3);
+    /// It lacks nothing and is being recorded as in sync.
+    pub const JOINING: Self = Self(4);
+    /// It was replaced by a fresh brick and is still to be deleted.
+    pub const CONDEMNED: Self = Self(5);
+
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IN_SYNC => "in-sync",
+            Self::FAILING => "failing",
+            Self::STALE => "stale",
+            Self::RESYNCING => "resyncing",
+            Self::JOINING => "joining",
+            Self::CONDEMNED => "condemned",
+            _ => "unknown",
+        }
+    }
+}
+
+/// A replica: what one node has of a volume.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaInfo {
+    /// The node's name.
+    pub node: RString,
+    /// The name of the brick, a volume of that backend.
+    pub brick: RString,
+    /// Where it is in its life.
+    pub state: ReplicaState,
+    /// Bytes that it lacks, as far as known.
+    pub dirty: u64,
+    /// Bytes copied to it since its resync began.
+    pub copied: u64,
+    /// Why it was given up last; empty if it never was.
+    pub cause: RString,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
+
+/// Where a replicated volume is.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplicationState(u32);
+
+impl ReplicationState {
+    /// It is not attached here.
+    pub const DETACHED: Self = Self(0);
+    /// It is being attached; operations wait.
+    pub const ATTACHING: Self = Self(1);
+    /// It serves.
+    pub const SERVING: Self = Self(2);
+    /// It refuses everything, for the reason given, until it is attached anew.
+    pub const STOPPED: Self = Self(3);
+    /// Another host has taken it.
+    pub const FENCED: Self = Self(4);
+
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DETACHED => "detached",
+            Self::ATTACHING => "attaching",
+            Self::SERVING => "serving",
+            Self::STOPPED => "stopped",
+            Self::FENCED => "fenced",
+            _ => "unknown",
+        }
+    }
+}
+
+/// A volume's replication.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationInfo {
+    /// Where the volume is.
+    pub state: ReplicationState,
+    /// Why it does not serve, and what to do; empty where there is nothing to say.
+    pub reason: RString,
+    /// The generation of its membership, as text; a later one knows better.
+    pub generation: RString,
+    /// The volume's size in bytes.
+    pub size: u64,
+    /// Bytes of a shard; the last one may be shorter.
+    pub shard_size: u64,
+    /// How many shards there are.
+    pub shards: u64,
+    /// Its replicas, in the volume's order.
+    pub replicas: RVec<ReplicaInfo>,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
+
+/// A shard: a fixed range of a volume, and where its replicas are.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug, PartialEq, Eq)]
+pub struct ShardInfo {
+    /// Its number, from zero.
+    pub index: u64,
+    /// Its first byte in the volume.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The names of the nodes that hold it, in the volume's order.
+    pub nodes: RVec<RString>,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
+
+/// What comparing the replicas of one piece gave.
+#[repr(C)]
+#[derive(StableAbi, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// The nodes whose replicas were compared, in the volume's order; those of the piece that are not in sync are absent.
+    pub compared: RVec<RString>,
+    /// Those of them whose bytes differ from the first one's.
+    pub differing: RVec<RString>,
+    /// Zero in this version.
+    pub reserved: [u64; 4],
+}
