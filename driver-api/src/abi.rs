@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What crosses the library boundary. Drivers and hosts use [`export`](crate::export), the handles and
-//! [`import`](crate::import) instead; only these modules touch the types here.
+//! [`import`](crate::import) instead; only these modules touch the types here, and a host that puts an object of its own
+//! behind a handle.
 //!
 //! Rules: a method is appended after the last one, with a default that refuses; nothing is inserted, reordered or
 //! changed; `last_prefix_field` stays where version 1.0 put it.

@@ -30,6 +30,14 @@ macro_rules! handle {
             pub(crate) raw: $raw<'static, RArc<()>>,
         }
 
+        impl $name {
+            /// A handle of an object that the caller's own code stands behind, such as what a host lends. Its methods
+            /// must not unwind; where they end in a driver, that driver's glue has checked and contained them already.
+            pub fn from_raw(raw: $raw<'static, RArc<()>>) -> Self {
+                Self { raw }
+            }
+        }
+
         impl Clone for $name {
             fn clone(&self) -> Self {
                 Self { raw: $raw::from_sabi(self.raw.obj.shallow_clone()) }

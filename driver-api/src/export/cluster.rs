@@ -129,3 +129,7 @@ impl RawCluster for ClusterGlue {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;
