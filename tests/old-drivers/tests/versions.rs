@@ -4,7 +4,8 @@
 use std::{fs, path::Path};
 
 use driver_api::{
-    Abilities, Attach, AttachMode, BackendConfig, ErrorKind, Host, OpContext, VolumeSpec,
+    Abilities, Attach, AttachMode, BackendConfig, BackendHandle, ErrorKind, Host, OpContext,
+    VolumeSpec,
     descriptor::{Descriptor, MAGIC},
     host::NoServices,
     import::open_library,
@@ -21,63 +22,92 @@ fn descriptor(file: &Path) -> Descriptor {
     found.find(|descriptor| !descriptor.name.is_empty()).expect("a descriptor")
 }
 
-#[test]
-fn the_driver_of_1_0_serves_in_this_host() {
-    let room = tempdir().expect("a temporary directory");
-    let host = build_host(&current_api(), room.path()).expect("the host builds");
-    let served = serve(&host, &released_driver("1.0")).expect("the host ends by itself");
-    assert!(served.ok, "{}", served.lines);
-    for line in
-        ["host_abi=1.1", "driver_abi=1.0", "data=intact", "past_the_end=Some(OutOfRange(5))"]
-    {
-        assert!(
-            served.lines.lines().any(|found| found == line),
-            "no {line:?} in:\n{}",
-            served.lines
-        );
+/// The versions that `tests/old-drivers` keeps.
+const RELEASED: [&str; 2] = ["1.0", "1.1"];
+/// The version of this driver-api.
+const CURRENT: &str = "1.2";
+
+fn assert_lines(lines: &str, expected: &[&str]) {
+    for line in expected {
+        assert!(lines.lines().any(|found| found == *line), "no {line:?} in:\n{lines}");
     }
 }
 
 #[test]
-fn this_driver_serves_in_the_host_of_1_0() {
+fn every_version_before_this_one_is_kept() {
+    let current = format!("{}.{}", driver_api::abi::MAJOR, driver_api::abi::MINOR);
+    assert_eq!(current, CURRENT);
+    assert_eq!(RELEASED.len(), driver_api::abi::MINOR as usize);
+}
+
+#[test]
+fn the_driver_of_each_release_serves_in_this_host() {
     let room = tempdir().expect("a temporary directory");
-    let api = released_api("1.0", room.path()).expect("the released source");
-    let host = build_host(&api, room.path()).expect("the host of 1.0 builds");
-    let driver = build_driver(&current_api(), room.path()).expect("the driver builds");
-    let served = serve(&host, &driver).expect("the host ends by itself");
-    assert!(served.ok, "{}", served.lines);
-    for line in ["host_abi=1.0", "driver_abi=1.1", "data=intact"] {
-        assert!(
-            served.lines.lines().any(|found| found == line),
-            "no {line:?} in:\n{}",
-            served.lines
-        );
+    let host = build_host(&current_api(), room.path()).expect("the host builds");
+    for version in RELEASED {
+        let served = serve(&host, &released_driver(version)).expect("the host ends by itself");
+        assert!(served.ok, "{version}: {}", served.lines);
+        let (host, driver) = (format!("host_abi={CURRENT}"), format!("driver_abi={version}"));
+        let shown = [&host, &driver, "data=intact", "past_the_end=Some(OutOfRange(5))"];
+        assert_lines(&served.lines, &shown);
     }
 }
 
 #[test]
-fn the_source_of_1_0_still_builds_the_driver() {
+fn this_driver_serves_in_the_host_of_each_release() {
+    for version in RELEASED {
+        let room = tempdir().expect("a temporary directory");
+        let api = released_api(version, room.path()).expect("the released source");
+        let host = build_host(&api, room.path()).expect("the old host builds");
+        let driver = build_driver(&current_api(), room.path()).expect("the driver builds");
+        let served = serve(&host, &driver).expect("the host ends by itself");
+        assert!(served.ok, "{version}: {}", served.lines);
+        let (host, driver) = (format!("host_abi={version}"), format!("driver_abi={CURRENT}"));
+        assert_lines(&served.lines, &[&host, &driver, "data=intact"]);
+    }
+}
+
+#[test]
+fn the_source_of_each_release_still_builds_the_driver() {
     let room = tempdir().expect("a temporary directory");
-    let api = released_api("1.0", room.path()).expect("the released source");
-    let driver = build_driver(&api, room.path()).expect("the driver builds");
     let host = build_host(&current_api(), room.path()).expect("the host builds");
-    let served = serve(&host, &driver).expect("the host ends by itself");
-    assert!(served.ok && served.lines.contains("driver_abi=1.0"), "{}", served.lines);
+    for version in RELEASED {
+        let room = tempdir().expect("a temporary directory");
+        let api = released_api(version, room.path()).expect("the released source");
+        let driver = build_driver(&api, room.path()).expect("the driver builds");
+        let served = serve(&host, &driver).expect("the host ends by itself");
+        assert!(served.ok, "{version}: {}", served.lines);
+        assert_lines(&served.lines, &[&format!("driver_abi={version}")]);
+    }
+}
+
+/// A backend of a kept driver, with one volume.
+async fn opened(version: &str) -> BackendHandle {
+    let file = released_driver(version);
+    // SAFETY: the library is kept in this repository.
+    let module = unsafe { open_library(&file, &descriptor(&file), Host::new(NoServices)) };
+    let config = BackendConfig::new("old", &serde_json::json!({}));
+    let opening = module.expect("loaded").open(Host::new(NoServices), config);
+    let backend = opening.await.expect("opened");
+    backend.create(&OpContext::new(), VolumeSpec::new("disk", 1 << 20)).await.expect("created");
+    backend
 }
 
 #[tokio::test]
 async fn what_1_0_did_not_know_is_refused_and_not_passed_on() {
-    let file = released_driver("1.0");
-    // SAFETY: the library is kept in this repository.
-    let module = unsafe { open_library(&file, &descriptor(&file), Host::new(NoServices)) };
-    let config = BackendConfig::new("old", &serde_json::json!({}));
-    let backend =
-        module.expect("loaded").open(Host::new(NoServices), config).await.expect("opened");
-    let cx = OpContext::new();
-    backend.create(&cx, VolumeSpec::new("disk", 1 << 20)).await.expect("created");
+    let (backend, cx) = (opened("1.0").await, OpContext::new());
     let attach = Attach::new(AttachMode::EXCLUSIVE, 1, "versions");
     let volume = backend.attach(&cx, "disk", attach).await.expect("attached");
     assert!(!volume.capabilities().expect("capabilities").has(Abilities::PREFETCH));
     let refused = volume.prefetch(&cx, 0, 4096).await.expect_err("1.0 has no prefetch");
     assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED);
+}
+
+#[tokio::test]
+async fn a_driver_from_before_1_2_has_no_cluster() {
+    for version in ["1.0", "1.1"] {
+        let backend = opened(version).await;
+        assert!(!backend.capabilities().expect("capabilities").has(Abilities::CLUSTER));
+        assert!(backend.cluster().expect("an answer").is_none(), "{version}");
+    }
 }
