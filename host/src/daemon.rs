@@ -152,10 +152,14 @@ impl Host {
         let opener =
             lend::ConfiguredBackends { loaded: loaded.clone(), registry: registry.clone() };
         let backends = Backends::new(settings.active.clone(), drivers, opener);
-        let volumes = Volumes::new(state.clone(), backends.clone(), &owner());
+        let volumes = Volumes::new(state.clone(), backends, &owner());
         volumes.begin().await?;
         let jobs = Jobs::begin(state.clone()).await?;
-        let lender = lend::HostLender { loaded: loaded.clone(), state: state.clone(), backends };
+        let lender = lend::HostLender {
+            loaded: loaded.clone(),
+            state: state.clone(),
+            volumes: volumes.clone(),
+        };
         registry.lend(Arc::new(lender));
         registry.rescan()?;
         let watch = PluginWatch::start(registry.clone())?;

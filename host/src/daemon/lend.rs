@@ -10,9 +10,9 @@ use driver_api::{
 use crate::{
     config::{Loaded, check_options, resolve_secret},
     log::LogGate,
-    plugins::{DriverLog, Lender, Registry},
+    plugins::{DriverLog, Lender, Registry, lend},
     state::scoped,
-    volumes::{Backends, Boxed, Opened, Opener},
+    volumes::{Boxed, Opened, Opener, Volumes},
 };
 
 pub(super) struct HostLog(pub(super) LogGate);
@@ -30,7 +30,7 @@ impl DriverLog for HostLog {
 pub(super) struct HostLender {
     pub(super) loaded: Arc<Loaded>,
     pub(super) state: StateHandle,
-    pub(super) backends: Backends,
+    pub(super) volumes: Volumes,
 }
 
 impl Lender for HostLender {
@@ -43,7 +43,11 @@ impl Lender for HostLender {
             let why = format!("backend `{name}` is built on itself");
             return Op::err(Error::new(ErrorKind::INVALID_ARGUMENT, why));
         }
-        self.backends.get(name).map(|backend| backend.handle().handle().clone()).into()
+        let lent =
+            self.volumes.backends().get(name).map(|backend| {
+                lend(backend.handle().clone(), name, self.volumes.tenure(name, asker))
+            });
+        lent.into()
     }
 
     fn state(&self, asker: &str) -> Result<StateHandle> {

@@ -2,8 +2,8 @@
 //! The optional abilities of watched volumes and backends: as watched as the rest, and as sure to be finished.
 
 use driver_api::{
-    BackendHandle, Error, ErrorKind, Op, OpContext, RString, RVec, Result, SnapshotsHandle,
-    VolumeHandle, VolumeInfo, VolumeSpec,
+    BackendHandle, ClusterHandle, Error, ErrorKind, Op, OpContext, RString, RVec, Result,
+    SnapshotsHandle, VolumeHandle, VolumeInfo, VolumeSpec,
     ext::{AllocationMap, Clones, CommandSpec, Extent, Resize, SnapshotInfo, Snapshots},
 };
 
@@ -114,6 +114,18 @@ impl GuardedBackend {
         let (command, arguments) = (command.to_owned(), arguments.to_owned());
         self.run(Call::RunCommand, cx, move |backend: &BackendHandle, cx| {
             with(backend.commands(), "commands", |commands| commands.run(cx, &command, &arguments))
+        })
+    }
+
+    /// Starts an operation of the driver's cluster, named `call`.
+    pub fn cluster<T: Send + 'static>(
+        &self,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&ClusterHandle, &OpContext) -> Op<T> + Send + 'static,
+    ) -> Started<T> {
+        self.run(call, cx, move |backend: &BackendHandle, cx| {
+            with(backend.cluster(), "cluster", |cluster| begin(&cluster, cx))
         })
     }
 }

@@ -59,6 +59,16 @@ calls! {
     Rollback = "rollback", true;
     Resize = "resize", true;
     Extents = "extents", false;
+    Nodes = "nodes", false;
+    AddNode = "add_node", true;
+    SetNode = "set_node", true;
+    RemoveNode = "remove_node", true;
+    Replication = "replication", false;
+    Shards = "shards", false;
+    ReadShard = "read_shard", false;
+    WriteShard = "write_shard", true;
+    Verify = "verify", false;
+    Repair = "repair", true;
     Drop = "drop", false;
 }
 

@@ -163,7 +163,8 @@ impl GuardedBackend {
         Self { held: Held::new(backend, None, None) }
     }
 
-    /// The unwatched backend, to lend it to other drivers. Prefer [`GuardedBackend::run`].
+    /// The unwatched backend, for tools that look at the driver itself. Prefer [`GuardedBackend::run`]; other drivers
+    /// get it by [`lend`](super::lend).
     pub fn handle(&self) -> &BackendHandle {
         self.held.handle()
     }

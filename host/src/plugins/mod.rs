@@ -13,6 +13,7 @@ mod call;
 mod elf;
 mod guarded;
 mod lane;
+mod lent;
 mod load;
 mod log;
 mod meter;
@@ -25,6 +26,7 @@ mod watchdog;
 
 pub use call::Call;
 pub use guarded::{Guarded, GuardedBackend, GuardedVolume, Started};
+pub use lent::{Holder, Tenure, lend, lend_volume};
 pub use log::{DriverLog, TracingLog};
 pub use meter::DriverMeter;
 pub use registry::{

@@ -111,6 +111,8 @@ struct Inner {
     drivers: BTreeMap<String, String>,
     status: RwLock<BTreeMap<String, BackendStatus>>,
     opening: tokio::sync::Mutex<()>,
+    /// The open ones in the order in which they were opened: one may be built on earlier ones.
+    opened: Mutex<Vec<String>>,
     opener: Box<dyn Opener>,
 }
 
@@ -132,6 +134,7 @@ impl Backends {
             drivers,
             status: RwLock::new(status),
             opening: tokio::sync::Mutex::new(()),
+            opened: Mutex::default(),
             opener: Box::new(opener),
         }))
     }
@@ -206,6 +209,7 @@ impl Backends {
         }
         let status = match self.0.opener.open(name).await {
             Ok(opened) => {
+                self.opened_names().push(name.to_owned());
                 tracing::info!(backend = name, version = %opened.version, "backend is open");
                 BackendStatus::Open(Arc::new(OpenBackend {
                     name: name.to_owned(),
@@ -253,10 +257,15 @@ impl Backends {
         }
     }
 
-    /// Closes all backends. Their volumes must be detached.
+    fn opened_names(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.0.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes all backends, those first that may be built on others. Their volumes must be detached.
     pub async fn close_all(&self) {
-        for (name, status) in self.list() {
-            let BackendStatus::Open(backend) = status else { continue };
+        let names: Vec<String> = self.opened_names().drain(..).rev().collect();
+        for name in names {
+            let Ok(BackendStatus::Open(backend)) = self.status(&name) else { continue };
             let closing = backend.call("close backend", backend.handle().close(&control()));
             match tokio::time::timeout(CONTROL_TIMEOUT, closing).await {
                 Ok(Ok(())) => {}

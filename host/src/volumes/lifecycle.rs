@@ -14,6 +14,7 @@ use driver_api::{Abilities, Error, ErrorKind, Result, VolumeInfo, VolumeSpec};
 
 use super::{
     backends::{OpenBackend, control},
+    lending,
     record::{AttachState, VolumeRecord, VolumeState, unix_now},
     room::Stored,
     service::{NewVolume, Volumes},
@@ -139,6 +140,7 @@ impl Volumes {
         if self.0.records.get(&new.name).await?.is_some() {
             return Err(exists(&new.name));
         }
+        self.refuse_lent(&backend.name, &new.name).await?;
         match backend.call("create", backend.handle().show(&control(), &new.name)).await {
             Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
             Err(error) => return Err(error),
@@ -289,9 +291,10 @@ impl Volumes {
         )))
     }
 
-    /// Volumes that open backends have and the state does not know.
+    /// Volumes that open backends have and the state does not know, neither as volumes nor as another backend's.
     pub async fn unmanaged(&self) -> Result<Vec<Unmanaged>> {
         let records = self.records().await?;
+        let lent = self.0.lent.list().await?;
         let mut found = Vec::new();
         for (name, status) in self.0.backends.list() {
             let super::BackendStatus::Open(backend) = status else { continue };
@@ -299,7 +302,8 @@ impl Volumes {
                 let known = records.iter().any(|stored| {
                     stored.record.backend == name && stored.record.inner_name == info.name
                 });
-                if !known {
+                let key = lending::key(&name, &info.name);
+                if !known && !lent.iter().any(|stored| stored.name == key) {
                     found.push(Unmanaged { backend: name.clone(), info });
                 }
             }
@@ -330,6 +334,7 @@ impl Volumes {
                 format!("`{inner_name}` of backend `{}` is volume `{}`", backend.name, other.name),
             ));
         }
+        self.refuse_lent(&backend.name, inner_name).await?;
         let showing = backend.handle().show(&control(), inner_name);
         let info = backend.call("adopt", showing).await?;
         let record = VolumeRecord {

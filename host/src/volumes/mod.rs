@@ -10,6 +10,7 @@ mod change;
 mod clone;
 mod exports;
 mod figures;
+mod lending;
 mod lifecycle;
 mod locks;
 mod record;

@@ -11,6 +11,7 @@ use driver_api::{Error, ErrorKind, Result, StateHandle};
 use super::{
     attach::Attached,
     backends::{Backends, OpenBackend},
+    lending::LentRecord,
     locks::{Locks, Turn},
     record::{ExportRecord, VolumeRecord, VolumeState},
     room::{Room, Stored},
@@ -25,6 +26,7 @@ pub struct Volumes(pub(super) Arc<Service>);
 pub(super) struct Service {
     pub(super) records: Room<VolumeRecord>,
     pub(super) exports: Room<ExportRecord>,
+    pub(super) lent: Room<LentRecord>,
     pub(super) backends: Backends,
     pub(super) locks: Locks,
     pub(super) attached: Mutex<HashMap<String, Arc<Attached>>>,
@@ -53,7 +55,8 @@ impl Volumes {
     pub fn new(state: StateHandle, backends: Backends, owner: &str) -> Self {
         Self(Arc::new(Service {
             records: Room::new(state.clone(), "volumes/"),
-            exports: Room::new(state, "exports/"),
+            exports: Room::new(state.clone(), "exports/"),
+            lent: Room::new(state, "lent/"),
             backends,
             locks: Locks::default(),
             attached: Mutex::default(),

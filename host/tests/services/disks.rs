@@ -37,6 +37,7 @@ struct Inner {
     session: AtomicU64,
     faults: Mutex<HashMap<&'static str, ErrorKind>>,
     slow_writes: Mutex<Option<Arc<Semaphore>>>,
+    closed: Mutex<Vec<String>>,
 }
 
 pub struct Disk {
@@ -71,6 +72,11 @@ impl Storage {
         lock(&self.0.faults).clear();
     }
 
+    /// The backends that were closed, in order.
+    pub fn closed(&self) -> Vec<String> {
+        lock(&self.0.closed).clone()
+    }
+
     /// Writes wait for permits of this semaphore.
     pub fn slow_writes(&self) -> Arc<Semaphore> {
         let permits = Arc::new(Semaphore::new(0));
@@ -99,6 +105,7 @@ fn capabilities() -> Capabilities {
 /// One opening of the storage; an earlier one's locks are gone, as after the death of its process.
 #[derive(Clone)]
 struct Room {
+    name: String,
     storage: Storage,
     session: u64,
 }
@@ -176,6 +183,7 @@ impl Backend for Room {
     }
 
     fn close(&self, _cx: &OpContext) -> Op<()> {
+        lock(&self.storage.0.closed).push(self.name.clone());
         Op::ok(())
     }
 
@@ -266,18 +274,18 @@ impl Resize for Attached {
     }
 }
 
-struct OpenStorage(Storage);
+pub struct OpenStorage(pub Storage);
 
 impl Opener for OpenStorage {
-    fn open(&self, _name: &str) -> Boxed<Result<Opened>> {
-        let storage = self.0.clone();
+    fn open(&self, name: &str) -> Boxed<Result<Opened>> {
+        let (storage, name) = (self.0.clone(), name.to_owned());
         Box::pin(async move {
             storage.fault("open")?;
             let session = storage.0.session.fetch_add(1, Ordering::Relaxed) + 1;
             for disk in lock(&storage.0.disks).values() {
                 *lock(&disk.holder) = None;
             }
-            let handle = export_backend(Room { storage, session }, Host::new(NoServices));
+            let handle = export_backend(Room { name, storage, session }, Host::new(NoServices));
             Ok(Opened {
                 version: "1.0".to_owned(),
                 handle: GuardedBackend::unwatched(handle),

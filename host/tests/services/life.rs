@@ -4,10 +4,10 @@
 use driver_api::ErrorKind;
 use novastor::{
     access::{Address, Peer},
-    volumes::{Access, AttachState, NewExport, NewVolume, VolumeState},
+    volumes::{Access, AttachState, Backends, NewExport, NewVolume, VolumeState},
 };
 
-use super::disks::{Storage, start, state};
+use super::disks::{OpenStorage, Storage, start, state};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -184,4 +184,17 @@ async fn an_export_with_rules_is_for_whom_they_name_and_one_is_the_default() {
     volumes.export_add(export("c")).await.unwrap();
     volumes.export_remove("b").await.unwrap();
     assert_eq!(volumes.default_export().await.unwrap_err().kind(), ErrorKind::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn backends_are_closed_before_those_that_they_may_be_built_on() {
+    let storage = Storage::default();
+    let drivers = ["base", "over", "top"].map(|name| (name.to_owned(), "test".to_owned()));
+    let backends = Backends::new(None, drivers.into(), OpenStorage(storage.clone()));
+    for name in ["top", "base", "over"] {
+        backends.open(name).await.unwrap();
+    }
+    backends.open("top").await.unwrap();
+    backends.close_all().await;
+    assert_eq!(storage.closed(), ["over", "base", "top"]);
 }
