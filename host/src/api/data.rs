@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `/v1/volumes/NAME/data`: bytes of a volume, streamed under one attachment.
+//! `/v1/volumes/NAME/data` and `/v1/volumes/NAME/shards/SHARD/data`: bytes, streamed under one attachment.
 
 use std::{
     pin::Pin,
@@ -15,13 +15,15 @@ use axum::{
     routing::get,
 };
 use bytes::{Bytes, BytesMut};
-use driver_api::{Error, ErrorKind, IoBuf, OpContext, Result, WriteFlags};
+use driver_api::{
+    Capabilities, Error, ErrorKind, IoBuf, OpContext, Result, WriteFlags, ext::ShardInfo,
+};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 use super::{Answered, Api, types::DataRange};
-use crate::volumes::{Access, CONTROL_TIMEOUT, Use};
+use crate::volumes::{Access, CONTROL_TIMEOUT, Use, Volumes};
 
 const PIECE: u64 = 1 << 20;
 const PIECES_AHEAD: usize = 4;
@@ -29,7 +31,64 @@ const PIECES_AHEAD: usize = 4;
 const SILENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/v1/volumes/{name}/data", get(read).put(write))
+    Router::new()
+        .route("/v1/volumes/{name}/data", get(read).put(write))
+        .route("/v1/volumes/{name}/shards/{shard}/data", get(read_shard).put(write_shard))
+}
+
+/// A volume, or one shard of it, under an attachment.
+struct Area {
+    used: Use,
+    shard: Option<ShardInfo>,
+}
+
+impl Area {
+    async fn open(
+        volumes: &Volumes,
+        name: &str,
+        shard: Option<u64>,
+        access: Access,
+    ) -> Result<Self> {
+        let Some(number) = shard else {
+            let user = if access == Access::Read { "volume read" } else { "volume write" };
+            let used = volumes.acquire(name, access, user).await?;
+            return Ok(Self { used, shard: None });
+        };
+        let shard = volumes.shard(name, number).await?;
+        let user = if access == Access::Read { "shard read" } else { "shard write" };
+        let used = volumes.acquire(name, access, user).await?;
+        Ok(Self { used, shard: Some(shard) })
+    }
+
+    fn size(&self) -> Result<u64> {
+        match &self.shard {
+            Some(shard) => Ok(shard.len),
+            None => self.used.volume().size(),
+        }
+    }
+
+    fn capabilities(&self) -> Result<Capabilities> {
+        self.used.volume().capabilities()
+    }
+
+    async fn read(&self, offset: u64, len: u32) -> Result<IoBuf> {
+        match &self.shard {
+            Some(shard) => self.used.read_shard(shard.index, offset, len).await,
+            None => self.used.volume().read(&context(), offset, len).await,
+        }
+    }
+
+    async fn write(&self, offset: u64, data: IoBuf) -> Result<()> {
+        match &self.shard {
+            Some(shard) => self.used.write_shard(shard.index, offset, data).await,
+            None => self.used.volume().write(&context(), offset, data, WriteFlags::NONE).await,
+        }
+    }
+
+    /// What its range is inside of.
+    fn what(&self) -> &'static str {
+        if self.shard.is_some() { "shard" } else { "volume" }
+    }
 }
 
 /// A body of pieces that a task sends.
@@ -51,8 +110,8 @@ fn context() -> OpContext {
     OpContext::new().with_timeout(CONTROL_TIMEOUT)
 }
 
-fn outside(offset: u64, length: u64, size: u64) -> Error {
-    let why = format!("{length} bytes at {offset} are not inside the volume's {size} bytes");
+fn outside(what: &str, offset: u64, length: u64, size: u64) -> Error {
+    let why = format!("{length} bytes at {offset} are not inside the {what}'s {size} bytes");
     Error::new(ErrorKind::OUT_OF_RANGE, why).remedy("choose another --offset or --length")
 }
 
@@ -61,18 +120,35 @@ async fn read(
     Path(name): Path<String>,
     Query(range): Query<DataRange>,
 ) -> Answered<Response> {
-    let used = api.volumes.acquire(&name, Access::Read, "volume read").await?;
-    let (mut at, end) = match bounds(&used, range) {
+    read_area(api, name, None, range).await
+}
+
+async fn read_shard(
+    State(api): State<Api>,
+    Path((name, shard)): Path<(String, u64)>,
+    Query(range): Query<DataRange>,
+) -> Answered<Response> {
+    read_area(api, name, Some(shard), range).await
+}
+
+async fn read_area(
+    api: Api,
+    name: String,
+    shard: Option<u64>,
+    range: DataRange,
+) -> Answered<Response> {
+    let area = Area::open(&api.volumes, &name, shard, Access::Read).await?;
+    let (mut at, end) = match bounds(&area, range) {
         Ok(bounds) => bounds,
         Err(error) => {
-            api.volumes.release(used).await?;
+            api.volumes.release(area.used).await?;
             return Err(error.into());
         }
     };
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::spawn(async move {
         while at < end {
-            let piece = read_piece(&used, at, end).await;
+            let piece = read_piece(&area, at, end).await;
             let failed = piece.is_err();
             at += piece.as_ref().map_or(0, |piece| piece.len() as u64);
             let sent = tokio::time::timeout(SILENCE, sender.send(piece)).await;
@@ -80,30 +156,30 @@ async fn read(
                 break;
             }
         }
-        if let Err(error) = api.volumes.release(used).await {
+        if let Err(error) = api.volumes.release(area.used).await {
             tracing::error!(volume = %name, "{error:#}");
         }
     });
     Ok(Response::new(Body::new(Pieces(receiver))))
 }
 
-fn bounds(used: &Use, range: DataRange) -> Result<(u64, u64)> {
-    let size = used.volume().size()?;
+fn bounds(area: &Area, range: DataRange) -> Result<(u64, u64)> {
+    let size = area.size()?;
     let length = range.length.unwrap_or(size.saturating_sub(range.offset));
     match range.offset.checked_add(length) {
         Some(end) if end <= size => Ok((range.offset, end)),
-        _ => Err(outside(range.offset, length, size)),
+        _ => Err(outside(area.what(), range.offset, length, size)),
     }
 }
 
 /// The next bytes from `at`; where the volume wants whole blocks, they are read and cut.
-async fn read_piece(used: &Use, at: u64, end: u64) -> Result<Bytes> {
-    let capabilities = used.volume().capabilities()?;
+async fn read_piece(area: &Area, at: u64, end: u64) -> Result<Bytes> {
+    let capabilities = area.capabilities()?;
     let block = u64::from(capabilities.min_block.max(1));
     let most = PIECE.min(u64::from(capabilities.max_io.max(1)));
     let start = at - at % block;
     let stop = end.min(start + most).next_multiple_of(block).min(start + most);
-    let data = used.volume().read(&context(), start, (stop - start) as u32).await?;
+    let data = area.read(start, (stop - start) as u32).await?;
     let skip = (at - start) as usize;
     let len = (end.min(stop) - at) as usize;
     Ok(data.slice(skip, len).into())
@@ -115,19 +191,38 @@ async fn write(
     Query(range): Query<DataRange>,
     body: Body,
 ) -> Answered<axum::Json<u64>> {
-    let used = api.volumes.acquire(&name, Access::Write, "volume write").await?;
-    let written = write_all(&used, range.offset, body).await;
-    let flushed = used.volume().flush(&context()).await;
-    let released = api.volumes.release(used).await;
+    write_area(api, name, None, range.offset, body).await
+}
+
+async fn write_shard(
+    State(api): State<Api>,
+    Path((name, shard)): Path<(String, u64)>,
+    Query(range): Query<DataRange>,
+    body: Body,
+) -> Answered<axum::Json<u64>> {
+    write_area(api, name, Some(shard), range.offset, body).await
+}
+
+async fn write_area(
+    api: Api,
+    name: String,
+    shard: Option<u64>,
+    offset: u64,
+    body: Body,
+) -> Answered<axum::Json<u64>> {
+    let area = Area::open(&api.volumes, &name, shard, Access::Write).await?;
+    let written = write_all(&area, offset, body).await;
+    let flushed = area.used.volume().flush(&context()).await;
+    let released = api.volumes.release(area.used).await;
     let count = written?;
     flushed?;
     released?;
     Ok(axum::Json(count))
 }
 
-async fn write_all(used: &Use, offset: u64, mut body: Body) -> Result<u64> {
-    let capabilities = used.volume().capabilities()?;
-    let size = used.volume().size()?;
+async fn write_all(area: &Area, offset: u64, mut body: Body) -> Result<u64> {
+    let capabilities = area.capabilities()?;
+    let size = area.size()?;
     let block = u64::from(capabilities.min_block.max(1));
     if !offset.is_multiple_of(block) {
         let why = format!("the offset is not a multiple of the volume's block, {block} bytes");
@@ -152,7 +247,8 @@ async fn write_all(used: &Use, offset: u64, mut body: Body) -> Result<u64> {
             }
         }
         if at + pending.len() as u64 > size {
-            return Err(outside(offset, at - offset + pending.len() as u64, size));
+            let length = at - offset + pending.len() as u64;
+            return Err(outside(area.what(), offset, length, size));
         }
         while pending.len() >= most || (ended && !pending.is_empty()) {
             let len = pending.len().min(most);
@@ -164,7 +260,7 @@ async fn write_all(used: &Use, offset: u64, mut body: Body) -> Result<u64> {
                     .remedy("pad the data"));
             }
             let data = IoBuf::from(pending.split_to(len).freeze());
-            used.volume().write(&context(), at, data, WriteFlags::NONE).await?;
+            area.write(at, data).await?;
             at += len as u64;
         }
         if ended {

@@ -22,6 +22,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/jobs", get(list))
         .route("/v1/jobs/{id}", get(show))
         .route("/v1/jobs/{id}/cancel", post(cancel))
+        .route("/v1/jobs/{id}/resume", post(resume))
 }
 
 #[derive(Deserialize)]
@@ -46,6 +47,10 @@ async fn show(
         false => api.jobs.wait(id, patience).await?,
     };
     Ok(axum::Json(job.into()))
+}
+
+async fn resume(State(api): State<Api>, Path(id): Path<u64>) -> Answer<JobView> {
+    Ok(axum::Json(api.replicas.resume(id).await?.into()))
 }
 
 async fn cancel(State(api): State<Api>, Path(id): Path<u64>) -> Answer<JobView> {

@@ -4,6 +4,7 @@
 //! Every request runs in a task of its own: a client that goes away does not cut an operation in two.
 
 mod backends;
+mod cluster;
 mod data;
 mod exports;
 mod jobs;
@@ -30,7 +31,7 @@ use serde::de::DeserializeOwned;
 use tokio::{net::UnixListener, sync::Semaphore};
 
 use crate::{
-    jobs::{Jobs, Transfers},
+    jobs::{Jobs, ReplicaJobs, Transfers},
     volumes::{Boxed, Volumes},
 };
 use problem::Problem;
@@ -77,8 +78,10 @@ pub struct Parts {
     pub volumes: Volumes,
     /// Jobs.
     pub jobs: Jobs,
-    /// Starts jobs.
+    /// Starts jobs that move volumes.
     pub transfers: Transfers,
+    /// Starts jobs on replicas, and resumes them.
+    pub replicas: ReplicaJobs,
     /// Requests with a key.
     pub requests: Requests,
     /// Drivers.
@@ -132,6 +135,7 @@ impl Api {
             .route("/v1/metrics", get(metrics::metrics))
             .merge(backends::routes())
             .merge(volumes::routes())
+            .merge(cluster::routes())
             .merge(exports::routes())
             .merge(jobs::routes())
             .layer(DefaultBodyLimit::max(LONGEST_BODY))

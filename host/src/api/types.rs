@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::ImageFormat;
+use crate::jobs::{ImageFormat, Walk};
 
 /// A volume.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -206,7 +206,7 @@ pub struct ExportView {
 pub struct JobView {
     /// Its number.
     pub id: u64,
-    /// `import`, `export` or `clone`.
+    /// `import`, `export`, `clone`, `verify` or `repair`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,
@@ -218,6 +218,9 @@ pub struct JobView {
     pub done: u64,
     /// Bytes in all; zero while unknown.
     pub total: u64,
+    /// What a walk over replicas has found so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<Walk>,
     /// When it started, in seconds since 1970.
     pub started_unix_secs: u64,
     /// When it ended, in seconds since 1970.
@@ -403,7 +406,128 @@ pub struct CreateExport {
     pub take_over: bool,
 }
 
-/// The query of `GET` and `PUT /v1/volumes/NAME/data`
+/// A node of a backend.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct NodeView {
+    /// Its number, never given twice.
+    pub id: u32,
+    /// Its name: that of the backend that it is.
+    pub name: String,
+    /// What it is for.
+    pub role: String,
+    /// Where it is.
+    pub address: String,
+    /// Its port; zero for none.
+    pub port: u16,
+    /// The failure zone; empty: a zone of its own.
+    pub zone: String,
+    /// Its share of new shards relative to others.
+    pub weight: u32,
+    /// Whether new shards may be placed on it.
+    pub available: bool,
+    /// `healthy`, `degraded` or `failed`.
+    pub health: String,
+    /// Why it is not healthy.
+    pub why: Option<String>,
+    /// Bytes that bricks occupy on it.
+    pub used: u64,
+    /// Bytes that volumes provision on it.
+    pub provisioned: u64,
+}
+
+/// `POST /v1/backends/NAME/nodes`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct AddNode {
+    /// The backend that becomes a node.
+    pub name: String,
+    /// What is said of it; what is absent gets the ABI's default.
+    #[serde(default)]
+    pub set: SetNode,
+}
+
+/// `PATCH /v1/backends/NAME/nodes/NODE`; what is absent stays.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct SetNode {
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Its port; zero for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The failure zone; empty: a zone of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Its share of new shards relative to others; zero: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Whether new shards may be placed on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<bool>,
+}
+
+/// How a volume's replicas are.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct ReplicationView {
+    /// `detached`, `attaching`, `serving`, `stopped` or `fenced`.
+    pub state: String,
+    /// Why it does not serve, and what to do.
+    pub why: Option<String>,
+    /// The generation of its membership.
+    pub generation: String,
+    /// The volume's size in bytes.
+    pub size: u64,
+    /// Bytes of a shard.
+    pub shard_size: u64,
+    /// How many shards there are.
+    pub shards: u64,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaView>,
+}
+
+/// What one node has of a volume.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct ReplicaView {
+    /// The node.
+    pub node: String,
+    /// The volume there that has the data.
+    pub brick: String,
+    /// `in-sync`, `failing`, `stale`, `resyncing`, `joining` or `condemned`.
+    pub state: String,
+    /// Bytes that it lacks.
+    pub dirty: u64,
+    /// Bytes copied to it since its resync began.
+    pub copied: u64,
+    /// Why it was given up last.
+    pub cause: Option<String>,
+}
+
+/// A shard.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct ShardView {
+    /// Its number.
+    pub index: u64,
+    /// Its first byte in the volume.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The nodes that hold it.
+    pub nodes: Vec<String>,
+}
+
+/// `POST /v1/volumes/NAME/repair`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct RepairVolume {
+    /// The node whose bytes are the right ones.
+    pub source: String,
+}
+
+/// The query of `GET` and `PUT /v1/volumes/NAME/data`, and of `/v1/volumes/NAME/shards/SHARD/data`
 #[derive(Serialize, Deserialize, Clone, Copy, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct DataRange {

@@ -3,9 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use driver_api::{ErrorKind, MetricKind, OptionSpec, RString, RVec, Stats, ext::SnapshotInfo};
+use driver_api::{
+    ErrorKind, MetricKind, OptionSpec, RString, RVec, Stats,
+    ext::{NodeInfo, ReplicaInfo, ReplicationInfo, ShardInfo, SnapshotInfo},
+};
 
-use super::types::{JobErrorView, JobView, MetricView, OptionView, SnapshotView, VolumeView};
+use super::types::{
+    JobErrorView, JobView, MetricView, NodeView, OptionView, ReplicaView, ReplicationView,
+    ShardView, SnapshotView, VolumeView,
+};
 use crate::{
     jobs,
     volumes::{Unmanaged, VolumeFigures},
@@ -84,6 +90,67 @@ impl From<SnapshotInfo> for SnapshotView {
     }
 }
 
+fn unless_empty(text: RString) -> Option<String> {
+    Some(text.into_string()).filter(|text| !text.is_empty())
+}
+
+fn texts(list: RVec<RString>) -> Vec<String> {
+    list.into_iter().map(RString::into_string).collect()
+}
+
+impl From<NodeInfo> for NodeView {
+    fn from(node: NodeInfo) -> Self {
+        Self {
+            id: node.id,
+            name: node.spec.name.into_string(),
+            role: node.spec.role.into_string(),
+            address: node.spec.address.into_string(),
+            port: node.spec.port,
+            zone: node.spec.zone.into_string(),
+            weight: node.spec.weight,
+            available: node.spec.available,
+            health: node.health.state.name().to_owned(),
+            why: unless_empty(node.health.reason),
+            used: node.used,
+            provisioned: node.provisioned,
+        }
+    }
+}
+
+impl From<ReplicationInfo> for ReplicationView {
+    fn from(info: ReplicationInfo) -> Self {
+        Self {
+            state: info.state.name().to_owned(),
+            why: unless_empty(info.reason),
+            generation: info.generation.into_string(),
+            size: info.size,
+            shard_size: info.shard_size,
+            shards: info.shards,
+            replicas: info.replicas.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<ReplicaInfo> for ReplicaView {
+    fn from(replica: ReplicaInfo) -> Self {
+        Self {
+            node: replica.node.into_string(),
+            brick: replica.brick.into_string(),
+            state: replica.state.name().to_owned(),
+            dirty: replica.dirty,
+            copied: replica.copied,
+            cause: unless_empty(replica.cause),
+        }
+    }
+}
+
+impl From<ShardInfo> for ShardView {
+    fn from(shard: ShardInfo) -> Self {
+        let nodes = texts(shard.nodes);
+        Self { index: shard.index, offset: shard.offset, len: shard.len, nodes }
+    }
+}
+
 impl From<jobs::JobView> for JobView {
     fn from(job: jobs::JobView) -> Self {
         let record = job.record;
@@ -95,6 +162,7 @@ impl From<jobs::JobView> for JobView {
             state: record.state.name().to_owned(),
             done: job.done,
             total: job.total,
+            walk: record.walk,
             started_unix_secs: record.started_unix_secs,
             ended_unix_secs: record.ended_unix_secs,
             error: record.error.map(|error| JobErrorView {

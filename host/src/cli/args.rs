@@ -51,9 +51,15 @@ pub enum Command {
     /// Configured backends
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Nodes of a backend that spreads volumes over other backends
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Volumes
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Single shards of volumes
+    #[command(subcommand)]
+    Shard(ShardCommand),
     /// Snapshots of volumes
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -155,6 +161,109 @@ pub enum BackendCommand {
         /// Its arguments, as JSON
         #[arg(default_value = "{}")]
         arguments: String,
+    },
+}
+
+/// The backend whose nodes are meant.
+#[derive(Args, Clone, Debug)]
+pub struct Cluster {
+    /// The backend; the only one with nodes if none
+    #[arg(long)]
+    pub backend: Option<String>,
+}
+
+/// What is said of a node.
+#[derive(Args, Clone, Debug)]
+pub struct NodeFacts {
+    /// What it is for, such as storage
+    #[arg(long)]
+    pub role: Option<String>,
+    /// Where it is; the backend knows how to reach it
+    #[arg(long)]
+    pub address: Option<String>,
+    /// Its port; 0 for none
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Its failure zone; an empty one for a zone of its own
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// Its share of new shards relative to others; 0 for none
+    #[arg(long)]
+    pub weight: Option<u32>,
+    /// Whether new shards may be placed on it
+    #[arg(long, value_name = "true|false")]
+    pub available: Option<bool>,
+}
+
+/// `novastor node`
+#[derive(Subcommand, Debug)]
+pub enum NodeCommand {
+    /// List nodes
+    List {
+        #[command(flatten)]
+        cluster: Cluster,
+        #[command(flatten)]
+        watched: Watched,
+    },
+    /// Show a node
+    Show {
+        /// The node
+        name: String,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Make a configured backend a node
+    Add {
+        /// The backend that becomes a node
+        name: String,
+        #[command(flatten)]
+        cluster: Cluster,
+        #[command(flatten)]
+        facts: NodeFacts,
+    },
+    /// Take out a node that holds no bricks
+    Remove {
+        /// The node
+        name: String,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Change what is said of a node; bricks stay where they are
+    Set {
+        /// The node
+        name: String,
+        #[command(flatten)]
+        cluster: Cluster,
+        #[command(flatten)]
+        facts: NodeFacts,
+    },
+}
+
+/// `novastor shard`
+#[derive(Subcommand, Debug)]
+pub enum ShardCommand {
+    /// Write bytes of a shard to standard output
+    Read {
+        /// The volume
+        volume: String,
+        /// The shard's number
+        shard: u64,
+        /// First byte, within the shard
+        #[arg(long, value_parser = size, default_value = "0")]
+        offset: u64,
+        /// How many; to the shard's end if none
+        #[arg(long, value_parser = size)]
+        length: Option<u64>,
+    },
+    /// Write standard input to a shard, on all replicas in sync, durably
+    Write {
+        /// The volume
+        volume: String,
+        /// The shard's number
+        shard: u64,
+        /// First byte, within the shard
+        #[arg(long, value_parser = size, default_value = "0")]
+        offset: u64,
     },
 }
 
@@ -298,6 +407,39 @@ pub enum VolumeCommand {
         #[arg(long)]
         inner_name: Option<String>,
     },
+    /// Show a volume's replicas
+    Replicas {
+        /// Its name
+        name: String,
+    },
+    /// List a volume's shards with the nodes that hold them
+    Shards {
+        /// Its name
+        name: String,
+        /// The first one listed
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        /// How many
+        #[arg(long, default_value_t = 1000)]
+        limit: u32,
+    },
+    /// Compare all replicas of a volume; fails as Corrupted where they differ
+    Verify {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Make the replicas of a volume equal to those of one node, where they differ
+    Repair {
+        /// Its name
+        name: String,
+        /// The node whose bytes are the right ones
+        #[arg(long, value_name = "NODE")]
+        source: String,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
     /// Write bytes of a volume to standard output
     Read {
         /// Its name
@@ -410,6 +552,13 @@ pub enum JobCommand {
     Cancel {
         /// Its number
         id: u64,
+    },
+    /// Go on with a verify or repair that did not come to its end
+    Resume {
+        /// Its number
+        id: u64,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Wait for a job's end
     Wait {

@@ -27,6 +27,13 @@ fn whole(bytes: Vec<u8>) -> Sent {
     Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
 }
 
+fn encoded(body: &impl Serialize) -> Result<Sent> {
+    let body = serde_json::to_vec(body).map_err(|error| {
+        Error::new(ErrorKind::INTERNAL, "the request cannot be encoded").caused_by(&error)
+    })?;
+    Ok(whole(body))
+}
+
 /// One part of a resource's path, with what has a meaning of its own escaped.
 pub(super) fn part(name: &str) -> String {
     let mut text = String::new();
@@ -121,10 +128,12 @@ impl Client {
 
     /// Posts to a resource.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        let body = serde_json::to_vec(body).map_err(|error| {
-            Error::new(ErrorKind::INTERNAL, "the request cannot be encoded").caused_by(&error)
-        })?;
-        self.ask(Method::POST, path, whole(body)).await
+        self.ask(Method::POST, path, encoded(body)?).await
+    }
+
+    /// Changes a part of a resource.
+    pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.ask(Method::PATCH, path, encoded(body)?).await
     }
 
     /// Deletes a resource.

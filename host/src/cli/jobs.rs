@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{
     Session,
     args::{JobCommand, Output, Waiting},
+    cluster,
 };
 use crate::api::types::JobView;
 
@@ -22,6 +23,11 @@ impl Session {
             JobCommand::Cancel { id } => {
                 let path = format!("/v1/jobs/{id}/cancel");
                 self.one(&self.client.post::<JobView>(&path, &serde_json::json!({})).await?)
+            }
+            JobCommand::Resume { id, waiting } => {
+                let path = format!("/v1/jobs/{id}/resume");
+                let job = self.client.post::<JobView>(&path, &serde_json::json!({})).await?;
+                self.follow(job, waiting).await
             }
             JobCommand::Wait { id } => {
                 let job = self.client.get::<JobView>(&format!("/v1/jobs/{id}")).await?;
@@ -45,12 +51,26 @@ impl Session {
         if job.state == "done" {
             return match self.output {
                 Output::Json => self.one(&job),
-                Output::Table => self.done(&format!("{}: {} done", job.kind, job.detail)),
+                Output::Table => {
+                    let found = job.walk.as_ref().map(|walk| format!(": {}", cluster::found(walk)));
+                    let found = found.unwrap_or_default();
+                    self.done(&format!("{}: {} done{found}", job.kind, job.detail))
+                }
             };
         }
+        if job.walk.is_some() && self.output == Output::Json {
+            self.one(&job)?;
+        }
+        let resume = match job.walk {
+            Some(_) => format!("novastor job resume {}", job.id),
+            None => String::new(),
+        };
         let (kind, message, remedy) = match job.error {
+            Some(error) if error.remedy.is_empty() => {
+                (ErrorKind::from_code(error.code), error.message, resume)
+            }
             Some(error) => (ErrorKind::from_code(error.code), error.message, error.remedy),
-            None => (ErrorKind::UNAVAILABLE, format!("it was {}", job.state), String::new()),
+            None => (ErrorKind::UNAVAILABLE, format!("it was {}", job.state), resume),
         };
         Err(Error::new(kind, message)
             .during(format!("{} {}", job.kind, job.target))

@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod client;
+mod cluster;
 mod connect;
 mod jobs;
 mod show;
@@ -112,7 +113,9 @@ impl Session {
             Command::Status(watched) => self.show::<StatusView>("/v1/status", watched).await,
             Command::Driver(command) => self.driver(command).await,
             Command::Backend(command) => self.backend(command).await,
+            Command::Node(command) => self.node(command).await,
             Command::Volume(command) => self.volume(command).await,
+            Command::Shard(command) => self.shard(command).await,
             Command::Snapshot(command) => self.snapshot(command).await,
             Command::Export(command) => self.export(command).await,
             Command::Job(command) => self.job(command).await,

@@ -82,7 +82,7 @@ pub(super) fn one<R: Row>(output: Output, row: &R) -> Result<()> {
     print(&lines(&table))
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     format_size(bytes)
 }
 
@@ -283,6 +283,10 @@ impl Row for JobView {
 
     fn card(&self) -> Vec<(&'static str, String)> {
         let mut card: Vec<_> = Self::HEAD.iter().copied().zip(self.cells()).collect();
+        if let Some(walk) = &self.walk {
+            card.push(("found", super::cluster::found(walk)));
+            card.extend(walk.ranges.iter().map(|range| ("differs", range.to_string())));
+        }
         if let Some(error) = &self.error {
             card.extend([("error", error.message.clone()), ("remedy", error.remedy.clone())]);
         }

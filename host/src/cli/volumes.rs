@@ -21,12 +21,12 @@ use super::{
 };
 use crate::api::types::{
     AdoptVolume, AttachVolume, CloneVolume, CreateVolume, ExportVolume, ImportVolume, JobView,
-    ResizeVolume, VolumeView,
+    RepairVolume, ResizeVolume, VolumeView,
 };
 
 const PIECE: usize = 1 << 20;
 
-fn of(name: &str) -> String {
+pub(super) fn of(name: &str) -> String {
     format!("/v1/volumes/{}", part(name))
 }
 
@@ -100,13 +100,33 @@ impl Session {
                 let body = AdoptVolume { backend, inner_name };
                 self.one(&client.post::<VolumeView>(&path, &body).await?)
             }
-            VolumeCommand::Read { name, offset, length } => self.read(&name, offset, length).await,
-            VolumeCommand::Write { name, offset } => self.write(&name, offset).await,
+            VolumeCommand::Replicas { name } => self.replicas(&name).await,
+            VolumeCommand::Shards { name, first, limit } => self.shards(&name, first, limit).await,
+            VolumeCommand::Verify { name, waiting } => {
+                let path = format!("{}/verify", of(&name));
+                let job = client.post::<JobView>(&path, &serde_json::json!({})).await?;
+                self.follow(job, waiting).await
+            }
+            VolumeCommand::Repair { name, source, waiting } => {
+                let path = format!("{}/repair", of(&name));
+                let job = client.post::<JobView>(&path, &RepairVolume { source }).await?;
+                self.follow(job, waiting).await
+            }
+            VolumeCommand::Read { name, offset, length } => {
+                self.read(&of(&name), offset, length).await
+            }
+            VolumeCommand::Write { name, offset } => self.write(&of(&name), offset).await,
         }
     }
 
-    async fn read(&self, name: &str, offset: u64, length: Option<u64>) -> Result<()> {
-        let mut path = format!("{}/data?offset={offset}", of(name));
+    /// Writes bytes of a volume or shard, a resource, to standard output.
+    pub(super) async fn read(
+        &self,
+        resource: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<()> {
+        let mut path = format!("{resource}/data?offset={offset}");
         if let Some(length) = length {
             path.push_str(&format!("&length={length}"));
         }
@@ -124,7 +144,8 @@ impl Session {
         Ok(())
     }
 
-    async fn write(&self, name: &str, offset: u64) -> Result<()> {
+    /// Writes standard input to a volume or shard, a resource.
+    pub(super) async fn write(&self, resource: &str, offset: u64) -> Result<()> {
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         // A thread of its own: a read of a terminal must not keep the process at its end.
         std::thread::spawn(move || {
@@ -144,7 +165,7 @@ impl Session {
                 }
             }
         });
-        let path = format!("{}/data?offset={offset}", of(name));
+        let path = format!("{resource}/data?offset={offset}");
         let written: u64 = self.client.put(&path, Input(receiver).boxed()).await?;
         match self.output {
             Output::Table => self.done(&format!("{written} bytes are written, durably")),

@@ -2,15 +2,18 @@
 //! Jobs: work that outlives a request. Each can be listed, watched and cancelled.
 //!
 //! ```text
-//!   running ---> done | failed | cancelled
-//!      | found at restart
-//!      +------> interrupted
+//!   running ---> done | failed | cancelled <--+
+//!      | found at restart                       | a walk that did not come to its end: resume
+//!      +------> interrupted --------------------+---> running
 //! ```
-//! The record in the state changes when a job starts and ends; progress is kept in memory alone.
+//! The record in the state changes when a job starts and ends; progress is kept in memory alone, except that a walk over
+//! replicas notes its place now and then.
 
 mod copy;
 mod image;
+mod replicas;
 mod transfer;
+mod walk;
 
 use std::{
     collections::HashMap,
@@ -29,10 +32,14 @@ use tokio::sync::Notify;
 use crate::volumes::{Room, Stored, unix_now};
 
 pub use image::ImageFormat;
+pub use replicas::ReplicaJobs;
 pub use transfer::{ClonePlan, ExportPlan, ImportPlan, Transfers};
+pub use walk::{Difference, Walk};
 
 /// Finished jobs that are remembered.
 const REMEMBERED: usize = 1000;
+/// How often a walk notes its place.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// What became of a job.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +51,9 @@ pub enum JobState {
     Done,
     /// It ended with an error; what it had made is gone again.
     Failed,
-    /// It was cancelled; what it had made is gone again.
+    /// It was cancelled; what it had made is gone again. A walk can be resumed.
     Cancelled,
-    /// The host ended before it did; what it had made is removed at restart.
+    /// The host ended before it did; what it had made is removed at restart. A walk can be resumed.
     Interrupted,
 }
 
@@ -77,7 +84,7 @@ pub struct JobError {
 /// A job as the state keeps it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct JobRecord {
-    /// `import`, `export` or `clone`.
+    /// `import`, `export`, `clone`, `verify` or `repair`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,
@@ -102,6 +109,9 @@ pub struct JobRecord {
     /// Bytes in all when it ended.
     #[serde(default)]
     pub total: u64,
+    /// What a walk over replicas has found, and where it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<Walk>,
     /// What a newer version wrote here; kept as it is.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -115,6 +125,7 @@ pub struct JobControl {
     cancelled: AtomicBool,
     ended: AtomicBool,
     end: Notify,
+    walk: Mutex<Option<Walk>>,
 }
 
 impl JobControl {
@@ -139,6 +150,16 @@ impl JobControl {
             return Err(Error::new(ErrorKind::UNAVAILABLE, "the job was cancelled"));
         }
         Ok(())
+    }
+
+    /// Reads or changes what the job's walk has found; one that is none begins here.
+    fn walk<T>(&self, with: impl FnOnce(&mut Walk) -> T) -> T {
+        let mut walk = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        with(walk.get_or_insert_default())
+    }
+
+    fn walked(&self) -> Option<Walk> {
+        self.walk.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn is_cancelled(&self) -> bool {
@@ -217,25 +238,91 @@ impl Jobs {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let mut stored =
-            self.0.records.create(&key(id), record.clone()).await?.ok_or_else(|| {
-                Error::new(ErrorKind::INTERNAL, format!("there is a job {id} already"))
-            })?;
-        let control = Arc::new(JobControl::default());
+        let stored = self.0.records.create(&key(id), record).await?.ok_or_else(|| {
+            Error::new(ErrorKind::INTERNAL, format!("there is a job {id} already"))
+        })?;
+        Ok(self.run(id, stored, work))
+    }
+
+    /// Starts a job again that walked and did not come to its end, at the place where it was.
+    async fn restart<F>(
+        &self,
+        job: JobView,
+        work: impl FnOnce(Arc<JobControl>) -> F,
+    ) -> Result<JobView>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let mut stored = self.stored(job.id).await?;
+        if stored.record.state != job.record.state {
+            return Err(Error::new(ErrorKind::IN_USE, "somebody else changed it at the same time")
+                .remedy(format!("novastor job show {}", job.id)));
+        }
+        stored.record.state = JobState::Running;
+        stored.record.ended_unix_secs = None;
+        stored.record.error = None;
+        self.0.records.save(&mut stored).await?;
+        Ok(self.run(job.id, stored, work))
+    }
+
+    /// Lets `work` do what the stored job is for.
+    fn run<F>(
+        &self,
+        id: u64,
+        mut stored: Stored<JobRecord>,
+        work: impl FnOnce(Arc<JobControl>) -> F,
+    ) -> JobView
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let record = stored.record.clone();
+        let walk = Mutex::new(record.walk.clone());
+        let control = Arc::new(JobControl { walk, ..JobControl::default() });
+        control.set_total(record.total);
+        control.set_done(record.done);
         self.running().insert(id, Arc::clone(&control));
         let work = work(Arc::clone(&control));
         let jobs = self.clone();
+        let (done, total) = (record.done, record.total);
         tokio::spawn(async move {
             // A task of its own, so that a panic in the work still ends the job.
-            let result = tokio::spawn(work).await.unwrap_or_else(|panic| {
+            let mut working = tokio::spawn(work);
+            let result = loop {
+                match tokio::time::timeout(NOTE_EVERY, &mut working).await {
+                    Ok(ended) => break ended,
+                    Err(_) => jobs.note_place(&mut stored, &control).await,
+                }
+            };
+            let result = result.unwrap_or_else(|panic| {
                 Err(Error::new(ErrorKind::INTERNAL, format!("the job ended in a panic: {panic}")))
             });
             jobs.finish(&mut stored, &control, result).await;
-            jobs.running().remove(&id);
+            jobs.forget(id, &control);
             control.ended.store(true, Ordering::Release);
             control.end.notify_waiters();
         });
-        Ok(JobView { id, record, done: 0, total: 0 })
+        JobView { id, record, done, total }
+    }
+
+    /// Takes the job off those at work, unless it was resumed meanwhile.
+    fn forget(&self, id: u64, control: &Arc<JobControl>) {
+        let mut running = self.running();
+        if running.get(&id).is_some_and(|now| Arc::ptr_eq(now, control)) {
+            running.remove(&id);
+        }
+    }
+
+    /// Records where a walk is, so that it loses little if the host ends now.
+    async fn note_place(&self, stored: &mut Stored<JobRecord>, control: &JobControl) {
+        let walk = control.walked();
+        if walk == stored.record.walk {
+            return;
+        }
+        stored.record.walk = walk;
+        (stored.record.done, stored.record.total) = control.progress();
+        if let Err(error) = self.0.records.save(stored).await {
+            tracing::warn!(job = %stored.name, "its place could not be recorded: {error:#}");
+        }
     }
 
     async fn finish(
@@ -246,6 +333,7 @@ impl Jobs {
     ) {
         let record = &mut stored.record;
         (record.done, record.total) = control.progress();
+        record.walk = control.walked();
         record.ended_unix_secs = Some(unix_now());
         record.state = match result {
             Ok(()) => JobState::Done,
@@ -284,9 +372,14 @@ impl Jobs {
 
     fn view(&self, stored: Stored<JobRecord>) -> JobView {
         let id = stored.name.parse().unwrap_or(0);
-        let running = self.running().get(&id).map(|control| control.progress());
+        let control = self.running().get(&id).cloned();
+        let running = control.as_ref().map(|control| control.progress());
         let (done, total) = running.unwrap_or((stored.record.done, stored.record.total));
-        JobView { id, record: stored.record, done, total }
+        let mut record = stored.record;
+        if let Some(control) = control {
+            record.walk = control.walked();
+        }
+        JobView { id, record, done, total }
     }
 
     /// All jobs, newest first.
@@ -297,11 +390,14 @@ impl Jobs {
 
     /// One job.
     pub async fn show(&self, id: u64) -> Result<JobView> {
-        let stored = self.0.records.get(&key(id)).await?.ok_or_else(|| {
+        Ok(self.view(self.stored(id).await?))
+    }
+
+    async fn stored(&self, id: u64) -> Result<Stored<JobRecord>> {
+        self.0.records.get(&key(id)).await?.ok_or_else(|| {
             Error::new(ErrorKind::NOT_FOUND, format!("there is no job {id}"))
                 .remedy("novastor job list")
-        })?;
-        Ok(self.view(stored))
+        })
     }
 
     /// One job, once it ended or `patience` is over.

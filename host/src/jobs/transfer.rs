@@ -62,7 +62,12 @@ pub struct Transfers {
     jobs: Jobs,
 }
 
-fn record(kind: &str, target: &str, detail: String, scratch: Option<PathBuf>) -> JobRecord {
+pub(super) fn record(
+    kind: &str,
+    target: &str,
+    detail: String,
+    scratch: Option<PathBuf>,
+) -> JobRecord {
     JobRecord {
         kind: kind.to_owned(),
         target: target.to_owned(),
@@ -74,6 +79,7 @@ fn record(kind: &str, target: &str, detail: String, scratch: Option<PathBuf>) ->
         scratch,
         done: 0,
         total: 0,
+        walk: None,
         other: Default::default(),
     }
 }

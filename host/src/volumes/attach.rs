@@ -35,6 +35,8 @@ pub const OPERATOR: &str = "operator";
 pub(super) struct Attached {
     pub(super) volume: GuardedVolume,
     pub(super) backend: Arc<OpenBackend>,
+    /// Its name in the backend.
+    pub(super) inner_name: String,
     pub(super) epoch: u64,
     pub(super) read_only: bool,
     users: Mutex<BTreeMap<u64, String>>,
@@ -76,6 +78,11 @@ impl Use {
     /// The backend that holds it.
     pub fn backend(&self) -> &OpenBackend {
         &self.attached.backend
+    }
+
+    /// The volume's name in its backend.
+    pub fn inner_name(&self) -> &str {
+        &self.attached.inner_name
     }
 
     /// The attachment's epoch.
@@ -218,6 +225,7 @@ impl Volumes {
         let attached = Arc::new(Attached {
             volume,
             backend,
+            inner_name: stored.record.inner_name.clone(),
             epoch: stored.record.epoch,
             read_only: access == Access::Read,
             users: Mutex::default(),

@@ -8,6 +8,7 @@ mod attach;
 mod backends;
 mod change;
 mod clone;
+mod cluster;
 mod exports;
 mod figures;
 mod lending;

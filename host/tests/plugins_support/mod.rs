@@ -49,6 +49,12 @@ pub fn faulty() -> &'static Path {
     BUILT.get_or_init(|| build("novastor-test-faulty", "libfaulty.so"))
 }
 
+/// The library of the driver whose volumes have replicas.
+pub fn mirror() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("novastor-test-mirror", "libmirror.so"))
+}
+
 /// The library of the layer that forwards.
 pub fn forward() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -62,6 +62,7 @@ async fn serve() -> Served {
         volumes: house.volumes,
         jobs: house.jobs,
         transfers: house.transfers,
+        replicas: house.replicas,
         requests: Requests::new(state),
         drivers: Box::new(NoDrivers),
         gates: Box::new(NoGates),

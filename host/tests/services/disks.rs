@@ -17,7 +17,7 @@ use driver_api::{
     *,
 };
 use novastor::{
-    jobs::{Jobs, Transfers},
+    jobs::{Jobs, ReplicaJobs, Transfers},
     plugins::GuardedBackend,
     volumes::{Backends, Boxed, Opened, Opener, Volumes},
 };
@@ -300,6 +300,7 @@ pub struct House {
     pub volumes: Volumes,
     pub jobs: Jobs,
     pub transfers: Transfers,
+    pub replicas: ReplicaJobs,
 }
 
 pub async fn start(state: &StateHandle, storage: &Storage) -> House {
@@ -311,7 +312,8 @@ pub async fn start(state: &StateHandle, storage: &Storage) -> House {
     let jobs = Jobs::begin(state.clone()).await.expect("jobs that can be read");
     volumes.open_backends().await.expect("recovery");
     let transfers = Transfers::new(volumes.clone(), jobs.clone());
-    House { volumes, jobs, transfers }
+    let replicas = ReplicaJobs::new(volumes.clone(), jobs.clone());
+    House { volumes, jobs, transfers, replicas }
 }
 
 /// A state whose process "dies" at a chosen commit: it never answers again.

@@ -19,6 +19,7 @@ use crate::{
 /// Abilities of the backend; all others are asked of a volume, which may have fewer than its backend.
 pub(crate) const OF_THE_BACKEND: Abilities = Abilities::CLONE
     .and(Abilities::COMMANDS)
+    .and(Abilities::CLUSTER)
     .and(Abilities::PERSISTENT)
     .and(Abilities::SHARED_READ);
 

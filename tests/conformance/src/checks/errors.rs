@@ -22,6 +22,8 @@ pub(super) async fn claims(case: &Case<'_>) -> Checked {
     agree(has(Abilities::CLONE), success("clones", backend.clones())?.is_some(), "clone")?;
     let commands = success("commands", backend.commands())?.is_some();
     agree(has(Abilities::COMMANDS), commands, "commands")?;
+    let cluster = success("cluster", backend.cluster())?.is_some();
+    agree(has(Abilities::CLUSTER), cluster, "cluster")?;
     for (ability, needs) in [
         (Abilities::ROLLBACK, Abilities::SNAPSHOT),
         (Abilities::FAST_ZERO, Abilities::WRITE_ZEROES),

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `novastor node`, `novastor shard`, and what `novastor volume` shows of replicas and shards.
+
+use driver_api::{Error, ErrorKind, Result};
+
+use super::{
+    Session,
+    args::{Cluster, NodeCommand, NodeFacts, Output, ShardCommand},
+    client::part,
+    show::{self, Row, size},
+    volumes::of,
+};
+use crate::{
+    api::types::{
+        AddNode, BackendView, NodeView, ReplicaView, ReplicationView, SetNode, ShardView,
+    },
+    jobs::Walk,
+};
+
+/// What a walk has found, in one line.
+pub(super) fn found(walk: &Walk) -> String {
+    let mut text = format!("{} compared", size(walk.compared));
+    if walk.repaired > 0 {
+        text.push_str(&format!(", {} repaired", size(walk.repaired)));
+    }
+    match walk.differing {
+        0 => text.push_str(", none differ"),
+        bytes => text.push_str(&format!(", {} differ", size(bytes))),
+    }
+    if !walk.left_out.is_empty() {
+        let nodes: Vec<&str> = walk.left_out.iter().map(String::as_str).collect();
+        text.push_str(&format!("; not in sync, and left out: {}", nodes.join(", ")));
+    }
+    text
+}
+
+impl From<NodeFacts> for SetNode {
+    fn from(facts: NodeFacts) -> Self {
+        let NodeFacts { role, address, port, zone, weight, available } = facts;
+        Self { role, address, port, zone, weight, available }
+    }
+}
+
+impl Session {
+    /// The resource of the nodes of the named backend, or of the only one that has nodes.
+    async fn nodes_of(&self, cluster: Cluster) -> Result<String> {
+        let name = match cluster.backend {
+            Some(name) => name,
+            None => only(self.client.get::<Vec<BackendView>>("/v1/backends").await?)?,
+        };
+        Ok(format!("/v1/backends/{}/nodes", part(&name)))
+    }
+
+    pub(super) async fn node(&self, command: NodeCommand) -> Result<()> {
+        match command {
+            NodeCommand::List { cluster, watched } => {
+                self.list::<NodeView>(&self.nodes_of(cluster).await?, watched).await
+            }
+            NodeCommand::Show { name, cluster } => {
+                let path = format!("{}/{}", self.nodes_of(cluster).await?, part(&name));
+                self.one(&self.client.get::<NodeView>(&path).await?)
+            }
+            NodeCommand::Add { name, cluster, facts } => {
+                let body = AddNode { name, set: facts.into() };
+                let path = self.nodes_of(cluster).await?;
+                self.one(&self.client.post::<NodeView>(&path, &body).await?)
+            }
+            NodeCommand::Remove { name, cluster } => {
+                let path = format!("{}/{}", self.nodes_of(cluster).await?, part(&name));
+                self.client.delete(&path).await?;
+                self.done(&format!("node {name} is removed"))
+            }
+            NodeCommand::Set { name, cluster, facts } => {
+                let path = format!("{}/{}", self.nodes_of(cluster).await?, part(&name));
+                self.one(&self.client.patch::<NodeView>(&path, &SetNode::from(facts)).await?)
+            }
+        }
+    }
+
+    pub(super) async fn shard(&self, command: ShardCommand) -> Result<()> {
+        let resource = |volume: &str, shard: u64| format!("{}/shards/{shard}", of(volume));
+        match command {
+            ShardCommand::Read { volume, shard, offset, length } => {
+                self.read(&resource(&volume, shard), offset, length).await
+            }
+            ShardCommand::Write { volume, shard, offset } => {
+                self.write(&resource(&volume, shard), offset).await
+            }
+        }
+    }
+
+    pub(super) async fn replicas(&self, name: &str) -> Result<()> {
+        let path = format!("{}/replicas", of(name));
+        let replication: ReplicationView = self.client.get(&path).await?;
+        self.one(&replication)?;
+        match self.output {
+            Output::Json => Ok(()),
+            Output::Table => {
+                show::print("\n")?;
+                show::list(self.output, &replication.replicas)
+            }
+        }
+    }
+
+    pub(super) async fn shards(&self, name: &str, first: u64, limit: u32) -> Result<()> {
+        let path = format!("{}/shards?first={first}&limit={limit}", of(name));
+        let shards: Vec<ShardView> = self.client.get(&path).await?;
+        show::list(self.output, &shards)?;
+        if shards.len() == limit as usize && self.output == Output::Table {
+            let next = first + u64::from(limit);
+            eprintln!("there may be more: novastor volume shards {name} --first {next}");
+        }
+        Ok(())
+    }
+}
+
+/// The one backend that has nodes.
+fn only(backends: Vec<BackendView>) -> Result<String> {
+    let able = |backend: &BackendView| backend.abilities.iter().any(|ability| ability == "cluster");
+    let mut names: Vec<String> = Vec::new();
+    names.extend(backends.into_iter().filter(able).map(|backend| backend.name));
+    match names.len() {
+        1 => Ok(names.remove(0)),
+        0 => Err(Error::new(ErrorKind::NOT_FOUND, "no open backend has nodes").remedy(
+            "configure a backend whose driver has the ability `cluster`: novastor backend list",
+        )),
+        _ => {
+            let why = format!("several backends have nodes: {}", names.join(", "));
+            Err(Error::new(ErrorKind::INVALID_ARGUMENT, why).remedy("name one with --backend"))
+        }
+    }
+}
+
+impl Row for NodeView {
+    const HEAD: &'static [&'static str] =
+        &["name", "role", "zone", "weight", "available", "health", "used", "provisioned"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.role.clone(),
+            self.zone.clone(),
+            self.weight.to_string(),
+            if self.available { "yes" } else { "no" }.to_owned(),
+            self.health.clone(),
+            size(self.used),
+            size(self.provisioned),
+        ]
+    }
+
+    fn card(&self) -> Vec<(&'static str, String)> {
+        let mut card: Vec<_> = Self::HEAD.iter().copied().zip(self.cells()).collect();
+        card.insert(1, ("id", self.id.to_string()));
+        let place = match (self.address.is_empty(), self.port) {
+            (_, 0) => self.address.clone(),
+            (true, port) => format!("port {port}"),
+            (false, port) => format!("{}, port {port}", self.address),
+        };
+        card.extend([("address", place), ("why", self.why.clone().unwrap_or_default())]);
+        card
+    }
+}
+
+impl Row for ReplicationView {
+    const HEAD: &'static [&'static str] = &["state", "generation", "size", "shards"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.state.clone(),
+            self.generation.clone(),
+            size(self.size),
+            format!("{} of {}", self.shards, size(self.shard_size)),
+        ]
+    }
+
+    fn card(&self) -> Vec<(&'static str, String)> {
+        let mut card: Vec<_> = Self::HEAD.iter().copied().zip(self.cells()).collect();
+        card.push(("why", self.why.clone().unwrap_or_default()));
+        card
+    }
+}
+
+impl Row for ReplicaView {
+    const HEAD: &'static [&'static str] = &["node", "state", "lacks", "copied", "brick", "cause"];
+
+    fn cells(&self) -> Vec<String> {
+        let unless_zero = |bytes| if bytes == 0 { String::new() } else { size(bytes) };
+        vec![
+            self.node.clone(),
+            self.state.clone(),
+            unless_zero(self.dirty),
+            unless_zero(self.copied),
+            self.brick.clone(),
+            self.cause.clone().unwrap_or_default(),
+        ]
+    }
+}
+
+impl Row for ShardView {
+    const HEAD: &'static [&'static str] = &["shard", "offset", "length", "nodes"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.index.to_string(), self.offset.to_string(), size(self.len), self.nodes.join(", ")]
+    }
+}
