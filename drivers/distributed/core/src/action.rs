@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a volume asks of its driver.
+
+use std::{fmt, sync::Arc};
+
+use crate::{BrickId, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
+
+/// Something to do. Everything with an `io` is answered by [`Event::Done`](crate::Event::Done), in any order.
+///
+/// Actions on one brick may be carried out concurrently: whatever must not overtake is not issued at the same time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Read a range of a brick into the request's buffer, at `offset` less the request's own. The buffer goes to the
+    /// client only with [`Action::Reply`]: a read whose brick is not believed is issued again.
+    Read {
+        /// Names the answer.
+        io: IoId,
+        /// From here.
+        brick: BrickId,
+        /// For this request.
+        request: RequestId,
+        /// First byte, in the brick and in the volume.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+    },
+    /// Write a part of the request's buffer to the same offset of a brick.
+    Write {
+        /// Names the answer.
+        io: IoId,
+        /// To here.
+        brick: BrickId,
+        /// From this request's buffer.
+        request: RequestId,
+        /// First byte, in the brick and in the volume.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+        /// Durable once answered.
+        fua: bool,
+    },
+    /// Make a range of a brick read zeros.
+    Zero {
+        /// Names the answer.
+        io: IoId,
+        /// Where.
+        brick: BrickId,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// How.
+        how: ZeroKind,
+        /// Durable once answered.
+        fua: bool,
+    },
+    /// Make everything that this session of the brick answered durable.
+    Flush {
+        /// Names the answer.
+        io: IoId,
+        /// Where.
+        brick: BrickId,
+    },
+    /// Copy a range from one brick to the same place of another. Answer [`Outcome::Copied`](crate::Outcome::Copied).
+    Copy {
+        /// Names the answer.
+        io: IoId,
+        /// The source.
+        from: BrickId,
+        /// The target.
+        to: BrickId,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+    },
+    /// Compare a range of several bricks.
+    Compare {
+        /// Names the answer.
+        io: IoId,
+        /// The bricks with their slots, lowest slot first.
+        bricks: Vec<(crate::Slot, BrickId)>,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+    },
+    /// Write a record into a brick's companion, durably.
+    WriteCompanion {
+        /// Names the answer.
+        io: IoId,
+        /// Whose companion.
+        brick: BrickId,
+        /// Offset in the companion, in bytes.
+        offset: u64,
+        /// A multiple of 4096 bytes.
+        bytes: Arc<[u8]>,
+    },
+    /// Read both slots of a brick's companion.
+    ReadCompanion {
+        /// Names the answer.
+        io: IoId,
+        /// Whose companion.
+        brick: BrickId,
+    },
+    /// Open a brick and its companion in a new session, ending earlier ones where the backend can (attach with force
+    /// at `session.epoch`), and give the brick `size`. Answer [`Outcome::Opened`](crate::Outcome::Opened) with the
+    /// incarnation of this session.
+    Open {
+        /// Names the answer.
+        io: IoId,
+        /// The brick.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+        /// The new session; higher than any before.
+        session: Session,
+        /// Size in bytes; a brick that missed a resize gets it now.
+        size: u64,
+    },
+    /// Create a brick of this size and its companion, both reading zeros. One that exists under this name is of an
+    /// earlier attempt, never had data, and is as good.
+    Create {
+        /// Names the answer.
+        io: IoId,
+        /// The brick.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+        /// Size in bytes.
+        size: u64,
+    },
+    /// Change a brick's size.
+    ResizeBrick {
+        /// Names the answer.
+        io: IoId,
+        /// The brick.
+        brick: BrickId,
+        /// Size in bytes.
+        size: u64,
+    },
+    /// Delete a brick and its companion; none is as good.
+    Delete {
+        /// Names the answer.
+        io: IoId,
+        /// The brick; it is not used any more.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+    },
+    /// Store this descriptor if the stored one is of the epoch `expected`, or is this very one already; otherwise
+    /// answer [`Outcome::Conflict`](crate::Outcome::Conflict) and store nothing.
+    SwapState {
+        /// Names the answer.
+        io: IoId,
+        /// The epoch that must be stored now; `None`: nothing is stored.
+        expected: Option<u64>,
+        /// The descriptor.
+        bytes: Arc<[u8]>,
+    },
+    /// Answer a client. The last action that concerns this request, apart from abandoned ones.
+    Reply {
+        /// Whose answer.
+        request: RequestId,
+        /// How it ended.
+        result: Result<(), Failure>,
+    },
+    /// Tell the operator.
+    Report(Notice),
+}
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The range lies outside the volume, or is empty.
+    OutOfRange,
+    /// A node that holds a replica is full. The volume is consistent; each sector is old or new.
+    NoSpace,
+    /// Fewer replicas are in sync than `min_in_sync`.
+    ReadOnly,
+    /// The volume stopped; the text says why and what to do. A write's outcome is unknown.
+    Stopped(Arc<str>),
+    /// Another host has the volume. A write's outcome is unknown.
+    Fenced,
+    /// `Verify`: these replicas differ from the lowest one.
+    Differs(SlotSet),
+    /// `Verify`, `Repair`, `Resize`: could not be done; the text says why. Nothing else changed.
+    Refused(Arc<str>),
+}
+
+/// What an operator should know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A replica was given up: what it missed will be copied when it is back.
+    Stale {
+        /// The brick.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+        /// Why.
+        cause: Cause,
+    },
+    /// A resync began.
+    ResyncStarted {
+        /// The brick.
+        brick: BrickId,
+        /// Bytes to be copied.
+        bytes: u64,
+    },
+    /// A replica is in sync again.
+    InSync {
+        /// The brick.
+        brick: BrickId,
+        /// Bytes copied since the resync started.
+        copied: u64,
+    },
+    /// A brick is replaced by a fresh one on the same node.
+    Replaced {
+        /// The brick that is given up and will be deleted.
+        old: BrickId,
+        /// The fresh one.
+        new: BrickId,
+        /// Why.
+        cause: Cause,
+    },
+    /// The volume serves.
+    Serving,
+    /// The volume stopped.
+    Stopped(Arc<str>),
+}
+
+/// Why a replica was given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// An operation failed.
+    Failed,
+    /// An operation was not answered in time; it may still land.
+    Unknown,
+    /// The backend restarted and may have lost what was not flushed.
+    Restarted,
+    /// The health check failed.
+    NodeDown,
+    /// It does not exist.
+    NotFound,
+    /// Its companion is missing, damaged, of another volume, or older than it must be.
+    Companion,
+    /// It could not be made equal because its node is full.
+    NoSpace,
+    /// It could not be opened when the volume was attached.
+    Unreachable,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed => "an operation failed",
+            Self::Unknown => "an operation was not answered in time",
+            Self::Restarted => "the backend restarted",
+            Self::NodeDown => "the node failed its health check",
+            Self::NotFound => "the brick does not exist",
+            Self::Companion => "its companion is not what it must be",
+            Self::NoSpace => "the node is full",
+            Self::Unreachable => "it could not be opened",
+        })
+    }
+}

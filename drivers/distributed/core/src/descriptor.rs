@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the state store knows of a volume: small, and changed only when membership changes.
+
+use crate::{
+    BrickId, DecodeError, Generation, NodeId, Slot, SlotSet,
+    codec::{Reader, Writer},
+};
+
+const MAGIC: [u8; 8] = *b"NVDSDSC\0";
+
+/// Where a volume is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Its bricks are being created; if the creator died, they are to be deleted.
+    Creating,
+    /// It can be attached.
+    Ready,
+    /// Its bricks are being deleted.
+    Deleting,
+}
+
+/// A brick as the state knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BrickEntry {
+    /// The brick.
+    pub brick: BrickId,
+    /// Its node.
+    pub node: NodeId,
+    /// Whether it never had all data: nothing of it may be believed until a full resync.
+    pub fresh: bool,
+    /// The last generation that it surely had as a member of the in-sync set; an older companion was rolled back.
+    pub left: Generation,
+}
+
+/// A volume as the state store keeps it, under one key; the shard map is kept beside it, see
+/// [`ShardMap::encode`](crate::ShardMap::encode).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Descriptor {
+    /// The volume's name.
+    pub volume: String,
+    /// A number that no other volume has, also not one that had the name before.
+    pub identity: u64,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The epoch of the last attachment.
+    pub epoch: u64,
+    /// A number that only the last attachment has; the attacher draws it at random.
+    pub holder: u64,
+    /// Whether the last attachment ended in order: nothing of it can still be under way.
+    pub clean: bool,
+    /// The generation of the membership below.
+    pub generation: Generation,
+    /// The generation before, which all in-sync companions and the state had before this one was begun. A member of
+    /// the in-sync set whose companion is older was rolled back behind our back.
+    pub settled: Generation,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes of a region: the unit of intent and of durable dirty maps.
+    pub region_size: u32,
+    /// The bricks; a slot is an index here.
+    pub bricks: Vec<BrickEntry>,
+    /// The slots whose bricks have every acknowledged write.
+    pub in_sync: SlotSet,
+    /// Bricks that were replaced and are still to be deleted.
+    pub condemned: Vec<(BrickId, NodeId)>,
+    /// The number that the next fresh brick gets.
+    pub next_brick: u32,
+}
+
+/// Regions are at least this long, in bytes.
+pub const MIN_REGION: u32 = 4 << 20;
+/// A volume has at most this many regions; a larger one has larger regions.
+const MAX_REGIONS: u64 = 1 << 20;
+
+impl Descriptor {
+    /// A volume to be created, with one brick on each of these nodes, in the order of slots.
+    ///
+    /// Creation goes: store this (expecting nothing), create each brick with its companion, write
+    /// [`Record::initial`](crate::Record::initial) and the shard map into each companion, then store it again with
+    /// [`Phase::Ready`]. A descriptor found in [`Phase::Creating`] belongs to a creation that died: delete its bricks by
+    /// name, then the key.
+    pub fn new(volume: &str, identity: u64, size: u64, nodes: &[NodeId]) -> Self {
+        let mut region_size = u64::from(MIN_REGION);
+        while size.div_ceil(region_size) > MAX_REGIONS && region_size < 1 << 31 {
+            region_size *= 2;
+        }
+        let bricks = (0..).zip(nodes).map(|(number, node)| BrickEntry {
+            brick: BrickId(number),
+            node: *node,
+            fresh: false,
+            left: Generation::default(),
+        });
+        Self {
+            volume: volume.to_owned(),
+            identity,
+            phase: Phase::Creating,
+            epoch: 0,
+            holder: 0,
+            clean: true,
+            generation: Generation { epoch: 0, change: 1 },
+            settled: Generation::default(),
+            size,
+            region_size: region_size as u32,
+            bricks: bricks.collect(),
+            in_sync: (0..nodes.len()).map(|index| Slot(index as u8)).collect(),
+            condemned: Vec::new(),
+            next_brick: nodes.len() as u32,
+        }
+    }
+
+    /// The descriptor as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(MAGIC);
+        self.write(&mut writer);
+        writer.finish()
+    }
+
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.text(&self.volume);
+        writer.u64(self.identity);
+        writer.u8(match self.phase {
+            Phase::Creating => 0,
+            Phase::Ready => 1,
+            Phase::Deleting => 2,
+        });
+        writer.u64(self.epoch);
+        writer.u64(self.holder);
+        writer.u8(u8::from(self.clean));
+        writer.u64(self.generation.epoch);
+        writer.u32(self.generation.change);
+        writer.u64(self.settled.epoch);
+        writer.u32(self.settled.change);
+        writer.u64(self.size);
+        writer.u32(self.region_size);
+        writer.len(self.bricks.len());
+        for entry in &self.bricks {
+            writer.u32(entry.brick.0);
+            writer.u32(entry.node.0);
+            writer.u8(u8::from(entry.fresh));
+            writer.u64(entry.left.epoch);
+            writer.u32(entry.left.change);
+        }
+        writer.u64(self.in_sync.0);
+        writer.len(self.condemned.len());
+        for (brick, node) in &self.condemned {
+            writer.u32(brick.0);
+            writer.u32(node.0);
+        }
+        writer.u32(self.next_brick);
+    }
+
+    /// The descriptor that these bytes hold.
+    ///
+    /// # Errors
+    /// When they hold none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::read(&mut Reader::new(MAGIC, bytes)?)
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let volume = reader.text()?;
+        let identity = reader.u64()?;
+        let phase = match reader.u8()? {
+            0 => Phase::Creating,
+            1 => Phase::Ready,
+            2 => Phase::Deleting,
+            _ => return Err(DecodeError::Malformed),
+        };
+        let epoch = reader.u64()?;
+        let (holder, clean) = (reader.u64()?, reader.u8()? != 0);
+        let generation = Generation { epoch: reader.u64()?, change: reader.u32()? };
+        let settled = Generation { epoch: reader.u64()?, change: reader.u32()? };
+        let (size, region_size) = (reader.u64()?, reader.u32()?);
+        let mut bricks = Vec::new();
+        for _ in 0..reader.count(21)? {
+            let (brick, node) = (BrickId(reader.u32()?), NodeId(reader.u32()?));
+            let fresh = reader.u8()? != 0;
+            let left = Generation { epoch: reader.u64()?, change: reader.u32()? };
+            bricks.push(BrickEntry { brick, node, fresh, left });
+        }
+        let in_sync = SlotSet(reader.u64()?);
+        let mut condemned = Vec::new();
+        for _ in 0..reader.count(8)? {
+            condemned.push((BrickId(reader.u32()?), NodeId(reader.u32()?)));
+        }
+        let next_brick = reader.u32()?;
+        let all: SlotSet = (0..bricks.len().min(crate::MAX_BRICKS)).map(|i| Slot(i as u8)).collect();
+        let sound = bricks.len() <= crate::MAX_BRICKS
+            && region_size != 0
+            && size.div_ceil(u64::from(region_size)) <= u64::from(u32::MAX)
+            && in_sync.without(all).is_empty();
+        if !sound {
+            return Err(DecodeError::Malformed);
+        }
+        Ok(Self {
+            volume,
+            identity,
+            phase,
+            epoch,
+            holder,
+            clean,
+            generation,
+            settled,
+            size,
+            region_size,
+            bricks,
+            in_sync,
+            condemned,
+            next_brick,
+        })
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the driver tells a volume.
+
+use crate::{IoId, NodeId, RequestId, Slot};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client asks for something; answered by exactly one [`Action::Reply`](crate::Action::Reply).
+    Request {
+        /// The caller's number of this request, not used by another that is under way.
+        request: RequestId,
+        /// What is asked.
+        op: ClientOp,
+    },
+    /// An action ended, or the driver stopped waiting for it.
+    ///
+    /// An action answered with [`Outcome::Unknown`] is answered a second time once its true end is known: any other
+    /// outcome then proves that it can no longer land. What arrives for an action that no longer matters is ignored.
+    Done {
+        /// The action.
+        io: IoId,
+        /// The storage incarnation of the brick, read after the action ended; of the target for a copy. Zero where the
+        /// action has no brick.
+        incarnation: u64,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A node answers its health check again.
+    NodeUp(NodeId),
+    /// A node failed its health check: its bricks are given up at once instead of with their next error.
+    NodeDown(NodeId),
+    /// Time passed. Due whenever [`Volume::next_tick`](crate::Volume::next_tick) is reached; more often is harmless.
+    Tick,
+}
+
+/// What a client asks for. Offsets and lengths in bytes, lengths at least one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientOp {
+    /// Read a range.
+    Read {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        len: u32,
+    },
+    /// Write a range from the request's buffer.
+    Write {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        len: u32,
+        /// Durable once acknowledged.
+        fua: bool,
+    },
+    /// Make a range read zeros.
+    Zero {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        len: u64,
+        /// How.
+        how: ZeroKind,
+        /// Durable once acknowledged.
+        fua: bool,
+    },
+    /// Make everything acknowledged before durable.
+    Flush,
+    /// Change the volume's size. Waits for everything under way. Data past a smaller size is gone.
+    Resize {
+        /// The new size.
+        size: u64,
+    },
+    /// Compare the in-sync replicas of a range; answered with [`Failure::Differs`](crate::Failure::Differs) if they
+    /// are not equal.
+    Verify {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        len: u32,
+    },
+    /// Make the in-sync replicas of a range equal to the one in `source`, which must be in sync.
+    Repair {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        len: u32,
+        /// The replica that is right.
+        source: Slot,
+    },
+    /// End the attachment: waits for everything under way, flushes, and leaves companions without intent.
+    Detach,
+}
+
+/// How a range is made to read zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ZeroKind {
+    /// Write zeros; freeing is allowed.
+    Zero,
+    /// Write zeros; the range stays allocated.
+    Allocated,
+    /// Free the range; it reads zeros afterwards.
+    Discard,
+}
+
+/// How an action ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// As asked.
+    Ok,
+    /// `Open`: a session exists.
+    Opened {
+        /// Proof that no operation of an earlier session, of this host or any other, can land any more.
+        fenced: bool,
+    },
+    /// `ReadCompanion`: the bytes of both slots, [`COMPANION_BYTES`](crate::COMPANION_BYTES) or fewer.
+    Companion(Vec<u8>),
+    /// `Copy`: done; the source's incarnation, read after its data was.
+    Copied {
+        /// The source's incarnation.
+        source_incarnation: u64,
+    },
+    /// `Copy`: the source could not be read; nothing was written to the target.
+    SourceFailed,
+    /// `Compare`: the replicas that differ from the lowest one.
+    Differs(crate::SlotSet),
+    /// Did not happen, or not all of it, and can no longer land. Each sector is old or new.
+    Failed,
+    /// The node is full. Each sector is old or new. Not a failure of the node.
+    NoSpace,
+    /// The brick or companion does not exist.
+    NotFound,
+    /// Somebody with a later epoch holds the brick: this host has lost the volume.
+    Fenced,
+    /// `SwapState`: the stored epoch is not ours: this host has lost the volume.
+    Conflict,
+    /// No answer in time: it may have happened, or may happen at any later time.
+    Unknown,
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the `distributed` driver decides, without doing it: events and `now` in, actions out.
+//!
+//! There is no I/O, clock, thread or randomness here, and no map whose order is random: the same events give the same
+//! actions, so that a simulator can run hosts through millions of faults and replay each of them (`tests/simulation`).
+//! Bytes of the volume never pass through: an action names the request whose buffer the driver holds.
+//!
+//! ```text
+//!            Event, now                                  Action
+//!  client ------------+                        +------> bricks (Read Write Zero Flush Copy Compare)
+//!  bricks ------------+--> Volume::handle      +------> companions (ReadCompanion WriteCompanion)
+//!  state store -------+    Volume::poll_action +------> nodes (Open Create ResizeBrick Delete)
+//!  health checks -----+                        +------> state store (SwapState)
+//!  clock (Tick) ------+                        +------> client (Reply), operator (Report)
+//! ```
+//!
+//! # One volume
+//!
+//! ```text
+//!  Volume::attach
+//!       |
+//!   claiming --- Conflict ----------------------------------> stopped
+//!       | the state has our epoch                                ^
+//!   opening     a session with every brick; ends earlier ones    |
+//!       |                                                        |
+//!   reading     companions: the highest generation wins -- no member of its in-sync set --+
+//!       |                                                        |                        |
+//!   leveling    regions with intent are made equal               +------------------------+
+//!       |                                                        |
+//!   recording   members that were not reached are stale          |
+//!       |                                                        |
+//!   serving --- the last in-sync copy of a shard failed, Fenced -+
+//!       |
+//!   detached    flushed, intent empty
+//! ```
+//! A stopped volume answers everything with its reason. The way on is a new attachment once nodes are back.
+//!
+//! # One brick
+//!
+//! ```text
+//!             an operation failed, timed out, or its backend restarted; node down
+//!   in sync ----------------------------------------------------------------------> failing
+//!      ^                                                                               | new generation in the companions
+//!      | new generation, C among the in-sync                                           | of those left and in the state;
+//!   joining                                                                            | only now are writes acknowledged
+//!      ^ nothing dirty, flushed                                                        v that it missed
+//!   receiving <--- companion checked ---- opened <------------- retry, NodeUp ------ stale
+//!      copies dirty ranges,                  |                                         ^
+//!      gets new writes                       | unfenced with unknown outcomes,         | created
+//!                                            | companion wrong, brick gone             |
+//!                                            +-------> replaced by a fresh brick ------+  (old one deleted)
+//! ```
+//!
+//! # Why it is safe
+//!
+//! - Nothing is written to a region before the companions of *all* in-sync bricks name it (intent), so whatever may
+//!   differ after a crash is known to any single survivor; regions leave only when every in-sync brick flushed them.
+//!   While a replica is stale, intent counts as dirty for it, so hot writes cost no companion write.
+//! - A write is acknowledged when every in-sync brick has it. One that has it not is first recorded as outside the
+//!   in-sync set, in the companions of the others and in the state; recovery takes the highest generation it finds in
+//!   either, so a replica that missed an acknowledged write is never believed.
+//! - A record is void when a brick failed while it was written, and is written again without that brick: whoever is
+//!   in the in-sync set has the record, or nothing that depends on it happened.
+//! - What was written and not flushed is remembered per brick, and counts as lost when its incarnation changed.
+//! - Every session with a brick carries the attach epoch and a number. An operation whose end is unknown keeps its
+//!   brick from being resynced in place, until the driver reports that end, or an opening that ended older sessions.
+//!   Otherwise the brick is given up and its name is never used again.
+//! - Every commit to the state compares the epoch; a host that lost the volume learns it before it acknowledges.
+//!   What it may still do is read old data for its own clients until it writes or is told.
+//!
+//! # Who keeps what
+//!
+//! The driver stores the [`Descriptor`] under one key of the state, and the [`ShardMap`] beside it and in each
+//! companion. Creating and deleting volumes is the driver's sequence, given at [`Descriptor::new`]. When the state is
+//! lost, [`rebuild`] makes a descriptor from companions.
+
+mod action;
+mod codec;
+mod descriptor;
+mod event;
+mod extents;
+mod ids;
+mod intent;
+mod node;
+mod placement;
+mod record;
+mod recovery;
+mod settings;
+mod shard_map;
+mod slab;
+mod volume;
+
+pub use action::{Action, Cause, Failure, Notice};
+pub use codec::DecodeError;
+pub use descriptor::{BrickEntry, Descriptor, MIN_REGION, Phase};
+pub use event::{ClientOp, Event, Outcome, ZeroKind};
+pub use ids::{
+    BrickId, Generation, IoId, MAX_BRICKS, NodeId, RequestId, Session, Slot, SlotSet, Time,
+};
+pub use node::{Capacity, Node, NodeError, check_nodes};
+pub use placement::{Placement, PlacementError, Policy, place};
+pub use record::{COMPANION_BYTES, MAP_OFFSET, RECORD_ALIGNMENT, Record, Run, SLOT_BYTES};
+pub use recovery::rebuild;
+pub use settings::{Protections, Settings, Shortage};
+pub use shard_map::ShardMap;
+pub use volume::{Attach, AttachError, BrickState, BrickStatus, Status, Volume, VolumeState};

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What companions and state together say after a crash: who is in sync, what may differ, what a replica lacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{DecodeError, Descriptor, NodeId, Record, Run, ShardMap, Slot, SlotSet};
+
+/// What a volume starts from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Recovered {
+    /// The membership of the highest generation.
+    pub(crate) descriptor: Descriptor,
+    /// Members of its in-sync set that were reached and can be believed.
+    pub(crate) members: SlotSet,
+    /// Bricks that were reached and must be replaced: companion lost, foreign, or rolled back.
+    pub(crate) distrusted: SlotSet,
+    /// Regions that may differ between members.
+    pub(crate) intent: Vec<u32>,
+    /// Regions that others lack, besides `intent`.
+    pub(crate) dirty: Vec<(Slot, Vec<Run>)>,
+}
+
+/// Why a volume is not recovered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// A shard has no member that was reached; these slots are the in-sync set, of these nodes.
+    NoMember(Vec<NodeId>),
+    /// A companion was written by a newer version.
+    TooNew(NodeId),
+}
+
+/// Decides from the state and the companions of the bricks that could be opened, by slot of `state`.
+pub(crate) fn recover(
+    state: &Descriptor,
+    map: &ShardMap,
+    companions: &[(Slot, Result<Record, DecodeError>)],
+) -> Result<Recovered, Refusal> {
+    let node = |slot: Slot| state.bricks.get(slot.index()).map_or(NodeId(u32::MAX), |b| b.node);
+    let newer = companions.iter().find(|(_, r)| matches!(r, Err(DecodeError::TooNew)));
+    if let Some((slot, _)) = newer {
+        return Err(Refusal::TooNew(node(*slot)));
+    }
+    let ours = |slot: Slot, record: &Record| {
+        record.descriptor.identity == state.identity
+            && state.bricks.get(slot.index()).is_some_and(|entry| entry.brick == record.brick)
+    };
+    let records: BTreeMap<Slot, &Record> = companions
+        .iter()
+        .filter_map(|(slot, record)| Some((*slot, record.as_ref().ok()?)))
+        .filter(|(slot, record)| ours(*slot, record))
+        .collect();
+    let highest = records.values().map(|record| &record.descriptor);
+    let highest = highest.max_by_key(|descriptor| descriptor.generation);
+    let ahead = highest.filter(|descriptor| descriptor.generation > state.generation);
+    let descriptor = match ahead {
+        Some(ahead) => Descriptor {
+            phase: state.phase,
+            epoch: state.epoch,
+            holder: state.holder,
+            clean: state.clean,
+            ..ahead.clone()
+        },
+        None => state.clone(),
+    };
+    let least = if ahead.is_some() { descriptor.settled } else { descriptor.generation };
+    let mut members = SlotSet::EMPTY;
+    let mut distrusted = SlotSet::EMPTY;
+    for (slot, _) in companions {
+        let Some(entry) = descriptor.bricks.get(slot.index()) else { continue };
+        let same_brick = state.bricks.get(slot.index()).is_some_and(|b| b.brick == entry.brick);
+        if entry.fresh || !same_brick {
+            continue;
+        }
+        let in_sync = descriptor.in_sync.has(*slot);
+        let needed = if in_sync { least } else { entry.left };
+        match records.get(slot) {
+            Some(record) if record.descriptor.generation >= needed => {
+                if in_sync {
+                    members.insert(*slot);
+                }
+            }
+            _ => distrusted.insert(*slot),
+        }
+    }
+    let uncovered = map.sets().iter().find(|set| set.and(members).is_empty());
+    if let Some(set) = uncovered {
+        let nodes = set.and(descriptor.in_sync).iter();
+        let nodes = nodes.filter_map(|slot| Some(descriptor.bricks.get(slot.index())?.node));
+        return Err(Refusal::NoMember(nodes.collect()));
+    }
+    let witnesses = || members.iter().filter_map(|slot| records.get(&slot));
+    let intent: BTreeSet<u32> =
+        witnesses().flat_map(|record| record.intent.iter().copied()).collect();
+    let mut dirty: BTreeMap<Slot, Vec<Run>> = BTreeMap::new();
+    let current = witnesses()
+        .filter(|record| record.descriptor.generation == descriptor.generation);
+    for (slot, runs) in current.flat_map(|record| &record.dirty) {
+        dirty.entry(*slot).or_default().extend(runs);
+    }
+    Ok(Recovered {
+        descriptor,
+        members,
+        distrusted,
+        intent: intent.into_iter().collect(),
+        dirty: dirty.into_iter().collect(),
+    })
+}
+
+/// Makes the descriptor of a volume whose state is lost, from the companions that were found. Store it under the
+/// volume's key, expecting nothing, then attach.
+///
+/// The highest generation wins. Unless `accept_missing`, every member of its in-sync set must be among the records:
+/// a missing one may know a later generation, in which others are stale.
+///
+/// # Errors
+/// The reason, for the operator: no record at all, records of several volumes, or members that are missing.
+pub fn rebuild(records: &[Record], accept_missing: bool) -> Result<Descriptor, String> {
+    let highest = records.iter().max_by_key(|record| record.descriptor.generation);
+    let Some(highest) = highest.map(|record| &record.descriptor) else {
+        return Err("no companion of the volume was found: connect its nodes and try again".into());
+    };
+    if let Some(other) = records.iter().find(|r| r.descriptor.identity != highest.identity) {
+        return Err(format!(
+            "companions of two volumes named {:?} were found (identities {:x} and {:x}): give those of one",
+            highest.volume, highest.identity, other.descriptor.identity
+        ));
+    }
+    let known = |slot: &Slot| {
+        let brick = highest.bricks.get(slot.index()).map(|entry| entry.brick);
+        records.iter().any(|record| {
+            Some(record.brick) == brick && record.descriptor.generation >= highest.settled
+        })
+    };
+    let missing: Vec<String> = highest
+        .in_sync
+        .iter()
+        .filter(|slot| !known(slot))
+        .filter_map(|slot| highest.bricks.get(slot.index()))
+        .map(|entry| format!("{} (brick {})", entry.node, entry.brick))
+        .collect();
+    if !missing.is_empty() && !accept_missing {
+        return Err(format!(
+            "the state of volume {:?} is lost, and generation {} names in-sync bricks that were not found: {}; \
+             they may have later writes: connect them, or accept the loss of what only they have",
+            highest.volume,
+            highest.generation,
+            missing.join(", ")
+        ));
+    }
+    let epoch = records.iter().map(|record| record.descriptor.epoch).max().unwrap_or_default();
+    Ok(Descriptor { epoch: epoch.max(highest.epoch), clean: false, ..highest.clone() })
+}

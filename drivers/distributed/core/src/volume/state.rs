@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a volume remembers of things under way.
+
+use std::sync::Arc;
+
+use crate::{BrickId, Cause, NodeId, RequestId, Slot, SlotSet, Time, ZeroKind, extents::ExtentSet};
+
+/// Where the attachment is; drawn on the crate's front page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    Claiming,
+    Opening,
+    Leveling,
+    Recording,
+    Serving,
+    Detached,
+    Stopped(Arc<str>),
+    Fenced,
+}
+
+/// Whether a brick counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    InSync,
+    /// A record that lists it as in sync may exist; it will be by the commit that is under way.
+    Joining,
+    /// It lacks something, and a record that lists it as in sync may exist.
+    Failing,
+    /// Every record that counts says that it is not in sync.
+    Stale,
+}
+
+/// The way to a brick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Link {
+    Closed,
+    Creating,
+    Opening,
+    /// Its companion is being read.
+    Checking,
+    Open,
+}
+
+/// A slot's present brick.
+#[derive(Debug)]
+pub(super) struct Brick {
+    pub(super) id: BrickId,
+    pub(super) node: NodeId,
+    pub(super) role: Role,
+    pub(super) link: Link,
+    /// Counts openings in this epoch.
+    pub(super) opening: u32,
+    /// Mutations of earlier openings count no more: the backend proved that they cannot land.
+    pub(super) fenced_before: u32,
+    /// Another attachment may still have operations under way.
+    pub(super) foreign: bool,
+    /// The last incarnation that was believed.
+    pub(super) incarnation: Option<u64>,
+    /// Mutations of this epoch that may yet land.
+    pub(super) unknown: u32,
+    /// Stale, but gets new writes where it lacks nothing.
+    pub(super) receiving: bool,
+    /// Nothing was dirty when the flush under way began.
+    pub(super) whole_at_flush: bool,
+    /// To be listed as in sync by the next commit.
+    pub(super) join: bool,
+    /// What it lacks.
+    pub(super) dirty: ExtentSet,
+    /// What it got and has not flushed; kept only while it is not in sync, in-sync bricks share the intent log's.
+    pub(super) volatile: ExtentSet,
+    /// The part of `volatile` that the flush under way covers.
+    pub(super) flushing: ExtentSet,
+    pub(super) copies: u32,
+    pub(super) copy_cursor: u64,
+    pub(super) copied: u64,
+    pub(super) reads: u32,
+    /// The sequence of the next companion record.
+    pub(super) sequence: u64,
+    pub(super) retry_at: Time,
+    /// A fresh brick that the state does not know yet.
+    pub(super) unrecorded: bool,
+    /// It exists, as far as this attachment knows.
+    pub(super) created: bool,
+    pub(super) cause: Option<(Cause, Time)>,
+}
+
+impl Brick {
+    pub(super) fn new(id: BrickId, node: NodeId, role: Role) -> Self {
+        Self {
+            id,
+            node,
+            role,
+            link: Link::Closed,
+            opening: 0,
+            fenced_before: 0,
+            foreign: true,
+            incarnation: None,
+            unknown: 0,
+            receiving: false,
+            whole_at_flush: false,
+            join: false,
+            dirty: ExtentSet::default(),
+            volatile: ExtentSet::default(),
+            flushing: ExtentSet::default(),
+            copies: 0,
+            copy_cursor: 0,
+            copied: 0,
+            reads: 0,
+            sequence: 0,
+            retry_at: Time(0),
+            unrecorded: false,
+            created: true,
+            cause: None,
+        }
+    }
+
+    /// Whether writes go to it and must have reached it before they are acknowledged.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self.role, Role::InSync | Role::Joining)
+    }
+
+    /// What a record says that it lacks, besides the intent.
+    pub(super) fn lacks(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.dirty.iter().chain(self.volatile.iter()).chain(self.flushing.iter())
+    }
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Read,
+    Write { fua: bool },
+    Zero { how: ZeroKind, fua: bool },
+    Verify,
+    Repair { source: Slot },
+    Resync { slot: Slot },
+    Level { round: u32 },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// Waits for its range, its turn, or enough replicas.
+    Queued,
+    /// Waits for its regions to be committed.
+    Intent,
+    Running,
+    /// A brick was full: the others get what that one has.
+    Leveling,
+    /// Waits for the record that says who missed it.
+    Settling,
+}
+
+/// An operation on a range.
+#[derive(Debug)]
+pub(super) struct Op {
+    pub(super) kind: Kind,
+    pub(super) stage: Stage,
+    pub(super) request: Option<RequestId>,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    /// The step under way: where it begins and how long it is.
+    pub(super) at: u64,
+    pub(super) step: u64,
+    /// Whether the step's regions are held.
+    pub(super) holds: bool,
+    pub(super) outstanding: u32,
+    pub(super) missed: SlotSet,
+    pub(super) full: SlotSet,
+    pub(super) differs: SlotSet,
+    pub(super) retry: bool,
+}
+
+impl Op {
+    pub(super) fn new(kind: Kind, request: Option<RequestId>, offset: u64, len: u64) -> Self {
+        Self {
+            kind,
+            stage: Stage::Queued,
+            request,
+            offset,
+            len,
+            at: offset,
+            step: 0,
+            holds: false,
+            outstanding: 0,
+            missed: SlotSet::EMPTY,
+            full: SlotSet::EMPTY,
+            differs: SlotSet::EMPTY,
+            retry: false,
+        }
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+}
+
+/// A range that an operation has for itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) op: u64,
+    /// Whether in-sync replicas may differ there.
+    pub(super) hides: bool,
+    /// Whether a client wrote it.
+    pub(super) client: bool,
+}
+
+/// What an issued action was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum IoKind {
+    Read,
+    Mutate,
+    Copy { from: Slot, source_incarnation: Option<u64> },
+    Compare,
+    Flush,
+    Companion,
+    Check,
+    Open,
+    Create,
+    Resize,
+    Delete,
+    State,
+}
+
+/// An issued action.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Io {
+    pub(super) kind: IoKind,
+    /// Zero where there is none.
+    pub(super) op: u64,
+    pub(super) slot: Slot,
+    pub(super) brick: BrickId,
+    pub(super) opening: u32,
+    pub(super) incarnation: Option<u64>,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    /// Nobody waits for it any more; it may yet land.
+    pub(super) abandoned: bool,
+}
+
+impl Io {
+    /// Whether it may change a brick long after nobody waits for it.
+    pub(super) fn mutates(&self) -> bool {
+        matches!(
+            self.kind,
+            IoKind::Mutate | IoKind::Copy { .. } | IoKind::Companion | IoKind::Resize
+        )
+    }
+}
+
+/// A record on its way into companions and state.
+#[derive(Debug)]
+pub(super) struct Commit {
+    /// The regions that it names.
+    pub(super) regions: Vec<u32>,
+    /// The in-sync companions that have not answered.
+    pub(super) pending: SlotSet,
+    /// A brick failed that had not answered: the record must be written again without it.
+    pub(super) void: bool,
+    /// Set if membership changes.
+    pub(super) change: Option<Change>,
+    /// The companions have it; the state's bytes, if it gets them too.
+    pub(super) storing: Option<Arc<[u8]>>,
+    /// When to try the state again; `None` while it is asked.
+    pub(super) retry_at: Option<Time>,
+}
+
+/// A change of membership.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Change {
+    pub(super) excluded: SlotSet,
+    pub(super) joined: SlotSet,
+}
+
+/// A flush of all bricks, for everybody who waited when it began.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) requests: Vec<RequestId>,
+    pub(super) outstanding: SlotSet,
+    pub(super) missed: SlotSet,
+    pub(super) settling: bool,
+}
+
+/// Something that needs everything else to have ended.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    pub(super) request: RequestId,
+    pub(super) kind: BarrierKind,
+    pub(super) stage: BarrierStage,
+    pub(super) outstanding: u32,
+    pub(super) full: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BarrierKind {
+    Resize { size: u64 },
+    Detach,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BarrierStage {
+    Draining,
+    Flushing,
+    Bricks,
+    Recording,
+}
