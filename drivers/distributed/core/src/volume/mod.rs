@@ -177,11 +177,21 @@ pub struct Volume {
     round: Option<Round>,
     flush_requests: Vec<RequestId>,
     barrier: Option<Barrier>,
+    /// Members of the in-sync set in that generation.
+    members: SlotSet,
+    /// Creations whose end is unknown.
+    creating: BTreeMap<BrickId, u32>,
+    /// Bytes of the shard map in the companions.
+    map_bytes: u32,
     /// Condemned bricks whose deletion is under way, or when to try again.
     deleting: BTreeMap<BrickId, Option<Time>>,
     /// Ranges that recovery still has to level, and the round of leveling.
     level: VecDeque<(u64, u64)>,
     level_round: u32,
+    /// The regions that recovery levels.
+    level_regions: Vec<u32>,
+    /// Bricks that recovery found to be worth nothing.
+    distrusted: SlotSet,
     /// The bytes of the claim, and when to try it again.
     claim: Option<(u64, Arc<[u8]>, Option<Time>)>,
     companions: Vec<(Slot, Result<crate::Record, crate::DecodeError>)>,
@@ -210,7 +220,6 @@ impl Volume {
             settings,
             protections,
             node_names,
-            map,
             settled: descriptor.generation,
             phase: Phase::Claiming,
             now,
@@ -232,13 +241,19 @@ impl Volume {
             round: None,
             flush_requests: Vec::new(),
             barrier: None,
+            members: descriptor.in_sync,
+            creating: BTreeMap::new(),
+            map_bytes: map.encode().len() as u32,
             deleting: BTreeMap::new(),
             level: VecDeque::new(),
             level_round: 0,
+            level_regions: Vec::new(),
+            distrusted: SlotSet::EMPTY,
             claim: None,
             companions: Vec::new(),
             turn: 0,
             copies: 0,
+            map,
             descriptor,
         };
         // The first key must not be zero: zero stands for "no operation".

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::{BrickId, Cause, NodeId, RequestId, Slot, SlotSet, Time, ZeroKind, extents::ExtentSet};
+use crate::{
+    BrickId, Cause, Generation, NodeId, RequestId, Slot, SlotSet, Time, ZeroKind,
+    extents::ExtentSet,
+};
 
 /// Where the attachment is; drawn on the crate's front page.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +82,8 @@ pub(super) struct Brick {
     pub(super) retry_at: Time,
     /// A fresh brick that the state does not know yet.
     pub(super) unrecorded: bool,
+    /// The generation that first lists it.
+    pub(super) listed_in: Generation,
     /// It exists, as far as this attachment knows.
     pub(super) created: bool,
     pub(super) cause: Option<(Cause, Time)>,
@@ -109,6 +114,7 @@ impl Brick {
             sequence: 0,
             retry_at: Time(0),
             unrecorded: false,
+            listed_in: Generation::default(),
             created: true,
             cause: None,
         }
@@ -260,8 +266,10 @@ pub(super) struct Commit {
     pub(super) void: bool,
     /// Set if membership changes.
     pub(super) change: Option<Change>,
-    /// The companions have it; the state's bytes, if it gets them too.
-    pub(super) storing: Option<Arc<[u8]>>,
+    /// Membership as the state will get it.
+    pub(super) bytes: Arc<[u8]>,
+    /// The companions have it, and the state is asked.
+    pub(super) storing: bool,
     /// When to try the state again; `None` while it is asked.
     pub(super) retry_at: Option<Time>,
 }
@@ -290,6 +298,8 @@ pub(super) struct Barrier {
     pub(super) stage: BarrierStage,
     pub(super) outstanding: u32,
     pub(super) full: bool,
+    /// The bricks have the new size.
+    pub(super) resized: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

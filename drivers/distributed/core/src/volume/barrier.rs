@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What needs everything else to have ended: another size, and the end of the attachment.
+
+use super::{
+    Volume,
+    state::{Barrier, BarrierKind, BarrierStage, Io, IoKind, Link, Phase},
+};
+use crate::{Action, Failure, RequestId, Time};
+
+impl Volume {
+    pub(super) fn begin_resize(&mut self, request: RequestId, size: u64) {
+        let regions = size.div_ceil(u64::from(self.descriptor.region_size));
+        if size == 0 || regions > u64::from(u32::MAX) {
+            let reason = "a volume has at least one byte, and at most 2^32 regions".into();
+            return self.reply(request, Err(Failure::Refused(reason)));
+        }
+        self.begin_barrier(request, BarrierKind::Resize { size });
+    }
+
+    pub(super) fn begin_detach(&mut self, request: RequestId) {
+        self.begin_barrier(request, BarrierKind::Detach);
+    }
+
+    fn begin_barrier(&mut self, request: RequestId, kind: BarrierKind) {
+        let stage = BarrierStage::Draining;
+        // They could wait for a replica that is not taken back while everything stops.
+        for key in std::mem::take(&mut self.short) {
+            self.finish(key, Err(Failure::ReadOnly));
+        }
+        self.barrier = Some(Barrier { request, kind, stage, outstanding: 0, full: false, resized: false });
+    }
+
+    /// Goes on once nothing else is under way.
+    pub(super) fn pump_barrier(&mut self) {
+        let idle = self.ops.iter().next().is_none()
+            && self.round.is_none()
+            && self.flush_requests.is_empty()
+            && self.commit.is_none()
+            && !self.bricks.iter().any(|b| matches!(b.link, Link::Opening | Link::Checking));
+        let Some(barrier) = &mut self.barrier else { return };
+        if !idle || barrier.stage != BarrierStage::Draining {
+            return;
+        }
+        match barrier.kind {
+            BarrierKind::Detach => {
+                barrier.stage = BarrierStage::Flushing;
+                self.pump_flush();
+            }
+            BarrierKind::Resize { size } if size < self.descriptor.size => {
+                // Nobody may need bytes that a brick has dropped already.
+                barrier.stage = BarrierStage::Recording;
+                self.set_size(size);
+            }
+            BarrierKind::Resize { size } => {
+                barrier.stage = BarrierStage::Bricks;
+                self.resize_bricks(size);
+            }
+        }
+    }
+
+    fn set_size(&mut self, size: u64) {
+        let old = self.descriptor.size;
+        self.descriptor.size = size;
+        self.want_membership = true;
+        self.intent.shrink(size);
+        for brick in &mut self.bricks {
+            for set in [&mut brick.dirty, &mut brick.volatile, &mut brick.flushing] {
+                set.remove(size, old.max(size));
+            }
+        }
+    }
+
+    fn resize_bricks(&mut self, size: u64) {
+        let mut outstanding = 0;
+        for slot in self.slots() {
+            let brick = self.brick(slot);
+            if brick.link != Link::Open {
+                continue;
+            }
+            let brick = brick.id;
+            let io = self.io(IoKind::Resize, slot, 0, 0, 0);
+            self.actions.push_back(Action::ResizeBrick { io, brick, size });
+            outstanding += 1;
+        }
+        if let Some(barrier) = &mut self.barrier {
+            barrier.outstanding = outstanding;
+        }
+    }
+
+    pub(super) fn resize_answered(&mut self, _io: &Io, full: bool) {
+        let Some(barrier) = &mut self.barrier else { return };
+        barrier.outstanding = barrier.outstanding.saturating_sub(1);
+        barrier.full |= full;
+        let (request, full) = (barrier.request, barrier.full);
+        let BarrierKind::Resize { size } = barrier.kind else { return };
+        if barrier.outstanding > 0 {
+            return;
+        }
+        barrier.resized = true;
+        if full {
+            // Bricks that grew already are larger than the volume, which harms nobody.
+            self.end_barrier(request, Err(Failure::NoSpace));
+        } else if size == self.descriptor.size {
+            self.end_barrier(request, Ok(()));
+        } else {
+            barrier.stage = BarrierStage::Recording;
+            self.set_size(size);
+        }
+    }
+
+    pub(super) fn barrier_flushed(&mut self) {
+        let Some(barrier) = &mut self.barrier else { return };
+        if barrier.stage == BarrierStage::Flushing {
+            barrier.stage = BarrierStage::Recording;
+            self.intent.trim(Time(u64::MAX));
+            let under_way = self.bricks.iter().any(|brick| brick.unknown > 0 || brick.foreign);
+            self.descriptor.clean = !under_way && self.ios.iter().all(|(_, io)| !io.abandoned);
+            self.want_membership = true;
+        }
+    }
+
+    pub(super) fn barrier_recorded(&mut self) {
+        let Some(barrier) = &mut self.barrier else { return };
+        let request = barrier.request;
+        match barrier.kind {
+            BarrierKind::Detach => {
+                self.reply(request, Ok(()));
+                self.barrier = None;
+                self.stop(Phase::Detached);
+            }
+            BarrierKind::Resize { size } if !barrier.resized => {
+                barrier.stage = BarrierStage::Bricks;
+                self.resize_bricks(size);
+            }
+            BarrierKind::Resize { .. } => self.end_barrier(request, Ok(())),
+        }
+    }
+
+    fn end_barrier(&mut self, request: RequestId, result: Result<(), Failure>) {
+        self.barrier = None;
+        self.reply(request, result);
+        for (request, op) in std::mem::take(&mut self.early) {
+            self.request(request, op);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writes records: to the companions of all in-sync bricks, and with a change of membership to the state.
+//!
+//! ```text
+//!   wanted --> companions --all of them have it--> state (only with a change of membership) --> effects
+//!     ^            | one of them failed
+//!     +------------+ (void: without the failed one, as a change of membership)
+//! ```
+//! One commit at a time; what is wanted meanwhile is in the next one.
+
+use std::sync::Arc;
+
+use super::{
+    Volume,
+    state::{BarrierStage, Change, Commit, IoKind, Phase, Role},
+};
+use crate::{Action, Notice, Outcome, Record, Run, Slot, SlotSet};
+
+impl Volume {
+    pub(super) fn pump_commit(&mut self) {
+        let ready = matches!(self.phase, Phase::Serving | Phase::Recording);
+        if !ready || self.commit.is_some() || !(self.want_intent || self.want_membership) {
+            return;
+        }
+        let change = std::mem::take(&mut self.want_membership).then(|| self.change_membership());
+        self.want_intent = false;
+        let regions = self.intent.regions();
+        let targets = self.counting();
+        let bytes: Arc<[u8]> = self.descriptor.encode().into();
+        self.commit = Some(Commit {
+            regions,
+            pending: targets,
+            void: false,
+            change,
+            bytes,
+            storing: false,
+            retry_at: None,
+        });
+        self.write_companions(targets);
+    }
+
+    /// Writes the next generation's membership into the descriptor.
+    fn change_membership(&mut self) -> Change {
+        let excluded = self.with_role(Role::Failing);
+        let mut joined = SlotSet::EMPTY;
+        for slot in self.slots() {
+            let brick = self.brick(slot);
+            if std::mem::take(&mut brick.join) {
+                brick.role = Role::Joining;
+            }
+            if brick.role == Role::Joining {
+                joined.insert(slot);
+            }
+        }
+        self.descriptor.settled = self.settled;
+        self.descriptor.generation = self.descriptor.generation.next();
+        let members = self.members;
+        self.descriptor.in_sync = self.counting();
+        for (slot, entry) in (0..).map(Slot).zip(&mut self.descriptor.bricks) {
+            if joined.has(slot) {
+                entry.fresh = false;
+            }
+            if excluded.has(slot) && members.has(slot) {
+                entry.left = entry.left.max(self.settled);
+            }
+        }
+        Change { excluded, joined }
+    }
+
+    fn write_companions(&mut self, targets: SlotSet) {
+        let intent = if self.protections.intent_log { self.intent.regions() } else { Vec::new() };
+        let mut record = Record {
+            brick: crate::BrickId(0),
+            sequence: 0,
+            descriptor: self.descriptor.clone(),
+            intent,
+            dirty: self.dirty_maps(),
+            map_bytes: self.map_bytes,
+        };
+        for slot in targets.iter() {
+            let brick = self.brick(slot);
+            record.brick = brick.id;
+            record.sequence = brick.sequence;
+            brick.sequence += 1;
+            let (brick, offset, bytes) = (brick.id, record.offset(), record.encode());
+            let io = self.io(IoKind::Companion, slot, 0, offset, bytes.len() as u64);
+            self.actions.push_back(Action::WriteCompanion { io, brick, offset, bytes: bytes.into() });
+        }
+    }
+
+    /// What each brick outside the in-sync set lacks, in regions.
+    fn dirty_maps(&self) -> Vec<(Slot, Vec<Run>)> {
+        let size = u64::from(self.descriptor.region_size);
+        let mut maps = Vec::new();
+        for (slot, brick) in (0..).map(Slot).zip(&self.bricks) {
+            if brick.counts() {
+                continue;
+            }
+            let mut spans: Vec<(u32, u32)> = brick
+                .lacks()
+                .map(|(start, end)| ((start / size) as u32, end.div_ceil(size) as u32))
+                .collect();
+            spans.sort_unstable();
+            let mut runs: Vec<Run> = Vec::new();
+            for (first, end) in spans {
+                match runs.last_mut() {
+                    Some(run) if first <= run.0 + run.1 => run.1 = run.1.max(end - run.0),
+                    _ => runs.push((first, end - first)),
+                }
+            }
+            maps.push((slot, runs));
+        }
+        maps
+    }
+
+    pub(super) fn companion_written(&mut self, slot: Slot) {
+        if let Some(commit) = &mut self.commit {
+            commit.pending.remove(slot);
+        }
+        self.companions_answered();
+    }
+
+    pub(super) fn companion_missed(&mut self, slot: Slot) {
+        if let Some(commit) = &mut self.commit
+            && commit.pending.has(slot)
+        {
+            commit.pending.remove(slot);
+            commit.void = true;
+        }
+    }
+
+    pub(super) fn companions_answered(&mut self) {
+        let Some(commit) = &mut self.commit else { return };
+        if !commit.pending.is_empty() || commit.storing {
+            return;
+        }
+        if commit.void {
+            self.commit = None;
+            self.want_membership = true;
+            self.want_intent = true;
+            return;
+        }
+        if commit.change.is_none() {
+            return self.committed();
+        }
+        commit.storing = true;
+        self.store();
+    }
+
+    fn store(&mut self) {
+        let Some(commit) = &mut self.commit else { return };
+        let bytes = Arc::clone(&commit.bytes);
+        commit.retry_at = None;
+        let expected = Some(self.descriptor.epoch);
+        let io = self.io(IoKind::State, Slot(0), 0, 0, 0);
+        self.actions.push_back(Action::SwapState { io, expected, bytes });
+    }
+
+    /// The state store answered.
+    pub(super) fn stored(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Conflict | Outcome::Fenced => self.stop(Phase::Fenced),
+            _ if self.claim.is_some() => self.claimed(&outcome),
+            Outcome::Ok => self.committed(),
+            _ => {
+                let at = self.now.after(self.settings.retry_ns);
+                if let Some(commit) = &mut self.commit {
+                    commit.retry_at = Some(at);
+                }
+            }
+        }
+    }
+
+    pub(super) fn retry_state(&mut self) {
+        let due = self.commit.as_ref().and_then(|commit| commit.retry_at);
+        if due.is_some_and(|at| at <= self.now || at > self.now.after(self.settings.retry_ns)) {
+            self.store();
+        }
+    }
+
+    /// Everybody has the record: what waited for it happens.
+    fn committed(&mut self) {
+        let Some(commit) = self.commit.take() else { return };
+        self.intent.committed(&commit.regions);
+        if let Some(change) = commit.change {
+            self.membership_changed(change);
+        }
+        if self.phase == Phase::Recording {
+            self.serve();
+        }
+        self.wake_committed();
+        self.wake_settling();
+        if self.barrier.as_ref().is_some_and(|b| b.stage == BarrierStage::Recording)
+            && commit.change.is_some()
+        {
+            self.barrier_recorded();
+        }
+    }
+
+    fn membership_changed(&mut self, change: Change) {
+        self.settled = self.descriptor.generation;
+        for slot in change.excluded.iter() {
+            let brick = self.brick(slot);
+            if brick.role == Role::Failing {
+                brick.role = Role::Stale;
+            }
+        }
+        for slot in change.joined.iter() {
+            let brick = self.brick(slot);
+            if brick.role != Role::Joining {
+                continue;
+            }
+            brick.role = Role::InSync;
+            brick.receiving = false;
+            brick.volatile.clear();
+            brick.flushing.clear();
+            let (brick, copied) = (brick.id, brick.copied);
+            self.report(Notice::InSync { brick, copied });
+        }
+        for brick in &mut self.bricks {
+            // A fresh brick is in the record just stored if it was in the descriptor when that was written.
+            brick.unrecorded &= brick.listed_in > self.descriptor.generation;
+        }
+        self.members = self.descriptor.in_sync;
+        self.delete_condemned();
+        self.wake_short();
+    }
+
+    fn wake_settling(&mut self) {
+        for key in std::mem::take(&mut self.settling) {
+            self.settle(key);
+        }
+        self.settle_flush();
+    }
+
+    /// Lets regions that rest leave the log, so that little is leveled after a crash.
+    pub(super) fn trim_intent(&mut self) {
+        let idle = self.settings.intent_idle_ns;
+        if self.commit.is_none() && self.intent.trim(crate::Time(self.now.0.saturating_sub(idle))) {
+            self.want_intent = true;
+        }
+    }
+}

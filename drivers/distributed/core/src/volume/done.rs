@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Takes answers: whether they are believed, and to whom they matter.
+
+use super::{
+    Volume,
+    state::{Io, IoKind, Kind, Link, Phase, Role},
+};
+use crate::{Cause, IoId, Outcome, Slot};
+
+impl Volume {
+    pub(super) fn done(&mut self, id: IoId, incarnation: u64, outcome: Outcome) {
+        let Some(io) = self.ios.get(id.0).copied() else { return };
+        if self.is_over() {
+            return;
+        }
+        if io.abandoned {
+            if outcome != Outcome::Unknown {
+                self.ios.remove(id.0);
+                self.ended_late(&io);
+            }
+            return;
+        }
+        if outcome == Outcome::Unknown {
+            if let Some(io) = self.ios.get_mut(id.0) {
+                io.abandoned = true;
+            }
+            if io.mutates() {
+                self.brick(io.slot).unknown += 1;
+            }
+        } else {
+            self.ios.remove(id.0);
+        }
+        if io.kind == IoKind::State {
+            return self.stored(outcome);
+        }
+        if outcome == Outcome::Fenced {
+            return self.stop(Phase::Fenced);
+        }
+        match io.kind {
+            IoKind::State => {}
+            IoKind::Delete => self.deleted(io.brick, &outcome),
+            IoKind::Create => self.created(&io, &outcome),
+            IoKind::Open => self.opened(&io, incarnation, &outcome),
+            IoKind::Check => self.checked(&io, incarnation, outcome),
+            IoKind::Compare => self.compare_done(&io, &outcome),
+            IoKind::Read
+            | IoKind::Mutate
+            | IoKind::Copy { .. }
+            | IoKind::Flush
+            | IoKind::Companion
+            | IoKind::Resize => self.brick_done(&io, incarnation, &outcome),
+        }
+    }
+
+    /// An operation that was given up has ended: it can no longer land.
+    fn ended_late(&mut self, io: &Io) {
+        if io.kind == IoKind::Create {
+            return self.created_late(io.brick);
+        }
+        let brick = self.brick(io.slot);
+        if io.mutates() && brick.id == io.brick && io.opening >= brick.fenced_before {
+            brick.unknown = brick.unknown.saturating_sub(1);
+        }
+    }
+
+    /// Whether an answer came from the storage that the session began with.
+    fn is_believed(&self, io: &Io, incarnation: u64, outcome: &Outcome) -> bool {
+        let answered = matches!(outcome, Outcome::Ok | Outcome::Copied { .. } | Outcome::NoSpace);
+        !self.protections.incarnation_check || !answered || io.incarnation == Some(incarnation)
+    }
+
+    /// Answers of in-sync and receiving bricks.
+    fn brick_done(&mut self, io: &Io, incarnation: u64, outcome: &Outcome) {
+        if io.kind == IoKind::Read {
+            let brick = self.brick(io.slot);
+            brick.reads = brick.reads.saturating_sub(1);
+        }
+        if let IoKind::Copy { from, source_incarnation } = io.kind {
+            if let Outcome::Copied { source_incarnation: now } = outcome
+                && self.protections.incarnation_check
+                && source_incarnation != Some(*now)
+            {
+                self.give_up(from, Cause::Restarted);
+                return self.source_failed(io);
+            }
+            if *outcome == Outcome::SourceFailed {
+                self.give_up(from, Cause::Failed);
+                return self.source_failed(io);
+            }
+        }
+        let cause = match outcome {
+            _ if !self.is_believed(io, incarnation, outcome) => Some(Cause::Restarted),
+            Outcome::Ok | Outcome::Copied { .. } => None,
+            Outcome::NoSpace if io.kind == IoKind::Mutate && self.full_counts(io.slot) => {
+                return self.full(io);
+            }
+            Outcome::NoSpace if io.kind == IoKind::Resize => {
+                return self.resize_answered(io, true);
+            }
+            Outcome::NoSpace => Some(Cause::NoSpace),
+            Outcome::NotFound => Some(Cause::NotFound),
+            Outcome::Unknown => Some(Cause::Unknown),
+            _ => Some(Cause::Failed),
+        };
+        match cause {
+            None => self.succeeded(io),
+            Some(cause) => {
+                if io.kind == IoKind::Read && cause == Cause::Failed {
+                    // What could not be read is written again when the brick is resynced.
+                    self.brick(io.slot).dirty.insert(io.offset, io.offset + io.len);
+                }
+                self.failed(io);
+                self.give_up(io.slot, cause);
+                self.answered_or_not(io);
+            }
+        }
+    }
+
+    /// Whether a full brick makes its client's write fail, rather than fall out itself.
+    fn full_counts(&self, slot: Slot) -> bool {
+        self.bricks[slot.index()].counts()
+    }
+
+    fn full(&mut self, io: &Io) {
+        if let Some(op) = self.ops.get_mut(io.op) {
+            op.full.insert(io.slot);
+        }
+        self.answered(io.op);
+    }
+
+    fn succeeded(&mut self, io: &Io) {
+        match io.kind {
+            IoKind::Flush => self.flushed(io.slot),
+            IoKind::Companion => self.companion_written(io.slot),
+            IoKind::Resize => self.resize_answered(io, false),
+            IoKind::Mutate => {
+                let brick = self.brick(io.slot);
+                if brick.role != Role::InSync {
+                    brick.volatile.insert(io.offset, io.offset + io.len);
+                }
+                self.answered(io.op);
+            }
+            IoKind::Copy { .. } => {
+                let resync = self.ops.get(io.op).is_some_and(|op| matches!(op.kind, Kind::Resync { .. }));
+                let brick = self.brick(io.slot);
+                if resync {
+                    brick.dirty.remove(io.offset, io.offset + io.len);
+                    brick.copied += io.len;
+                }
+                if brick.role != Role::InSync {
+                    brick.volatile.insert(io.offset, io.offset + io.len);
+                }
+                self.answered(io.op);
+            }
+            _ => self.answered(io.op),
+        }
+    }
+
+    /// Notes what a brick missed, before it is given up.
+    pub(super) fn failed(&mut self, io: &Io) {
+        match io.kind {
+            IoKind::Mutate | IoKind::Copy { .. } => {
+                self.brick(io.slot).dirty.insert(io.offset, io.offset + io.len);
+                self.miss(io.op, io.slot);
+            }
+            IoKind::Read => {
+                if let Some(op) = self.ops.get_mut(io.op) {
+                    op.retry = true;
+                }
+            }
+            IoKind::Flush => self.flush_missed(io.slot),
+            IoKind::Companion => self.companion_missed(io.slot),
+            _ => {}
+        }
+    }
+
+    /// Lets the operation of a failed answer go on.
+    pub(super) fn answered_or_not(&mut self, io: &Io) {
+        match io.kind {
+            IoKind::Flush => self.flush_answered(),
+            IoKind::Companion => self.companions_answered(),
+            IoKind::Resize => self.resize_answered(io, false),
+            _ => self.answered(io.op),
+        }
+    }
+
+    fn source_failed(&mut self, io: &Io) {
+        let Some(op) = self.ops.get_mut(io.op) else { return };
+        op.retry = true;
+        self.answered(io.op);
+    }
+
+    fn compare_done(&mut self, io: &Io, outcome: &Outcome) {
+        if let Some(op) = self.ops.get_mut(io.op) {
+            match outcome {
+                Outcome::Ok => {}
+                Outcome::Differs(slots) => op.differs = op.differs.or(*slots),
+                _ => op.retry = true,
+            }
+        }
+        self.answered(io.op);
+    }
+
+    /// Nobody waits any more for what is under way on a brick; what may yet land is counted.
+    pub(super) fn abandon(&mut self, slot: Slot) {
+        let brick = self.bricks[slot.index()].id;
+        let under_way = self.ios.iter().filter(|(_, io)| {
+            io.brick == brick
+                && io.slot == slot
+                && !io.abandoned
+                && !matches!(io.kind, IoKind::Delete | IoKind::State | IoKind::Compare)
+        });
+        let under_way: Vec<(u64, Io)> = under_way.map(|(key, io)| (key, *io)).collect();
+        for (key, io) in &under_way {
+            if let Some(io) = self.ios.get_mut(*key) {
+                io.abandoned = true;
+            }
+            if io.mutates() {
+                self.brick(slot).unknown += 1;
+            }
+            self.failed(io);
+        }
+        let brick = self.brick(slot);
+        brick.reads = 0;
+        brick.link = Link::Closed;
+        // Only now, when all of them are marked: going on may issue more.
+        for (_, io) in &under_way {
+            if !matches!(io.kind, IoKind::Open | IoKind::Check | IoKind::Create) {
+                self.answered_or_not(io);
+            }
+        }
+    }
+}
