@@ -1,2 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Simulator.
+//! Runs hosts, nodes and clients of a distributed volume through seeded faults, and judges what clients saw.
+//!
+//! Everything is drawn from the seed: a run has no clock, thread or order of its own, so a seed that fails replays
+//! exactly, with `--trace`. The hosts run the real core; nodes, network, state store and clocks are made up here.
+//!
+//! What must hold, whatever happens:
+//! - reads are linearizable, sector by sector; after a crash each sector is old or new, and nothing that was flushed
+//!   is lost ([`oracle`]);
+//! - when the faults are over, all replicas come back in sync and are equal, nobody waits for ever, and no brick is
+//!   left that nobody knows ([`verdict`]).
+
+pub mod clients;
+pub mod faults;
+pub mod matrix;
+pub mod oracle;
+pub mod plan;
+pub mod storage;
+pub mod verdict;
+pub mod world;
+
+pub use matrix::{Fault, Matrix};
+pub use verdict::{Verdict, run};

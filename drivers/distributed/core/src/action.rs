@@ -10,8 +10,9 @@ use crate::{BrickId, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
 /// Actions on one brick may be carried out concurrently: whatever must not overtake is not issued at the same time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Read a range of a brick into the request's buffer, at `offset` less the request's own. The buffer goes to the
-    /// client only with [`Action::Reply`]: a read whose brick is not believed is issued again.
+    /// Read a range of a brick for a request. The data goes to the client only with [`Action::Reply`]: a read that is
+    /// not believed, or whose brick was given up, is issued again, and the newest read of a request and offset counts.
+    /// So data belongs to an `io`, and what an older one brings is dropped.
     Read {
         /// Names the answer.
         io: IoId,

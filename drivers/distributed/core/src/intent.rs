@@ -42,6 +42,11 @@ pub(crate) enum Acquired {
     Full,
 }
 
+/// Bytes of a block: never below a sector.
+fn block_size(region_size: u64) -> u64 {
+    (region_size / BLOCKS).max(512)
+}
+
 #[derive(Debug)]
 pub(crate) struct IntentLog {
     regions: BTreeMap<u32, Region>,
@@ -126,7 +131,7 @@ impl IntentLog {
 
     /// Ends a hold. With `written`, the range counts as not flushed.
     pub(crate) fn release(&mut self, offset: u64, len: u64, written: bool) {
-        let (size, block) = (self.region_size, (self.region_size / BLOCKS).max(1));
+        let (size, block) = (self.region_size, block_size(self.region_size));
         for number in self.span(offset, len) {
             let Some(region) = self.regions.get_mut(&number) else { continue };
             region.in_flight = region.in_flight.saturating_sub(1);
@@ -179,13 +184,19 @@ impl IntentLog {
     /// Everything that is not flushed on every brick, without what is in flight.
     pub(crate) fn unflushed(&self) -> ExtentSet {
         let mut set = ExtentSet::default();
-        let block = (self.region_size / BLOCKS).max(1);
+        let block = block_size(self.region_size);
         for (number, region) in self.regions.iter().filter(|(_, region)| region.unflushed) {
             let start = u64::from(*number) * self.region_size;
-            for index in 0..BLOCKS {
-                let word = index as usize / 64;
-                if (region.current[word] | region.previous[word]) >> (index % 64) & 1 == 1 {
-                    set.insert(start + index * block, start + (index + 1) * block);
+            let words = region.current.iter().zip(&region.previous).map(|(a, b)| a | b);
+            for (first, mut word) in (0_u64..).step_by(64).zip(words) {
+                while word != 0 {
+                    let skipped = word.trailing_zeros();
+                    let run = (word >> skipped).trailing_ones();
+                    let from = first + u64::from(skipped);
+                    let to = (from + u64::from(run)) * block;
+                    set.insert(start + from * block, start + to.min(self.region_size));
+                    let below = skipped + run;
+                    word = if below == 64 { 0 } else { word >> below << below };
                 }
             }
         }
@@ -206,10 +217,6 @@ impl IntentLog {
         }
     }
 
-    pub(crate) fn has_pending(&self) -> bool {
-        self.regions.values().any(|region| !region.committed)
-    }
-
     /// Evicts clean regions that were not written since `before`; whether there were any.
     pub(crate) fn trim(&mut self, before: Time) -> bool {
         let count = self.regions.len();
@@ -221,10 +228,6 @@ impl IntentLog {
     pub(crate) fn shrink(&mut self, size: u64) {
         let end = size.div_ceil(self.region_size);
         self.regions.retain(|number, _| u64::from(*number) < end);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.regions.is_empty()
     }
 
     pub(crate) fn has_unflushed(&self) -> bool {

@@ -15,14 +15,14 @@ impl Volume {
         let wanted = !self.flush_requests.is_empty()
             || (!self.no_room.is_empty() && self.intent.has_unflushed())
             || self.barrier.as_ref().is_some_and(|b| b.stage == BarrierStage::Flushing)
-            || self.slots().any(|slot| self.is_whole(slot));
+            || self.slots().any(|slot| self.lacks_only_a_flush(slot));
         if wanted {
             self.begin_round();
         }
     }
 
     /// Whether a brick lacks nothing and only has to be flushed to be in sync.
-    fn is_whole(&self, slot: Slot) -> bool {
+    fn lacks_only_a_flush(&self, slot: Slot) -> bool {
         let brick = &self.bricks[slot.index()];
         brick.role == Role::Stale
             && brick.receiving
@@ -35,7 +35,7 @@ impl Volume {
         self.intent.flush_begins();
         let mut outstanding = SlotSet::EMPTY;
         for slot in self.slots() {
-            let whole = self.is_whole(slot);
+            let whole = self.lacks_only_a_flush(slot);
             let brick = self.brick(slot);
             brick.whole_at_flush = whole;
             let gets = brick.counts() || (brick.role == Role::Stale && brick.receiving);
@@ -79,7 +79,7 @@ impl Volume {
         // Bricks that missed it took what they had not flushed with them when they were given up.
         self.intent.flush_ended();
         for slot in self.slots() {
-            if self.is_whole(slot) && self.brick(slot).whole_at_flush {
+            if self.lacks_only_a_flush(slot) && self.brick(slot).whole_at_flush {
                 self.brick(slot).join = true;
                 self.want_membership = true;
             }

@@ -307,25 +307,13 @@ impl Volume {
             slot: Slot(index),
             brick: brick.id,
             node: brick.node,
-            state: match brick.role {
-                Role::InSync => BrickState::InSync,
-                Role::Joining => BrickState::Joining,
-                Role::Failing => BrickState::Failing,
-                Role::Stale if brick.receiving => BrickState::Resyncing,
-                Role::Stale => BrickState::Stale,
-            },
+            state: state_of(brick),
             dirty_bytes: brick.dirty.bytes(),
             copied_bytes: brick.copied,
             cause: brick.cause,
         });
         Status {
-            state: match &self.phase {
-                Phase::Serving => VolumeState::Serving,
-                Phase::Detached => VolumeState::Detached,
-                Phase::Stopped(reason) => VolumeState::Stopped(Arc::clone(reason)),
-                Phase::Fenced => VolumeState::Fenced,
-                _ => VolumeState::Attaching,
-            },
+            state: self.state(),
             generation: self.descriptor.generation,
             size: self.descriptor.size,
             bricks: bricks.collect(),
@@ -333,9 +321,39 @@ impl Volume {
         }
     }
 
-    /// Where the volume is; as [`Status::state`] without the rest.
+    /// Where the volume is.
+    pub fn state(&self) -> VolumeState {
+        match &self.phase {
+            Phase::Serving => VolumeState::Serving,
+            Phase::Detached => VolumeState::Detached,
+            Phase::Stopped(reason) => VolumeState::Stopped(Arc::clone(reason)),
+            Phase::Fenced => VolumeState::Fenced,
+            _ => VolumeState::Attaching,
+        }
+    }
+
+    /// Whether clients are served.
     pub fn is_serving(&self) -> bool {
         self.phase == Phase::Serving
+    }
+
+    /// Where a brick is; `None` if the volume has no such brick now.
+    pub fn brick_state(&self, brick: BrickId) -> Option<BrickState> {
+        self.bricks.iter().find(|other| other.id == brick).map(state_of)
+    }
+
+    /// Whether every brick is in sync, and none that was replaced still exists.
+    pub fn is_whole(&self) -> bool {
+        self.phase == Phase::Serving
+            && self.bricks.iter().all(|brick| brick.role == Role::InSync)
+            && self.descriptor.condemned.is_empty()
+            && self.commit.is_none()
+    }
+
+    /// A brick that is on its way into or out of the in-sync set.
+    pub fn brick_in_transition(&self) -> Option<(NodeId, BrickState)> {
+        let passing = |brick: &&Brick| matches!(brick.role, Role::Failing | Role::Joining);
+        self.bricks.iter().find(passing).map(|brick| (brick.node, state_of(brick)))
     }
 
     /// Size in bytes.
@@ -460,5 +478,15 @@ impl Volume {
             && brick.role == Role::Stale
             && brick.link == Link::Closed
             && !brick.unrecorded
+    }
+}
+
+fn state_of(brick: &Brick) -> BrickState {
+    match brick.role {
+        Role::InSync => BrickState::InSync,
+        Role::Joining => BrickState::Joining,
+        Role::Failing => BrickState::Failing,
+        Role::Stale if brick.receiving => BrickState::Resyncing,
+        Role::Stale => BrickState::Stale,
     }
 }

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Clients: each asks for one thing at a time, and tells the judge what it saw.
+
+use std::ops::Range;
+
+use distributed_core::{ClientOp, Event, Failure, RequestId, ZeroKind};
+
+use crate::{
+    oracle::Snapshot,
+    storage::{SECTOR, Tag},
+    world::{MS, Next, US, World},
+};
+
+/// A client.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    pub host: usize,
+    pub call: Option<Call>,
+}
+
+/// What a client waits for.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub request: RequestId,
+    pub host: usize,
+    pub instance: u32,
+    pub kind: CallKind,
+    pub sectors: Range<usize>,
+    pub tag: Tag,
+    pub id: u32,
+    pub called: u64,
+    pub snapshot: Snapshot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallKind {
+    Read,
+    Write { fua: bool },
+    Flush,
+}
+
+impl World {
+    /// A client has thought; it asks, if it can.
+    pub fn client_turn(&mut self, client: usize) {
+        if self.clients[client].call.is_some() {
+            return;
+        }
+        if !self.hosts[self.clients[client].host].serving {
+            self.clients[client].host = self.current;
+        }
+        let host = self.clients[client].host;
+        if !self.hosts[host].serving {
+            if self.chaos {
+                self.after(MS, Next::Client(client));
+            }
+            return;
+        }
+        if self.chaos {
+            self.ask_something(client);
+        }
+    }
+
+    fn ask_something(&mut self, client: usize) {
+        let (kind, is_zero) = match self.rng.u32(0..100) {
+            0..40 => (CallKind::Read, false),
+            40..82 => (CallKind::Write { fua: self.rng.u32(0..12) == 0 }, false),
+            82..87 => (CallKind::Write { fua: false }, true),
+            _ => (CallKind::Flush, false),
+        };
+        let (hot, all) = (self.plan.hot_sectors.min(self.plan.sectors), self.plan.sectors);
+        let bound = if self.rng.u32(0..4) == 0 { all } else { hot };
+        let first = self.rng.usize(0..bound);
+        let most = if is_zero && self.rng.bool() { all } else { 12 };
+        let count = self.rng.usize(1..=most).min(all - first);
+        self.ask(client, kind, first..first + count, is_zero);
+    }
+
+    /// Sends a client's request to its host.
+    pub fn ask(&mut self, client: usize, kind: CallKind, sectors: Range<usize>, is_zero: bool) {
+        let host = self.clients[client].host;
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        let id = self.next_tag;
+        let tag = if is_zero { 0 } else { id };
+        let (offset, len) = (sectors.start as u64 * SECTOR, sectors.len() as u64 * SECTOR);
+        let (op, snapshot) = match kind {
+            CallKind::Read => {
+                (ClientOp::Read { offset, len: len as u32 }, self.oracle.read_called(sectors.clone()))
+            }
+            CallKind::Flush => (ClientOp::Flush, self.oracle.flush_called()),
+            CallKind::Write { fua } => {
+                self.next_tag += 1;
+                self.oracle.write_called(self.now, sectors.clone(), tag, id);
+                let how = if self.rng.bool() { ZeroKind::Discard } else { ZeroKind::Zero };
+                let write = if is_zero {
+                    ClientOp::Zero { offset, len, how, fua }
+                } else {
+                    ClientOp::Write { offset, len: len as u32, fua }
+                };
+                (write, Snapshot::new())
+            }
+        };
+        let instance = self.hosts[host].instance;
+        let called = self.now;
+        let call = Call { request, host, instance, kind, sectors, tag, id, called, snapshot };
+        self.clients[client].call = Some(call);
+        self.calls.insert(request, client);
+        self.deliver(host, instance, Event::Request { request, op });
+    }
+
+    pub fn tag_of(&self, request: RequestId) -> Tag {
+        let call = self.calls.get(&request).and_then(|client| self.clients[*client].call.as_ref());
+        call.map(|call| call.tag).unwrap_or_default()
+    }
+
+    /// A volume answered a client.
+    pub fn replied(&mut self, host: usize, request: RequestId, result: Result<(), Failure>) {
+        let data = self.take_data(host, request);
+        let Some(client) = self.calls.remove(&request) else {
+            return self.fail(format!("request {request:?} was answered twice, or never asked"));
+        };
+        let Some(call) = self.clients[client].call.take() else { return };
+        let think = self.rng.u64(10 * US..600 * US);
+        self.after(think, Next::Client(client));
+        let sectors = call.sectors.clone();
+        match (call.kind, result) {
+            (CallKind::Read, Ok(())) => {
+                // Who has lost the volume without knowing may still show its clients what was.
+                if self.hosts[host].epoch != self.stored.epoch {
+                    return;
+                }
+                if data.len() != sectors.len() {
+                    return self.fail(format!("a read of {sectors:?} got {} sectors", data.len()));
+                }
+                let seen = self.oracle.read_answered(
+                    call.called,
+                    self.now,
+                    sectors.start,
+                    &call.snapshot,
+                    &data,
+                );
+                if let Err(text) = seen {
+                    self.fail(text);
+                }
+            }
+            (CallKind::Write { fua }, Ok(())) => {
+                self.oracle.write_acknowledged(self.now, sectors, call.id, fua);
+            }
+            (CallKind::Flush, Ok(())) => self.oracle.flush_answered(&call.snapshot),
+            (_, Err(Failure::Stopped(_) | Failure::Fenced)) => {
+                self.clients[client].host = self.current;
+            }
+            (CallKind::Write { .. }, Err(_)) => {
+                self.oracle.write_ended(self.now, sectors, call.id);
+            }
+            (CallKind::Read | CallKind::Flush, Err(failure)) => {
+                self.fail(format!("{:?} failed: {failure:?}", call.kind));
+            }
+        }
+    }
+
+    /// Puts a read's pieces together.
+    fn take_data(&mut self, host: usize, request: RequestId) -> Vec<Tag> {
+        let reads = &mut self.hosts[host].reads;
+        let pieces: Vec<_> =
+            reads.range((request, 0)..=(request, usize::MAX)).map(|(place, _)| *place).collect();
+        pieces.iter().filter_map(|place| reads.remove(place)).flat_map(|piece| piece.1).collect()
+    }
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes wrong: on the network, on nodes, in the state store, with hosts and their clocks.
+
+use distributed_core::{BrickId, BrickState};
+
+use crate::{
+    matrix::Fault,
+    world::{MS, Message, Next, US, World},
+};
+
+/// Faults of one node.
+const NODE_FAULTS: [Fault; 8] = [
+    Fault::Kill,
+    Fault::Restart,
+    Fault::Pause,
+    Fault::Partition,
+    Fault::Slow,
+    Fault::Full,
+    Fault::FailData,
+    Fault::RefuseFlush,
+];
+
+impl World {
+    pub fn count(&mut self, fault: Fault, brick: BrickId) {
+        if let Some(state) = self.brick_state(brick) {
+            self.matrix.count(fault, state);
+        }
+        self.note(|| format!("fault {fault:?} at {brick}"));
+    }
+
+    /// Counts a fault that every replica of the volume meets.
+    pub fn count_for_all(&mut self, fault: Fault) {
+        let Some(volume) = &self.hosts[self.current].volume else { return };
+        for brick in volume.status().bricks {
+            self.matrix.count(fault, brick.state);
+        }
+        self.note(|| format!("fault {fault:?}"));
+    }
+
+    /// Counts a fault of a node, for its replica.
+    fn count_at(&mut self, fault: Fault, node: usize) {
+        let Some(volume) = &self.hosts[self.current].volume else { return };
+        for brick in volume.status().bricks.iter().filter(|b| b.node.0 as usize == node) {
+            self.matrix.count(fault, brick.state);
+        }
+        self.note(|| format!("fault {fault:?} at node {node}"));
+    }
+
+    /// A message has come to its node; or something happens to it.
+    pub fn arrive(&mut self, mut message: Message) {
+        let node = message.node;
+        if self.nodes[node].paused_until > self.now {
+            let delay = self.nodes[node].paused_until - self.now + self.rng.u64(0..300 * US);
+            return self.after(delay, Next::Arrive(message));
+        }
+        let is_cut = self.hosts[message.host].unreachable & (1 << node) != 0;
+        if is_cut && !message.is_late {
+            return;
+        }
+        if !self.nodes[node].is_up {
+            if self.rng.bool() && !message.is_echo {
+                self.refuse(message);
+            }
+            return;
+        }
+        if self.chaos && !message.is_late && !message.is_echo && self.meets_fault(&message) {
+            match self.rng.u32(0..12) {
+                0..3 => return self.count(Fault::Lost, message.brick),
+                3..6 => {
+                    message.is_late = true;
+                    let delay = self.rng.u64(2 * MS..60 * MS);
+                    return self.after(delay, Next::Arrive(message));
+                }
+                6..8 => {
+                    self.count(Fault::Reordered, message.brick);
+                    message.is_late = true;
+                    let delay = self.rng.u64(200 * US..3 * MS);
+                    return self.after(delay, Next::Arrive(message));
+                }
+                8..10 => {
+                    self.count(Fault::Duplicated, message.brick);
+                    let mut echo = message.clone();
+                    echo.is_echo = true;
+                    self.execute(echo);
+                    message.is_late = true;
+                    let delay = self.rng.u64(10 * US..2 * MS);
+                    return self.after(delay, Next::Arrive(message));
+                }
+                _ if message.request.writes() => return self.tear(message),
+                _ => {}
+            }
+        }
+        if message.is_late {
+            self.count(Fault::Late, message.brick);
+        }
+        if message.request.writes() && self.rng.u32(0..8) == 0 {
+            // Not at once: others may read in between.
+            if self.nodes[node].admits(message.brick, message.session, &message.request).is_ok()
+                && !self.nodes[node].is_full
+            {
+                self.nodes[node].tear(message.brick, &message.request, &mut self.rng);
+            }
+            let incarnation = self.nodes[node].incarnation;
+            let delay = self.rng.u64(10 * US..300 * US);
+            return self.after(delay, Next::Finish(message, incarnation));
+        }
+        self.execute(message);
+    }
+
+    fn meets_fault(&mut self, message: &Message) -> bool {
+        let rare = matches!(
+            self.brick_state(message.brick),
+            Some(BrickState::Failing | BrickState::Joining | BrickState::Stale)
+        );
+        let permille = self.plan.network_permille * if rare { 6 } else { 1 };
+        self.rng.u32(0..1000) < permille
+    }
+
+    fn refuse(&mut self, message: Message) {
+        let Message { host, instance, io, node, .. } = message;
+        let incarnation = self.nodes[node].incarnation;
+        let answer = (distributed_core::Outcome::Failed, Vec::new());
+        let next = Next::Answer { host, instance, io, node, incarnation, answer };
+        self.after(100 * US, next);
+    }
+
+    /// The node dies in the middle of a write.
+    fn tear(&mut self, message: Message) {
+        let node = message.node;
+        if self.nodes[node].admits(message.brick, message.session, &message.request).is_ok() {
+            self.count(Fault::Torn, message.brick);
+            self.nodes[node].tear(message.brick, &message.request, &mut self.rng);
+        }
+        self.kill(node);
+    }
+
+    fn kill(&mut self, node: usize) {
+        if !self.nodes[node].is_up {
+            return;
+        }
+        self.count_at(Fault::Kill, node);
+        self.nodes[node].crash(&mut self.rng);
+        self.nodes[node].is_up = false;
+        self.tell_health(node, false);
+        let delay = self.rng.u64(MS..25 * MS);
+        self.after(delay, Next::Revive(node));
+    }
+
+    fn tell_health(&mut self, node: usize, is_up: bool) {
+        for host in 0..self.hosts.len() {
+            if self.rng.u32(0..3) == 0 {
+                let delay = self.rng.u64(100 * US..3 * MS);
+                self.after(delay, Next::Health { host, node, is_up });
+            }
+        }
+    }
+
+    pub fn revive(&mut self, node: usize) {
+        self.nodes[node].is_up = true;
+        self.note(|| format!("node {node} is back"));
+        self.tell_health(node, true);
+    }
+
+    /// A node's faults that last are over.
+    pub fn relieve(&mut self, node: usize) {
+        let entry = &mut self.nodes[node];
+        entry.is_full = false;
+        entry.fails = false;
+        entry.refuses_flush = false;
+        entry.slowness = 1;
+        for host in &mut self.hosts {
+            host.unreachable &= !(1 << node);
+        }
+        self.note(|| format!("node {node} is well"));
+        self.tell_health(node, true);
+    }
+
+    /// Something goes wrong, and something else will.
+    pub fn throw_fault(&mut self) {
+        if !self.chaos {
+            return;
+        }
+        let mean = self.plan.fault_every_us * US;
+        let delay = self.rng.u64(mean / 4..mean * 2);
+        self.after(delay, Next::Fault);
+        match self.rng.u32(0..100) {
+            0..70 => {
+                let node = self.rng.usize(0..self.nodes.len());
+                let fault = NODE_FAULTS[self.rng.usize(0..NODE_FAULTS.len())];
+                self.afflict(node, fault);
+            }
+            70..76 => {
+                // The power of everything goes at once.
+                for node in 0..self.nodes.len() {
+                    self.kill(node);
+                }
+                if self.rng.bool() {
+                    self.crash_host(self.current);
+                }
+            }
+            76..84 => {
+                let host = self.rng.usize(0..self.hosts.len());
+                self.crash_host(host);
+            }
+            84..90 => self.take_over(),
+            90..95 => self.jump_clock(),
+            _ => {
+                let host = self.rng.usize(0..self.hosts.len());
+                self.hosts[host].paused_until = self.now + self.rng.u64(MS..30 * MS);
+                self.note(|| format!("host {host} freezes"));
+            }
+        }
+    }
+
+    fn afflict(&mut self, node: usize, fault: Fault) {
+        if !self.nodes[node].is_up {
+            return;
+        }
+        match fault {
+            Fault::Kill => return self.kill(node),
+            Fault::Restart => self.nodes[node].crash(&mut self.rng),
+            Fault::Pause => {
+                self.nodes[node].paused_until = self.now + self.rng.u64(MS..40 * MS);
+                if self.rng.u32(0..4) == 0 {
+                    self.tell_health(node, false);
+                }
+            }
+            Fault::Partition => {
+                let hosts = self.rng.u32(1..1 << self.hosts.len());
+                for (index, host) in self.hosts.iter_mut().enumerate() {
+                    if hosts >> index & 1 == 1 {
+                        host.unreachable |= 1 << node;
+                    }
+                }
+            }
+            Fault::Slow => self.nodes[node].slowness = self.rng.u64(5..60),
+            Fault::Full => self.nodes[node].is_full = true,
+            Fault::FailData => self.nodes[node].fails = true,
+            _ => self.nodes[node].refuses_flush = true,
+        }
+        self.count_at(fault, node);
+        let delay = self.rng.u64(MS..25 * MS);
+        self.after(delay, Next::Relieve(node));
+    }
+
+    pub fn crash_host(&mut self, host: usize) {
+        if self.hosts[host].volume.is_none() {
+            return;
+        }
+        if host == self.current {
+            self.count_for_all(Fault::HostCrash);
+        }
+        self.note(|| format!("host {host} dies"));
+        self.end_instance(host);
+    }
+
+    fn take_over(&mut self) {
+        let host = self.rng.usize(0..self.hosts.len());
+        if host != self.current && self.hosts[host].paused_until <= self.now {
+            self.count_for_all(Fault::TakeOver);
+            self.end_instance(host);
+            self.attach(host);
+        }
+    }
+
+    fn jump_clock(&mut self) {
+        self.count_for_all(Fault::ClockJump);
+        let host = self.current;
+        let clock = self.rng.u64(0..3_000 * MS);
+        self.hosts[host].clock = clock;
+        self.note(|| format!("the clock of host {host} jumps to {clock}"));
+    }
+
+    /// States that pass quickly would hardly ever meet a fault by chance.
+    pub fn tempt_rare_states(&mut self, host: usize) {
+        if !self.chaos || host != self.current {
+            return;
+        }
+        let Some(volume) = &self.hosts[host].volume else { return };
+        let Some((node, state)) = volume.brick_in_transition() else { return };
+        let odds = if state == BrickState::Joining { 10 } else { 14 };
+        if self.rng.u32(0..odds) != 0 {
+            return;
+        }
+        let node = node.0 as usize;
+        match self.rng.u32(0..12) {
+            index @ 0..8 => self.afflict(node, NODE_FAULTS[index as usize]),
+            8 => self.jump_clock(),
+            9 => self.crash_host(host),
+            10 => self.take_over(),
+            _ => {}
+        }
+    }
+}
+

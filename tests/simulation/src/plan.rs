@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a seed decides before anything happens.
+
+use distributed_core::{ShardMap, Shortage, Slot, SlotSet};
+use fastrand::Rng;
+
+use crate::storage::SECTOR;
+
+/// The shape of a run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nodes: usize,
+    pub hosts: usize,
+    pub clients: usize,
+    pub factor: usize,
+    pub sectors: usize,
+    pub region_size: u32,
+    pub sharded: bool,
+    /// Whether nodes end older sessions of the same epoch when a brick is opened again.
+    pub fences: bool,
+    pub min_in_sync: u32,
+    pub shortage: Shortage,
+    /// How long faults are thrown, in milliseconds.
+    pub chaos_ms: u64,
+    /// Mean time between two faults, in microseconds.
+    pub fault_every_us: u64,
+    /// Of a thousand messages, how many meet a fault of the network.
+    pub network_permille: u32,
+    /// Sectors that clients like best: a small number makes them meet.
+    pub hot_sectors: usize,
+}
+
+impl Plan {
+    pub fn draw(rng: &mut Rng) -> Self {
+        let nodes = rng.usize(2..=4);
+        let factor = rng.usize(2..=nodes.min(3));
+        let sectors = 16 * rng.usize(4..=9);
+        Self {
+            nodes,
+            hosts: rng.usize(2..=3),
+            clients: rng.usize(3..=6),
+            factor,
+            sectors,
+            region_size: 4096,
+            sharded: nodes > factor || rng.u32(0..4) == 0,
+            fences: rng.bool(),
+            min_in_sync: if rng.u32(0..5) == 0 { 2 } else { 1 },
+            shortage: if rng.bool() { Shortage::ReadOnly } else { Shortage::Wait },
+            chaos_ms: rng.u64(60..160),
+            fault_every_us: rng.u64(1500..9000),
+            network_permille: *[0, 5, 20, 40].get(rng.usize(0..4)).unwrap_or(&5),
+            hot_sectors: rng.usize(4..=24),
+        }
+    }
+
+    /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.
+    pub fn map(&self) -> ShardMap {
+        let shard_size = 16 * SECTOR;
+        let shards = self.sectors as u64 / 16;
+        let set = |shard: u64| -> SlotSet {
+            (0..self.factor as u64)
+                .map(|replica| Slot(((shard + replica) % self.nodes as u64) as u8))
+                .collect()
+        };
+        let all = (0..self.nodes as u8).map(Slot).collect();
+        if !self.sharded {
+            return ShardMap::uniform(shard_size, shards, all);
+        }
+        ShardMap::from_sets(shard_size, (0..shards).map(set))
+            .unwrap_or_else(|| ShardMap::uniform(shard_size, shards, all))
+    }
+}

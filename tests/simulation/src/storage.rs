@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Nodes with their disks: what they hold in memory, what is durable, and what a crash leaves.
+//!
+//! A sector's content is the number of the write that it comes from; zero is never written.
+
+use std::collections::BTreeMap;
+
+use distributed_core::{BrickId, Outcome, SLOT_BYTES, Session};
+use fastrand::Rng;
+
+/// Bytes of a sector.
+pub const SECTOR: u64 = 512;
+
+/// A write's number; zero for none.
+pub type Tag = u32;
+
+/// What a host asks of a node.
+#[derive(Clone, Debug)]
+pub enum Request {
+    Read { sector: usize, count: usize },
+    Write { sector: usize, data: Vec<Tag>, durable: bool },
+    Flush,
+    WriteCompanion { half: usize, bytes: std::sync::Arc<[u8]> },
+    ReadCompanion,
+    Open { sectors: usize },
+    Create { sectors: usize },
+    Resize { sectors: usize },
+    Delete,
+}
+
+impl Request {
+    /// Whether it changes what a brick holds.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::WriteCompanion { .. })
+    }
+}
+
+/// A brick and its companion.
+#[derive(Clone, Debug, Default)]
+pub struct Brick {
+    /// What reads see.
+    pub memory: Vec<Tag>,
+    /// What a crash leaves at least.
+    pub durable: Vec<Tag>,
+    companion: [Vec<u8>; 2],
+    session: Session,
+}
+
+/// A backend.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub bricks: BTreeMap<BrickId, Brick>,
+    /// Changes when what was not flushed may be gone.
+    pub incarnation: u64,
+    pub is_up: bool,
+    /// Nothing is carried out before this time, in nanoseconds.
+    pub paused_until: u64,
+    /// Messages take this many times as long.
+    pub slowness: u64,
+    pub is_full: bool,
+    /// Data operations fail, at random.
+    pub fails: bool,
+    pub refuses_flush: bool,
+    /// Whether opening ends older sessions of the same epoch. Older epochs are always ended.
+    pub fences: bool,
+}
+
+/// An answer: how it ended, and data for reads.
+pub type Answer = (Outcome, Vec<Tag>);
+
+impl Node {
+    pub fn new(fences: bool) -> Self {
+        Self {
+            bricks: BTreeMap::new(),
+            incarnation: 1,
+            is_up: true,
+            paused_until: 0,
+            slowness: 1,
+            is_full: false,
+            fails: false,
+            refuses_flush: false,
+            fences,
+        }
+    }
+
+    /// Loses what was not flushed: each sector that was written since is old or new.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        self.incarnation += 1;
+        let luck = rng.u32(0..3);
+        for brick in self.bricks.values_mut() {
+            for (memory, durable) in brick.memory.iter_mut().zip(&mut brick.durable) {
+                if memory != durable {
+                    let survives = luck == 0 && rng.bool();
+                    if survives {
+                        *durable = *memory;
+                    } else {
+                        *memory = *durable;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a session may still use a brick.
+    pub fn admits(&self, id: BrickId, session: Session, request: &Request) -> Result<(), Outcome> {
+        if matches!(request, Request::Create { .. } | Request::Delete) {
+            return Ok(());
+        }
+        let brick = self.bricks.get(&id).ok_or(Outcome::NotFound)?;
+        if session.epoch < brick.session.epoch {
+            return Err(Outcome::Fenced);
+        }
+        let is_old = session < brick.session;
+        if is_old && (self.fences || matches!(request, Request::Open { .. })) {
+            return Err(Outcome::Failed);
+        }
+        Ok(())
+    }
+
+    /// Does a part of a write, as a crash in its midst would leave it.
+    pub fn tear(&mut self, id: BrickId, request: &Request, rng: &mut Rng) {
+        let Some(brick) = self.bricks.get_mut(&id) else { return };
+        match request {
+            Request::Write { sector, data, durable } => {
+                for (at, tag) in (*sector..).zip(data) {
+                    if rng.bool() {
+                        brick.put(at, *tag, *durable);
+                    }
+                }
+            }
+            Request::WriteCompanion { half, bytes } => {
+                let cut = rng.usize(0..bytes.len() / 512) * 512;
+                let slot = &mut brick.companion[*half];
+                if slot.len() < cut {
+                    slot.resize(cut, 0);
+                }
+                slot[..cut].copy_from_slice(&bytes[..cut]);
+            }
+            _ => {}
+        }
+    }
+
+    /// Carries a request out.
+    pub fn execute(
+        &mut self,
+        id: BrickId,
+        session: Session,
+        request: &Request,
+        rng: &mut Rng,
+    ) -> Answer {
+        if let Err(refusal) = self.admits(id, session, request) {
+            return (refusal, Vec::new());
+        }
+        let fences = self.fences;
+        let (is_full, fails) = (self.is_full && rng.bool(), self.fails && rng.u32(0..4) == 0);
+        let refuses_flush = self.refuses_flush;
+        let plain = |outcome| (outcome, Vec::new());
+        match request {
+            Request::Create { sectors } => {
+                if is_full {
+                    return plain(Outcome::NoSpace);
+                }
+                self.bricks.entry(id).or_insert_with(|| Brick {
+                    memory: vec![0; *sectors],
+                    durable: vec![0; *sectors],
+                    ..Brick::default()
+                });
+                return plain(Outcome::Ok);
+            }
+            Request::Delete => {
+                return plain(self.bricks.remove(&id).map_or(Outcome::NotFound, |_| Outcome::Ok));
+            }
+            Request::Write { .. } if is_full => {
+                self.tear(id, request, rng);
+                return plain(Outcome::NoSpace);
+            }
+            Request::Write { .. } | Request::Read { .. } if fails => {
+                self.tear(id, request, rng);
+                return plain(Outcome::Failed);
+            }
+            Request::Flush if refuses_flush => return plain(Outcome::Failed),
+            _ => {}
+        }
+        let Some(brick) = self.bricks.get_mut(&id) else { return plain(Outcome::NotFound) };
+        match request {
+            Request::Read { sector, count } => {
+                let data = brick.memory.get(*sector..sector + count);
+                return data.map_or(plain(Outcome::Failed), |data| (Outcome::Ok, data.to_vec()));
+            }
+            Request::Write { sector, data, durable } => {
+                if sector + data.len() > brick.memory.len() {
+                    return plain(Outcome::Failed);
+                }
+                for (at, tag) in (*sector..).zip(data) {
+                    brick.put(at, *tag, *durable);
+                }
+            }
+            Request::Flush => brick.durable.clone_from(&brick.memory),
+            Request::WriteCompanion { half, bytes } => {
+                let slot = &mut brick.companion[*half];
+                if slot.len() < bytes.len() {
+                    slot.resize(bytes.len(), 0);
+                }
+                slot[..bytes.len()].copy_from_slice(bytes);
+            }
+            Request::ReadCompanion => {
+                let mut bytes = vec![0; SLOT_BYTES + brick.companion[1].len()];
+                bytes[..brick.companion[0].len()].copy_from_slice(&brick.companion[0]);
+                bytes[SLOT_BYTES..].copy_from_slice(&brick.companion[1]);
+                return plain(Outcome::Companion(bytes));
+            }
+            Request::Open { sectors } => {
+                let fenced = fences || session.epoch > brick.session.epoch;
+                brick.session = session;
+                brick.resize(*sectors);
+                return plain(Outcome::Opened { fenced });
+            }
+            Request::Resize { sectors } => brick.resize(*sectors),
+            Request::Create { .. } | Request::Delete => {}
+        }
+        plain(Outcome::Ok)
+    }
+}
+
+impl Brick {
+    /// A brick with an initial record in its companion.
+    pub fn with_record(sectors: usize, record: Vec<u8>) -> Self {
+        let zeros = vec![0; sectors];
+        let companion = [record, Vec::new()];
+        Self { memory: zeros.clone(), durable: zeros, companion, session: Session::default() }
+    }
+
+    fn put(&mut self, at: usize, tag: Tag, durable: bool) {
+        if let Some(sector) = self.memory.get_mut(at) {
+            *sector = tag;
+            if durable {
+                self.durable[at] = tag;
+            }
+        }
+    }
+
+    fn resize(&mut self, sectors: usize) {
+        self.memory.resize(sectors, 0);
+        self.durable.resize(sectors, 0);
+    }
+}

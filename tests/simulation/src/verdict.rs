@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs a seed: faults, then peace, then the question whether everything is as it must be.
+
+use std::collections::BTreeSet;
+
+use distributed_core::{BrickId, NodeId, Protections, Slot};
+
+use crate::{
+    clients::CallKind,
+    matrix::Matrix,
+    world::{MS, Next, US, World},
+};
+
+/// How long peace may take to heal everything.
+const PATIENCE: u64 = 4_000 * MS;
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The seed.
+    pub seed: u64,
+    /// What was wrong, if anything.
+    pub violation: Option<String>,
+    /// Of all that happened, in order.
+    pub hash: u64,
+    /// Things that happened.
+    pub events: u64,
+    /// Faults by replica state.
+    pub matrix: Matrix,
+    /// What happened, if asked for.
+    pub trace: Vec<String>,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, protections: Protections, trace: bool) -> Verdict {
+    let mut world = World::new(seed, protections, trace);
+    world.live();
+    Verdict {
+        seed,
+        violation: world.violation,
+        hash: world.hash,
+        events: world.handled,
+        matrix: world.matrix,
+        trace: world.trace.unwrap_or_default(),
+    }
+}
+
+impl World {
+    fn live(&mut self) {
+        let end = self.plan.chaos_ms * MS;
+        while self.now < end {
+            if !self.step() {
+                return;
+            }
+        }
+        self.make_peace();
+        if !self.heal("after the faults") {
+            return;
+        }
+        self.read_everything();
+        self.compare_replicas();
+        if self.violation.is_some() {
+            return;
+        }
+        // What was flushed must outlive everybody's crash.
+        self.crash_host(self.current);
+        for node in 0..self.nodes.len() {
+            self.nodes[node].crash(&mut self.rng);
+        }
+        self.after(MS, Next::Orchestrate);
+        if self.heal("after the last crash") {
+            self.read_everything();
+            self.compare_replicas();
+        }
+    }
+
+    fn make_peace(&mut self) {
+        self.note(|| "peace".to_owned());
+        self.chaos = false;
+        for node in 0..self.nodes.len() {
+            self.nodes[node].paused_until = 0;
+            self.revive(node);
+            self.relieve(node);
+        }
+        for host in 0..self.hosts.len() {
+            self.hosts[host].paused_until = 0;
+            if host != self.current {
+                self.end_instance(host);
+            }
+        }
+    }
+
+    /// Waits until all replicas are in sync and nobody waits.
+    fn heal(&mut self, when: &str) -> bool {
+        let limit = self.now + PATIENCE;
+        while !self.is_whole() {
+            if !self.step() || self.now > limit {
+                let status = self.hosts[self.current].volume.as_ref().map(|v| v.status());
+                let waiting = self.clients.iter().filter(|client| client.call.is_some()).count();
+                self.fail(format!("stuck {when}: {waiting} clients wait, {status:?}"));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn is_whole(&self) -> bool {
+        let Some(volume) = &self.hosts[self.current].volume else { return false };
+        let busy = self.clients.iter().any(|client| client.call.is_some());
+        volume.is_serving() && !busy && volume.is_whole()
+    }
+
+    fn read_everything(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        self.clients[0].host = self.current;
+        for first in (0..self.plan.sectors).step_by(16) {
+            self.ask(0, CallKind::Read, first..first + 16, false);
+            let limit = self.now + 100 * MS;
+            while self.clients[0].call.is_some() {
+                if !self.step() || self.now > limit {
+                    return self.fail("a read in peace was not answered".into());
+                }
+            }
+        }
+    }
+
+    /// All in-sync replicas hold the same, nothing foreign, and no brick is left that nobody knows.
+    fn compare_replicas(&mut self) {
+        let Some(volume) = &self.hosts[self.current].volume else { return };
+        let status = volume.status();
+        let bricks: Vec<(BrickId, NodeId)> =
+            status.bricks.iter().map(|brick| (brick.brick, brick.node)).collect();
+        let mut complaints = Vec::new();
+        for sector in 0..self.plan.sectors {
+            let set = self.map.set(sector as u64 / 16);
+            let held = |slot: Slot| {
+                let (brick, node) = bricks.get(slot.index())?;
+                self.nodes[node.0 as usize].bricks.get(brick)?.memory.get(sector).copied()
+            };
+            let values: Vec<_> = set.iter().map(held).collect();
+            let Some(Some(first)) = values.first() else {
+                complaints.push(format!("sector {sector} is on no brick"));
+                continue;
+            };
+            if values.iter().any(|value| value != &Some(*first)) {
+                complaints.push(format!("replicas of sector {sector} differ: {values:?}"));
+            }
+            if !self.oracle.may_hold(sector, *first) {
+                complaints.push(format!("sector {sector} holds {first}, which it may not"));
+            }
+        }
+        let known: BTreeSet<(BrickId, NodeId)> = bricks.into_iter().collect();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for brick in node.bricks.keys() {
+                if !known.contains(&(*brick, NodeId(index as u32))) {
+                    complaints.push(format!("brick {brick} on node {index} is an orphan"));
+                }
+            }
+        }
+        if let Some(complaint) = complaints.into_iter().next() {
+            self.fail(complaint);
+        }
+    }
+
+    /// Sees to it that somebody has the volume.
+    pub fn orchestrate(&mut self) {
+        if self.chaos {
+            self.after(2 * MS, Next::Orchestrate);
+        }
+        if self.hosts[self.current].volume.is_some() {
+            return;
+        }
+        let host = self.rng.usize(0..self.hosts.len());
+        if self.hosts[host].volume.is_some() {
+            self.end_instance(host);
+        }
+        if self.hosts[host].paused_until <= self.now {
+            self.attach(host);
+        } else {
+            self.after(MS, Next::Orchestrate);
+        }
+    }
+
+    /// A host's attachment is over: it died, stopped, or lost the volume.
+    pub fn end_instance(&mut self, host: usize) {
+        let entry = &mut self.hosts[host];
+        if entry.volume.take().is_none() {
+            return;
+        }
+        entry.instance += 1;
+        entry.serving = false;
+        entry.tick_at = u64::MAX;
+        for client in 0..self.clients.len() {
+            let calls_it = self.clients[client].call.as_ref().is_some_and(|call| call.host == host);
+            if calls_it && let Some(call) = self.clients[client].call.take() {
+                self.calls.remove(&call.request);
+                self.after(MS, Next::Client(client));
+            }
+        }
+        if host == self.current {
+            let delay = self.rng.u64(500 * US..6 * MS);
+            self.after(delay, Next::Orchestrate);
+        }
+    }
+
+    /// A volume serves for the first time: what was not flushed may be old now.
+    pub fn began_to_serve(&mut self, host: usize) {
+        self.note(|| format!("host {host} serves"));
+        if self.hosts[host].epoch > 1 && !self.clean {
+            self.oracle.crashed(self.now);
+        }
+    }
+}
