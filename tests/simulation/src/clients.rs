@@ -23,7 +23,6 @@ pub struct Client {
 pub struct Call {
     pub request: RequestId,
     pub host: usize,
-    pub instance: u32,
     pub kind: CallKind,
     pub sectors: Range<usize>,
     pub tag: Tag,
@@ -102,7 +101,7 @@ impl World {
         };
         let instance = self.hosts[host].instance;
         let called = self.now;
-        let call = Call { request, host, instance, kind, sectors, tag, id, called, snapshot };
+        let call = Call { request, host, kind, sectors, tag, id, called, snapshot };
         self.clients[client].call = Some(call);
         self.calls.insert(request, client);
         self.deliver(host, instance, Event::Request { request, op });
@@ -151,10 +150,22 @@ impl World {
                 self.clients[client].host = self.current;
             }
             (CallKind::Write { .. }, Err(_)) => {
-                self.oracle.write_ended(self.now, sectors, call.id);
+                self.oracle.write_failed(self.now, sectors, call.id);
+                self.lower_snapshots();
             }
             (CallKind::Read | CallKind::Flush, Err(failure)) => {
                 self.fail(format!("{:?} failed: {failure:?}", call.kind));
+            }
+        }
+    }
+
+    /// Floors that came down hold for reads under way, too.
+    fn lower_snapshots(&mut self) {
+        let calls = self.clients.iter_mut().filter_map(|client| client.call.as_mut());
+        for call in calls.filter(|call| call.kind == CallKind::Read) {
+            let floors = self.oracle.read_called(call.sectors.clone());
+            for (floor, now) in call.snapshot.iter_mut().zip(floors) {
+                *floor = now.min(*floor);
             }
         }
     }

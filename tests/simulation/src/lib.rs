@@ -6,18 +6,18 @@
 //!
 //! What must hold, whatever happens:
 //! - reads are linearizable, sector by sector; after a crash each sector is old or new, and nothing that was flushed
-//!   is lost ([`oracle`]);
+//!   is lost (`oracle`);
 //! - when the faults are over, all replicas come back in sync and are equal, nobody waits for ever, and no brick is
-//!   left that nobody knows ([`verdict`]).
+//!   left that nobody knows (`verdict`).
 
-pub mod clients;
-pub mod faults;
-pub mod matrix;
-pub mod oracle;
-pub mod plan;
-pub mod storage;
-pub mod verdict;
-pub mod world;
+mod clients;
+mod faults;
+mod matrix;
+mod oracle;
+mod plan;
+mod storage;
+mod verdict;
+mod world;
 
 pub use matrix::{Fault, Matrix};
 pub use verdict::{Verdict, run};

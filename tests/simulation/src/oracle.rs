@@ -79,7 +79,6 @@ impl Oracle {
             if durable {
                 sector.durable_floor = sector.durable_floor.max(start);
             }
-            sector.prune();
         }
     }
 
@@ -88,6 +87,18 @@ impl Oracle {
         for sector in &mut self.sectors[range] {
             if let Some(write) = sector.writes.iter_mut().find(|write| write.id == id) {
                 write.end = write.end.min(now);
+            }
+        }
+    }
+
+    /// A write failed: what reads saw of it while it was under way does not count, since it may have been taken back.
+    pub fn write_failed(&mut self, now: u64, range: std::ops::Range<usize>, id: u32) {
+        self.write_ended(now, range.clone(), id);
+        for sector in &mut self.sectors[range] {
+            sector.floor = sector.acknowledged.max(sector.durable_floor);
+            for write in &mut sector.writes {
+                write.seen = 0;
+                write.dead_from = u64::MAX;
             }
         }
     }
@@ -143,7 +154,6 @@ impl Oracle {
         for (sector, covered) in self.sectors.iter_mut().zip(covered) {
             sector.durable_floor = sector.durable_floor.max(*covered);
             sector.floor = sector.floor.max(*covered);
-            sector.prune();
         }
     }
 
@@ -153,6 +163,7 @@ impl Oracle {
         for sector in &mut self.sectors {
             sector.floor = sector.durable_floor;
             sector.acknowledged = sector.durable_floor;
+            sector.prune();
             for write in &mut sector.writes {
                 write.end = write.end.min(now);
                 write.seen = 0;
@@ -169,7 +180,7 @@ impl Oracle {
 }
 
 impl Sector {
-    /// Forgets what can never be seen again, whatever happens.
+    /// Forgets what can never be seen again. Only when nobody reads: a read that is under way may yet see it.
     fn prune(&mut self) {
         let floor = self.durable_floor;
         self.writes.retain(|write| write.end >= floor);

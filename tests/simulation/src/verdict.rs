@@ -205,11 +205,27 @@ impl World {
         }
     }
 
+    /// What was called before a crash, and is answered after it, is judged by what is true after it.
+    fn renew_snapshots(&mut self, host: usize) {
+        for client in &mut self.clients {
+            let Some(call) = client.call.as_mut().filter(|call| call.host == host) else { continue };
+            match call.kind {
+                CallKind::Read => {
+                    call.snapshot = self.oracle.read_called(call.sectors.clone());
+                    call.called = self.now;
+                }
+                CallKind::Flush => call.snapshot = self.oracle.flush_called(),
+                CallKind::Write { .. } => {}
+            }
+        }
+    }
+
     /// A volume serves for the first time: what was not flushed may be old now.
     pub fn began_to_serve(&mut self, host: usize) {
         self.note(|| format!("host {host} serves"));
         if self.hosts[host].epoch > 1 && !self.clean {
             self.oracle.crashed(self.now);
+            self.renew_snapshots(host);
         }
     }
 }

@@ -28,6 +28,9 @@ pub const MS: u64 = 1_000_000;
 /// How long a driver waits for an answer.
 const TIMEOUT: u64 = 12 * MS;
 
+/// A run that has more events than this does not come to an end.
+const MOST_EVENTS: u64 = 500_000;
+
 /// A request on its way to a node.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -226,6 +229,9 @@ impl World {
         let Some(next) = self.events.remove(&number) else { return false };
         self.now = self.now.max(at);
         self.handled += 1;
+        if self.handled > MOST_EVENTS {
+            self.fail("it goes round and round: far more happened than can be meant".into());
+        }
         self.mix(at);
         self.mix(number);
         self.happen(next);

@@ -234,8 +234,8 @@ impl IntentLog {
         self.regions.values().any(|region| region.unflushed)
     }
 
-    /// When the region that was idle longest was last written.
+    /// When the clean region that was idle longest was last written.
     pub(crate) fn oldest_touch(&self) -> Option<Time> {
-        self.regions.values().map(|region| region.touched).min()
+        self.regions.values().filter(|region| region.is_clean()).map(|region| region.touched).min()
     }
 }

@@ -71,7 +71,9 @@ impl Volume {
         if self.phase != Phase::Opening || self.bricks.iter().any(opening) {
             return;
         }
-        let companions = std::mem::take(&mut self.companions);
+        let mut companions = std::mem::take(&mut self.companions);
+        // One that was given up since cannot be served from.
+        companions.retain(|(slot, _)| self.bricks[slot.index()].link == Link::Open);
         match recover(&self.descriptor, &self.map, &companions) {
             Ok(recovered) => self.recovered(recovered),
             Err(refusal) => {

@@ -81,10 +81,26 @@ impl Volume {
         if op.kind == Kind::Read {
             return self.issue_read(key);
         }
+        if self.is_short(op) {
+            // Without its range: healing may need it.
+            match self.settings.shortage {
+                Shortage::Wait if self.barrier.is_none() => self.short.push_back(key),
+                _ => self.finish(key, Err(Failure::ReadOnly)),
+            }
+            return;
+        }
         let hides = !matches!(op.kind, Kind::Resync { .. } | Kind::Verify);
         let client = is_client_write(op.kind);
         self.held.push(Held { start: op.offset, end: op.end(), op: key, hides, client });
         self.begin_step(key);
+    }
+
+    /// Whether a client's mutation would touch a shard with too few replicas in sync.
+    fn is_short(&self, op: &Op) -> bool {
+        let counts = is_client_write(op.kind) || matches!(op.kind, Kind::Repair { .. });
+        let members = self.counting();
+        let mut pieces = self.map.pieces(op.offset, op.len);
+        counts && pieces.any(|(_, _, set)| set.and(members).len() < self.settings.min_in_sync)
     }
 
     /// Starts the next step of a mutation: as much as the intent log has room for.
@@ -94,21 +110,12 @@ impl Volume {
         op.step = limit.min(op.end() - op.at);
         op.missed = SlotSet::EMPTY;
         op.full = SlotSet::EMPTY;
-        let (kind, at, step) = (op.kind, op.at, op.step);
-        match kind {
+        match op.kind {
             Kind::Resync { slot } => return self.issue_resync(key, slot),
             Kind::Verify => return self.issue_compare(key),
             Kind::Level { .. } => return self.issue_level(key),
             Kind::Read => return,
             Kind::Write { .. } | Kind::Zero { .. } | Kind::Repair { .. } => {}
-        }
-        let least = self.map.pieces(at, step).map(|(_, _, set)| set.and(self.counting()).len()).min();
-        if least.unwrap_or(0) < self.settings.min_in_sync {
-            match self.settings.shortage {
-                Shortage::Wait if self.barrier.is_none() => self.short.push_back(key),
-                _ => self.finish(key, Err(Failure::ReadOnly)),
-            }
-            return;
         }
         self.acquire_intent(key, self.no_room.is_empty());
     }
@@ -173,8 +180,9 @@ impl Volume {
     /// Enough replicas may be in sync now.
     pub(super) fn wake_short(&mut self) {
         for key in std::mem::take(&mut self.short) {
-            self.begin_step(key);
+            self.waiting.push_back(key);
         }
+        self.wake_waiting();
     }
 
     /// A range became free: whoever waits for nothing else starts, in order.
