@@ -67,14 +67,21 @@ pub enum Next {
     Orchestrate,
 }
 
+/// Where a copy goes, and what its source must be.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyTarget {
+    pub node: usize,
+    pub brick: BrickId,
+    pub sector: usize,
+    pub source_incarnation: Option<u64>,
+}
+
 /// What a host waits for.
 #[derive(Clone, Debug)]
 pub struct Pending {
     pub node: usize,
     /// A copy that is still reading: where it goes then.
-    pub copy: Option<(usize, BrickId, usize)>,
-    /// A copy's source, once it was read.
-    pub source_incarnation: Option<u64>,
+    pub copy: Option<CopyTarget>,
     /// A read's request and place.
     pub read: Option<(RequestId, usize)>,
     pub timed_out: bool,
@@ -399,10 +406,12 @@ impl World {
                 self.send(host, io, brick, ask, None, None);
             }
             Action::Flush { io, brick } => self.send(host, io, brick, Request::Flush, None, None),
-            Action::Copy { io, from, to, offset, len } => {
+            Action::Copy { io, from, source_incarnation, to, offset, len } => {
                 let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
                 let Some((node, _)) = self.hosts[host].sessions.get(&to).copied() else { return };
-                self.send(host, io, from, ask, None, Some((node, to, sector(offset))));
+                let sector = sector(offset);
+                let target = CopyTarget { node, brick: to, sector, source_incarnation };
+                self.send(host, io, from, ask, None, Some(target));
             }
             Action::WriteCompanion { io, brick, offset, bytes } => {
                 let half = usize::from(offset != 0);
@@ -448,14 +457,14 @@ impl World {
         brick: BrickId,
         request: Request,
         read: Option<(RequestId, usize)>,
-        copy: Option<(usize, BrickId, usize)>,
+        copy: Option<CopyTarget>,
     ) {
         let entry = &mut self.hosts[host];
         let instance = entry.instance;
         let Some((node, session)) = entry.sessions.get(&brick).copied() else {
             return self.fail(format!("host {host} uses brick {brick} that it did not open"));
         };
-        let pending = Pending { node, copy, source_incarnation: None, read, timed_out: false };
+        let pending = Pending { node, copy, read, timed_out: false };
         entry.pending.insert(io, pending);
         self.after(TIMEOUT, Next::Timeout { host, instance, io });
         self.transmit(Message {
@@ -502,19 +511,20 @@ impl World {
         if entry.instance != instance {
             return;
         }
-        let (mut outcome, data) = answer;
+        let (outcome, data) = answer;
         if let Some(pending) = entry.pending.get_mut(&io) {
-            if let Some((node, brick, sector)) = pending.copy.take() {
+            if let Some(target) = pending.copy.take() {
+                let CopyTarget { node, brick, sector, source_incarnation } = target;
                 if pending.timed_out {
                     entry.pending.remove(&io);
                     return;
                 }
-                if outcome != Outcome::Ok {
+                let is_other = source_incarnation.is_some_and(|one| one != incarnation);
+                if outcome != Outcome::Ok || is_other {
                     entry.pending.remove(&io);
                     let outcome = Outcome::SourceFailed;
                     return self.deliver(host, instance, Event::Done { io, incarnation, outcome });
                 }
-                pending.source_incarnation = Some(incarnation);
                 pending.node = node;
                 let Some((_, session)) = entry.sessions.get(&brick).copied() else { return };
                 let request = Request::Write { sector, data, durable: false };
@@ -529,9 +539,6 @@ impl World {
                     is_echo: false,
                     is_late: false,
                 });
-            }
-            if let (Outcome::Ok, Some(source_incarnation)) = (&outcome, pending.source_incarnation) {
-                outcome = Outcome::Copied { source_incarnation };
             }
             if let Some(place) = pending.read
                 && let Some(buffer) = entry.reads.get_mut(&place)

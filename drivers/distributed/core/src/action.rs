@@ -62,12 +62,18 @@ pub enum Action {
         /// Where.
         brick: BrickId,
     },
-    /// Copy a range from one brick to the same place of another. Answer [`Outcome::Copied`](crate::Outcome::Copied).
+    /// Copy a range from one brick to the same place of another: afterwards the target reads what the source does.
+    ///
+    /// What a restarted source reads may be too old, and the target may be in sync: so if `source_incarnation` is given,
+    /// look at the source's incarnation after reading and before writing, and answer
+    /// [`Outcome::SourceFailed`](crate::Outcome::SourceFailed) if it is another one.
     Copy {
         /// Names the answer.
         io: IoId,
         /// The source.
         from: BrickId,
+        /// The incarnation that the source must have.
+        source_incarnation: Option<u64>,
         /// The target.
         to: BrickId,
         /// First byte.

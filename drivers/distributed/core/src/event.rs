@@ -115,12 +115,7 @@ pub enum Outcome {
     },
     /// `ReadCompanion`: the bytes of both slots, [`COMPANION_BYTES`](crate::COMPANION_BYTES) or fewer.
     Companion(Vec<u8>),
-    /// `Copy`: done; the source's incarnation, read after its data was.
-    Copied {
-        /// The source's incarnation.
-        source_incarnation: u64,
-    },
-    /// `Copy`: the source could not be read; nothing was written to the target.
+    /// `Copy`: the source could not be read, or has another incarnation; nothing was written to the target.
     SourceFailed,
     /// `Compare`: the replicas that differ from the lowest one.
     Differs(crate::SlotSet),

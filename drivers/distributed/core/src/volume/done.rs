@@ -65,7 +65,7 @@ impl Volume {
 
     /// Whether an answer came from the storage that the session began with.
     fn is_believed(&self, io: &Io, incarnation: u64, outcome: &Outcome) -> bool {
-        let answered = matches!(outcome, Outcome::Ok | Outcome::Copied { .. } | Outcome::NoSpace);
+        let answered = matches!(outcome, Outcome::Ok | Outcome::NoSpace);
         !self.protections.incarnation_check || !answered || io.incarnation == Some(incarnation)
     }
 
@@ -75,22 +75,15 @@ impl Volume {
             let brick = self.brick(io.slot);
             brick.reads = brick.reads.saturating_sub(1);
         }
-        if let IoKind::Copy { from, source_incarnation } = io.kind {
-            if let Outcome::Copied { source_incarnation: now } = outcome
-                && self.protections.incarnation_check
-                && source_incarnation != Some(*now)
-            {
-                self.give_up(from, Cause::Restarted);
-                return self.source_failed(io);
-            }
-            if *outcome == Outcome::SourceFailed {
-                self.give_up(from, Cause::Failed);
-                return self.source_failed(io);
-            }
+        if let IoKind::Copy { from } = io.kind
+            && *outcome == Outcome::SourceFailed
+        {
+            self.give_up(from, Cause::Failed);
+            return self.source_failed(io);
         }
         let cause = match outcome {
             _ if !self.is_believed(io, incarnation, outcome) => Some(Cause::Restarted),
-            Outcome::Ok | Outcome::Copied { .. } => None,
+            Outcome::Ok => None,
             Outcome::NoSpace if io.kind == IoKind::Mutate && self.full_counts(io.slot) => {
                 return self.full(io);
             }

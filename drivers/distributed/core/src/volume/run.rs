@@ -203,15 +203,23 @@ impl Volume {
     pub(super) fn issue_copy(&mut self, key: u64, from: Slot, to: Slot, offset: u64, len: u64) {
         let end = offset + len;
         let most = u64::from(self.settings.copy_bytes.max(4096));
-        let source_incarnation = self.brick(from).incarnation;
+        let check = self.protections.incarnation_check;
+        let source_incarnation = self.brick(from).incarnation.filter(|_| check);
         let (source, target) = (self.brick(from).id, self.brick(to).id);
         let mut at = offset;
         while at < end {
             let len = most.min(end - at);
-            let io = self.io(IoKind::Copy { from, source_incarnation }, to, key, at, len);
+            let io = self.io(IoKind::Copy { from }, to, key, at, len);
             self.expect(key, 1);
             let len = len as u32;
-            self.actions.push_back(Action::Copy { io, from: source, to: target, offset: at, len });
+            self.actions.push_back(Action::Copy {
+                io,
+                from: source,
+                source_incarnation,
+                to: target,
+                offset: at,
+                len,
+            });
             at += u64::from(len);
         }
     }

@@ -217,7 +217,7 @@ pub(super) struct Held {
 pub(super) enum IoKind {
     Read,
     Mutate,
-    Copy { from: Slot, source_incarnation: Option<u64> },
+    Copy { from: Slot },
     Compare,
     Flush,
     Companion,
