@@ -55,7 +55,7 @@ pub enum Next {
     Finish(Message, u64),
     Answer { host: usize, instance: u32, io: IoId, node: usize, incarnation: u64, answer: Answer },
     Timeout { host: usize, instance: u32, io: IoId },
-    State { host: usize, instance: u32, io: IoId, sequence: u64, expected: Option<u64>, bytes: Arc<[u8]> },
+    State { host: usize, instance: u32, io: IoId, expected: Arc<[u8]>, bytes: Arc<[u8]> },
     StateAnswer { host: usize, instance: u32, io: IoId, outcome: Outcome },
     Deliver { host: usize, instance: u32, event: Event },
     Health { host: usize, node: usize, is_up: bool },
@@ -101,7 +101,6 @@ pub struct Host {
     pub reads: BTreeMap<(RequestId, usize), (IoId, Vec<Tag>)>,
     pub clock: u64,
     pub tick_at: u64,
-    pub swaps: u64,
     pub paused_until: u64,
     pub unreachable: u64,
 }
@@ -111,7 +110,6 @@ pub struct Host {
 pub struct Stored {
     pub bytes: Arc<[u8]>,
     pub epoch: u64,
-    pub sequence: u64,
 }
 
 /// Everything.
@@ -170,11 +168,10 @@ impl World {
             reads: BTreeMap::new(),
             clock: 1_000 * MS,
             tick_at: u64::MAX,
-            swaps: 0,
             paused_until: 0,
             unreachable: 0,
         };
-        let stored = Stored { bytes: descriptor.encode().into(), epoch: 0, sequence: 0 };
+        let stored = Stored { bytes: descriptor.encode().into(), epoch: 0 };
         let mut world = Self {
             now: 1,
             queue: BinaryHeap::new(),
@@ -259,8 +256,8 @@ impl World {
                 }
             }
             Next::Timeout { host, instance, io } => self.timed_out(host, instance, io),
-            Next::State { host, instance, io, sequence, expected, bytes } => {
-                self.state_arrived(host, instance, io, sequence, expected, bytes);
+            Next::State { host, instance, io, expected, bytes } => {
+                self.state_arrived(host, instance, io, &expected, bytes);
             }
             Next::StateAnswer { host, instance, io, outcome } => {
                 self.deliver(host, instance, Event::Done { io, incarnation: 0, outcome });
@@ -303,7 +300,7 @@ impl World {
         self.hosts[host].epoch = descriptor.epoch + 1;
         let holder = self.rng.u64(1..);
         let attach = Attach {
-            descriptor,
+            state: Arc::clone(&self.stored.bytes),
             map: self.map.clone(),
             settings,
             protections: self.protections,
@@ -316,7 +313,6 @@ impl World {
         entry.pending.clear();
         entry.sessions.clear();
         entry.reads.clear();
-        entry.swaps = 0;
         let now = Time(self.now + entry.clock);
         match Volume::attach(attach, now) {
             Ok(volume) => entry.volume = Some(volume),
@@ -439,11 +435,9 @@ impl World {
             }
             Action::Compare { .. } | Action::Report(_) => {}
             Action::SwapState { io, expected, bytes } => {
-                let entry = &mut self.hosts[host];
-                entry.swaps += 1;
-                let (instance, sequence) = (entry.instance, entry.swaps);
+                let instance = self.hosts[host].instance;
                 let delay = self.rng.u64(50 * US..300 * US);
-                let next = Next::State { host, instance, io, sequence, expected, bytes };
+                let next = Next::State { host, instance, io, expected, bytes };
                 self.after(delay, next);
             }
             Action::Reply { request, result } => self.replied(host, request, result),
@@ -569,8 +563,7 @@ impl World {
         host: usize,
         instance: u32,
         io: IoId,
-        sequence: u64,
-        expected: Option<u64>,
+        expected: &Arc<[u8]>,
         bytes: Arc<[u8]>,
     ) {
         let luck = if self.chaos { self.rng.u32(0..100) } else { 100 };
@@ -584,25 +577,22 @@ impl World {
         }
         if (4..6).contains(&luck) {
             // Lost on the way; it arrives when nobody expects it.
-            let late = Next::State { host, instance, io, sequence, expected, bytes };
+            let expected = Arc::clone(expected);
+            let late = Next::State { host, instance, io, expected, bytes };
             let delay = self.rng.u64(MS..100 * MS);
             self.after(delay, late);
             let outcome = Outcome::Unknown;
             return self.after(TIMEOUT, Next::StateAnswer { host, instance, io, outcome });
         }
         let epoch = self.hosts_epoch(&bytes);
-        let is_own_old = epoch == self.stored.epoch && sequence < self.stored.sequence;
         let outcome = if self.stored.bytes == bytes {
             Outcome::Ok
-        } else if Some(self.stored.epoch) == expected && !is_own_old {
-            self.stored = Stored { bytes, epoch, sequence };
+        } else if self.stored.bytes == *expected {
+            self.stored = Stored { bytes, epoch };
             Outcome::Ok
         } else {
             Outcome::Conflict
         };
-        if is_own_old && outcome != Outcome::Ok {
-            return;
-        }
         let outcome = if (6..12).contains(&luck) { Outcome::Unknown } else { outcome };
         let delay = self.rng.u64(50 * US..300 * US);
         self.after(delay, Next::StateAnswer { host, instance, io, outcome });

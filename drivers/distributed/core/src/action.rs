@@ -155,13 +155,14 @@ pub enum Action {
         /// Its node.
         node: NodeId,
     },
-    /// Store this descriptor if the stored one is of the epoch `expected`, or is this very one already; otherwise
-    /// answer [`Outcome::Conflict`](crate::Outcome::Conflict) and store nothing.
+    /// Store this descriptor if what is stored now is exactly `expected`. If it is `bytes` already, that is as good (an
+    /// attempt of unknown outcome was carried out). If it is anything else, answer
+    /// [`Outcome::Conflict`](crate::Outcome::Conflict) and store nothing.
     SwapState {
         /// Names the answer.
         io: IoId,
-        /// The epoch that must be stored now; `None`: nothing is stored.
-        expected: Option<u64>,
+        /// What must be stored now.
+        expected: Arc<[u8]>,
         /// The descriptor.
         bytes: Arc<[u8]>,
     },

@@ -127,7 +127,7 @@ pub enum Outcome {
     NotFound,
     /// Somebody with a later epoch holds the brick: this host has lost the volume.
     Fenced,
-    /// `SwapState`: the stored epoch is not ours: this host has lost the volume.
+    /// `SwapState`: something else is stored: another host has the volume, or got it first.
     Conflict,
     /// No answer in time: it may have happened, or may happen at any later time.
     Unknown,

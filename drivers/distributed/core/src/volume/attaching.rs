@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the claim to serving: epoch, sessions, companions, leveling, record.
 
+use std::sync::Arc;
+
 use super::{
     Volume,
     state::{Brick, IoKind, Kind, Link, Phase, Role},
@@ -13,7 +15,6 @@ use crate::{
 impl Volume {
     /// Asks the state for the next epoch: whoever had the volume can commit nothing more.
     pub(super) fn begin_claim(&mut self, holder: u64) {
-        let expected = self.descriptor.epoch;
         let was_clean = self.descriptor.clean;
         self.descriptor.epoch += 1;
         self.descriptor.holder = holder;
@@ -28,20 +29,20 @@ impl Volume {
                 brick
             })
             .collect();
-        self.claim = Some((expected, self.descriptor.encode().into(), None));
+        self.claim = Some((self.descriptor.encode().into(), None));
         self.store_claim();
     }
 
     fn store_claim(&mut self) {
-        let Some((expected, bytes, retry)) = &mut self.claim else { return };
+        let Some((bytes, retry)) = &mut self.claim else { return };
         *retry = None;
-        let (expected, bytes) = (Some(*expected), bytes.clone());
+        let (expected, bytes) = (Arc::clone(&self.stored), Arc::clone(bytes));
         let io = self.io(IoKind::State, Slot(0), 0, 0, 0);
         self.actions.push_back(Action::SwapState { io, expected, bytes });
     }
 
     pub(super) fn retry_claim(&mut self) {
-        let due = self.claim.as_ref().and_then(|claim| claim.2);
+        let due = self.claim.as_ref().and_then(|claim| claim.1);
         if due.is_some_and(|at| at <= self.now || at > self.retry_time()) {
             self.store_claim();
         }
@@ -51,11 +52,13 @@ impl Volume {
         let retry_at = self.retry_time();
         if *outcome != Outcome::Ok {
             if let Some(claim) = &mut self.claim {
-                claim.2 = Some(retry_at);
+                claim.1 = Some(retry_at);
             }
             return;
         }
-        self.claim = None;
+        if let Some((bytes, _)) = self.claim.take() {
+            self.stored = bytes;
+        }
         self.phase = Phase::Opening;
         for slot in self.slots() {
             if !self.descriptor.bricks[slot.index()].fresh {

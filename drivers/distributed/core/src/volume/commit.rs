@@ -151,7 +151,7 @@ impl Volume {
         let Some(commit) = &mut self.commit else { return };
         let bytes = Arc::clone(&commit.bytes);
         commit.retry_at = None;
-        let expected = Some(self.descriptor.epoch);
+        let expected = Arc::clone(&self.stored);
         let io = self.io(IoKind::State, Slot(0), 0, 0, 0);
         self.actions.push_back(Action::SwapState { io, expected, bytes });
     }
@@ -183,6 +183,7 @@ impl Volume {
         let Some(commit) = self.commit.take() else { return };
         self.intent.committed(&commit.regions);
         if let Some(change) = commit.change {
+            self.stored = Arc::clone(&commit.bytes);
             self.membership_changed(change);
         }
         if self.phase == Phase::Recording {

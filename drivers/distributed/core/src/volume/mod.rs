@@ -37,8 +37,8 @@ use state::{Barrier, Brick, Commit, Held, Io, IoKind, Link, Op, Phase, Role, Rou
 /// What an attachment begins with.
 #[derive(Clone, Debug)]
 pub struct Attach {
-    /// The volume as the state has it.
-    pub descriptor: Descriptor,
+    /// The volume's [`Descriptor`] exactly as the state has it.
+    pub state: Arc<[u8]>,
     /// Its shard map.
     pub map: ShardMap,
     /// The operator's choices.
@@ -54,6 +54,8 @@ pub struct Attach {
 /// Why an attachment is refused before anything is done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AttachError {
+    /// The state holds no descriptor.
+    State(crate::DecodeError),
     /// The volume is being created or deleted.
     Phase(descriptor::Phase),
     /// The shard map names slots that the volume does not have.
@@ -63,6 +65,9 @@ pub enum AttachError {
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::State(reason) => {
+                write!(f, "the volume's state cannot be read ({reason}): rebuild it from the companions")
+            }
             Self::Phase(phase) => {
                 write!(f, "the volume is {phase:?}: its creation or deletion did not end; delete it")
             }
@@ -193,7 +198,9 @@ pub struct Volume {
     /// Bricks that recovery found to be worth nothing.
     distrusted: SlotSet,
     /// The bytes of the claim, and when to try it again.
-    claim: Option<(u64, Arc<[u8]>, Option<Time>)>,
+    claim: Option<(Arc<[u8]>, Option<Time>)>,
+    /// What the state holds, as far as this attachment knows.
+    stored: Arc<[u8]>,
     companions: Vec<(Slot, Result<crate::Record, crate::DecodeError>)>,
     /// Chooses between equally busy bricks.
     turn: u64,
@@ -206,7 +213,8 @@ impl Volume {
     /// # Errors
     /// When it is not in a state to be attached; nothing was done.
     pub fn attach(attach: Attach, now: Time) -> Result<Self, AttachError> {
-        let Attach { descriptor, map, settings, protections, holder, node_names } = attach;
+        let Attach { state, map, settings, protections, holder, node_names } = attach;
+        let descriptor = Descriptor::decode(&state).map_err(AttachError::State)?;
         if descriptor.phase != descriptor::Phase::Ready {
             return Err(AttachError::Phase(descriptor.phase));
         }
@@ -250,6 +258,7 @@ impl Volume {
             level_regions: Vec::new(),
             distrusted: SlotSet::EMPTY,
             claim: None,
+            stored: state,
             companions: Vec::new(),
             turn: 0,
             copies: 0,
@@ -293,7 +302,7 @@ impl Volume {
         let idle = self.intent.oldest_touch().filter(|_| self.phase == Phase::Serving);
         let idle = idle.map(|touched| touched.after(self.settings.intent_idle_ns));
         let commit = self.commit.as_ref().and_then(|commit| commit.retry_at);
-        let claim = self.claim.as_ref().and_then(|claim| claim.2);
+        let claim = self.claim.as_ref().and_then(|claim| claim.1);
         let deleting = self.deleting.values().filter_map(|at| *at);
         if matches!(self.phase, Phase::Stopped(_) | Phase::Fenced | Phase::Detached) {
             return None;
