@@ -129,18 +129,24 @@ impl Volume {
     fn restore_dirty(&mut self, dirty: &[(Slot, Vec<crate::Run>)]) {
         let (region, size) = (u64::from(self.descriptor.region_size), self.descriptor.size);
         let members = self.counting();
-        let intent = self.level_regions.clone();
         for slot in self.slots().filter(|slot| !members.has(*slot)) {
+            self.lacks_intent(slot);
             let brick = self.brick(slot);
-            for number in &intent {
-                let start = u64::from(*number) * region;
-                brick.dirty.insert(start, start + region);
-            }
             for (first, count) in dirty.iter().filter(|(s, _)| *s == slot).flat_map(|(_, r)| r) {
                 let start = u64::from(*first) * region;
                 brick.dirty.insert(start, start + u64::from(*count) * region);
             }
             brick.dirty.remove(size, u64::MAX);
+        }
+    }
+
+    /// Notes that a brick may differ wherever the records have intent.
+    pub(super) fn lacks_intent(&mut self, slot: Slot) {
+        let (region, size) = (u64::from(self.descriptor.region_size), self.descriptor.size);
+        let dirty = &mut self.bricks[slot.index()].dirty;
+        for number in &self.level_regions {
+            let start = u64::from(*number) * region;
+            dirty.insert(start, (start + region).min(size));
         }
     }
 

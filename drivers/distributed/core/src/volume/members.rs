@@ -24,6 +24,10 @@ impl Volume {
         let now = self.now;
         let retry_at = self.retry_time();
         let unflushed = (role == Role::InSync).then(|| self.unflushed());
+        if role == Role::InSync && self.phase == Phase::Leveling {
+            // It may differ where it was not leveled yet.
+            self.lacks_intent(slot);
+        }
         let brick = self.brick(slot);
         match role {
             Role::InSync | Role::Joining => {
