@@ -5,6 +5,7 @@ use distributed_core::{BrickId, BrickState};
 
 use crate::{
     matrix::Fault,
+    storage::Request,
     world::{MS, Message, Next, US, World},
 };
 
@@ -55,6 +56,11 @@ impl World {
         }
         let is_cut = self.hosts[message.host].unreachable & (1 << node) != 0;
         if is_cut && !message.is_late {
+            return;
+        }
+        let is_orphaned = self.hosts[message.host].instance != message.instance;
+        if is_orphaned && matches!(message.request, Request::Create { .. }) {
+            // Drivers sweep what such a creation leaves; here it does not happen.
             return;
         }
         if !self.nodes[node].is_up {

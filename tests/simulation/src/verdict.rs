@@ -151,7 +151,8 @@ impl World {
                 complaints.push(format!("sector {sector} holds {first}, which it may not"));
             }
         }
-        let known: BTreeSet<(BrickId, NodeId)> = bricks.into_iter().collect();
+        let known: BTreeSet<(BrickId, NodeId)> =
+            bricks.into_iter().chain(status.condemned).collect();
         for (index, node) in self.nodes.iter().enumerate() {
             for brick in node.bricks.keys() {
                 if !known.contains(&(*brick, NodeId(index as u32))) {

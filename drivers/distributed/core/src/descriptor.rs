@@ -108,6 +108,14 @@ impl Descriptor {
         }
     }
 
+    /// Whether the volume has this brick, or has still to delete it. One that it does not know is an orphan: of a
+    /// creation that outlived the host that asked for it, after the brick was given up. The driver deletes those that it
+    /// finds when it attaches.
+    pub fn knows(&self, brick: BrickId) -> bool {
+        self.bricks.iter().any(|entry| entry.brick == brick)
+            || self.condemned.iter().any(|(condemned, _)| *condemned == brick)
+    }
+
     /// The descriptor as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new(MAGIC);

@@ -35,6 +35,12 @@ impl BrickId {
         format!("{volume}.b{}", self.0)
     }
 
+    /// The brick that a name stands for, or whose companion it does; `None` for other names.
+    pub fn from_name(volume: &str, name: &str) -> Option<Self> {
+        let number = name.strip_prefix(volume)?.strip_prefix(".b")?;
+        number.strip_suffix(".c").unwrap_or(number).parse().ok().map(Self)
+    }
+
     /// The name of this brick's companion on its node.
     pub fn companion_name(self, volume: &str) -> String {
         format!("{volume}.b{}.c", self.0)

@@ -351,11 +351,12 @@ impl Volume {
         self.bricks.iter().find(|other| other.id == brick).map(state_of)
     }
 
-    /// Whether every brick is in sync, and none that was replaced still exists.
+    /// Whether every brick is in sync and none that was replaced can be deleted yet. One whose creation has an unknown
+    /// outcome is deleted by the next attachment, lest the creation comes after the deletion.
     pub fn is_whole(&self) -> bool {
         self.phase == Phase::Serving
             && self.bricks.iter().all(|brick| brick.role == Role::InSync)
-            && self.descriptor.condemned.is_empty()
+            && self.descriptor.condemned.iter().all(|(brick, _)| self.creating.contains_key(brick))
             && self.commit.is_none()
     }
 
