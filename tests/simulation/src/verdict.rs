@@ -77,6 +77,7 @@ impl World {
     fn make_peace(&mut self) {
         self.note(|| "peace".to_owned());
         self.chaos = false;
+        self.after(MS, Next::Orchestrate);
         for node in 0..self.nodes.len() {
             self.nodes[node].paused_until = 0;
             self.revive(node);
@@ -179,7 +180,7 @@ impl World {
         }
         if self.hosts[host].paused_until <= self.now {
             self.attach(host);
-        } else {
+        } else if !self.chaos {
             self.after(MS, Next::Orchestrate);
         }
     }
@@ -200,7 +201,8 @@ impl World {
                 self.after(MS, Next::Client(client));
             }
         }
-        if host == self.current {
+        // While there are faults, somebody looks after it anyway.
+        if host == self.current && !self.chaos {
             let delay = self.rng.u64(500 * US..6 * MS);
             self.after(delay, Next::Orchestrate);
         }
