@@ -115,10 +115,19 @@ impl Volume {
     }
 
     fn full(&mut self, io: &Io) {
+        self.note_volatile(io);
         if let Some(op) = self.ops.get_mut(io.op) {
             op.full.insert(io.slot);
         }
         self.answered(io.op);
+    }
+
+    /// A brick got something that it may lose until it is flushed; those in sync share the intent log's memory.
+    fn note_volatile(&mut self, io: &Io) {
+        let brick = self.brick(io.slot);
+        if brick.role != Role::InSync {
+            brick.volatile.insert(io.offset, io.offset + io.len);
+        }
     }
 
     fn succeeded(&mut self, io: &Io) {
@@ -127,10 +136,7 @@ impl Volume {
             IoKind::Companion => self.companion_written(io.slot),
             IoKind::Resize => self.resize_answered(io, false),
             IoKind::Mutate => {
-                let brick = self.brick(io.slot);
-                if brick.role != Role::InSync {
-                    brick.volatile.insert(io.offset, io.offset + io.len);
-                }
+                self.note_volatile(io);
                 self.answered(io.op);
             }
             IoKind::Copy { .. } => {
@@ -140,9 +146,7 @@ impl Volume {
                     brick.dirty.remove(io.offset, io.offset + io.len);
                     brick.copied += io.len;
                 }
-                if brick.role != Role::InSync {
-                    brick.volatile.insert(io.offset, io.offset + io.len);
-                }
+                self.note_volatile(io);
                 self.answered(io.op);
             }
             _ => self.answered(io.op),
