@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs a seed: faults, then peace, then the question whether everything is as it must be.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use distributed_core::{BrickId, NodeId, Protections, Slot};
 
@@ -54,7 +54,8 @@ impl World {
             }
         }
         self.make_peace();
-        if !self.heal("after the faults") {
+        // A backend that restarted unnoticed is noticed by the flush, and resynced.
+        if !self.heal("after the faults") || !self.flush() || !self.heal("after a flush") {
             return;
         }
         self.read_everything();
@@ -68,7 +69,7 @@ impl World {
             self.nodes[node].crash(&mut self.rng);
         }
         self.after(MS, Next::Orchestrate);
-        if self.heal("after the last crash") {
+        if self.heal("after the last crash") && self.flush() && self.heal("after the last flush") {
             self.read_everything();
             self.compare_replicas();
         }
@@ -111,20 +112,30 @@ impl World {
         volume.is_serving() && !busy && volume.is_whole()
     }
 
+    fn flush(&mut self) -> bool {
+        self.ask_in_peace(CallKind::Flush, 0..0)
+    }
+
     fn read_everything(&mut self) {
-        if self.violation.is_some() {
-            return;
-        }
-        self.clients[0].host = self.current;
         for first in (0..self.plan.sectors).step_by(16) {
-            self.ask(0, CallKind::Read, first..first + 16, false);
-            let limit = self.now + 100 * MS;
-            while self.clients[0].call.is_some() {
-                if !self.step() || self.now > limit {
-                    return self.fail("a read in peace was not answered".into());
-                }
+            if self.violation.is_some() || !self.ask_in_peace(CallKind::Read, first..first + 16) {
+                return;
             }
         }
+    }
+
+    /// Asks, and waits for the answer.
+    fn ask_in_peace(&mut self, kind: CallKind, sectors: Range<usize>) -> bool {
+        self.clients[0].host = self.current;
+        self.ask(0, kind, sectors, false);
+        let limit = self.now + 200 * MS;
+        while self.clients[0].call.is_some() {
+            if !self.step() || self.now > limit {
+                self.fail(format!("a {kind:?} in peace was not answered"));
+                return false;
+            }
+        }
+        true
     }
 
     /// All in-sync replicas hold the same, nothing foreign, and no brick is left that nobody knows.
