@@ -45,7 +45,8 @@ impl Volume {
         let mut joined = SlotSet::EMPTY;
         for slot in self.slots() {
             let brick = self.brick(slot);
-            if std::mem::take(&mut brick.join) {
+            // A write that was taken back because a node is full may have left it behind again.
+            if std::mem::take(&mut brick.join) && brick.dirty.is_empty() {
                 brick.role = Role::Joining;
             }
             if brick.role == Role::Joining {
