@@ -83,9 +83,10 @@ impl World {
         let tag = if is_zero { 0 } else { id };
         let (offset, len) = (sectors.start as u64 * SECTOR, sectors.len() as u64 * SECTOR);
         let (op, snapshot) = match kind {
-            CallKind::Read => {
-                (ClientOp::Read { offset, len: len as u32 }, self.oracle.read_called(sectors.clone()))
-            }
+            CallKind::Read => (
+                ClientOp::Read { offset, len: len as u32 },
+                self.oracle.read_called(sectors.clone()),
+            ),
             CallKind::Flush => (ClientOp::Flush, self.oracle.flush_called()),
             CallKind::Write { fua } => {
                 self.next_tag += 1;

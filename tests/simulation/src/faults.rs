@@ -48,7 +48,7 @@ impl World {
     }
 
     /// A message has come to its node; or something happens to it.
-    pub fn arrive(&mut self, mut message: Message) {
+    pub fn arrive(&mut self, message: Message) {
         let node = message.node;
         if self.nodes[node].paused_until > self.now {
             let delay = self.nodes[node].paused_until - self.now + self.rng.u64(0..300 * US);
@@ -69,32 +69,9 @@ impl World {
             }
             return;
         }
-        if self.chaos && !message.is_late && !message.is_echo && self.meets_fault(&message) {
-            match self.rng.u32(0..12) {
-                0..3 => return self.count(Fault::Lost, message.brick),
-                3..6 => {
-                    message.is_late = true;
-                    let delay = self.rng.u64(2 * MS..60 * MS);
-                    return self.after(delay, Next::Arrive(message));
-                }
-                6..8 => {
-                    self.count(Fault::Reordered, message.brick);
-                    message.is_late = true;
-                    let delay = self.rng.u64(200 * US..3 * MS);
-                    return self.after(delay, Next::Arrive(message));
-                }
-                8..10 => {
-                    self.count(Fault::Duplicated, message.brick);
-                    let mut echo = message.clone();
-                    echo.is_echo = true;
-                    self.execute(echo);
-                    message.is_late = true;
-                    let delay = self.rng.u64(10 * US..2 * MS);
-                    return self.after(delay, Next::Arrive(message));
-                }
-                _ if message.request.writes() => return self.tear(message),
-                _ => {}
-            }
+        let may_fail = self.chaos && !message.is_late && !message.is_echo;
+        if let Some(fault) = may_fail.then(|| self.network_fault(&message)).flatten() {
+            return self.hit(message, fault);
         }
         if message.is_late {
             self.count(Fault::Late, message.brick);
@@ -113,13 +90,54 @@ impl World {
         self.execute(message);
     }
 
-    fn meets_fault(&mut self, message: &Message) -> bool {
-        let rare = matches!(
-            self.brick_state(message.brick),
-            Some(BrickState::Failing | BrickState::Joining | BrickState::Stale)
-        );
-        let permille = self.plan.network_permille * if rare { 6 } else { 1 };
-        self.rng.u32(0..1000) < permille
+    fn hit(&mut self, mut message: Message, fault: Fault) {
+        message.is_late = true;
+        match fault {
+            Fault::Lost => self.count(fault, message.brick),
+            Fault::Late => {
+                let delay = self.rng.u64(2 * MS..60 * MS);
+                self.after(delay, Next::Arrive(message));
+            }
+            Fault::Torn => self.tear(message),
+            Fault::Duplicated => {
+                self.count(fault, message.brick);
+                let echo = Message { is_echo: true, ..message.clone() };
+                self.execute(echo);
+                let delay = self.rng.u64(10 * US..2 * MS);
+                self.after(delay, Next::Arrive(message));
+            }
+            _ => {
+                self.count(fault, message.brick);
+                let delay = self.rng.u64(200 * US..3 * MS);
+                self.after(delay, Next::Arrive(message));
+            }
+        }
+    }
+
+    /// What the network does to a message, if anything. Where replicas pass quickly, few messages meet them, so more of
+    /// those are hit.
+    fn network_fault(&mut self, message: &Message) -> Option<Fault> {
+        let usual = self.plan.network_permille;
+        let state = self.brick_state(message.brick);
+        let permille = match state {
+            Some(BrickState::Failing) => 900,
+            Some(BrickState::Joining) => 250,
+            Some(BrickState::Resyncing) => 6 * usual + 30,
+            Some(BrickState::Stale) => 6 * usual + 20,
+            _ => usual,
+        };
+        if self.rng.u32(0..1000) >= permille {
+            return None;
+        }
+        let writes = message.request.writes();
+        let most = if writes { 11 } else { 8 };
+        Some(match self.rng.u32(0..most) {
+            0..3 => Fault::Lost,
+            3 => Fault::Late,
+            4..6 => Fault::Reordered,
+            6..8 => Fault::Duplicated,
+            _ => Fault::Torn,
+        })
     }
 
     fn refuse(&mut self, message: Message) {
@@ -283,12 +301,16 @@ impl World {
             return;
         }
         let Some(volume) = &self.hosts[host].volume else { return };
-        let Some((node, state)) = volume.brick_in_transition() else { return };
-        let odds = if state == BrickState::Joining { 10 } else { 14 };
-        if self.rng.u32(0..odds) != 0 {
-            return;
-        }
-        let node = node.0 as usize;
+        let node = match volume.brick_in_transition() {
+            Some((node, _)) if self.rng.u32(0..9) == 0 => node.0 as usize,
+            None if self.rng.u32(0..150) == 0 => {
+                let bricks = volume.status().bricks;
+                let resyncing = bricks.iter().find(|b| b.state == BrickState::Resyncing);
+                let Some(brick) = resyncing else { return };
+                brick.node.0 as usize
+            }
+            _ => return,
+        };
         match self.rng.u32(0..12) {
             index @ 0..8 => self.afflict(node, NODE_FAULTS[index as usize]),
             8 => self.jump_clock(),
@@ -298,4 +320,3 @@ impl World {
         }
     }
 }
-

@@ -9,22 +9,39 @@ use serde_json::{Value, json};
 /// What can go wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
+    /// A node dies and comes back; what it had not flushed may be gone.
     Kill,
+    /// A backend restarts without telling; what it had not flushed may be gone.
     Restart,
+    /// A node does nothing for a while, and then everything.
     Pause,
+    /// A node cannot be reached by some hosts.
     Partition,
+    /// A node's messages take long.
     Slow,
+    /// A node is full.
     Full,
+    /// A node fails reads and writes now and then.
     FailData,
+    /// A node fails every flush.
     RefuseFlush,
+    /// A message is lost.
     Lost,
+    /// A message comes late, perhaps when nobody waits for it.
     Late,
+    /// A message is overtaken by later ones.
     Reordered,
+    /// A message comes twice.
     Duplicated,
+    /// A node dies in the middle of a write.
     Torn,
+    /// The state store refuses, is slow to, or does what it then does not tell.
     StateError,
+    /// The host's clock jumps.
     ClockJump,
+    /// The host dies.
     HostCrash,
+    /// Another host takes the volume, and the host that had it goes on.
     TakeOver,
 }
 

@@ -45,8 +45,7 @@ impl Oracle {
     /// A new volume: zeros.
     pub fn new(sectors: usize) -> Self {
         let initial = Write { tag: 0, id: 0, start: 0, end: 0, seen: 0, dead_from: u64::MAX };
-        let sector =
-            Sector { writes: vec![initial], floor: 0, acknowledged: 0, durable_floor: 0 };
+        let sector = Sector { writes: vec![initial], floor: 0, acknowledged: 0, durable_floor: 0 };
         Self { sectors: vec![sector; sectors] }
     }
 
@@ -67,7 +66,9 @@ impl Oracle {
         durable: bool,
     ) {
         for sector in &mut self.sectors[range] {
-            let Some(write) = sector.writes.iter_mut().find(|write| write.id == id) else { continue };
+            let Some(write) = sector.writes.iter_mut().find(|write| write.id == id) else {
+                continue;
+            };
             let start = write.start;
             if write.end < now && !durable {
                 // A crash took its chance to be lost before the answer came.

@@ -20,6 +20,8 @@ pub struct Plan {
     pub fences: bool,
     pub min_in_sync: u32,
     pub shortage: Shortage,
+    /// Whether the state store is slow and fails often.
+    pub sick_state: bool,
     /// How long faults are thrown, in milliseconds.
     pub chaos_ms: u64,
     /// Mean time between two faults, in microseconds.
@@ -46,7 +48,8 @@ impl Plan {
             fences: rng.bool(),
             min_in_sync: if rng.u32(0..5) == 0 { 2 } else { 1 },
             shortage: if rng.bool() { Shortage::ReadOnly } else { Shortage::Wait },
-            chaos_ms: rng.u64(60..160),
+            sick_state: rng.bool(),
+            chaos_ms: rng.u64(160..360),
             fault_every_us: rng.u64(1500..9000),
             network_permille: *[0, 5, 20, 40].get(rng.usize(0..4)).unwrap_or(&5),
             hot_sectors: rng.usize(4..=24),

@@ -222,7 +222,9 @@ impl World {
     /// What was called before a crash, and is answered after it, is judged by what is true after it.
     fn renew_snapshots(&mut self, host: usize) {
         for client in &mut self.clients {
-            let Some(call) = client.call.as_mut().filter(|call| call.host == host) else { continue };
+            let Some(call) = client.call.as_mut().filter(|call| call.host == host) else {
+                continue;
+            };
             match call.kind {
                 CallKind::Read => {
                     call.snapshot = self.oracle.read_called(call.sectors.clone());

@@ -53,13 +53,46 @@ pub enum Next {
     Arrive(Message),
     /// The rest of a write that began; not if the node restarted in between.
     Finish(Message, u64),
-    Answer { host: usize, instance: u32, io: IoId, node: usize, incarnation: u64, answer: Answer },
-    Timeout { host: usize, instance: u32, io: IoId },
-    State { host: usize, instance: u32, io: IoId, expected: Arc<[u8]>, bytes: Arc<[u8]> },
-    StateAnswer { host: usize, instance: u32, io: IoId, outcome: Outcome },
-    Deliver { host: usize, instance: u32, event: Event },
-    Health { host: usize, node: usize, is_up: bool },
-    Tick { host: usize, instance: u32 },
+    Answer {
+        host: usize,
+        instance: u32,
+        io: IoId,
+        node: usize,
+        incarnation: u64,
+        answer: Answer,
+    },
+    Timeout {
+        host: usize,
+        instance: u32,
+        io: IoId,
+    },
+    State {
+        host: usize,
+        instance: u32,
+        io: IoId,
+        expected: Arc<[u8]>,
+        bytes: Arc<[u8]>,
+    },
+    StateAnswer {
+        host: usize,
+        instance: u32,
+        io: IoId,
+        outcome: Outcome,
+    },
+    Deliver {
+        host: usize,
+        instance: u32,
+        event: Event,
+    },
+    Health {
+        host: usize,
+        node: usize,
+        is_up: bool,
+    },
+    Tick {
+        host: usize,
+        instance: u32,
+    },
     Client(usize),
     Fault,
     Revive(usize),
@@ -490,7 +523,8 @@ impl World {
         let answer = self.nodes[node].execute(brick, session, &request, rng);
         let incarnation = self.nodes[node].incarnation;
         if self.trace.is_some() {
-            let text = format!("node {node} {brick} {request:?} of host {host} {io:?}: {:?}", answer.0);
+            let text =
+                format!("node {node} {brick} {request:?} of host {host} {io:?}: {:?}", answer.0);
             self.note(|| text.chars().take(200).collect());
         }
         if !is_echo {
@@ -567,16 +601,16 @@ impl World {
         bytes: Arc<[u8]>,
     ) {
         let luck = if self.chaos { self.rng.u32(0..100) } else { 100 };
-        if luck < 12 {
+        let (refused, lost, untold) = if self.plan.sick_state { (12, 18, 40) } else { (4, 6, 12) };
+        if luck < untold {
             self.count_for_all(Fault::StateError);
         }
-        if luck < 4 {
-            // Refused, and nothing was stored.
+        if luck < refused {
             let outcome = Outcome::Failed;
             return self.after(100 * US, Next::StateAnswer { host, instance, io, outcome });
         }
-        if (4..6).contains(&luck) {
-            // Lost on the way; it arrives when nobody expects it.
+        if luck < lost {
+            // It arrives when nobody expects it.
             let expected = Arc::clone(expected);
             let late = Next::State { host, instance, io, expected, bytes };
             let delay = self.rng.u64(MS..100 * MS);
@@ -593,8 +627,9 @@ impl World {
         } else {
             Outcome::Conflict
         };
-        let outcome = if (6..12).contains(&luck) { Outcome::Unknown } else { outcome };
-        let delay = self.rng.u64(50 * US..300 * US);
+        let outcome = if luck < untold { Outcome::Unknown } else { outcome };
+        let slow = if self.plan.sick_state && self.chaos { 40 } else { 1 };
+        let delay = self.rng.u64(50 * US..300 * US) * slow;
         self.after(delay, Next::StateAnswer { host, instance, io, outcome });
     }
 

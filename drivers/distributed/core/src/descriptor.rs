@@ -192,7 +192,8 @@ impl Descriptor {
             condemned.push((BrickId(reader.u32()?), NodeId(reader.u32()?)));
         }
         let next_brick = reader.u32()?;
-        let all: SlotSet = (0..bricks.len().min(crate::MAX_BRICKS)).map(|i| Slot(i as u8)).collect();
+        let all: SlotSet =
+            (0..bricks.len().min(crate::MAX_BRICKS)).map(|i| Slot(i as u8)).collect();
         let sound = bricks.len() <= crate::MAX_BRICKS
             && region_size != 0
             && size.div_ceil(u64::from(region_size)) <= u64::from(u32::MAX)

@@ -77,8 +77,7 @@ impl IntentLog {
     pub(crate) fn acquire(&mut self, now: Time, offset: u64, len: u64) -> Acquired {
         self.clock += 1;
         let span = self.span(offset, len);
-        let missing =
-            span.clone().filter(|region| !self.regions.contains_key(region)).count();
+        let missing = span.clone().filter(|region| !self.regions.contains_key(region)).count();
         let mut committed = missing == 0;
         if missing > 0 && !self.make_room(missing, &span) {
             return Acquired::Full;
@@ -108,8 +107,10 @@ impl IntentLog {
         if room >= missing {
             return true;
         }
-        let clean =
-            self.regions.iter().filter(|(number, region)| region.is_clean() && !keep.contains(number));
+        let clean = self
+            .regions
+            .iter()
+            .filter(|(number, region)| region.is_clean() && !keep.contains(number));
         let mut clean: Vec<(u64, u32)> =
             clean.map(|(number, region)| (region.used, *number)).collect();
         if clean.len() + room < missing {

@@ -44,7 +44,10 @@ impl std::fmt::Display for NodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::SameBackend(name) => {
-                write!(f, "backend {name:?} is two nodes: their replicas would fail together; remove one")
+                write!(
+                    f,
+                    "backend {name:?} is two nodes: their replicas would fail together; remove one"
+                )
             }
             Self::Capacity { provisioned, wanted, limit } => write!(
                 f,

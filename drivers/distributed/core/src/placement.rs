@@ -50,7 +50,9 @@ pub enum PlacementError {
 impl fmt::Display for PlacementError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Policy(policy) => write!(f, "placement {policy:?} is not built yet: choose balanced"),
+            Self::Policy(policy) => {
+                write!(f, "placement {policy:?} is not built yet: choose balanced")
+            }
             Self::NoReplicas => f.write_str("the replication factor is 0: choose 1 or more"),
             Self::TooFewNodes { factor, nodes } => write!(
                 f,
@@ -58,7 +60,9 @@ impl fmt::Display for PlacementError {
                  add nodes or choose a smaller factor"
             ),
             Self::ShardSize => f.write_str("the shard size is 0: choose a size such as 64 MiB"),
-            Self::Size => f.write_str("the size is 0 or makes too many shards: choose larger shards"),
+            Self::Size => {
+                f.write_str("the size is 0 or makes too many shards: choose larger shards")
+            }
         }
     }
 }
@@ -107,11 +111,11 @@ pub fn place(
     }
     usable.sort_by_key(|node| node.id);
     // A volume whose sets would not fit the table places groups of neighbouring shards.
-    let groups = if combinations(count, factor) <= MAX_SETS { shards } else { shards.min(MAX_SETS) };
+    let groups =
+        if combinations(count, factor) <= MAX_SETS { shards } else { shards.min(MAX_SETS) };
     let group_len = shards.div_ceil(groups);
-    let mut sets: Vec<SlotSet> = (0..shards.div_ceil(group_len))
-        .map(|group| choose(&usable, factor, seed, group))
-        .collect();
+    let mut sets: Vec<SlotSet> =
+        (0..shards.div_ceil(group_len)).map(|group| choose(&usable, factor, seed, group)).collect();
     even_out(&usable, &mut sets);
     Ok(compact(&usable, &sets, shards, group_len, shard_size))
 }
@@ -173,7 +177,8 @@ fn same_zone(a: &Node, b: &Node) -> bool {
 
 /// How far a node is from a shard: `-log2(hash) / weight`, so that a node is nearest as often as its weight says.
 fn distance(seed: u64, group: u64, node: &Node) -> u64 {
-    let hash = mix(mix(seed ^ 0x6e6f_7661_7374_6f72) ^ mix(group) ^ mix(u64::from(node.id.0) << 32 | 1));
+    let hash =
+        mix(mix(seed ^ 0x6e6f_7661_7374_6f72) ^ mix(group) ^ mix(u64::from(node.id.0) << 32 | 1));
     negative_log2(hash | 1) / u64::from(node.weight.max(1))
 }
 
@@ -287,7 +292,8 @@ mod tests {
 
     #[test]
     fn shards_follow_weights_and_zones() {
-        let nodes: Vec<_> = (0..6).map(|id| node(id, ["a", "b", "c"][id as usize % 3], 1 + id / 3)).collect();
+        let nodes: Vec<_> =
+            (0..6).map(|id| node(id, ["a", "b", "c"][id as usize % 3], 1 + id / 3)).collect();
         let shards = 3000_u64;
         let placement = place(Policy::Balanced, &nodes, 3, shards * 4096, 4096, 7).unwrap();
         let mut held = [0_u64; 6];
@@ -321,7 +327,10 @@ mod tests {
         let refusal = |factor, size, shard| {
             place(Policy::Balanced, &nodes, factor, size, shard, 1).unwrap_err()
         };
-        assert_eq!(refusal(3, 1 << 30, 1 << 20), PlacementError::TooFewNodes { factor: 3, nodes: 2 });
+        assert_eq!(
+            refusal(3, 1 << 30, 1 << 20),
+            PlacementError::TooFewNodes { factor: 3, nodes: 2 }
+        );
         assert_eq!(refusal(0, 1 << 30, 1 << 20), PlacementError::NoReplicas);
         assert_eq!(refusal(2, 1 << 30, 0), PlacementError::ShardSize);
         assert_eq!(refusal(2, 0, 4096), PlacementError::Size);

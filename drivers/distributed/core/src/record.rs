@@ -132,9 +132,8 @@ impl Record {
     /// # Errors
     /// When neither slot holds a record.
     pub fn newest(companion: &[u8]) -> Result<Self, DecodeError> {
-        let slot = |number: usize| {
-            Self::decode(companion.get(number * SLOT_BYTES..).unwrap_or_default())
-        };
+        let slot =
+            |number: usize| Self::decode(companion.get(number * SLOT_BYTES..).unwrap_or_default());
         match (slot(0), slot(1)) {
             (Ok(a), Ok(b)) => Ok(if a.sequence > b.sequence { a } else { b }),
             // A slot of a newer version means that an older host must keep its hands off.

@@ -92,8 +92,8 @@ pub(crate) fn recover(
     let intent: BTreeSet<u32> =
         witnesses().flat_map(|record| record.intent.iter().copied()).collect();
     let mut dirty: BTreeMap<Slot, Vec<Run>> = BTreeMap::new();
-    let current = witnesses()
-        .filter(|record| record.descriptor.generation == descriptor.generation);
+    let current =
+        witnesses().filter(|record| record.descriptor.generation == descriptor.generation);
     for (slot, runs) in current.flat_map(|record| &record.dirty) {
         dirty.entry(*slot).or_default().extend(runs);
     }

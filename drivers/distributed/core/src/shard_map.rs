@@ -139,12 +139,16 @@ impl ShardMap {
             (0..reader.count(8)?).map(|_| reader.u64().map(SlotSet)).collect::<Result<_, _>>()?;
         let shards = match reader.u8()? {
             0 => Shards::Uniform(reader.u64()?),
-            1 => Shards::Each((0..reader.count(2)?).map(|_| reader.u16()).collect::<Result<_, _>>()?),
+            1 => {
+                Shards::Each((0..reader.count(2)?).map(|_| reader.u16()).collect::<Result<_, _>>()?)
+            }
             _ => return Err(DecodeError::Malformed),
         };
         let known = match &shards {
             Shards::Uniform(_) => !sets.is_empty(),
-            Shards::Each(each) => !each.is_empty() && each.iter().all(|number| usize::from(*number) < sets.len()),
+            Shards::Each(each) => {
+                !each.is_empty() && each.iter().all(|number| usize::from(*number) < sets.len())
+            }
         };
         if shard_size == 0 || !known || sets.iter().any(|set| set.is_empty()) {
             return Err(DecodeError::Malformed);

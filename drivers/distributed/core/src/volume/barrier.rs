@@ -27,7 +27,8 @@ impl Volume {
         for key in std::mem::take(&mut self.short) {
             self.finish(key, Err(Failure::ReadOnly));
         }
-        self.barrier = Some(Barrier { request, kind, stage, outstanding: 0, full: false, resized: false });
+        self.barrier =
+            Some(Barrier { request, kind, stage, outstanding: 0, full: false, resized: false });
     }
 
     /// Goes on once nothing else is under way.

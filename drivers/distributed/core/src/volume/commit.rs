@@ -85,7 +85,12 @@ impl Volume {
             brick.sequence += 1;
             let (brick, offset, bytes) = (brick.id, record.offset(), record.encode());
             let io = self.io(IoKind::Companion, slot, 0, offset, bytes.len() as u64);
-            self.actions.push_back(Action::WriteCompanion { io, brick, offset, bytes: bytes.into() });
+            self.actions.push_back(Action::WriteCompanion {
+                io,
+                brick,
+                offset,
+                bytes: bytes.into(),
+            });
         }
     }
 

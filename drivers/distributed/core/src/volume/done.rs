@@ -140,7 +140,8 @@ impl Volume {
                 self.answered(io.op);
             }
             IoKind::Copy { .. } => {
-                let resync = self.ops.get(io.op).is_some_and(|op| matches!(op.kind, Kind::Resync { .. }));
+                let resync =
+                    self.ops.get(io.op).is_some_and(|op| matches!(op.kind, Kind::Resync { .. }));
                 let brick = self.brick(io.slot);
                 if resync {
                     brick.dirty.remove(io.offset, io.offset + io.len);

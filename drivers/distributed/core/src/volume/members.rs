@@ -77,7 +77,11 @@ impl Volume {
             .filter(|(other, _)| *other != slot)
             .map(|(_, brick)| match brick.cause {
                 Some((cause, at)) => {
-                    format!("{} ({cause}, at {} s)", self.node_name(brick.node), at.0 / 1_000_000_000)
+                    format!(
+                        "{} ({cause}, at {} s)",
+                        self.node_name(brick.node),
+                        at.0 / 1_000_000_000
+                    )
                 }
                 None => self.node_name(brick.node),
             })

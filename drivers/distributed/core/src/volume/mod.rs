@@ -27,9 +27,7 @@ use std::{
 
 use crate::{
     Action, BrickId, Cause, ClientOp, Descriptor, Event, Failure, Generation, IoId, NodeId, Notice,
-    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time,
-    descriptor,
-    intent::IntentLog,
+    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, intent::IntentLog,
     slab::Slab,
 };
 use state::{Barrier, Brick, Commit, Held, Io, IoKind, Link, Op, Phase, Role, Round};

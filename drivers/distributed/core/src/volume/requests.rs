@@ -36,7 +36,8 @@ impl Volume {
             ClientOp::Resize { size } => return self.begin_resize(request, size),
             ClientOp::Detach => return self.begin_detach(request),
         };
-        let fits = len > 0 && offset.checked_add(len).is_some_and(|end| end <= self.descriptor.size);
+        let fits =
+            len > 0 && offset.checked_add(len).is_some_and(|end| end <= self.descriptor.size);
         if !fits {
             return self.reply(request, Err(Failure::OutOfRange));
         }
@@ -66,9 +67,10 @@ impl Volume {
         }
         let by_client = is_client_write(op.kind);
         let ordered = self.protections.ordered_overlaps;
-        let held = self.held.iter().any(|held| {
-            (ordered || !(held.client && by_client)) && overlaps(held.start, held.end)
-        });
+        let held = self
+            .held
+            .iter()
+            .any(|held| (ordered || !(held.client && by_client)) && overlaps(held.start, held.end));
         held || self.waiting.iter().take(ahead).filter_map(|key| self.ops.get(*key)).any(|other| {
             other.kind != Kind::Read
                 && (ordered || !(is_client_write(other.kind) && by_client))
