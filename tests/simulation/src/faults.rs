@@ -120,7 +120,7 @@ impl World {
         let usual = self.plan.network_permille;
         let state = self.brick_state(message.brick);
         let permille = match state {
-            Some(BrickState::Failing) => 900,
+            Some(BrickState::Failing) => 1000,
             Some(BrickState::Joining) => 250,
             Some(BrickState::Resyncing) => 6 * usual + 30,
             Some(BrickState::Stale) => 6 * usual + 20,
@@ -129,13 +129,13 @@ impl World {
         if self.rng.u32(0..1000) >= permille {
             return None;
         }
-        let writes = message.request.writes();
-        let most = if writes { 11 } else { 8 };
+        let most = if message.request.writes() { 14 } else { 9 };
         Some(match self.rng.u32(0..most) {
             0..3 => Fault::Lost,
-            3 => Fault::Late,
-            4..6 => Fault::Reordered,
-            6..8 => Fault::Duplicated,
+            3..6 => Fault::Duplicated,
+            // Those that are overtaken come late, too.
+            6 if state != Some(BrickState::Failing) => Fault::Late,
+            6..9 => Fault::Reordered,
             _ => Fault::Torn,
         })
     }

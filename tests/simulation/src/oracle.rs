@@ -20,6 +20,8 @@ struct Write {
     seen: u64,
     /// Another value was seen after it: no read that starts later may see it.
     dead_from: u64,
+    /// It failed: what it wrote may have been taken back.
+    failed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +46,8 @@ pub struct Oracle {
 impl Oracle {
     /// A new volume: zeros.
     pub fn new(sectors: usize) -> Self {
-        let initial = Write { tag: 0, id: 0, start: 0, end: 0, seen: 0, dead_from: u64::MAX };
+        let initial =
+            Write { tag: 0, id: 0, start: 0, end: 0, seen: 0, dead_from: u64::MAX, failed: false };
         let sector = Sector { writes: vec![initial], floor: 0, acknowledged: 0, durable_floor: 0 };
         Self { sectors: vec![sector; sectors] }
     }
@@ -53,7 +56,15 @@ impl Oracle {
     pub fn write_called(&mut self, now: u64, range: std::ops::Range<usize>, tag: Tag, id: u32) {
         for sector in &mut self.sectors[range] {
             let (end, dead_from) = (u64::MAX, u64::MAX);
-            sector.writes.push(Write { tag, id, start: now, end, seen: 0, dead_from });
+            sector.writes.push(Write {
+                tag,
+                id,
+                start: now,
+                end,
+                seen: 0,
+                dead_from,
+                failed: false,
+            });
         }
     }
 
@@ -98,6 +109,7 @@ impl Oracle {
         for sector in &mut self.sectors[range] {
             sector.floor = sector.acknowledged.max(sector.durable_floor);
             for write in &mut sector.writes {
+                write.failed |= write.id == id;
                 write.seen = 0;
                 write.dead_from = u64::MAX;
             }
@@ -130,7 +142,9 @@ impl Oracle {
             let Some(found) = fitting.next().copied() else {
                 return Err(sector.complaint(at, *tag, *floor, called));
             };
-            if fitting.next().is_some() {
+            // A read that met a write which failed may have seen what was taken back since.
+            let is_void = found.failed && called <= found.end;
+            if fitting.next().is_some() || is_void {
                 continue;
             }
             for write in &mut sector.writes {

@@ -628,7 +628,7 @@ impl World {
             Outcome::Conflict
         };
         let outcome = if luck < untold { Outcome::Unknown } else { outcome };
-        let slow = if self.plan.sick_state && self.chaos { 40 } else { 1 };
+        let slow = if self.plan.sick_state && self.chaos { 80 } else { 1 };
         let delay = self.rng.u64(50 * US..300 * US) * slow;
         self.after(delay, Next::StateAnswer { host, instance, io, outcome });
     }

@@ -113,8 +113,9 @@ pub enum Outcome {
         /// Proof that no operation of an earlier session, of this host or any other, can land any more.
         fenced: bool,
     },
-    /// `ReadCompanion`: the bytes of both slots, [`COMPANION_BYTES`](crate::COMPANION_BYTES) or fewer.
-    Companion(Vec<u8>),
+    /// `ReadCompanion`: the bytes of its two slots, each [`SLOT_BYTES`](crate::SLOT_BYTES) or fewer if what is left out
+    /// reads zeros.
+    Companion([Vec<u8>; 2]),
     /// `Copy`: the source could not be read, or has another incarnation; nothing was written to the target.
     SourceFailed,
     /// `Compare`: the replicas that differ from the lowest one.

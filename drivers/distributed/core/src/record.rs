@@ -127,11 +127,11 @@ impl Record {
         Ok(Self { brick, sequence, descriptor, intent, dirty, map_bytes })
     }
 
-    /// The newest record in a companion's bytes, or why neither slot holds one; the worse reason wins.
+    /// The newest record in a companion's slots, or why neither slot holds one; the worse reason wins.
     ///
     /// # Errors
     /// When neither slot holds a record.
-    pub fn newest(companion: &[u8]) -> Result<Self, DecodeError> {
+    pub fn newest(companion: &[Vec<u8>; 2]) -> Result<Self, DecodeError> {
         let slot =
             |number: usize| Self::decode(companion.get(number * SLOT_BYTES..).unwrap_or_default());
         match (slot(0), slot(1)) {
