@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use distributed_core::{BrickId, Outcome, SLOT_BYTES, Session};
+use distributed_core::{BrickId, Outcome, Session};
 use fastrand::Rng;
 
 /// Bytes of a sector.
@@ -204,10 +204,7 @@ impl Node {
                 slot[..bytes.len()].copy_from_slice(bytes);
             }
             Request::ReadCompanion => {
-                let mut bytes = vec![0; SLOT_BYTES + brick.companion[1].len()];
-                bytes[..brick.companion[0].len()].copy_from_slice(&brick.companion[0]);
-                bytes[SLOT_BYTES..].copy_from_slice(&brick.companion[1]);
-                return plain(Outcome::Companion(bytes));
+                return plain(Outcome::Companion(brick.companion.clone()));
             }
             Request::Open { sectors } => {
                 let fenced = fences || session.epoch > brick.session.epoch;

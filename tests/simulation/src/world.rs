@@ -29,7 +29,7 @@ pub const MS: u64 = 1_000_000;
 const TIMEOUT: u64 = 12 * MS;
 
 /// A run that has more events than this does not come to an end.
-const MOST_EVENTS: u64 = 500_000;
+const MOST_EVENTS: u64 = 1_000_000;
 
 /// A request on its way to a node.
 #[derive(Clone, Debug)]

@@ -111,10 +111,10 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Checks the frame; bytes after the record are ignored.
     pub(crate) fn new(magic: [u8; 8], bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let header = bytes.get(..HEADER).ok_or(DecodeError::Checksum)?;
-        if header[..8] == [0; 8] {
+        if bytes.iter().take(magic.len()).all(|byte| *byte == 0) {
             return Err(DecodeError::Empty);
         }
+        let header = bytes.get(..HEADER).ok_or(DecodeError::Checksum)?;
         if header[..8] != magic {
             return Err(DecodeError::Foreign);
         }
