@@ -114,7 +114,25 @@ impl Record {
         let intent = reader.numbers()?;
         let mut dirty = Vec::new();
         for _ in 0..reader.count(5)? {
-            match (Self::decode(&companion[0]), Self::decode(&companion[1])) {
+            let slot = Slot(reader.u8()?);
+            let mut runs = Vec::new();
+            for _ in 0..reader.count(8)? {
+                runs.push((reader.u32()?, reader.u32()?));
+            }
+            if slot.index() >= descriptor.bricks.len() {
+                return Err(DecodeError::Malformed);
+            }
+            dirty.push((slot, runs));
+        }
+        Ok(Self { brick, sequence, descriptor, intent, dirty, map_bytes })
+    }
+
+    /// The newest record in a companion's slots, or why neither slot holds one; the worse reason wins.
+    ///
+    /// # Errors
+    /// When neither slot holds a record.
+    pub fn newest(companion: &[Vec<u8>; 2]) -> Result<Self, DecodeError> {
+        match (Self::decode(&companion[0]), Self::decode(&companion[1])) {
             (Ok(a), Ok(b)) => Ok(if a.sequence > b.sequence { a } else { b }),
             // A slot of a newer version means that an older host must keep its hands off.
             (Err(DecodeError::TooNew), _) | (_, Err(DecodeError::TooNew)) => {
