@@ -49,7 +49,7 @@ impl Plan {
             min_in_sync: if rng.u32(0..5) == 0 { 2 } else { 1 },
             shortage: if rng.bool() { Shortage::ReadOnly } else { Shortage::Wait },
             sick_state: rng.bool(),
-            chaos_ms: rng.u64(360..800),
+            chaos_ms: rng.u64(500..1100),
             fault_every_us: rng.u64(1500..9000),
             network_permille: *[0, 5, 20, 40].get(rng.usize(0..4)).unwrap_or(&5),
             hot_sectors: rng.usize(4..=24),
