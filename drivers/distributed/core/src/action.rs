@@ -55,7 +55,7 @@ pub enum Action {
         /// Durable once answered.
         fua: bool,
     },
-    /// Make everything that this session of the brick answered durable.
+    /// Make everything that the brick answered in its present session durable.
     Flush {
         /// Names the answer.
         io: IoId,
@@ -112,7 +112,7 @@ pub enum Action {
     },
     /// Open a brick and its companion in a new session, ending earlier ones where the backend can (attach with force
     /// at `session.epoch`), and give the brick `size`. Answer [`Outcome::Opened`](crate::Outcome::Opened) with the
-    /// incarnation of this session.
+    /// incarnation of the new session.
     Open {
         /// Names the answer.
         io: IoId,
