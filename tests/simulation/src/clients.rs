@@ -36,6 +36,7 @@ pub enum CallKind {
     Read,
     Write { fua: bool },
     Flush,
+    Detach,
 }
 
 impl World {
@@ -88,6 +89,7 @@ impl World {
                 self.oracle.read_called(sectors.clone()),
             ),
             CallKind::Flush => (ClientOp::Flush, self.oracle.flush_called()),
+            CallKind::Detach => (ClientOp::Detach, self.oracle.flush_called()),
             CallKind::Write { fua } => {
                 self.next_tag += 1;
                 self.oracle.write_called(self.now, sectors.clone(), tag, id);
@@ -146,7 +148,9 @@ impl World {
             (CallKind::Write { fua }, Ok(())) => {
                 self.oracle.write_acknowledged(self.now, sectors, call.id, fua);
             }
-            (CallKind::Flush, Ok(())) => self.oracle.flush_answered(&call.snapshot),
+            (CallKind::Flush | CallKind::Detach, Ok(())) => {
+                self.oracle.flush_answered(&call.snapshot)
+            }
             (_, Err(Failure::Stopped(_) | Failure::Fenced)) => {
                 self.clients[client].host = self.current;
             }
@@ -154,7 +158,7 @@ impl World {
                 self.oracle.write_failed(self.now, sectors, call.id);
                 self.lower_snapshots();
             }
-            (CallKind::Read | CallKind::Flush, Err(failure)) => {
+            (CallKind::Read | CallKind::Flush | CallKind::Detach, Err(failure)) => {
                 self.fail(format!("{:?} failed: {failure:?}", call.kind));
             }
         }

@@ -63,6 +63,14 @@ impl World {
         if self.violation.is_some() {
             return;
         }
+        // After a detachment in order nothing is leveled or copied, and nothing may be missing.
+        if self.rng.bool() {
+            if !self.ask_in_peace(CallKind::Detach, 0..0) || !self.heal("after a detachment") {
+                return;
+            }
+            self.read_everything();
+            self.compare_replicas();
+        }
         // What was flushed must outlive everybody's crash.
         self.crash_host(self.current);
         for node in 0..self.nodes.len() {
@@ -231,7 +239,7 @@ impl World {
                     call.called = self.now;
                 }
                 CallKind::Flush => call.snapshot = self.oracle.flush_called(),
-                CallKind::Write { .. } => {}
+                CallKind::Write { .. } | CallKind::Detach => {}
             }
         }
     }

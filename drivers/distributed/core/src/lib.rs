@@ -68,6 +68,18 @@
 //! - Every commit to the state compares the epoch; a host that lost the volume learns it before it acknowledges.
 //!   What it may still do is read old data for its own clients until it writes or is told.
 //!
+//! # What a driver must keep to
+//!
+//! - Feed events one at a time, and take all actions after each. Carry them out concurrently; order is made here.
+//! - Read a brick's incarnation after its operation ended, and give it with [`Event::Done`].
+//! - Give up waiting with [`Outcome::Unknown`], never with a failure: a failure promises that nothing can land any more.
+//!   Keep waiting behind it, and tell the end with a second [`Event::Done`]. Buffers live until that end.
+//! - Answer [`Outcome::Opened`] with `fenced` only for what the backend proves, by its lock, blocklist or epoch.
+//! - Write companions durably, and give the data of the newest [`Action::Read`] of a request and offset to the client.
+//! - After attaching, delete bricks under the volume's names ([`BrickId::from_name`]) that [`Descriptor::knows`] denies.
+//! - Send [`Event::Tick`] when [`Volume::next_tick`] says so, and [`Event::NodeUp`] when a node is back: it hurries a
+//!   retry that comes anyway.
+//!
 //! # Who keeps what
 //!
 //! The driver stores the [`Descriptor`] under one key of the state, and the [`ShardMap`] beside it and in each

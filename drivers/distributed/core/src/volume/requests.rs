@@ -24,6 +24,12 @@ impl Volume {
             }
             _ => return self.early.push_back((request, op)),
         }
+        if let ClientOp::Repair { source, .. } = op
+            && source.index() >= self.bricks.len()
+        {
+            let reason = format!("there is no slot {}: choose a source that is in sync", source.0);
+            return self.reply(request, Err(Failure::Refused(reason.into())));
+        }
         let (kind, offset, len) = match op {
             ClientOp::Read { offset, len } => (Kind::Read, offset, u64::from(len)),
             ClientOp::Write { offset, len, fua } => (Kind::Write { fua }, offset, u64::from(len)),

@@ -282,6 +282,8 @@ fn replicas_are_compared_and_repaired() {
     assert_eq!(desk.ask(2, verify), Some(Err(Failure::Differs(differs))));
     let repair = ClientOp::Repair { offset: 0, len: 65536, source: Slot(1) };
     assert_eq!(desk.ask(3, repair), Some(Ok(())));
+    let nobody = ClientOp::Repair { offset: 0, len: 512, source: Slot(200) };
+    assert!(matches!(desk.ask(4, nobody), Some(Err(Failure::Refused(_)))));
     assert_eq!(desk.log.iter().filter(|line| line.contains("from: BrickId(1)")).count(), 2);
 }
 
