@@ -172,15 +172,22 @@ impl Oracle {
         }
     }
 
-    /// Another attachment serves: of what was not flushed, each sector has old or new; writes without an answer have
-    /// taken effect or never will.
-    pub fn crashed(&mut self, now: u64) {
+    /// What earlier attachments were asked and did not answer has taken effect or never will. Nobody reads.
+    pub fn attachment_ended(&mut self, now: u64) {
         for sector in &mut self.sectors {
-            sector.floor = sector.durable_floor;
-            sector.acknowledged = sector.durable_floor;
             sector.prune();
             for write in &mut sector.writes {
                 write.end = write.end.min(now);
+            }
+        }
+    }
+
+    /// A volume was recovered: of what was not flushed, each sector has old or new.
+    pub fn crashed(&mut self) {
+        for sector in &mut self.sectors {
+            sector.floor = sector.durable_floor;
+            sector.acknowledged = sector.durable_floor;
+            for write in &mut sector.writes {
                 write.seen = 0;
                 write.dead_from = u64::MAX;
             }
@@ -260,14 +267,16 @@ mod tests {
         oracle.write_called(3, 0..1, 6, 6);
         oracle.write_acknowledged(4, 0..1, 6, false);
         oracle.flush_answered(&covered);
-        oracle.crashed(10);
+        oracle.attachment_ended(10);
+        oracle.crashed();
         assert!(read(&mut oracle.clone(), 11, 12, 5));
         assert!(read(&mut oracle.clone(), 11, 12, 6));
         assert!(!read(&mut oracle, 11, 12, 0));
         assert!(read(&mut oracle, 13, 14, 5));
         oracle.write_called(15, 0..1, 8, 8);
         oracle.write_acknowledged(16, 0..1, 8, true);
-        oracle.crashed(17);
+        oracle.attachment_ended(17);
+        oracle.crashed();
         assert!(!read(&mut oracle, 18, 19, 6), "a late write of the old attachment landed");
         assert!(read(&mut oracle, 18, 19, 8));
     }

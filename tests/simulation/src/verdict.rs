@@ -248,7 +248,11 @@ impl World {
     pub fn began_to_serve(&mut self, host: usize) {
         self.note(|| format!("host {host} serves"));
         if self.hosts[host].epoch > 1 && !self.clean {
-            self.oracle.crashed(self.now);
+            // One that learns late that it may serve has lost the volume already: others write by now.
+            if self.hosts[host].epoch == self.stored.epoch {
+                self.oracle.attachment_ended(self.now);
+            }
+            self.oracle.crashed();
             self.renew_snapshots(host);
         }
     }
