@@ -58,9 +58,10 @@ impl World {
         if is_cut && !message.is_late {
             return;
         }
-        let is_orphaned = self.hosts[message.host].instance != message.instance;
+        let host = &self.hosts[message.host];
+        let is_orphaned = host.instance != message.instance || host.epoch != self.stored.epoch;
         if is_orphaned && matches!(message.request, Request::Create { .. }) {
-            // Drivers sweep what such a creation leaves; here it does not happen.
+            // Of a host that died or lost the volume. Drivers sweep what it leaves; here it does not happen.
             return;
         }
         if !self.nodes[node].is_up {

@@ -5,9 +5,11 @@ use distributed_core::Protections;
 use simulation::run;
 
 /// Seeds that fail if a fault which the core or the judge once had comes back.
-const REGRESSIONS: [(u64, &str); 6] = [
+const REGRESSIONS: [(u64, &str); 8] = [
     (11, "a brick that was given up while the volume was attached counted as in sync"),
     (14, "a write that waited for replicas kept its range, so that healing waited for the write"),
+    (360, "a record counted although a brick had failed while it was written"),
+    (1294, "what was being written did not count as not flushed when its brick restarted"),
     (614, "a copy wrote what a restarted source had forgotten over an in-sync replica"),
     (5838, "what had not been leveled counted as flushed"),
     (1179, "the judge took a host for the owner that had lost the volume while it recovered"),

@@ -109,7 +109,7 @@ impl Descriptor {
     }
 
     /// Whether the volume has this brick, or has still to delete it. One that it does not know is an orphan: of a
-    /// creation that outlived the host that asked for it, after the brick was given up. The driver deletes those that it
+    /// creation by a host that died or lost the volume, after the brick was given up. The driver deletes those that it
     /// finds when it attaches.
     pub fn knows(&self, brick: BrickId) -> bool {
         self.bricks.iter().any(|entry| entry.brick == brick)
