@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the host's state knows: nodes, and of each volume its descriptor, shard map and choices. Nothing here changes
+//! with a write.
+//!
+//! ```text
+//! nodes               the registered nodes                         JSON
+//! provisioned         replica bytes that volumes may occupy        decimal
+//! volumes/NAME        the volume's descriptor                      Descriptor::encode
+//! chosen/NAME         what it was created with                     JSON
+//! maps/NAME/NNNN      its shard map, in pieces                     ShardMap::encode
+//! ```
+
+use distributed_core::{Descriptor, Node, NodeId, Outcome, ShardMap};
+use driver_api::{
+    Error, ErrorKind, ROption, Result, StateHandle,
+    state::{Entry, Transaction},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{config::Chosen, error};
+
+/// Bytes of a shard map in one entry: two fit a transaction.
+const MAP_PIECE: usize = 256 << 10;
+/// Entries asked for at once.
+const PAGE: u32 = 100;
+/// How often a change is tried while others change the same.
+const TRIES: usize = 32;
+
+const NODES: &str = "nodes";
+const PROVISIONED: &str = "provisioned";
+const VOLUMES: &str = "volumes/";
+
+/// The registered nodes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Nodes {
+    next: u32,
+    nodes: Vec<NodeRecord>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct NodeRecord {
+    id: u32,
+    name: String,
+    role: String,
+    address: String,
+    port: u16,
+    zone: String,
+    weight: u32,
+    available: bool,
+}
+
+impl From<&NodeRecord> for Node {
+    fn from(record: &NodeRecord) -> Self {
+        Self {
+            id: NodeId(record.id),
+            name: record.name.clone(),
+            role: record.role.clone(),
+            address: record.address.clone(),
+            port: record.port,
+            zone: record.zone.clone(),
+            weight: record.weight,
+            available: record.available,
+        }
+    }
+}
+
+impl From<&Node> for NodeRecord {
+    fn from(node: &Node) -> Self {
+        Self {
+            id: node.id.0,
+            name: node.name.clone(),
+            role: node.role.clone(),
+            address: node.address.clone(),
+            port: node.port,
+            zone: node.zone.clone(),
+            weight: node.weight,
+            available: node.available,
+        }
+    }
+}
+
+impl Nodes {
+    /// All of them, in the order of their registration.
+    pub fn all(&self) -> Vec<Node> {
+        self.nodes.iter().map(Node::from).collect()
+    }
+
+    /// The one with this name.
+    pub fn named(&self, name: &str) -> Option<Node> {
+        self.nodes.iter().find(|node| node.name == name).map(Node::from)
+    }
+
+    /// Adds a node under the next number, which it gives.
+    pub fn add(&mut self, mut node: Node) -> Node {
+        node.id = NodeId(self.next);
+        self.next += 1;
+        self.nodes.push((&node).into());
+        node
+    }
+
+    /// Puts this in the place of the node with its number.
+    pub fn replace(&mut self, node: &Node) {
+        if let Some(place) = self.nodes.iter_mut().find(|other| other.id == node.id.0) {
+            *place = node.into();
+        }
+    }
+
+    /// Forgets a node.
+    pub fn remove(&mut self, id: NodeId) {
+        self.nodes.retain(|node| node.id != id.0);
+    }
+}
+
+/// The state, as this driver uses it.
+#[derive(Clone, Debug)]
+pub(crate) struct Catalog {
+    state: StateHandle,
+}
+
+fn volume_key(name: &str) -> String {
+    format!("{VOLUMES}{name}")
+}
+
+fn chosen_key(name: &str) -> String {
+    format!("chosen/{name}")
+}
+
+fn map_prefix(name: &str) -> String {
+    format!("maps/{name}/")
+}
+
+impl Catalog {
+    /// The state that the host lends.
+    pub fn new(state: StateHandle) -> Self {
+        Self { state }
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Entry>> {
+        match self.state.get(key).await? {
+            ROption::RSome(entry) => Ok(Some(entry)),
+            ROption::RNone => Ok(None),
+        }
+    }
+
+    async fn get_json<T: DeserializeOwned + Default>(&self, key: &str) -> Result<(T, u64)> {
+        match self.get(key).await? {
+            None => Ok((T::default(), 0)),
+            Some(entry) => Ok((from_json(&entry)?, entry.revision)),
+        }
+    }
+
+    async fn range(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let mut all: Vec<Entry> = Vec::new();
+        loop {
+            let after = all.last().map_or("", |entry| entry.key.as_str());
+            let page = self.state.range(prefix, after, PAGE).await?;
+            let more = page.len() == PAGE as usize;
+            all.extend(page);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The registered nodes.
+    pub async fn nodes(&self) -> Result<Nodes> {
+        Ok(self.get_json(NODES).await?.0)
+    }
+
+    /// Changes the registered nodes; `change` may be asked again if others changed them meanwhile.
+    pub async fn change_nodes<T>(&self, change: impl Fn(&mut Nodes) -> Result<T>) -> Result<T> {
+        for _ in 0..TRIES {
+            let (mut nodes, revision) = self.get_json::<Nodes>(NODES).await?;
+            let result = change(&mut nodes)?;
+            let put = Transaction::new().expect(NODES, revision).put(NODES, &to_json(&nodes)?);
+            if self.state.commit(put).await?.succeeded {
+                return Ok(result);
+            }
+        }
+        Err(contended(NODES))
+    }
+
+    /// A volume's descriptor.
+    pub async fn volume(&self, name: &str) -> Result<Option<Descriptor>> {
+        let entry = self.get(&volume_key(name)).await?;
+        entry.map(|entry| descriptor(&entry)).transpose()
+    }
+
+    /// The descriptors of all volumes, by name.
+    pub async fn volumes(&self) -> Result<Vec<Descriptor>> {
+        self.range(VOLUMES).await?.iter().map(descriptor).collect()
+    }
+
+    /// What a volume was created with.
+    pub async fn chosen(&self, name: &str) -> Result<Chosen> {
+        match self.get(&chosen_key(name)).await? {
+            Some(entry) => from_json(&entry),
+            None => Err(error::damaged("the volume's choices are missing").with("volume", name)),
+        }
+    }
+
+    /// A volume's shard map.
+    pub async fn map(&self, name: &str) -> Result<ShardMap> {
+        let pieces = self.range(&map_prefix(name)).await?;
+        let bytes: Vec<u8> = pieces.iter().flat_map(|entry| entry.value.iter().copied()).collect();
+        ShardMap::decode(&bytes).map_err(|why| {
+            error::damaged(format!("the shard map cannot be read: {why}")).with("volume", name)
+        })
+    }
+
+    /// Replica bytes that volumes may occupy.
+    pub async fn provisioned(&self) -> Result<u64> {
+        Ok(self.get_json::<u64>(PROVISIONED).await?.0)
+    }
+
+    /// Begins a volume: its descriptor in the phase of creation, its choices, and the bytes that it provisions, all or
+    /// nothing. `account` gets what is provisioned and gives what will be.
+    pub async fn begin(
+        &self,
+        descriptor: &Descriptor,
+        chosen: &Chosen,
+        account: impl Fn(u64) -> Result<u64>,
+    ) -> Result<()> {
+        let name = descriptor.volume.as_str();
+        for _ in 0..TRIES {
+            let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;
+            let after = account(provisioned)?;
+            let transaction = Transaction::new()
+                .expect(&volume_key(name), 0)
+                .expect(PROVISIONED, revision)
+                .put(&volume_key(name), &descriptor.encode())
+                .put(&chosen_key(name), &to_json(chosen)?)
+                .put(PROVISIONED, &to_json(&after)?);
+            let committed = self.state.commit(transaction).await?;
+            if committed.succeeded {
+                return Ok(());
+            }
+            if committed.current.iter().any(|entry| entry.key == volume_key(name)) {
+                return Err(Error::new(ErrorKind::ALREADY_EXISTS, "a volume of this name exists")
+                    .with("volume", name));
+            }
+        }
+        Err(contended(PROVISIONED))
+    }
+
+    /// Stores a volume's shard map.
+    pub async fn put_map(&self, name: &str, map: &ShardMap) -> Result<()> {
+        for (number, piece) in map.encode().chunks(MAP_PIECE).enumerate() {
+            let key = format!("{}{number:04}", map_prefix(name));
+            self.state.commit(Transaction::new().put(&key, piece)).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a descriptor in the place of one of the epoch `expected`, or of itself.
+    pub async fn swap(&self, descriptor: &Descriptor, expected: Option<u64>) -> Outcome {
+        match self.try_swap(descriptor, expected).await {
+            Ok(outcome) => outcome,
+            // The same swap is tried again, and finds itself if it had been done.
+            Err(error) => {
+                tracing::warn!(volume = descriptor.volume, %error, "the state cannot be written");
+                Outcome::Failed
+            }
+        }
+    }
+
+    async fn try_swap(&self, descriptor: &Descriptor, expected: Option<u64>) -> Result<Outcome> {
+        let key = volume_key(&descriptor.volume);
+        let bytes = descriptor.encode();
+        for _ in 0..TRIES {
+            let entry = self.get(&key).await?;
+            let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+            if let Some(entry) = &entry {
+                if entry.value.as_slice() == bytes {
+                    return Ok(Outcome::Ok);
+                }
+                let stored = self::descriptor(entry)?;
+                if stored.identity != descriptor.identity || Some(stored.epoch) != expected {
+                    return Ok(Outcome::Conflict);
+                }
+            } else if expected.is_some() {
+                return Ok(Outcome::Conflict);
+            }
+            let put = Transaction::new().expect(&key, revision).put(&key, &bytes);
+            if self.state.commit(put).await?.succeeded {
+                return Ok(Outcome::Ok);
+            }
+        }
+        Err(contended(&key))
+    }
+
+    /// Changes what volumes provision, after a volume's size has changed.
+    pub async fn account(&self, change: impl Fn(u64) -> Result<u64>) -> Result<()> {
+        for _ in 0..TRIES {
+            let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;
+            let put = Transaction::new()
+                .expect(PROVISIONED, revision)
+                .put(PROVISIONED, &to_json(&change(provisioned)?)?);
+            if self.state.commit(put).await?.succeeded {
+                return Ok(());
+            }
+        }
+        Err(contended(PROVISIONED))
+    }
+
+    /// Forgets a volume whose bricks are gone, and gives back `bytes` that it provisioned.
+    pub async fn forget(&self, name: &str, bytes: u64) -> Result<()> {
+        for entry in self.range(&map_prefix(name)).await? {
+            self.state.commit(Transaction::new().delete(&entry.key)).await?;
+        }
+        for _ in 0..TRIES {
+            let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;
+            let Some(entry) = self.get(&volume_key(name)).await? else { return Ok(()) };
+            let transaction = Transaction::new()
+                .expect(PROVISIONED, revision)
+                .expect(&volume_key(name), entry.revision)
+                .delete(&volume_key(name))
+                .delete(&chosen_key(name))
+                .put(PROVISIONED, &to_json(&provisioned.saturating_sub(bytes))?);
+            if self.state.commit(transaction).await?.succeeded {
+                return Ok(());
+            }
+        }
+        Err(contended(PROVISIONED))
+    }
+}
+
+fn descriptor(entry: &Entry) -> Result<Descriptor> {
+    Descriptor::decode(&entry.value).map_err(|why| {
+        error::damaged(format!("a volume's descriptor cannot be read: {why}"))
+            .with("key", &entry.key)
+    })
+}
+
+fn from_json<T: DeserializeOwned>(entry: &Entry) -> Result<T> {
+    serde_json::from_slice(&entry.value).map_err(|why| {
+        error::damaged(format!("an entry of the state cannot be read: {why}"))
+            .with("key", &entry.key)
+    })
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|why| Error::new(ErrorKind::INTERNAL, format!("a value cannot be stored: {why}")))
+}
+
+fn contended(key: &str) -> Error {
+    Error::new(ErrorKind::UNAVAILABLE, "others kept changing the same entry of the state")
+        .with("key", key)
+        .with_retry(driver_api::Retry::TEMPORARY)
+        .remedy("try again")
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bricks on their nodes: the only place that calls other backends.
+//!
+//! A brick and its companion are volumes of the node's backend. A session with a brick is an attachment of both by force,
+//! at an epoch above every earlier one: a backend that can fence then lets nothing of an earlier session land.
+
+use std::{sync::Arc, time::Duration};
+
+use distributed_core::{
+    BrickId, COMPANION_BYTES, MAP_OFFSET, Node, Record, Session, Slot, ZeroKind,
+};
+use driver_api::{
+    Abilities, Attach, AttachMode, BackendHandle, Capabilities, Error, ErrorKind, Fencing, Host,
+    IoBuf, IoBufMut, Op, OpContext, Result, VolumeHandle, VolumeSpec, WriteFlags, ext::Resize,
+};
+
+use crate::error;
+
+/// Openings within one attach epoch that its number leaves room for.
+const OPENINGS: u32 = 1 << 20;
+/// The least piece of a companion's room for the shard map, in bytes.
+const MAP_ROOM: u64 = 1 << 20;
+
+/// How nodes are reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Nodes {
+    host: Host,
+    /// How long any one call may take.
+    timeout: Duration,
+}
+
+/// A brick to be made.
+pub(crate) struct NewBrick<'a> {
+    /// The distributed volume.
+    pub volume: &'a str,
+    /// Its number.
+    pub brick: BrickId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes of the shard map that its companion has to hold.
+    pub map_bytes: usize,
+    /// Bytes of a shard.
+    pub shard_size: u64,
+}
+
+/// A session with a brick and its companion.
+#[derive(Debug)]
+pub(crate) struct OpenBrick {
+    brick: VolumeHandle,
+    companion: VolumeHandle,
+    /// Whether nothing of earlier sessions can land any more.
+    pub fenced: bool,
+    /// What the brick can do.
+    pub capabilities: Capabilities,
+}
+
+impl Nodes {
+    /// Nodes are backends that this host lends.
+    pub fn new(host: Host, timeout: Duration) -> Self {
+        Self { host, timeout }
+    }
+
+    /// A context for one call.
+    pub fn context(&self) -> OpContext {
+        OpContext::new().with_timeout(self.timeout)
+    }
+
+    /// The backend behind a node.
+    pub async fn backend(&self, node: &Node) -> Result<BackendHandle> {
+        self.host.backend(&node.name).await.map_err(|error| {
+            Error::new(error.kind(), "the node's backend is not open")
+                .with("node", &node.name)
+                .with_retry(error.retry())
+                .remedy("novastor backend list shows why")
+                .caused_by(&error)
+        })
+    }
+
+    /// Refuses a node on which a volume has the name that the brick or its companion will have.
+    pub async fn check_free(&self, node: &Node, volume: &str, brick: BrickId) -> Result<()> {
+        let backend = self.backend(node).await?;
+        for name in [brick.name(volume), brick.companion_name(volume)] {
+            match backend.show(&self.context(), &name).await {
+                Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
+                Err(error) => return Err(error.with("node", &node.name)),
+                Ok(_) => {
+                    return Err(Error::new(
+                        ErrorKind::ALREADY_EXISTS,
+                        "the node has a volume of the brick's name, which belongs to somebody else",
+                    )
+                    .with("node", &node.name)
+                    .with("volume", &name)
+                    .remedy("choose another name, or delete that volume if nobody needs it"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a brick and its companion. Ones that are there already are of an earlier attempt.
+    pub async fn create(&self, node: &Node, new: &NewBrick<'_>) -> Result<()> {
+        let backend = self.backend(node).await?;
+        let mut brick = VolumeSpec::new(&new.brick.name(new.volume), new.size);
+        if !backend.capabilities()?.has(Abilities::DISCARD) {
+            brick.extent_size = new.shard_size;
+        }
+        let room = (new.map_bytes as u64).next_multiple_of(MAP_ROOM).max(MAP_ROOM);
+        let companion = VolumeSpec::new(&new.brick.companion_name(new.volume), MAP_OFFSET + room);
+        for spec in [brick, companion] {
+            match backend.create(&self.context(), spec).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ALREADY_EXISTS => {}
+                Err(error) => return Err(error.with("node", &node.name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a brick and its companion; none is as good.
+    pub async fn delete(&self, node: &Node, volume: &str, brick: BrickId) -> Result<()> {
+        let backend = self.backend(node).await?;
+        for name in [brick.name(volume), brick.companion_name(volume)] {
+            match backend.delete(&self.context(), &name).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
+                Err(error) => return Err(error.with("node", &node.name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a brick and its companion in a session of their own, and gives the brick this size.
+    pub async fn open(
+        &self,
+        node: &Node,
+        volume: &str,
+        brick: BrickId,
+        session: Session,
+        size: u64,
+    ) -> Result<OpenBrick> {
+        let backend = self.backend(node).await?;
+        let epoch = session.epoch * u64::from(OPENINGS) + u64::from(session.opening % OPENINGS);
+        let attach = Attach::new(AttachMode::EXCLUSIVE, epoch, volume).force();
+        let attached =
+            async |name: String| backend.attach(&self.context(), &name, attach.clone()).await;
+        let companion = attached(brick.companion_name(volume)).await?;
+        let data = attached(brick.name(volume)).await?;
+        let capabilities = data.capabilities()?;
+        let fences = |fencing: Fencing| fencing != Fencing::NONE;
+        let open = OpenBrick {
+            fenced: fences(capabilities.fencing) && fences(companion.capabilities()?.fencing),
+            brick: data,
+            companion,
+            capabilities,
+        };
+        open.give_size(&self.context(), size).await?;
+        Ok(open)
+    }
+
+    /// Whether a node answers, and is not failed.
+    pub async fn check(&self, node: &Node) -> Result<()> {
+        let backend = self.backend(node).await?;
+        let asked =
+            tokio::time::timeout(self.timeout, async { backend.health(&self.context()).await });
+        let health = asked.await.map_err(|_| {
+            Error::new(ErrorKind::TIMED_OUT, "the node does not answer").with("node", &node.name)
+        })??;
+        if health.state == driver_api::HealthState::FAILED {
+            return Err(Error::new(ErrorKind::UNAVAILABLE, health.reason.to_string())
+                .with("node", &node.name));
+        }
+        Ok(())
+    }
+}
+
+impl OpenBrick {
+    /// The storage incarnation, now.
+    pub fn incarnation(&self) -> Result<u64> {
+        Ok(self.brick.incarnation()?.wrapping_add(self.companion.incarnation()?))
+    }
+
+    /// Makes the brick this long.
+    pub async fn give_size(&self, cx: &OpContext, size: u64) -> Result<()> {
+        let now = self.brick.size()?;
+        if now == size {
+            return Ok(());
+        }
+        let resize = self.brick.resize()?.ok_or_else(|| driver_api::ext::unsupported("resize"))?;
+        resize.resize(cx, size, size < now).await
+    }
+
+    /// Reads a range of the brick.
+    pub fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
+        self.brick.read(cx, offset, len)
+    }
+
+    /// Writes to the brick.
+    pub fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, fua: bool) -> Op<()> {
+        if fua && !self.capabilities.has(Abilities::FUA) {
+            let (brick, cx) = (self.brick.clone(), *cx);
+            return Op::run(async move {
+                brick.write(&cx, offset, data, WriteFlags::NONE).await?;
+                brick.flush(&cx).await
+            });
+        }
+        let flags = if fua { WriteFlags::FUA } else { WriteFlags::NONE };
+        self.brick.write(cx, offset, data, flags)
+    }
+
+    /// Makes a range of the brick read zeros, whatever the backend has for it.
+    pub fn zero(&self, cx: &OpContext, offset: u64, len: u64, how: ZeroKind, fua: bool) -> Op<()> {
+        let can = |ability| self.capabilities.has(ability);
+        let zeroed = if how == ZeroKind::Discard && can(Abilities::DISCARD) {
+            self.brick.discard(cx, offset, len)
+        } else if can(Abilities::WRITE_ZEROES) {
+            let flags =
+                if how == ZeroKind::Allocated { WriteFlags::NO_HOLE } else { WriteFlags::NONE };
+            self.brick.write_zeroes(cx, offset, len, flags)
+        } else {
+            let (brick, cx) = (self.brick.clone(), *cx);
+            let piece = u64::from(self.capabilities.max_io).min(1 << 20);
+            Op::run(async move {
+                for start in (offset..offset + len).step_by(piece as usize) {
+                    let len = piece.min(offset + len - start);
+                    let zeros = IoBufMut::zeroed(len as usize).freeze();
+                    brick.write(&cx, start, zeros, WriteFlags::NONE).await?;
+                }
+                Ok(())
+            })
+        };
+        if !fua {
+            return zeroed;
+        }
+        let (brick, cx) = (self.brick.clone(), *cx);
+        Op::run(async move {
+            zeroed.await?;
+            brick.flush(&cx).await
+        })
+    }
+
+    /// Makes everything that the brick answered durable.
+    pub fn flush(&self, cx: &OpContext) -> Op<()> {
+        self.brick.flush(cx)
+    }
+
+    /// Writes into the companion, durably.
+    pub async fn write_companion(&self, cx: &OpContext, offset: u64, data: IoBuf) -> Result<()> {
+        self.companion.write(cx, offset, data, WriteFlags::NONE).await?;
+        self.companion.flush(cx).await
+    }
+
+    /// Both slots of the companion's records.
+    pub async fn read_companion(&self, cx: &OpContext) -> Result<IoBuf> {
+        self.companion.read(cx, 0, COMPANION_BYTES as u32).await
+    }
+
+    /// Has the companion hold this shard map.
+    pub async fn keep_map(&self, cx: &OpContext, map: &[u8]) -> Result<()> {
+        let mut padded = map.to_vec();
+        padded.resize(map.len().next_multiple_of(4096), 0);
+        for (start, piece) in (MAP_OFFSET..).step_by(1 << 20).zip(padded.chunks(1 << 20)) {
+            let kept = self.companion.read(cx, start, piece.len() as u32).await?;
+            if *kept != *piece {
+                self.write_companion(cx, start, IoBuf::copy_from(piece)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the first record of a volume's brick.
+    pub async fn begin(&self, cx: &OpContext, record: &Record) -> Result<()> {
+        self.write_companion(cx, record.offset(), IoBuf::copy_from(&record.encode())).await
+    }
+
+    /// Ends the session.
+    pub async fn close(&self, cx: &OpContext) -> Result<()> {
+        let brick = self.brick.detach(cx).await;
+        let companion = self.companion.detach(cx).await;
+        brick.and(companion)
+    }
+}
+
+/// Copies a range between bricks; what reads zeros occupies nothing afterwards.
+pub(crate) async fn copy(
+    cx: &OpContext,
+    from: &OpenBrick,
+    to: &OpenBrick,
+    offset: u64,
+    len: u32,
+) -> Copied {
+    let data = match from.read(cx, offset, len).await {
+        Ok(data) => data,
+        Err(error) => return Copied::SourceFailed(error),
+    };
+    let source_incarnation = match from.incarnation() {
+        Ok(incarnation) => incarnation,
+        Err(error) => return Copied::SourceFailed(error),
+    };
+    let written = if data.iter().all(|byte| *byte == 0) {
+        to.zero(cx, offset, u64::from(len), ZeroKind::Discard, false).await
+    } else {
+        to.write(cx, offset, data, false).await
+    };
+    Copied::Written(written, source_incarnation)
+}
+
+/// What became of a copy.
+pub(crate) enum Copied {
+    /// The source could not be read; nothing was written.
+    SourceFailed(Error),
+    /// The target's answer, and the source's incarnation after it was read.
+    Written(Result<()>, u64),
+}
+
+/// The replicas whose range is not that of the first one.
+pub(crate) async fn compare(
+    cx: &OpContext,
+    bricks: &[(Slot, Arc<OpenBrick>)],
+    offset: u64,
+    len: u32,
+) -> Result<distributed_core::SlotSet> {
+    let mut differ = distributed_core::SlotSet::EMPTY;
+    let mut first: Option<IoBuf> = None;
+    for (slot, brick) in bricks {
+        let data = brick.read(cx, offset, len).await?;
+        match &first {
+            None => first = Some(data),
+            Some(first) if **first == *data => {}
+            Some(_) => differ.insert(*slot),
+        }
+    }
+    Ok(differ)
+}
+
+/// An error of a node, with the node's name.
+pub(crate) fn on_node(node: &Node) -> impl Fn(Error) -> Error + '_ {
+    move |error| error.with("node", &node.name)
+}
+
+/// The answer to a change, for the core.
+pub(crate) use error::changed;

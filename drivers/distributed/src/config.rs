@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Options of the driver, and of a volume at creation.
+
+use std::{path::PathBuf, time::Duration};
+
+use distributed_core::{Settings, Shortage};
+use driver_api::{DriverInfo, Error, ErrorKind, OptionSpec, OptionType, Result};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// The options of `[backends.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Names the installation for the operator; the driver keeps nothing there.
+    pub root_dir: PathBuf,
+    /// Most replica bytes that volumes may provision; zero: unlimited.
+    pub max_capacity: u64,
+    /// Replicas of a volume that names no number.
+    pub default_replication_factor: u32,
+    /// Whether volumes are encrypted: not yet.
+    pub default_encryption: bool,
+    /// Whether volumes are cut into shards; otherwise each is one shard.
+    pub enable_sharding: bool,
+    /// Bytes of a shard of a volume that names no size.
+    pub shard_size: u64,
+    /// What readers see of a volume that names no level.
+    pub consistency_protocol: Consistency,
+    /// Health checks in a row that a node has to fail before it counts as down.
+    pub healing_query_count: u32,
+    /// Time between two health checks of a node.
+    #[serde(deserialize_with = "duration")]
+    pub health_check_interval: Duration,
+    /// Time between two rounds of healing.
+    #[serde(deserialize_with = "duration")]
+    pub healing_interval: Duration,
+    /// Whether writes are acknowledged when every in-sync replica has them.
+    pub synchronous_replication: bool,
+    /// Backends to be registered as nodes when this one is opened.
+    pub nodes: Vec<String>,
+    /// Replicas of a shard that must be in sync for a write to begin.
+    pub min_in_sync: u32,
+    /// What a write does while there are fewer.
+    pub shortage: WhenShort,
+    /// After this time a replica that does not answer is given up; the operation stays dangerous.
+    pub io_timeout_secs: u64,
+}
+
+/// What readers see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// Any replica at a consistent point.
+    Eventual,
+    /// Every reader sees the latest acknowledged write.
+    Strong,
+    /// A session never reads older than what it wrote or saw.
+    Causal,
+}
+
+/// What a write does while too few replicas are in sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenShort {
+    /// It fails.
+    ReadOnly,
+    /// It waits.
+    Wait,
+}
+
+const CONSISTENCIES: &[&str] = &["eventual", "strong", "causal"];
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| {
+        de::Error::custom(format!(
+            "`{text}` is no time: write a number with a unit, such as 30s, 1m or 1h"
+        ))
+    })
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let millis = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let millis = number.parse::<u64>().ok()?.checked_mul(millis)?;
+    (millis > 0).then(|| Duration::from_millis(millis))
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let bytes: u64 = match unit.trim() {
+        "" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        "TiB" | "T" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(bytes)
+}
+
+impl Config {
+    /// Refuses what no volume could be made with.
+    ///
+    /// # Errors
+    /// The first option that does not fit, and what would.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |option: &str, why: &str, remedy: &str| {
+            let error = Error::new(ErrorKind::INVALID_ARGUMENT, why.to_owned());
+            Err(error.with("option", option).remedy(remedy.to_owned()))
+        };
+        if self.default_encryption {
+            return refuse(
+                "default_encryption",
+                "this version cannot encrypt distributed volumes",
+                "set default_encryption = false, and encrypt below (the nodes' disks) or above (in the guest)",
+            );
+        }
+        if self.default_replication_factor == 0 {
+            return refuse(
+                "default_replication_factor",
+                "a volume has at least one replica",
+                "set 1 or more",
+            );
+        }
+        if self.shard_size == 0 || !self.shard_size.is_multiple_of(SHARD_UNIT) {
+            return refuse(
+                "shard_size",
+                "a shard is a multiple of 1 MiB, and not empty",
+                "set \"64MiB\", for example",
+            );
+        }
+        if self.healing_query_count == 0 {
+            return refuse("healing_query_count", "a node cannot fail no check", "set 1 or more");
+        }
+        if self.io_timeout_secs == 0 {
+            return refuse("io_timeout_secs", "no replica answers in no time", "set 1 or more");
+        }
+        if self.min_in_sync == 0 {
+            return refuse(
+                "min_in_sync",
+                "a write needs a replica that is in sync",
+                "set 1 or more",
+            );
+        }
+        Ok(())
+    }
+
+    /// How long a replica may take to answer.
+    pub fn io_timeout(&self) -> Duration {
+        Duration::from_secs(self.io_timeout_secs)
+    }
+
+    /// What the core is told of a volume's attachment.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            min_in_sync: self.min_in_sync,
+            shortage: match self.shortage {
+                WhenShort::ReadOnly => Shortage::ReadOnly,
+                WhenShort::Wait => Shortage::Wait,
+            },
+            ..Settings::default()
+        }
+    }
+}
+
+/// Shards are multiples of this, in bytes.
+const SHARD_UNIT: u64 = 1 << 20;
+
+/// What a volume is created with, and stored beside it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Replicas of each shard.
+    pub replication_factor: u32,
+    /// Bytes of a shard.
+    pub shard_size: u64,
+    /// What readers see.
+    pub consistency: Consistency,
+    /// Whether every in-sync replica has a write when it is acknowledged.
+    pub synchronous: bool,
+    /// Nodes that may hold it; empty: all.
+    pub nodes: Vec<String>,
+}
+
+impl Chosen {
+    /// The choices for a new volume of `size` bytes: its own options, else the backend's.
+    ///
+    /// # Errors
+    /// When an option does not fit, or asks for what this version cannot do.
+    pub fn new(config: &Config, size: u64, options: &[(String, String)]) -> Result<Self> {
+        let whole = size.max(1).next_multiple_of(SHARD_UNIT);
+        let mut chosen = Self {
+            replication_factor: config.default_replication_factor,
+            shard_size: if config.enable_sharding { config.shard_size } else { whole },
+            consistency: config.consistency_protocol,
+            synchronous: config.synchronous_replication,
+            nodes: Vec::new(),
+        };
+        for (key, value) in options {
+            chosen.set(key, value).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::INVALID_ARGUMENT,
+                    format!("`{value}` does not fit the option"),
+                )
+                .with("option", key)
+                .remedy("look at the driver's options: novastor driver show distributed")
+            })?;
+        }
+        chosen.check()?;
+        Ok(chosen)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "replication_factor" => self.replication_factor = value.parse().ok()?,
+            "shard_size" => self.shard_size = parse_size(value)?,
+            "synchronous_replication" => self.synchronous = value.parse().ok()?,
+            "consistency_protocol" => {
+                self.consistency = serde_json::from_value(value.into()).ok()?;
+            }
+            "nodes" => {
+                let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+                self.nodes = names.map(str::to_owned).collect();
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |why: &str, remedy: &str| {
+            Err(Error::new(ErrorKind::UNSUPPORTED, why.to_owned()).remedy(remedy.to_owned()))
+        };
+        if !self.synchronous {
+            return refuse(
+                "this version replicates synchronously only, and the volume would be asynchronous",
+                "set synchronous_replication = true for the backend, or for the volume",
+            );
+        }
+        if self.consistency == Consistency::Causal {
+            return refuse(
+                "this version has no sessions for causal consistency",
+                "choose consistency_protocol = \"strong\": it promises more",
+            );
+        }
+        if self.shard_size == 0 || !self.shard_size.is_multiple_of(SHARD_UNIT) {
+            let error = Error::new(
+                ErrorKind::INVALID_ARGUMENT,
+                "a shard is a multiple of 1 MiB, and not empty",
+            );
+            return Err(error
+                .with("shard_size", self.shard_size)
+                .remedy("choose 64MiB, for example"));
+        }
+        Ok(())
+    }
+}
+
+/// What the driver says of itself.
+pub(crate) fn describe() -> DriverInfo {
+    let option =
+        |name, kind, default: &str, help| OptionSpec::new(name, kind, help).default_json(default);
+    DriverInfo::new("sharded, replicated volumes over other backends")
+        .option(option(
+            "root_dir",
+            OptionType::PATH,
+            "\"/var/lib/novacron/distributed\"",
+            "Names the installation; nothing is kept there, the state is the host's.",
+        ))
+        .option(option(
+            "max_capacity",
+            OptionType::SIZE,
+            "0",
+            "Most bytes that volumes may provision, every replica counted; 0 for no limit.",
+        ))
+        .option(option(
+            "default_replication_factor",
+            OptionType::INTEGER,
+            "3",
+            "Replicas of a volume that names no number.",
+        ))
+        .option(option(
+            "default_encryption",
+            OptionType::BOOLEAN,
+            "false",
+            "Encrypt volumes; not in this version.",
+        ))
+        .option(option(
+            "enable_sharding",
+            OptionType::BOOLEAN,
+            "true",
+            "Cut volumes into shards; otherwise each is one shard.",
+        ))
+        .option(option("shard_size", OptionType::SIZE, "67108864", "Bytes of a shard."))
+        .option(
+            option(
+                "consistency_protocol",
+                OptionType::CHOICE,
+                "\"eventual\"",
+                "What readers see; synchronous volumes are always strong.",
+            )
+            .choices(CONSISTENCIES),
+        )
+        .option(option(
+            "healing_query_count",
+            OptionType::INTEGER,
+            "5",
+            "Health checks in a row that a node has to fail before it counts as down.",
+        ))
+        .option(option(
+            "health_check_interval",
+            OptionType::TEXT,
+            "\"1m\"",
+            "Time between two health checks of a node.",
+        ))
+        .option(option(
+            "healing_interval",
+            OptionType::TEXT,
+            "\"1h\"",
+            "Time between two rounds of healing.",
+        ))
+        .option(option(
+            "synchronous_replication",
+            OptionType::BOOLEAN,
+            "false",
+            "Acknowledge a write when every in-sync replica has it; this version makes no others.",
+        ))
+        .option(option(
+            "nodes",
+            OptionType::TEXTS,
+            "[]",
+            "Backends that are registered as nodes when this one is opened.",
+        ))
+        .option(option(
+            "min_in_sync",
+            OptionType::INTEGER,
+            "1",
+            "Replicas of a shard that must be in sync for a write to begin.",
+        ))
+        .option(
+            option(
+                "shortage",
+                OptionType::CHOICE,
+                "\"read_only\"",
+                "What a write does while fewer are: fail, or wait.",
+            )
+            .choices(&["read_only", "wait"]),
+        )
+        .option(option(
+            "io_timeout_secs",
+            OptionType::INTEGER,
+            "30",
+            "Seconds after which a replica that does not answer is given up.",
+        ))
+        .volume_option(OptionSpec::new(
+            "replication_factor",
+            OptionType::INTEGER,
+            "Replicas of the volume; default: the backend's.",
+        ))
+        .volume_option(OptionSpec::new(
+            "shard_size",
+            OptionType::SIZE,
+            "Bytes of a shard; default: the backend's.",
+        ))
+        .volume_option(
+            OptionSpec::new(
+                "consistency_protocol",
+                OptionType::CHOICE,
+                "What readers see; default: the backend's.",
+            )
+            .choices(CONSISTENCIES),
+        )
+        .volume_option(OptionSpec::new(
+            "synchronous_replication",
+            OptionType::BOOLEAN,
+            "Whether every in-sync replica has a write when it is acknowledged; default: the backend's.",
+        ))
+        .volume_option(OptionSpec::new(
+            "nodes",
+            OptionType::TEXT,
+            "Nodes that may hold it, separated by commas; default: all.",
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_may_have_units() {
+        assert_eq!(parse_size("1048576"), Some(1 << 20));
+        assert_eq!(parse_size("64MiB"), Some(64 << 20));
+        for bad in ["", "MiB", "64MB", "-1", "99999999999999999999", "99999999999TiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_duration("1m"), Some(Duration::from_secs(60)));
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
+        for bad in ["", "60", "m", "-1s", "1d", "0s", "99999999999999999999s"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+}

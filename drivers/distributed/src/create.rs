@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Volumes come and go.
+//!
+//! ```text
+//!  create: refuse what cannot be -> descriptor "creating" -> map -> bricks -> first records -> descriptor "ready"
+//!  delete: descriptor "deleting" -> bricks -> forget
+//! ```
+//! Whoever dies on the way leaves a descriptor that says so: creating or deleting the volume again goes on from there.
+
+use distributed_core::{
+    Capacity, Descriptor, Node, NodeId, Outcome, Phase, Policy, Record, Session, Slot, place,
+};
+use driver_api::{Abilities, Error, ErrorKind, Result, VolumeInfo, VolumeSpec};
+
+use crate::{
+    catalog::Catalog,
+    client::{NewBrick, Nodes, on_node},
+    config::{Chosen, Config},
+    error::no_volume,
+};
+
+/// Longest name of a volume: its bricks' names are longer, and have to be names too.
+const LONGEST_NAME: usize = 110;
+
+/// What creation and deletion work with.
+pub(crate) struct Maker<'a> {
+    pub config: &'a Config,
+    pub catalog: &'a Catalog,
+    pub nodes: &'a Nodes,
+}
+
+impl Maker<'_> {
+    /// Creates a volume that reads zeros. The same volume again is the same volume.
+    pub async fn create(&self, spec: &VolumeSpec) -> Result<VolumeInfo> {
+        let name = spec.name.as_str();
+        let options = spec.options.iter().map(|pair| (pair.0.to_string(), pair.1.to_string()));
+        let chosen = Chosen::new(self.config, spec.size, &options.collect::<Vec<_>>())?;
+        if name.len() > LONGEST_NAME {
+            let why = "the name is too long for a volume whose bricks have names too";
+            return Err(invalid(why).with("longest", LONGEST_NAME).remedy("choose a shorter name"));
+        }
+        if let Some(existing) = self.catalog.volume(name).await? {
+            return self.same(&existing, spec, &chosen).await;
+        }
+        let nodes = self.usable(&chosen).await?;
+        let identity = random()?;
+        let placement = place(
+            Policy::Balanced,
+            &nodes,
+            chosen.replication_factor,
+            spec.size,
+            chosen.shard_size,
+            identity,
+        )
+        .map_err(|why| invalid(&why.to_string()).with("volume", name))?;
+        let descriptor = Descriptor::new(name, identity, spec.size, &placement.nodes);
+        let members = members(&descriptor, &nodes)?;
+        for (slot, node) in members.iter().enumerate() {
+            self.check_node(node, spec.size, &chosen).await?;
+            let brick = descriptor.bricks[slot].brick;
+            self.nodes.check_free(node, name, brick).await?;
+        }
+        let limit = self.config.max_capacity;
+        let replicas = chosen.replication_factor;
+        let account = |provisioned| {
+            let mut capacity = Capacity { limit, provisioned };
+            capacity.provision(spec.size, replicas).map_err(|why| {
+                Error::new(ErrorKind::NO_SPACE, why.to_string()).with("volume", name)
+            })?;
+            Ok(capacity.provisioned)
+        };
+        self.catalog.begin(&descriptor, &chosen, account).await?;
+        let made = self.make(&descriptor, &placement.map, &chosen, &members).await;
+        if let Err(error) = made {
+            // What was begun is taken back as far as the nodes let it; the rest is left to a deletion.
+            if let Err(left) = self.delete(name).await {
+                tracing::warn!(volume = name, %left, "an unfinished volume is left to be deleted");
+            }
+            return Err(error);
+        }
+        Ok(info(&descriptor, &chosen))
+    }
+
+    async fn same(
+        &self,
+        existing: &Descriptor,
+        spec: &VolumeSpec,
+        chosen: &Chosen,
+    ) -> Result<VolumeInfo> {
+        let name = spec.name.as_str();
+        let same = existing.size == spec.size && self.catalog.chosen(name).await? == *chosen;
+        if same && existing.phase == Phase::Ready {
+            return Ok(info(existing, chosen));
+        }
+        let error = Error::new(ErrorKind::ALREADY_EXISTS, "another volume has this name")
+            .with("volume", name);
+        Err(if existing.phase == Phase::Ready {
+            error.remedy("choose another name, or delete that volume")
+        } else {
+            error.remedy(format!(
+                "its creation or deletion did not end: novastor volume delete {name}"
+            ))
+        })
+    }
+
+    /// The nodes that a volume may have bricks on.
+    async fn usable(&self, chosen: &Chosen) -> Result<Vec<Node>> {
+        let registered = self.catalog.nodes().await?;
+        if chosen.nodes.is_empty() {
+            return Ok(registered.all());
+        }
+        let mut nodes: Vec<Node> = Vec::new();
+        for name in &chosen.nodes {
+            let node = registered.named(name).ok_or_else(|| {
+                Error::new(ErrorKind::NOT_FOUND, "there is no node of this name")
+                    .with("node", name)
+                    .remedy("novastor node list shows which there are")
+            })?;
+            if nodes.iter().any(|other| other.id == node.id) {
+                return Err(
+                    invalid("a node is named twice, but holds one replica").with("node", name)
+                );
+            }
+            nodes.push(node);
+        }
+        Ok(nodes)
+    }
+
+    async fn check_node(&self, node: &Node, size: u64, chosen: &Chosen) -> Result<()> {
+        let capabilities = self.nodes.backend(node).await?.capabilities()?;
+        let refuse = |why: &str| Err(invalid(why).with("node", &node.name));
+        if !capabilities.has(Abilities::WRITE) {
+            return refuse("the node's backend cannot be written");
+        }
+        if size > capabilities.max_volume_size {
+            return refuse("the volume is larger than the node's backend can hold");
+        }
+        let block = u64::from(capabilities.min_block.max(1));
+        if block > 4096 || !chosen.shard_size.is_multiple_of(block) {
+            return refuse("the node's blocks are longer than 4096 bytes");
+        }
+        Ok(())
+    }
+
+    async fn make(
+        &self,
+        descriptor: &Descriptor,
+        map: &distributed_core::ShardMap,
+        chosen: &Chosen,
+        members: &[Node],
+    ) -> Result<()> {
+        let name = descriptor.volume.as_str();
+        let encoded = map.encode();
+        self.catalog.put_map(name, map).await?;
+        for (index, node) in members.iter().enumerate() {
+            let slot = Slot(index as u8);
+            let record = Record::initial(descriptor, slot, encoded.len() as u32);
+            let record = record.ok_or_else(|| invalid("a slot has no brick"))?;
+            let new = NewBrick {
+                volume: name,
+                brick: record.brick,
+                size: descriptor.size,
+                map_bytes: encoded.len(),
+                shard_size: chosen.shard_size,
+            };
+            self.nodes.create(node, &new).await?;
+            let session = Session { epoch: descriptor.epoch, opening: 1 };
+            let open = self.nodes.open(node, name, record.brick, session, descriptor.size).await;
+            let open = open.map_err(on_node(node))?;
+            let cx = self.nodes.context();
+            let begun = open.keep_map(&cx, &encoded).await.and(open.begin(&cx, &record).await);
+            begun.and(open.close(&cx).await).map_err(on_node(node))?;
+        }
+        let ready = Descriptor { phase: Phase::Ready, ..descriptor.clone() };
+        self.settle(&ready, descriptor.epoch).await
+    }
+
+    async fn settle(&self, descriptor: &Descriptor, expected: u64) -> Result<()> {
+        match self.catalog.swap(descriptor, Some(expected)).await {
+            Outcome::Ok => Ok(()),
+            Outcome::Conflict => Err(Error::new(
+                ErrorKind::IN_USE,
+                "somebody else attached or changed the volume meanwhile",
+            )
+            .with("volume", &descriptor.volume)
+            .remedy("try again")),
+            _ => Err(Error::new(ErrorKind::UNAVAILABLE, "the host's state cannot be written")
+                .with("volume", &descriptor.volume)
+                .remedy("look at the host's log, then try again")),
+        }
+    }
+
+    /// Deletes a volume that is not attached, or goes on deleting it.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        let descriptor = self.catalog.volume(name).await?.ok_or_else(|| no_volume(name))?;
+        let chosen = self.catalog.chosen(name).await?;
+        let deleting = Descriptor {
+            phase: Phase::Deleting,
+            // A host that has the volume attached loses it here.
+            epoch: descriptor.epoch + 1,
+            ..descriptor.clone()
+        };
+        self.settle(&deleting, descriptor.epoch).await?;
+        let registered = self.catalog.nodes().await?.all();
+        let bricks = descriptor.bricks.iter().map(|entry| (entry.brick, entry.node));
+        for (brick, node) in bricks.chain(descriptor.condemned.iter().copied()) {
+            let node = find(&registered, node).ok_or_else(|| lost_node(node, name))?;
+            self.nodes.delete(node, name, brick).await?;
+        }
+        let bytes = descriptor.size.saturating_mul(u64::from(chosen.replication_factor));
+        self.catalog.forget(name, bytes).await
+    }
+}
+
+/// The nodes of a volume's slots.
+pub(crate) fn members(descriptor: &Descriptor, registered: &[Node]) -> Result<Vec<Node>> {
+    let node =
+        |id: NodeId| find(registered, id).cloned().ok_or_else(|| lost_node(id, &descriptor.volume));
+    descriptor.bricks.iter().map(|entry| node(entry.node)).collect()
+}
+
+fn find(nodes: &[Node], id: NodeId) -> Option<&Node> {
+    nodes.iter().find(|node| node.id == id)
+}
+
+fn lost_node(id: NodeId, volume: &str) -> Error {
+    Error::new(ErrorKind::NOT_FOUND, "a node that holds bricks of the volume is not registered")
+        .with("node", id)
+        .with("volume", volume)
+        .remedy("register it again: novastor node add")
+}
+
+fn invalid(why: &str) -> Error {
+    Error::new(ErrorKind::INVALID_ARGUMENT, why.to_owned())
+}
+
+/// A number that nobody else draws.
+pub(crate) fn random() -> Result<u64> {
+    getrandom::u64().map_err(|error| {
+        Error::new(ErrorKind::INTERNAL, format!("the system gives no random numbers: {error}"))
+    })
+}
+
+/// A volume, as the host shows it.
+pub(crate) fn info(descriptor: &Descriptor, chosen: &Chosen) -> VolumeInfo {
+    let used = descriptor.size.saturating_mul(u64::from(chosen.replication_factor));
+    VolumeInfo::new(&descriptor.volume, descriptor.size, used)
+        .label("replication_factor", &chosen.replication_factor.to_string())
+        .label("shard_size", &chosen.shard_size.to_string())
+        .label("consistency", "strong")
+        .label("synchronous_replication", "true")
+        .label("generation", &descriptor.generation.to_string())
+        .label("replicas_in_sync", &descriptor.in_sync.len().to_string())
+}

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver and its backends.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use distributed_core::{Attach as CoreAttach, Capacity, Protections, Time, Volume as Core};
+use driver_api::{
+    Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind,
+    Fencing, Health, Host, Op, OpContext, RVec, Result, Usage, VolumeInfo, VolumeSpec, ext,
+};
+
+use crate::{
+    catalog::Catalog,
+    client::Nodes,
+    config::{self, Config},
+    create::{Maker, info, members, random},
+    engine::{Engine, Work},
+    error::no_volume,
+    health::{self, Checks},
+    nodes,
+    volume::{ABILITIES, Attached, DistributedVolume, capabilities},
+};
+
+/// How long an attachment may take if the caller says nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The driver `distributed`.
+pub struct Distributed;
+
+/// An open backend of the driver `distributed`.
+#[derive(Clone)]
+pub struct DistributedBackend(pub(crate) Arc<Shared>);
+
+/// What all handles to a backend share.
+pub(crate) struct Shared {
+    pub config: Config,
+    pub catalog: Catalog,
+    pub nodes: Nodes,
+    pub checks: Checks,
+    attached: Mutex<HashMap<String, Holder>>,
+}
+
+/// Who has a volume attached.
+struct Holder {
+    engine: Arc<Engine>,
+    epoch: u64,
+    owner: String,
+}
+
+impl Driver for Distributed {
+    type Backend = DistributedBackend;
+
+    fn describe() -> DriverInfo {
+        config::describe()
+    }
+
+    async fn open(host: Host, config: BackendConfig) -> Result<DistributedBackend> {
+        let name = config.name.to_string();
+        let config: Config = config.parse()?;
+        let with_backend = |error: Error| error.with("backend", &name);
+        config.check().map_err(with_backend)?;
+        let catalog = Catalog::new(host.state()?);
+        nodes::register(&catalog, &config.nodes).await.map_err(with_backend)?;
+        let shared = Arc::new(Shared {
+            nodes: Nodes::new(host, config.io_timeout()),
+            config,
+            catalog,
+            checks: Checks::default(),
+            attached: Mutex::default(),
+        });
+        tracing::debug!(backend = name, root_dir = %shared.config.root_dir.display(), "the backend is open");
+        tokio::spawn(health::watch(Arc::downgrade(&shared)));
+        tokio::spawn(health::heal(Arc::downgrade(&shared)));
+        Ok(DistributedBackend(shared))
+    }
+}
+
+impl DistributedBackend {
+    fn holders(&self) -> MutexGuard<'_, HashMap<String, Holder>> {
+        self.0.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engines of all attached volumes.
+    pub(crate) fn attached(&self) -> Vec<Arc<Engine>> {
+        self.holders().values().map(|holder| Arc::clone(&holder.engine)).collect()
+    }
+
+    /// An engine has ended.
+    pub(crate) fn forget(&self, engine: &Arc<Engine>) {
+        let mut holders = self.holders();
+        if holders.get(engine.volume()).is_some_and(|holder| Arc::ptr_eq(&holder.engine, engine)) {
+            holders.remove(engine.volume());
+        }
+    }
+
+    pub(crate) fn maker(&self) -> Maker<'_> {
+        let Shared { config, catalog, nodes, .. } = &*self.0;
+        Maker { config, catalog, nodes }
+    }
+
+    /// Runs `work` to its end, whether or not anybody waits for it.
+    fn on<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        &self,
+        work: impl FnOnce(Self) -> F,
+    ) -> Op<T> {
+        let task = tokio::spawn(work(self.clone()));
+        Op::run(async move {
+            task.await.map_err(|error| Error::new(ErrorKind::PANIC, error.to_string()))?
+        })
+    }
+
+    /// Counts the growth of a volume, or gives back what it shrank by.
+    pub(crate) async fn account_resize(&self, volume: &str, from: u64, to: u64) -> Result<()> {
+        let replicas = self.0.catalog.chosen(volume).await?.replication_factor;
+        let limit = self.0.config.max_capacity;
+        let change = |provisioned| {
+            let mut capacity = Capacity { limit, provisioned };
+            if to >= from {
+                capacity.provision(to - from, replicas).map_err(|why| {
+                    Error::new(ErrorKind::NO_SPACE, why.to_string()).with("volume", volume)
+                })?;
+            } else {
+                capacity.release(from - to, replicas);
+            }
+            Ok(capacity.provisioned)
+        };
+        self.0.catalog.account(change).await
+    }
+
+    /// Refuses an attachment that another one forbids; one that is forced takes its place.
+    fn make_room(&self, name: &str, attach: &Attach) -> Result<()> {
+        let mut holders = self.holders();
+        let Some(holder) = holders.get(name) else { return Ok(()) };
+        if !attach.force {
+            return Err(Error::new(ErrorKind::IN_USE, "the volume is attached already")
+                .with("volume", name)
+                .with("owner", &holder.owner)
+                .remedy("detach it there, or attach it by force"));
+        }
+        if holder.epoch >= attach.epoch {
+            return Err(Error::new(ErrorKind::FENCED, "a later attachment has the volume")
+                .with("epoch", attach.epoch)
+                .with("latest_epoch", holder.epoch));
+        }
+        holder.engine.depose();
+        holders.remove(name);
+        Ok(())
+    }
+
+    async fn attach_volume(
+        self,
+        name: String,
+        attach: Attach,
+        patience: Duration,
+    ) -> Result<DistributedVolume> {
+        if ![AttachMode::READ_ONLY, AttachMode::EXCLUSIVE].contains(&attach.mode) {
+            return Err(ext::unsupported("this attach mode"));
+        }
+        let shared = &*self.0;
+        let descriptor = shared.catalog.volume(&name).await?.ok_or_else(|| no_volume(&name))?;
+        let chosen = shared.catalog.chosen(&name).await?;
+        let map = shared.catalog.map(&name).await?;
+        let registered = shared.catalog.nodes().await?.all();
+        members(&descriptor, &registered)?;
+        let work = Work {
+            volume: name.clone(),
+            nodes: shared.nodes.clone(),
+            catalog: shared.catalog.clone(),
+            map: map.encode(),
+            shard_size: chosen.shard_size,
+            io_timeout: shared.config.io_timeout(),
+            members: registered.clone(),
+        };
+        let core = CoreAttach {
+            descriptor,
+            map,
+            settings: shared.config.settings(),
+            protections: Protections::default(),
+            holder: random()?,
+            node_names: registered.into_iter().map(|node| (node.id, node.name)).collect(),
+        };
+        let core = Core::attach(core, Time(0))
+            .map_err(|why| Error::new(ErrorKind::IN_USE, why.to_string()).with("volume", &name))?;
+        self.make_room(&name, &attach)?;
+        let engine = Engine::start(work, core);
+        let holder = Holder {
+            engine: Arc::clone(&engine),
+            epoch: attach.epoch,
+            owner: attach.owner.to_string(),
+        };
+        if let Some(other) = self.holders().insert(name.clone(), holder) {
+            // Two attached at the same time: the state's epoch decides, and the loser learns it there.
+            other.engine.depose();
+        }
+        let serving = tokio::time::timeout(patience, engine.serving()).await;
+        let serving = serving.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::TIMED_OUT, "the volume's nodes did not answer in time")
+                .with("volume", &name)
+                .remedy("look at the nodes: novastor node list"))
+        });
+        if let Err(error) = serving {
+            engine.depose();
+            self.forget(&engine);
+            return Err(error);
+        }
+        let sessions = engine.sessions()?;
+        let volume = Attached {
+            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
+            size: AtomicU64::new(engine.size()?),
+            backend: self.clone(),
+            engine,
+        };
+        Ok(DistributedVolume(Arc::new(volume)))
+    }
+}
+
+impl Backend for DistributedBackend {
+    type Volume = DistributedVolume;
+
+    fn capabilities(&self) -> Capabilities {
+        // Of its bricks nothing is known before a volume is attached; each volume says what its own can do.
+        Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(ABILITIES) }
+    }
+
+    fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
+        self.on(async move |backend| backend.maker().create(&spec).await)
+    }
+
+    fn delete(&self, _cx: &OpContext, name: &str) -> Op<()> {
+        let name = name.to_owned();
+        if let Some(holder) = self.holders().get(&name) {
+            return Op::err(
+                Error::new(ErrorKind::IN_USE, "the volume is attached")
+                    .with("volume", &name)
+                    .with("owner", &holder.owner)
+                    .remedy("detach it first"),
+            );
+        }
+        self.on(async move |backend| backend.maker().delete(&name).await)
+    }
+
+    fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
+        self.on(async move |backend| {
+            let mut all = RVec::new();
+            for descriptor in backend.0.catalog.volumes().await? {
+                let chosen = backend.0.catalog.chosen(&descriptor.volume).await?;
+                all.push(info(&descriptor, &chosen));
+            }
+            Ok(all)
+        })
+    }
+
+    fn show(&self, _cx: &OpContext, name: &str) -> Op<VolumeInfo> {
+        let name = name.to_owned();
+        self.on(async move |backend| {
+            let catalog = &backend.0.catalog;
+            let descriptor = catalog.volume(&name).await?.ok_or_else(|| no_volume(&name))?;
+            Ok(info(&descriptor, &catalog.chosen(&name).await?))
+        })
+    }
+
+    fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<DistributedVolume> {
+        let (name, patience) = (name.to_owned(), cx.time_left().unwrap_or(PATIENCE));
+        self.on(async move |backend| backend.attach_volume(name, attach, patience).await)
+    }
+
+    fn usage(&self, _cx: &OpContext) -> Op<Usage> {
+        self.on(async move |backend| {
+            let limit = backend.0.config.max_capacity;
+            let provisioned = backend.0.catalog.provisioned().await?;
+            let volumes = backend.0.catalog.volumes().await?;
+            Ok(Usage {
+                capacity: limit,
+                used: provisioned,
+                available: limit.saturating_sub(provisioned),
+                provisioned: volumes.iter().map(|volume| volume.size).sum(),
+                ..Usage::default()
+            })
+        })
+    }
+
+    fn health(&self, _cx: &OpContext) -> Op<Health> {
+        self.on(async move |backend| {
+            let nodes = backend.0.catalog.nodes().await?.all();
+            let failed = nodes.iter().filter_map(|node| {
+                let why = backend.0.checks.failure(node.id)?;
+                Some(format!("node {}: {why}", node.name))
+            });
+            let failed: Vec<String> = failed.collect();
+            Ok(if failed.is_empty() {
+                Health::healthy()
+            } else {
+                Health::degraded(&failed.join("; "))
+            })
+        })
+    }
+
+    fn close(&self, _cx: &OpContext) -> Op<()> {
+        match self.holders().keys().next() {
+            None => Op::ok(()),
+            Some(volume) => Op::err(
+                Error::new(ErrorKind::IN_USE, "a volume is attached")
+                    .with("volume", volume)
+                    .remedy("detach it first"),
+            ),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs the core of one attached volume: takes requests and answers, carries out what it decides.
+//!
+//! ```text
+//!   client's thread                              pump, a task per attachment
+//!   submit: Event::Request                       polls operations of bricks that are not ready at once,
+//!     |                                          reports those that take too long, ticks
+//!     v                                             |
+//!   run: core under its lock -> actions          run: Event::Done, Event::Tick
+//!        actions without the lock: start on bricks  |
+//!        ready at once -> their ends are the next events, in the same call
+//!        pending       -> to the pump
+//! ```
+//! A request whose bricks all answer at once is finished before `submit` returns, on the client's thread, without a task
+//! or a wake-up. Mutations of bricks belong to the pump, whatever becomes of their client: each is polled to its end.
+
+mod perform;
+mod pump;
+mod requests;
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use distributed_core::{
+    Action, BrickId, ClientOp, Event, IoId, Node, NodeId, Outcome, RequestId, Status, Time, Volume,
+    VolumeState,
+};
+use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{
+    catalog::Catalog,
+    client::{Nodes, OpenBrick},
+    error::of_failure,
+};
+use requests::Requests;
+
+/// How an action ended.
+struct Answer {
+    io: IoId,
+    incarnation: u64,
+    outcome: Outcome,
+    /// What a read brought.
+    data: Option<IoBuf>,
+    /// The session that an opening gave.
+    opened: Option<(BrickId, Arc<OpenBrick>)>,
+}
+
+/// What the pump gets from one of its futures.
+enum Ended {
+    Answered(Answer),
+    /// It takes too long; the rest of it is still polled.
+    Late(IoId, Job),
+}
+
+type Job = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// An attached volume at work.
+pub(crate) struct Engine {
+    volume: String,
+    nodes: Nodes,
+    catalog: Catalog,
+    /// Nodes by number, for sessions and texts.
+    members: BTreeMap<NodeId, Node>,
+    /// The shard map, as companions keep it.
+    map: Arc<[u8]>,
+    shard_size: u64,
+    io_timeout: Duration,
+    begun: Instant,
+    inner: Mutex<Inner>,
+    pump: mpsc::UnboundedSender<Job>,
+    /// When the pump ticks next, in the core's time.
+    armed: AtomicU64,
+    /// Tells the pump that it has to tick earlier, or to end.
+    rearm: Notify,
+    /// Tells whoever attaches or detaches that the state has changed.
+    moved: Notify,
+    /// Nothing more is asked for; the pump ends with its last operation.
+    closed: AtomicBool,
+}
+
+struct Inner {
+    core: Volume,
+    requests: Requests,
+    sessions: BTreeMap<BrickId, Arc<OpenBrick>>,
+    state: VolumeState,
+    /// Taken over within this process.
+    deposed: bool,
+}
+
+/// What an engine works on.
+pub(crate) struct Work {
+    pub volume: String,
+    pub nodes: Nodes,
+    pub catalog: Catalog,
+    pub members: Vec<Node>,
+    pub map: Vec<u8>,
+    pub shard_size: u64,
+    pub io_timeout: Duration,
+}
+
+impl Engine {
+    /// Starts to work for a core that was just made.
+    pub fn start(work: Work, core: Volume) -> Arc<Self> {
+        let (pump, jobs) = mpsc::unbounded_channel();
+        let engine = Arc::new(Self {
+            volume: work.volume,
+            nodes: work.nodes,
+            catalog: work.catalog,
+            members: work.members.into_iter().map(|node| (node.id, node)).collect(),
+            map: work.map.into(),
+            shard_size: work.shard_size,
+            io_timeout: work.io_timeout,
+            begun: Instant::now(),
+            inner: Mutex::new(Inner {
+                core,
+                requests: Requests::default(),
+                sessions: BTreeMap::new(),
+                state: VolumeState::Attaching,
+                deposed: false,
+            }),
+            pump,
+            armed: AtomicU64::new(u64::MAX),
+            rearm: Notify::new(),
+            moved: Notify::new(),
+            closed: AtomicBool::new(false),
+        });
+        tokio::spawn(pump::run(Arc::clone(&engine), jobs));
+        engine.run(vec![Event::Tick]);
+        engine
+    }
+
+    /// The time, as the core counts it.
+    fn now(&self) -> Time {
+        Time(self.begun.elapsed().as_nanos() as u64)
+    }
+
+    fn inner(&self) -> Result<MutexGuard<'_, Inner>> {
+        self.inner.lock().map_err(|_| {
+            Error::new(ErrorKind::PANIC, "the volume's state machine panicked")
+                .with("volume", &self.volume)
+                .remedy("attach the volume again")
+        })
+    }
+
+    /// The volume's name.
+    pub fn volume(&self) -> &str {
+        &self.volume
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> Result<u64> {
+        Ok(self.inner()?.core.size())
+    }
+
+    /// The volume as the core sees it.
+    pub fn status(&self) -> Result<Status> {
+        Ok(self.inner()?.core.status())
+    }
+
+    /// The node with this number.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.members.get(&id)
+    }
+
+    /// The sessions with bricks that are open.
+    pub fn sessions(&self) -> Result<Vec<Arc<OpenBrick>>> {
+        Ok(self.inner()?.sessions.values().cloned().collect())
+    }
+
+    /// Tells the core that a node is up or down.
+    pub fn node_changed(self: &Arc<Self>, node: NodeId, up: bool) {
+        self.run(vec![if up { Event::NodeUp(node) } else { Event::NodeDown(node) }]);
+    }
+
+    /// Answers everything with `Fenced` from now on: another attachment of this process has the volume.
+    pub fn depose(&self) {
+        if let Ok(mut inner) = self.inner() {
+            inner.deposed = true;
+        }
+        self.close();
+    }
+
+    /// Lets the pump end once its last operation has.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.rearm.notify_one();
+        self.moved.notify_waiters();
+    }
+
+    /// Waits until the volume serves.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn serving(&self) -> Result<()> {
+        loop {
+            let moved = self.moved.notified();
+            match self.inner()?.state.clone() {
+                VolumeState::Serving => return Ok(()),
+                VolumeState::Attaching => {}
+                VolumeState::Stopped(why) => {
+                    return Err(of_failure(&self.volume, distributed_core::Failure::Stopped(why)));
+                }
+                VolumeState::Fenced | VolumeState::Detached => {
+                    return Err(of_failure(&self.volume, distributed_core::Failure::Fenced));
+                }
+            }
+            moved.await;
+        }
+    }
+
+    /// Asks the core for something. `data` is what a write writes.
+    pub fn submit(self: &Arc<Self>, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<IoBuf> {
+        let request = match self.admit(cx, op, data) {
+            Ok(request) => request,
+            Err(error) => return Op::err(error),
+        };
+        self.run(vec![Event::Request { request, op }]);
+        match self.take(request, None) {
+            Poll::Ready(result) => Op::ready(result),
+            Poll::Pending => Op::run(Waiting { engine: Arc::clone(self), request, done: false }),
+        }
+    }
+
+    fn admit(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Result<RequestId> {
+        let mut inner = self.inner()?;
+        if inner.deposed {
+            return Err(of_failure(&self.volume, distributed_core::Failure::Fenced));
+        }
+        Ok(inner.requests.add(*cx, op, data))
+    }
+
+    /// The request's result if it is finished; otherwise `waker` is woken when it is.
+    fn take(&self, request: RequestId, waker: Option<&Waker>) -> Poll<Result<IoBuf>> {
+        let taken = match self.inner() {
+            Ok(mut inner) => inner.requests.take(request, waker),
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        taken.map(|result| result.map_err(|failure| failure.into_error(&self.volume)))
+    }
+
+    /// Hands events to the core and carries out what it decides, until it waits for something.
+    fn run(self: &Arc<Self>, first: Vec<Event>) {
+        let mut answers = self.step(first, Vec::new());
+        while !answers.is_empty() {
+            answers = self.step(Vec::new(), answers);
+        }
+    }
+
+    /// One round: the ends of actions that were ready at once are given back.
+    fn step(self: &Arc<Self>, events: Vec<Event>, answers: Vec<Answer>) -> Vec<Answer> {
+        let mut todo = Vec::new();
+        let mut wake = Vec::new();
+        // A core that panicked is asked nothing more; its requests are answered with that.
+        let Ok(mut inner) = self.inner() else { return Vec::new() };
+        let now = self.now();
+        for event in events {
+            inner.core.handle(now, event);
+        }
+        for Answer { io, incarnation, outcome, data, opened } in answers {
+            if let Some((brick, session)) = opened {
+                inner.sessions.insert(brick, session);
+            }
+            match data {
+                Some(data) => inner.requests.bring(io, data),
+                None => inner.requests.brings_nothing(io),
+            }
+            inner.core.handle(now, Event::Done { io, incarnation, outcome });
+        }
+        while let Some(action) = inner.core.poll_action() {
+            match action {
+                Action::Reply { request, result } => {
+                    wake.extend(inner.requests.finish(request, result));
+                }
+                Action::Report(notice) => self.report(&notice),
+                action => todo.push(self.prepare(&mut inner, action)),
+            }
+        }
+        let serves = inner.core.is_serving();
+        let state = if serves { VolumeState::Serving } else { inner.core.status().state };
+        let has_moved = state != inner.state;
+        inner.state = state;
+        let due = inner.core.next_tick().map_or(u64::MAX, |time| time.0);
+        drop(inner);
+        wake.into_iter().for_each(Waker::wake);
+        if has_moved {
+            self.moved.notify_waiters();
+        }
+        if self.armed.swap(due, Ordering::AcqRel) > due {
+            self.rearm.notify_one();
+        }
+        let mut ready = Vec::new();
+        for task in todo {
+            match task.start(self) {
+                perform::Started::Ready(answer) => ready.push(answer),
+                perform::Started::Pending(job) => {
+                    // The pump outlives every operation: its end is the end of the process.
+                    let _ = self.pump.send(job);
+                }
+            }
+        }
+        ready
+    }
+}
+
+/// A request that was not finished at once.
+struct Waiting {
+    engine: Arc<Engine>,
+    request: RequestId,
+    done: bool,
+}
+
+impl Future for Waiting {
+    type Output = Result<IoBuf>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Result<IoBuf>> {
+        let polled = self.engine.take(self.request, Some(task.waker()));
+        self.done = polled.is_ready();
+        polled
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.done
+            && let Ok(mut inner) = self.engine.inner()
+        {
+            inner.requests.abandon(self.request);
+        }
+    }
+}

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Carries out the core's actions.
+
+use std::{sync::Arc, time::Duration};
+
+use distributed_core::{
+    Action, BrickId, Descriptor, IoId, NodeId, Notice, Outcome, Session, Slot, ZeroKind,
+};
+use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
+
+use super::{Answer, Ended, Engine, Inner, Job};
+use crate::{
+    client::{self, Copied, NewBrick, OpenBrick, changed},
+    error::asked,
+};
+
+/// An action with all that it needs, so that it can begin without the core's lock.
+pub(super) struct Task {
+    io: IoId,
+    work: Result<Work, Outcome>,
+}
+
+enum Work {
+    Read { on: Arc<OpenBrick>, cx: OpContext, offset: u64, len: u32 },
+    Write { on: Arc<OpenBrick>, cx: OpContext, offset: u64, data: IoBuf, fua: bool },
+    Zero { on: Arc<OpenBrick>, offset: u64, len: u64, how: ZeroKind, fua: bool },
+    Flush { on: Arc<OpenBrick> },
+    Copy { from: Arc<OpenBrick>, to: Arc<OpenBrick>, offset: u64, len: u32 },
+    Compare { bricks: Vec<(Slot, Arc<OpenBrick>)>, offset: u64, len: u32 },
+    WriteCompanion { on: Arc<OpenBrick>, offset: u64, bytes: Arc<[u8]> },
+    ReadCompanion { on: Arc<OpenBrick> },
+    Resize { on: Arc<OpenBrick>, size: u64 },
+    Open { brick: BrickId, node: NodeId, session: Session, size: u64 },
+    Create { brick: BrickId, node: NodeId, size: u64 },
+    Delete { brick: BrickId, node: NodeId },
+    SwapState { expected: Option<u64>, bytes: Arc<[u8]> },
+}
+
+/// An action that has begun.
+pub(super) enum Started {
+    Ready(Answer),
+    Pending(Job),
+}
+
+impl Engine {
+    /// Collects what an action needs.
+    pub(super) fn prepare(&self, inner: &mut Inner, action: Action) -> Task {
+        let session = |brick: BrickId| inner.sessions.get(&brick).cloned().ok_or(Outcome::Failed);
+        let gone = Outcome::Failed;
+        let (io, work) = match action {
+            Action::Read { io, brick, request, offset, len } => {
+                let on = session(brick);
+                inner.requests.reads(request, io, offset);
+                let cx = inner.requests.context(request).unwrap_or_default();
+                let cx = cx.with_timeout(self.io_timeout);
+                (io, on.map(|on| Work::Read { on, cx, offset, len }))
+            }
+            Action::Write { io, brick, request, offset, len, fua } => {
+                let data = inner.requests.data(request, offset, len).ok_or(gone);
+                let cx = self.nodes.context();
+                let work = session(brick)
+                    .and_then(|on| Ok(Work::Write { on, cx, offset, data: data?, fua }));
+                (io, work)
+            }
+            Action::Zero { io, brick, offset, len, how, fua } => {
+                (io, session(brick).map(|on| Work::Zero { on, offset, len, how, fua }))
+            }
+            Action::Flush { io, brick } => (io, session(brick).map(|on| Work::Flush { on })),
+            Action::Copy { io, from, to, offset, len } => {
+                let both = session(from).map_err(|_| Outcome::SourceFailed);
+                let both = both.and_then(|from| Ok((from, session(to)?)));
+                (io, both.map(|(from, to)| Work::Copy { from, to, offset, len }))
+            }
+            Action::Compare { io, bricks, offset, len } => {
+                let bricks = bricks.into_iter().map(|(slot, brick)| Ok((slot, session(brick)?)));
+                let bricks: Result<Vec<_>, Outcome> = bricks.collect();
+                (io, bricks.map(|bricks| Work::Compare { bricks, offset, len }))
+            }
+            Action::WriteCompanion { io, brick, offset, bytes } => {
+                (io, session(brick).map(|on| Work::WriteCompanion { on, offset, bytes }))
+            }
+            Action::ReadCompanion { io, brick } => {
+                (io, session(brick).map(|on| Work::ReadCompanion { on }))
+            }
+            Action::ResizeBrick { io, brick, size } => {
+                (io, session(brick).map(|on| Work::Resize { on, size }))
+            }
+            Action::Open { io, brick, node, session, size } => {
+                (io, Ok(Work::Open { brick, node, session, size }))
+            }
+            Action::Create { io, brick, node, size } => {
+                (io, Ok(Work::Create { brick, node, size }))
+            }
+            Action::Delete { io, brick, node } => {
+                inner.sessions.remove(&brick);
+                (io, Ok(Work::Delete { brick, node }))
+            }
+            Action::SwapState { io, expected, bytes } => {
+                (io, Ok(Work::SwapState { expected, bytes }))
+            }
+            // Taken care of where actions are taken from the core.
+            Action::Reply { .. } | Action::Report(_) => (IoId(0), Err(gone)),
+        };
+        Task { io, work }
+    }
+
+    /// Tells the operator.
+    pub(super) fn report(&self, notice: &Notice) {
+        let volume = self.volume.as_str();
+        let name = |node: NodeId| self.node(node).map_or("unknown", |node| node.name.as_str());
+        match notice {
+            Notice::Stale { brick, node, cause } => {
+                let node = name(*node);
+                tracing::warn!(volume, %brick, node, %cause, "a replica is out of sync");
+            }
+            Notice::ResyncStarted { brick, bytes } => {
+                tracing::info!(volume, %brick, bytes, "a replica fetches what it missed");
+            }
+            Notice::InSync { brick, copied } => {
+                tracing::info!(volume, %brick, copied, "a replica is in sync again");
+            }
+            Notice::Replaced { old, new, cause } => {
+                tracing::warn!(volume, %old, %new, %cause, "a brick is replaced by a fresh one");
+            }
+            Notice::Serving => tracing::info!(volume, "the volume serves"),
+            Notice::Stopped(why) => tracing::error!(volume, %why, "the volume stopped"),
+        }
+    }
+
+    fn member(&self, node: NodeId) -> Result<&distributed_core::Node> {
+        self.node(node).ok_or_else(|| {
+            Error::new(ErrorKind::NOT_FOUND, "the node is not registered any more")
+                .with("node", node)
+                .remedy("register it again: novastor node add")
+        })
+    }
+}
+
+fn plain(io: IoId, outcome: Outcome) -> Answer {
+    Answer { io, incarnation: 0, outcome, data: None, opened: None }
+}
+
+/// An answer of a brick, with its incarnation after it; without one nothing is believed.
+fn of_brick(io: IoId, brick: &OpenBrick, outcome: Outcome, data: Option<IoBuf>) -> Answer {
+    match brick.incarnation() {
+        Ok(incarnation) => Answer { io, incarnation, outcome, data, opened: None },
+        Err(error) => {
+            tracing::warn!(%error, "a brick does not say its incarnation");
+            plain(io, if outcome == Outcome::Ok { Outcome::Unknown } else { outcome })
+        }
+    }
+}
+
+fn read_ended(io: IoId, on: &OpenBrick, len: u32, result: Result<IoBuf>) -> Answer {
+    match result {
+        Ok(data) if data.len() == len as usize => of_brick(io, on, Outcome::Ok, Some(data)),
+        Ok(_) => of_brick(io, on, Outcome::Failed, None),
+        Err(error) => {
+            tracing::debug!(%error, "a brick cannot be read");
+            of_brick(io, on, asked(&error), None)
+        }
+    }
+}
+
+fn change_ended(io: IoId, on: &OpenBrick, result: Result<()>) -> Answer {
+    if let Err(error) = &result {
+        tracing::debug!(error = format!("{error:#}"), "a brick cannot be changed");
+    }
+    of_brick(io, on, changed(result), None)
+}
+
+/// Waits for an operation, and says so when that takes too long.
+fn wait<T: Send + 'static>(
+    io: IoId,
+    timeout: Duration,
+    op: impl Future<Output = T> + Send + 'static,
+    ended: impl FnOnce(T) -> Answer + Send + 'static,
+) -> Job {
+    let mut op = Box::pin(op);
+    Box::pin(async move {
+        match tokio::time::timeout(timeout, &mut op).await {
+            Ok(result) => Ended::Answered(ended(result)),
+            Err(_) => {
+                let rest = async move { Ended::Answered(ended(op.await)) };
+                Ended::Late(io, Box::pin(rest))
+            }
+        }
+    })
+}
+
+/// Goes on with an operation of a brick: at once if it is ready.
+fn go_on<T: Send + 'static>(
+    io: IoId,
+    timeout: Duration,
+    op: Op<T>,
+    ended: impl FnOnce(Result<T>) -> Answer + Send + 'static,
+) -> Started {
+    match op {
+        Op::Ready(result) => Started::Ready(ended(result.into())),
+        Op::Pending(future) => Started::Pending(wait(io, timeout, future, ended)),
+    }
+}
+
+impl Task {
+    /// Begins the action.
+    pub(super) fn start(self, engine: &Arc<Engine>) -> Started {
+        let (io, timeout) = (self.io, engine.io_timeout);
+        let work = match self.work {
+            Ok(work) => work,
+            Err(outcome) => return Started::Ready(plain(io, outcome)),
+        };
+        let cx = engine.nodes.context();
+        match work {
+            Work::Read { on, cx, offset, len } => {
+                let op = on.read(&cx, offset, len);
+                go_on(io, timeout, op, move |result| read_ended(io, &on, len, result))
+            }
+            Work::Write { on, cx, offset, data, fua } => {
+                let op = on.write(&cx, offset, data, fua);
+                go_on(io, timeout, op, move |result| change_ended(io, &on, result))
+            }
+            Work::Zero { on, offset, len, how, fua } => {
+                let op = on.zero(&cx, offset, len, how, fua);
+                go_on(io, timeout, op, move |result| change_ended(io, &on, result))
+            }
+            Work::Flush { on } => {
+                let op = on.flush(&cx);
+                go_on(io, timeout, op, move |result| change_ended(io, &on, result))
+            }
+            Work::Copy { from, to, offset, len } => {
+                let target = Arc::clone(&to);
+                let copy = async move { client::copy(&cx, &from, &to, offset, len).await };
+                let ended = move |copied| copy_ended(io, &target, copied);
+                Started::Pending(wait(io, timeout, copy, ended))
+            }
+            Work::Compare { bricks, offset, len } => {
+                let compare = async move { client::compare(&cx, &bricks, offset, len).await };
+                let ended = move |result: Result<_>| {
+                    plain(
+                        io,
+                        match result {
+                            Ok(differ) if distributed_core::SlotSet::is_empty(differ) => {
+                                Outcome::Ok
+                            }
+                            Ok(differ) => Outcome::Differs(differ),
+                            Err(error) => asked(&error),
+                        },
+                    )
+                };
+                Started::Pending(wait(io, timeout, compare, ended))
+            }
+            Work::WriteCompanion { on, offset, bytes } => {
+                let keeper = Arc::clone(&on);
+                let write = async move {
+                    keeper.write_companion(&cx, offset, IoBuf::copy_from(&bytes)).await
+                };
+                Started::Pending(wait(io, timeout, write, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            Work::ReadCompanion { on } => {
+                let keeper = Arc::clone(&on);
+                let read = async move { keeper.read_companion(&cx).await };
+                let ended = move |result: Result<IoBuf>| match result {
+                    Ok(bytes) => of_brick(io, &on, Outcome::Companion(bytes.to_vec()), None),
+                    Err(error) => of_brick(io, &on, asked(&error), None),
+                };
+                Started::Pending(wait(io, timeout, read, ended))
+            }
+            Work::Resize { on, size } => {
+                let brick = Arc::clone(&on);
+                let resize = async move { brick.give_size(&cx, size).await };
+                Started::Pending(wait(io, timeout, resize, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            other => other.start_on_node(io, engine),
+        }
+    }
+}
+
+impl Work {
+    /// Begins what is not done within a session.
+    fn start_on_node(self, io: IoId, engine: &Arc<Engine>) -> Started {
+        let timeout = engine.io_timeout;
+        let engine = Arc::clone(engine);
+        Started::Pending(match self {
+            Self::Open { brick, node, session, size } => {
+                let open = async move { engine.open(brick, node, session, size).await };
+                wait(io, timeout, open, move |opened| open_ended(io, brick, opened))
+            }
+            Self::Create { brick, node, size } => {
+                let create = async move {
+                    let new = NewBrick {
+                        volume: &engine.volume,
+                        brick,
+                        size,
+                        map_bytes: engine.map.len(),
+                        shard_size: engine.shard_size,
+                    };
+                    engine.nodes.create(engine.member(node)?, &new).await
+                };
+                wait(io, timeout, create, move |result| plain(io, changed(result)))
+            }
+            Self::Delete { brick, node } => {
+                let delete = async move {
+                    engine.nodes.delete(engine.member(node)?, &engine.volume, brick).await
+                };
+                wait(io, timeout, delete, move |result| plain(io, changed(result)))
+            }
+            Self::SwapState { expected, bytes } => {
+                let swap = async move {
+                    match Descriptor::decode(&bytes) {
+                        Ok(descriptor) => engine.catalog.swap(&descriptor, expected).await,
+                        Err(_) => Outcome::Failed,
+                    }
+                };
+                wait(io, timeout, swap, move |outcome| plain(io, outcome))
+            }
+            // The others are begun within their session.
+            _ => wait(io, timeout, std::future::ready(()), move |()| plain(io, Outcome::Failed)),
+        })
+    }
+}
+
+impl Engine {
+    async fn open(
+        &self,
+        brick: BrickId,
+        node: NodeId,
+        session: Session,
+        size: u64,
+    ) -> Result<OpenBrick> {
+        let node = self.member(node)?;
+        let open = self.nodes.open(node, &self.volume, brick, session, size).await;
+        let open = open.map_err(client::on_node(node))?;
+        open.keep_map(&self.nodes.context(), &self.map).await.map_err(client::on_node(node))?;
+        Ok(open)
+    }
+}
+
+fn open_ended(io: IoId, brick: BrickId, opened: Result<OpenBrick>) -> Answer {
+    match opened.and_then(|open| Ok((open.incarnation()?, open))) {
+        Ok((incarnation, open)) => {
+            let outcome = Outcome::Opened { fenced: open.fenced };
+            Answer { io, incarnation, outcome, data: None, opened: Some((brick, Arc::new(open))) }
+        }
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), %brick, "a brick cannot be opened");
+            plain(io, asked(&error))
+        }
+    }
+}
+
+fn copy_ended(io: IoId, target: &OpenBrick, copied: Copied) -> Answer {
+    match copied {
+        Copied::SourceFailed(error) => {
+            tracing::debug!(%error, "the source of a copy cannot be read");
+            plain(io, Outcome::SourceFailed)
+        }
+        Copied::Written(Ok(()), source_incarnation) => {
+            of_brick(io, target, Outcome::Copied { source_incarnation }, None)
+        }
+        Copied::Written(Err(error), _) => change_ended(io, target, Err(error)),
+    }
+}

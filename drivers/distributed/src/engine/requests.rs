@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests of clients that are under way: their buffers, what reads brought so far, and who waits.
+
+use std::{
+    collections::HashMap,
+    task::{Poll, Waker},
+};
+
+use distributed_core::{ClientOp, Failure, IoId, RequestId};
+use driver_api::{Error, ErrorKind, IoBuf, OpContext};
+
+use crate::error::of_failure;
+
+/// Requests, by number.
+#[derive(Default)]
+pub(super) struct Requests {
+    last: u64,
+    all: HashMap<RequestId, Request>,
+    /// Which read of which request an action is.
+    reads: HashMap<IoId, (RequestId, u64)>,
+}
+
+struct Request {
+    cx: OpContext,
+    op: ClientOp,
+    data: IoBuf,
+    /// By offset: the newest read from there, and what it brought.
+    pieces: Vec<Piece>,
+    result: Option<Result<(), Failure>>,
+    waker: Option<Waker>,
+    /// Nobody waits any more.
+    abandoned: bool,
+}
+
+struct Piece {
+    offset: u64,
+    io: IoId,
+    data: Option<IoBuf>,
+}
+
+/// Why a request has no result to give.
+pub(super) enum Unfulfilled {
+    /// The core said so.
+    Failed(Failure),
+    /// What was read does not cover what was asked for.
+    Incomplete,
+}
+
+impl Unfulfilled {
+    /// What the client is told.
+    pub fn into_error(self, volume: &str) -> Error {
+        match self {
+            Self::Failed(failure) => of_failure(volume, failure),
+            Self::Incomplete => {
+                Error::new(ErrorKind::INTERNAL, "a read was answered without all of its data")
+                    .with("volume", volume)
+                    .remedy("report this defect")
+            }
+        }
+    }
+}
+
+impl Requests {
+    /// Takes in a request.
+    pub fn add(&mut self, cx: OpContext, op: ClientOp, data: IoBuf) -> RequestId {
+        self.last += 1;
+        let request = RequestId(self.last);
+        let entry = Request {
+            cx,
+            op,
+            data,
+            pieces: Vec::new(),
+            result: None,
+            waker: None,
+            abandoned: false,
+        };
+        self.all.insert(request, entry);
+        request
+    }
+
+    /// The context of a request that is under way.
+    pub fn context(&self, request: RequestId) -> Option<OpContext> {
+        self.all.get(&request).map(|entry| entry.cx)
+    }
+
+    /// The part of a write's data that belongs at `offset` of the volume.
+    pub fn data(&self, request: RequestId, offset: u64, len: u32) -> Option<IoBuf> {
+        let entry = self.all.get(&request)?;
+        let ClientOp::Write { offset: first, .. } = entry.op else { return None };
+        let (start, len) = (offset.checked_sub(first)? as usize, len as usize);
+        if start == 0 && len == entry.data.len() {
+            return Some(entry.data.clone());
+        }
+        (start + len <= entry.data.len()).then(|| entry.data.slice(start, len))
+    }
+
+    /// A read was issued for a request.
+    pub fn reads(&mut self, request: RequestId, io: IoId, offset: u64) {
+        let Some(entry) = self.all.get_mut(&request) else { return };
+        self.reads.insert(io, (request, offset));
+        match entry.pieces.iter_mut().find(|piece| piece.offset == offset) {
+            Some(piece) => *piece = Piece { offset, io, data: None },
+            None => entry.pieces.push(Piece { offset, io, data: None }),
+        }
+    }
+
+    /// A read has ended with this data.
+    pub fn bring(&mut self, io: IoId, data: IoBuf) {
+        let Some((request, offset)) = self.reads.remove(&io) else { return };
+        let Some(entry) = self.all.get_mut(&request) else { return };
+        // What an older read brings is dropped.
+        let piece = entry.pieces.iter_mut().find(|piece| piece.offset == offset && piece.io == io);
+        if let Some(piece) = piece {
+            piece.data = Some(data);
+        }
+    }
+
+    /// A read has ended without data.
+    pub fn brings_nothing(&mut self, io: IoId) {
+        self.reads.remove(&io);
+    }
+
+    /// The core answered a request: who is to be woken.
+    pub fn finish(&mut self, request: RequestId, result: Result<(), Failure>) -> Option<Waker> {
+        let entry = self.all.get_mut(&request)?;
+        if entry.abandoned {
+            self.all.remove(&request);
+            return None;
+        }
+        entry.result = Some(result);
+        entry.waker.take()
+    }
+
+    /// A request's result; the request is forgotten then.
+    pub fn take(
+        &mut self,
+        request: RequestId,
+        waker: Option<&Waker>,
+    ) -> Poll<Result<IoBuf, Unfulfilled>> {
+        let Some(entry) = self.all.get_mut(&request) else {
+            return Poll::Ready(Err(Unfulfilled::Incomplete));
+        };
+        if entry.result.is_none() {
+            entry.waker = waker.cloned();
+            return Poll::Pending;
+        }
+        let Some(mut entry) = self.all.remove(&request) else {
+            return Poll::Ready(Err(Unfulfilled::Incomplete));
+        };
+        Poll::Ready(match entry.result.take() {
+            Some(Ok(())) => entry.into_data().ok_or(Unfulfilled::Incomplete),
+            Some(Err(failure)) => Err(Unfulfilled::Failed(failure)),
+            None => Err(Unfulfilled::Incomplete),
+        })
+    }
+
+    /// Nobody waits for a request any more; it goes on.
+    pub fn abandon(&mut self, request: RequestId) {
+        if let Some(entry) = self.all.get_mut(&request) {
+            entry.abandoned = true;
+            if entry.result.is_some() {
+                self.all.remove(&request);
+            }
+        }
+    }
+}
+
+impl Request {
+    /// What a read gives; nothing for everything else.
+    fn into_data(mut self) -> Option<IoBuf> {
+        let ClientOp::Read { offset, len } = self.op else { return Some(IoBuf::empty()) };
+        if let [piece] = &mut self.pieces[..] {
+            let data = piece.data.take()?;
+            return (piece.offset == offset && data.len() == len as usize).then_some(data);
+        }
+        self.pieces.sort_by_key(|piece| piece.offset);
+        let mut whole = self.cx.buffer(len as usize);
+        let mut filled = 0;
+        for piece in &self.pieces {
+            let data = piece.data.as_ref()?;
+            if piece.offset != offset + filled as u64 {
+                return None;
+            }
+            whole.get_mut(filled..filled + data.len())?.copy_from_slice(data);
+            filled += data.len();
+        }
+        (filled == len as usize).then(|| whole.freeze())
+    }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#![doc = include_str!("../README.md")]
+
+mod catalog;
+mod client;
+mod config;
+mod create;
+mod driver;
+mod engine;
+mod error;
+mod health;
+mod nodes;
+mod volume;
+
+pub use driver::{Distributed, DistributedBackend};
+pub use volume::DistributedVolume;
+
+driver_api::export_driver!(Distributed, "distributed");

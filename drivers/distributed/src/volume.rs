@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An attached volume: the data path, on its way to the engine.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use distributed_core::{BrickState, ClientOp, ZeroKind};
+use driver_api::{
+    Abilities, Capabilities, Fencing, IoBuf, Op, OpContext, Result, Stats, Volume, WriteFlags, ext,
+};
+
+use crate::{driver::DistributedBackend, engine::Engine};
+
+/// What every volume can do.
+pub(crate) const ABILITIES: Abilities = Abilities::from_bits(
+    Abilities::WRITE.bits()
+        | Abilities::FUA.bits()
+        | Abilities::DISCARD.bits()
+        | Abilities::WRITE_ZEROES.bits()
+        | Abilities::GROW.bits()
+        | Abilities::SHRINK.bits()
+        | Abilities::PERSISTENT.bits(),
+);
+
+/// An attached volume.
+#[derive(Clone)]
+pub struct DistributedVolume(pub(crate) Arc<Attached>);
+
+/// What all handles to an attached volume share.
+pub(crate) struct Attached {
+    pub backend: DistributedBackend,
+    pub engine: Arc<Engine>,
+    pub capabilities: Capabilities,
+    pub size: AtomicU64,
+}
+
+/// What a volume on these bricks can do: no more than its weakest.
+pub(crate) fn capabilities<'a>(bricks: impl Iterator<Item = &'a Capabilities>) -> Capabilities {
+    let mut all = Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(ABILITIES) };
+    for brick in bricks {
+        all.min_block = all.min_block.max(brick.min_block);
+        all.preferred_block = all.preferred_block.max(brick.preferred_block);
+        all.max_io = all.max_io.min(brick.max_io);
+        all.max_volume_size = all.max_volume_size.min(brick.max_volume_size);
+        if brick.fencing == Fencing::NONE {
+            all.fencing = Fencing::NONE;
+        }
+    }
+    all
+}
+
+impl Attached {
+    fn change(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<()> {
+        match self.engine.submit(cx, op, data) {
+            Op::Ready(result) => Op::ready(result.into_result().map(drop)),
+            Op::Pending(future) => Op::run(async move { future.await.map(drop) }),
+        }
+    }
+
+    async fn detach(self: Arc<Self>, cx: OpContext) -> Result<()> {
+        let ended = self.engine.submit(&cx, ClientOp::Detach, IoBuf::empty()).await.map(drop);
+        for session in self.engine.sessions()? {
+            if let Err(error) = session.close(&cx).await {
+                // The core has flushed it, or knows that it is not in sync.
+                tracing::debug!(%error, "a brick is not detached in order");
+            }
+        }
+        self.engine.close();
+        self.backend.forget(&self.engine);
+        ended
+    }
+}
+
+impl Volume for DistributedVolume {
+    fn size(&self) -> u64 {
+        self.0.size.load(Ordering::Acquire)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities
+    }
+
+    fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
+        if len == 0 {
+            return Op::ok(IoBuf::empty());
+        }
+        self.0.engine.submit(cx, ClientOp::Read { offset, len }, IoBuf::empty())
+    }
+
+    fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
+        let fua = flags.has(WriteFlags::FUA);
+        match data.len() as u32 {
+            0 if fua => self.flush(cx),
+            0 => Op::ok(()),
+            len => self.0.change(cx, ClientOp::Write { offset, len, fua }, data),
+        }
+    }
+
+    fn flush(&self, cx: &OpContext) -> Op<()> {
+        self.0.change(cx, ClientOp::Flush, IoBuf::empty())
+    }
+
+    fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        self.0.zero(cx, offset, len, ZeroKind::Discard, false)
+    }
+
+    fn write_zeroes(&self, cx: &OpContext, offset: u64, len: u64, flags: WriteFlags) -> Op<()> {
+        if flags.has(WriteFlags::FAST_ONLY) {
+            return Op::err(ext::unsupported("write_zeroes, fast only"));
+        }
+        let how = if flags.has(WriteFlags::NO_HOLE) { ZeroKind::Allocated } else { ZeroKind::Zero };
+        self.0.zero(cx, offset, len, how, flags.has(WriteFlags::FUA))
+    }
+
+    fn detach(&self, cx: &OpContext) -> Op<()> {
+        let (attached, cx) = (Arc::clone(&self.0), *cx);
+        // It goes on to its end whether or not anybody waits: a volume half detached serves nobody.
+        let detached = tokio::spawn(attached.detach(cx));
+        Op::run(async move {
+            detached.await.map_err(|error| {
+                driver_api::Error::new(driver_api::ErrorKind::PANIC, error.to_string())
+            })?
+        })
+    }
+
+    fn stats(&self) -> Stats {
+        let Ok(status) = self.0.engine.status() else { return Stats::new() };
+        let in_state = |state| status.bricks.iter().filter(|brick| brick.state == state).count();
+        let sum = |figure: fn(&distributed_core::BrickStatus) -> u64| -> u64 {
+            status.bricks.iter().map(figure).sum()
+        };
+        Stats::new()
+            .gauge("replicas", status.bricks.len() as f64)
+            .gauge("replicas_in_sync", in_state(BrickState::InSync) as f64)
+            .gauge("resync_bytes_left", sum(|brick| brick.dirty_bytes) as f64)
+            .counter("resync_bytes_copied", sum(|brick| brick.copied_bytes))
+    }
+
+    fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl Attached {
+    fn zero(&self, cx: &OpContext, offset: u64, len: u64, how: ZeroKind, fua: bool) -> Op<()> {
+        if len == 0 {
+            return Op::ok(());
+        }
+        self.change(cx, ClientOp::Zero { offset, len, how, fua }, IoBuf::empty())
+    }
+}
+
+impl ext::Resize for DistributedVolume {
+    fn resize(&self, cx: &OpContext, size: u64, shrink: bool) -> Op<()> {
+        let now = self.size();
+        if size < now && !shrink {
+            let error = driver_api::Error::new(
+                driver_api::ErrorKind::INVALID_ARGUMENT,
+                "a smaller size cuts data off, and that was not asked for",
+            );
+            return Op::err(error.with("size", now).with("asked", size));
+        }
+        let (attached, cx) = (Arc::clone(&self.0), *cx);
+        Op::run(async move {
+            attached.backend.account_resize(attached.engine.volume(), now, size).await?;
+            let resized = attached.change(&cx, ClientOp::Resize { size }, IoBuf::empty()).await;
+            let size_now = attached.engine.size()?;
+            attached.size.store(size_now, Ordering::Release);
+            if resized.is_err() {
+                attached.backend.account_resize(attached.engine.volume(), size, size_now).await?;
+            }
+            resized
+        })
+    }
+}
