@@ -186,6 +186,11 @@ impl Catalog {
         entry.map(|entry| descriptor(&entry)).transpose()
     }
 
+    /// A volume's descriptor as it is stored.
+    pub async fn stored(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.get(&volume_key(name)).await?.map(|entry| entry.value.to_vec()))
+    }
+
     /// The descriptors of all volumes, by name.
     pub async fn volumes(&self) -> Result<Vec<Descriptor>> {
         self.range(VOLUMES).await?.iter().map(descriptor).collect()
@@ -252,36 +257,29 @@ impl Catalog {
         Ok(())
     }
 
-    /// Puts a descriptor in the place of one of the epoch `expected`, or of itself.
-    pub async fn swap(&self, descriptor: &Descriptor, expected: Option<u64>) -> Outcome {
-        match self.try_swap(descriptor, expected).await {
+    /// Puts a descriptor in the place of exactly the one `expected`; if it is there already, that is as good.
+    pub async fn swap(&self, volume: &str, expected: &[u8], bytes: &[u8]) -> Outcome {
+        match self.try_swap(volume, expected, bytes).await {
             Ok(outcome) => outcome,
             // The same swap is tried again, and finds itself if it had been done.
             Err(error) => {
-                tracing::warn!(volume = descriptor.volume, %error, "the state cannot be written");
+                tracing::warn!(volume, error = format!("{error:#}"), "the state cannot be written");
                 Outcome::Failed
             }
         }
     }
 
-    async fn try_swap(&self, descriptor: &Descriptor, expected: Option<u64>) -> Result<Outcome> {
-        let key = volume_key(&descriptor.volume);
-        let bytes = descriptor.encode();
+    async fn try_swap(&self, volume: &str, expected: &[u8], bytes: &[u8]) -> Result<Outcome> {
+        let key = volume_key(volume);
         for _ in 0..TRIES {
-            let entry = self.get(&key).await?;
-            let revision = entry.as_ref().map_or(0, |entry| entry.revision);
-            if let Some(entry) = &entry {
-                if entry.value.as_slice() == bytes {
-                    return Ok(Outcome::Ok);
-                }
-                let stored = self::descriptor(entry)?;
-                if stored.identity != descriptor.identity || Some(stored.epoch) != expected {
-                    return Ok(Outcome::Conflict);
-                }
-            } else if expected.is_some() {
+            let Some(entry) = self.get(&key).await? else { return Ok(Outcome::Conflict) };
+            if entry.value.as_slice() == bytes {
+                return Ok(Outcome::Ok);
+            }
+            if entry.value.as_slice() != expected {
                 return Ok(Outcome::Conflict);
             }
-            let put = Transaction::new().expect(&key, revision).put(&key, &bytes);
+            let put = Transaction::new().expect(&key, entry.revision).put(&key, bytes);
             if self.state.commit(put).await?.succeeded {
                 return Ok(Outcome::Ok);
             }

@@ -280,10 +280,12 @@ impl OpenBrick {
     }
 }
 
-/// Copies a range between bricks; what reads zeros occupies nothing afterwards.
+/// Copies a range between bricks, from a source that must have this incarnation after it was read; what reads zeros
+/// occupies nothing afterwards.
 pub(crate) async fn copy(
     cx: &OpContext,
     from: &OpenBrick,
+    must_be: Option<u64>,
     to: &OpenBrick,
     offset: u64,
     len: u32,
@@ -292,24 +294,29 @@ pub(crate) async fn copy(
         Ok(data) => data,
         Err(error) => return Copied::SourceFailed(error),
     };
-    let source_incarnation = match from.incarnation() {
-        Ok(incarnation) => incarnation,
+    match from.incarnation() {
+        Ok(incarnation) if must_be.is_none_or(|must_be| must_be == incarnation) => {}
+        Ok(_) => return Copied::SourceFailed(restarted()),
         Err(error) => return Copied::SourceFailed(error),
-    };
+    }
     let written = if data.iter().all(|byte| *byte == 0) {
         to.zero(cx, offset, u64::from(len), ZeroKind::Discard, false).await
     } else {
         to.write(cx, offset, data, false).await
     };
-    Copied::Written(written, source_incarnation)
+    Copied::Written(written)
 }
 
 /// What became of a copy.
 pub(crate) enum Copied {
     /// The source could not be read; nothing was written.
     SourceFailed(Error),
-    /// The target's answer, and the source's incarnation after it was read.
-    Written(Result<()>, u64),
+    /// The target's answer.
+    Written(Result<()>),
+}
+
+fn restarted() -> Error {
+    Error::new(ErrorKind::UNAVAILABLE, "the source restarted while it was read")
 }
 
 /// The replicas whose range is not that of the first one.

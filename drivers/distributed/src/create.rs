@@ -172,11 +172,12 @@ impl Maker<'_> {
             begun.and(open.close(&cx).await).map_err(on_node(node))?;
         }
         let ready = Descriptor { phase: Phase::Ready, ..descriptor.clone() };
-        self.settle(&ready, descriptor.epoch).await
+        self.settle(descriptor, &ready).await
     }
 
-    async fn settle(&self, descriptor: &Descriptor, expected: u64) -> Result<()> {
-        match self.catalog.swap(descriptor, Some(expected)).await {
+    async fn settle(&self, before: &Descriptor, descriptor: &Descriptor) -> Result<()> {
+        let (before, after) = (before.encode(), descriptor.encode());
+        match self.catalog.swap(&descriptor.volume, &before, &after).await {
             Outcome::Ok => Ok(()),
             Outcome::Conflict => Err(Error::new(
                 ErrorKind::IN_USE,
@@ -194,13 +195,9 @@ impl Maker<'_> {
     pub async fn delete(&self, name: &str) -> Result<()> {
         let descriptor = self.catalog.volume(name).await?.ok_or_else(|| no_volume(name))?;
         let chosen = self.catalog.chosen(name).await?;
-        let deleting = Descriptor {
-            phase: Phase::Deleting,
-            // A host that has the volume attached loses it here.
-            epoch: descriptor.epoch + 1,
-            ..descriptor.clone()
-        };
-        self.settle(&deleting, descriptor.epoch).await?;
+        // A host that has the volume attached loses it here: what it expects in the state is gone.
+        let deleting = Descriptor { phase: Phase::Deleting, ..descriptor.clone() };
+        self.settle(&descriptor, &deleting).await?;
         let registered = self.catalog.nodes().await?.all();
         let bricks = descriptor.bricks.iter().map(|entry| (entry.brick, entry.node));
         for (brick, node) in bricks.chain(descriptor.condemned.iter().copied()) {

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use distributed_core::{Attach as CoreAttach, Capacity, Protections, Time, Volume as Core};
+use distributed_core::{
+    Attach as CoreAttach, Capacity, Descriptor, Protections, Time, Volume as Core,
+};
 use driver_api::{
     Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind,
     Fencing, Health, Host, Op, OpContext, RVec, Result, Usage, VolumeInfo, VolumeSpec, ext,
@@ -19,7 +21,7 @@ use crate::{
     config::{self, Config},
     create::{Maker, info, members, random},
     engine::{Engine, Work},
-    error::no_volume,
+    error::{damaged, no_volume},
     health::{self, Checks},
     nodes,
     volume::{ABILITIES, Attached, DistributedVolume, capabilities},
@@ -161,7 +163,10 @@ impl DistributedBackend {
             return Err(ext::unsupported("this attach mode"));
         }
         let shared = &*self.0;
-        let descriptor = shared.catalog.volume(&name).await?.ok_or_else(|| no_volume(&name))?;
+        let state = shared.catalog.stored(&name).await?.ok_or_else(|| no_volume(&name))?;
+        let descriptor = Descriptor::decode(&state).map_err(|why| {
+            damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", &name)
+        })?;
         let chosen = shared.catalog.chosen(&name).await?;
         let map = shared.catalog.map(&name).await?;
         let registered = shared.catalog.nodes().await?.all();
@@ -176,7 +181,7 @@ impl DistributedBackend {
             members: registered.clone(),
         };
         let core = CoreAttach {
-            descriptor,
+            state: state.into(),
             map,
             settings: shared.config.settings(),
             protections: Protections::default(),

@@ -10,7 +10,7 @@ use std::{
 
 use driver_api::{BackendConfig, BackendHandle, Error, ErrorKind, Result};
 
-use super::{Output, load, show};
+use super::{Output, check_lend::CheckLender, load, show};
 use crate::{
     config::{Loaded, check_options, resolve_secret},
     daemon,
@@ -73,7 +73,7 @@ impl Drop for Room {
 }
 
 /// Loads one file as the host loads it: the same checks, on a private copy.
-fn load_driver(file: &Path, room: &Room) -> Result<Arc<LoadedDriver>> {
+fn load_driver(file: &Path, room: &Room) -> Result<(Arc<Registry>, Arc<LoadedDriver>)> {
     let plugins = room.0.join("plugins.d");
     let failed = |error: std::io::Error| {
         Error::from_io(format!("the driver cannot be read: {error}"), &error)
@@ -94,7 +94,8 @@ fn load_driver(file: &Path, room: &Room) -> Result<Arc<LoadedDriver>> {
             .with("file", file.display())
             .remedy(status.remedy));
     }
-    registry.driver(&status.name)
+    let driver = registry.driver(&status.name)?;
+    Ok((registry, driver))
 }
 
 /// The options of the backend that the configuration has for this driver, or the driver's defaults.
@@ -121,7 +122,10 @@ pub(super) async fn driver(
     output: Output,
 ) -> Result<()> {
     let room = Room::new()?;
-    let driver = load_driver(file, &room)?;
+    let (registry, driver) = load_driver(file, &room)?;
+    let lender =
+        CheckLender::open(load(config.clone(), Vec::new())?, &driver.name, &room.0).await?;
+    registry.lend(Arc::new(lender));
     let (name, options) = options_for(&driver, config)?;
     if output == Output::Table {
         let text = format!("{} {}: {}\n", driver.name, driver.version, driver.info.summary);

@@ -3,6 +3,7 @@
 
 mod args;
 mod check;
+mod check_lend;
 mod client;
 mod cluster;
 mod connect;

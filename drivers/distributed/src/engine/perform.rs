@@ -3,9 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distributed_core::{
-    Action, BrickId, Descriptor, IoId, NodeId, Notice, Outcome, Session, Slot, ZeroKind,
-};
+use distributed_core::{Action, BrickId, IoId, NodeId, Notice, Outcome, Session, Slot, ZeroKind};
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 
 use super::{Answer, Ended, Engine, Inner, Job};
@@ -25,7 +23,7 @@ enum Work {
     Write { on: Arc<OpenBrick>, cx: OpContext, offset: u64, data: IoBuf, fua: bool },
     Zero { on: Arc<OpenBrick>, offset: u64, len: u64, how: ZeroKind, fua: bool },
     Flush { on: Arc<OpenBrick> },
-    Copy { from: Arc<OpenBrick>, to: Arc<OpenBrick>, offset: u64, len: u32 },
+    Copy { from: Arc<OpenBrick>, must_be: Option<u64>, to: Arc<OpenBrick>, offset: u64, len: u32 },
     Compare { bricks: Vec<(Slot, Arc<OpenBrick>)>, offset: u64, len: u32 },
     WriteCompanion { on: Arc<OpenBrick>, offset: u64, bytes: Arc<[u8]> },
     ReadCompanion { on: Arc<OpenBrick> },
@@ -33,7 +31,7 @@ enum Work {
     Open { brick: BrickId, node: NodeId, session: Session, size: u64 },
     Create { brick: BrickId, node: NodeId, size: u64 },
     Delete { brick: BrickId, node: NodeId },
-    SwapState { expected: Option<u64>, bytes: Arc<[u8]> },
+    SwapState { expected: Arc<[u8]>, bytes: Arc<[u8]> },
 }
 
 /// An action that has begun.
@@ -66,10 +64,10 @@ impl Engine {
                 (io, session(brick).map(|on| Work::Zero { on, offset, len, how, fua }))
             }
             Action::Flush { io, brick } => (io, session(brick).map(|on| Work::Flush { on })),
-            Action::Copy { io, from, to, offset, len } => {
+            Action::Copy { io, from, source_incarnation: must_be, to, offset, len } => {
                 let both = session(from).map_err(|_| Outcome::SourceFailed);
                 let both = both.and_then(|from| Ok((from, session(to)?)));
-                (io, both.map(|(from, to)| Work::Copy { from, to, offset, len }))
+                (io, both.map(|(from, to)| Work::Copy { from, must_be, to, offset, len }))
             }
             Action::Compare { io, bricks, offset, len } => {
                 let bricks = bricks.into_iter().map(|(slot, brick)| Ok((slot, session(brick)?)));
@@ -227,9 +225,9 @@ impl Task {
                 let op = on.flush(&cx);
                 go_on(io, timeout, op, move |result| change_ended(io, &on, result))
             }
-            Work::Copy { from, to, offset, len } => {
+            Work::Copy { from, must_be, to, offset, len } => {
                 let target = Arc::clone(&to);
-                let copy = async move { client::copy(&cx, &from, &to, offset, len).await };
+                let copy = async move { client::copy(&cx, &from, must_be, &to, offset, len).await };
                 let ended = move |copied| copy_ended(io, &target, copied);
                 Started::Pending(wait(io, timeout, copy, ended))
             }
@@ -309,12 +307,8 @@ impl Work {
                 wait(io, timeout, delete, move |result| plain(io, changed(result)))
             }
             Self::SwapState { expected, bytes } => {
-                let swap = async move {
-                    match Descriptor::decode(&bytes) {
-                        Ok(descriptor) => engine.catalog.swap(&descriptor, expected).await,
-                        Err(_) => Outcome::Failed,
-                    }
-                };
+                let swap =
+                    async move { engine.catalog.swap(&engine.volume, &expected, &bytes).await };
                 wait(io, timeout, swap, move |outcome| plain(io, outcome))
             }
             // The others are begun within their session.
@@ -358,9 +352,6 @@ fn copy_ended(io: IoId, target: &OpenBrick, copied: Copied) -> Answer {
             tracing::debug!(%error, "the source of a copy cannot be read");
             plain(io, Outcome::SourceFailed)
         }
-        Copied::Written(Ok(()), source_incarnation) => {
-            of_brick(io, target, Outcome::Copied { source_incarnation }, None)
-        }
-        Copied::Written(Err(error), _) => change_ended(io, target, Err(error)),
+        Copied::Written(result) => change_ended(io, target, result),
     }
 }
