@@ -7,8 +7,11 @@
 //! provisioned         replica bytes that volumes may occupy        decimal
 //! volumes/NAME        the volume's descriptor                      Descriptor::encode
 //! chosen/NAME         what it was created with                     JSON
+//! claims/NAME         who has it attached, or had it last           JSON
 //! maps/NAME/NNNN      its shard map, in pieces                     ShardMap::encode
 //! ```
+
+use std::sync::Arc;
 
 use distributed_core::{Descriptor, Node, NodeId, Outcome, ShardMap};
 use driver_api::{
@@ -16,8 +19,9 @@ use driver_api::{
     state::{Entry, Transaction},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::Mutex;
 
-use crate::{config::Chosen, error};
+use crate::{claims::Claim, config::Chosen, error};
 
 /// Bytes of a shard map in one entry: two fit a transaction.
 const MAP_PIECE: usize = 256 << 10;
@@ -115,6 +119,8 @@ impl Nodes {
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     state: StateHandle,
+    /// Held while what volumes provision is changed: this process does not contend with itself.
+    accounting: Arc<Mutex<()>>,
 }
 
 fn volume_key(name: &str) -> String {
@@ -125,6 +131,10 @@ fn chosen_key(name: &str) -> String {
     format!("chosen/{name}")
 }
 
+fn claim_key(name: &str) -> String {
+    format!("claims/{name}")
+}
+
 fn map_prefix(name: &str) -> String {
     format!("maps/{name}/")
 }
@@ -132,7 +142,7 @@ fn map_prefix(name: &str) -> String {
 impl Catalog {
     /// The state that the host lends.
     pub fn new(state: StateHandle) -> Self {
-        Self { state }
+        Self { state, accounting: Arc::default() }
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>> {
@@ -204,6 +214,30 @@ impl Catalog {
         }
     }
 
+    /// Who has a volume attached, or had it last.
+    pub async fn claim(&self, name: &str) -> Result<Option<Claim>> {
+        self.get(&claim_key(name)).await?.map(|entry| from_json(&entry)).transpose()
+    }
+
+    /// Changes who has a volume attached; `change` may be asked again if others changed it meanwhile.
+    pub async fn change_claim(
+        &self,
+        name: &str,
+        change: impl Fn(Option<Claim>) -> Result<Claim>,
+    ) -> Result<()> {
+        let key = claim_key(name);
+        for _ in 0..TRIES {
+            let entry = self.get(&key).await?;
+            let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+            let claim = change(entry.map(|entry| from_json(&entry)).transpose()?)?;
+            let put = Transaction::new().expect(&key, revision).put(&key, &to_json(&claim)?);
+            if self.state.commit(put).await?.succeeded {
+                return Ok(());
+            }
+        }
+        Err(contended(&key))
+    }
+
     /// A volume's shard map.
     pub async fn map(&self, name: &str) -> Result<ShardMap> {
         let pieces = self.range(&map_prefix(name)).await?;
@@ -227,6 +261,7 @@ impl Catalog {
         account: impl Fn(u64) -> Result<u64>,
     ) -> Result<()> {
         let name = descriptor.volume.as_str();
+        let _alone = self.accounting.lock().await;
         for _ in 0..TRIES {
             let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;
             let after = account(provisioned)?;
@@ -289,6 +324,7 @@ impl Catalog {
 
     /// Changes what volumes provision, after a volume's size has changed.
     pub async fn account(&self, change: impl Fn(u64) -> Result<u64>) -> Result<()> {
+        let _alone = self.accounting.lock().await;
         for _ in 0..TRIES {
             let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;
             let put = Transaction::new()
@@ -306,6 +342,7 @@ impl Catalog {
         for entry in self.range(&map_prefix(name)).await? {
             self.state.commit(Transaction::new().delete(&entry.key)).await?;
         }
+        let _alone = self.accounting.lock().await;
         for _ in 0..TRIES {
             let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;
             let Some(entry) = self.get(&volume_key(name)).await? else { return Ok(()) };
@@ -314,6 +351,7 @@ impl Catalog {
                 .expect(&volume_key(name), entry.revision)
                 .delete(&volume_key(name))
                 .delete(&chosen_key(name))
+                .delete(&claim_key(name))
                 .put(PROVISIONED, &to_json(&provisioned.saturating_sub(bytes))?);
             if self.state.commit(transaction).await?.succeeded {
                 return Ok(());

@@ -31,8 +31,8 @@ pub(crate) struct Nodes {
 
 /// A brick to be made.
 pub(crate) struct NewBrick<'a> {
-    /// The distributed volume.
-    pub volume: &'a str,
+    /// What the names of the volume's bricks begin with.
+    pub base: &'a str,
     /// Its number.
     pub brick: BrickId,
     /// Its size in bytes.
@@ -77,9 +77,9 @@ impl Nodes {
     }
 
     /// Refuses a node on which a volume has the name that the brick or its companion will have.
-    pub async fn check_free(&self, node: &Node, volume: &str, brick: BrickId) -> Result<()> {
+    pub async fn check_free(&self, node: &Node, base: &str, brick: BrickId) -> Result<()> {
         let backend = self.backend(node).await?;
-        for name in [brick.name(volume), brick.companion_name(volume)] {
+        for name in [brick.name(base), brick.companion_name(base)] {
             match backend.show(&self.context(), &name).await {
                 Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
                 Err(error) => return Err(error.with("node", &node.name)),
@@ -100,12 +100,12 @@ impl Nodes {
     /// Makes a brick and its companion. Ones that are there already are of an earlier attempt.
     pub async fn create(&self, node: &Node, new: &NewBrick<'_>) -> Result<()> {
         let backend = self.backend(node).await?;
-        let mut brick = VolumeSpec::new(&new.brick.name(new.volume), new.size);
+        let mut brick = VolumeSpec::new(&new.brick.name(new.base), new.size);
         if !backend.capabilities()?.has(Abilities::DISCARD) {
             brick.extent_size = new.shard_size;
         }
         let room = (new.map_bytes as u64).next_multiple_of(MAP_ROOM).max(MAP_ROOM);
-        let companion = VolumeSpec::new(&new.brick.companion_name(new.volume), MAP_OFFSET + room);
+        let companion = VolumeSpec::new(&new.brick.companion_name(new.base), MAP_OFFSET + room);
         for spec in [brick, companion] {
             match backend.create(&self.context(), spec).await {
                 Ok(_) => {}
@@ -117,9 +117,9 @@ impl Nodes {
     }
 
     /// Deletes a brick and its companion; none is as good.
-    pub async fn delete(&self, node: &Node, volume: &str, brick: BrickId) -> Result<()> {
+    pub async fn delete(&self, node: &Node, base: &str, brick: BrickId) -> Result<()> {
         let backend = self.backend(node).await?;
-        for name in [brick.name(volume), brick.companion_name(volume)] {
+        for name in [brick.name(base), brick.companion_name(base)] {
             match backend.delete(&self.context(), &name).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
@@ -133,18 +133,18 @@ impl Nodes {
     pub async fn open(
         &self,
         node: &Node,
-        volume: &str,
+        base: &str,
         brick: BrickId,
         session: Session,
         size: u64,
     ) -> Result<OpenBrick> {
         let backend = self.backend(node).await?;
         let epoch = session.epoch * u64::from(OPENINGS) + u64::from(session.opening % OPENINGS);
-        let attach = Attach::new(AttachMode::EXCLUSIVE, epoch, volume).force();
+        let attach = Attach::new(AttachMode::EXCLUSIVE, epoch, base).force();
         let attached =
             async |name: String| backend.attach(&self.context(), &name, attach.clone()).await;
-        let companion = attached(brick.companion_name(volume)).await?;
-        let data = attached(brick.name(volume)).await?;
+        let companion = attached(brick.companion_name(base)).await?;
+        let data = attached(brick.name(base)).await?;
         let capabilities = data.capabilities()?;
         let fences = |fencing: Fencing| fencing != Fencing::NONE;
         let open = OpenBrick {

@@ -17,10 +17,8 @@ use crate::{
     client::{NewBrick, Nodes, on_node},
     config::{Chosen, Config},
     error::no_volume,
+    names::base,
 };
-
-/// Longest name of a volume: its bricks' names are longer, and have to be names too.
-const LONGEST_NAME: usize = 110;
 
 /// What creation and deletion work with.
 pub(crate) struct Maker<'a> {
@@ -35,10 +33,6 @@ impl Maker<'_> {
         let name = spec.name.as_str();
         let options = spec.options.iter().map(|pair| (pair.0.to_string(), pair.1.to_string()));
         let chosen = Chosen::new(self.config, spec.size, &options.collect::<Vec<_>>())?;
-        if name.len() > LONGEST_NAME {
-            let why = "the name is too long for a volume whose bricks have names too";
-            return Err(invalid(why).with("longest", LONGEST_NAME).remedy("choose a shorter name"));
-        }
         if let Some(existing) = self.catalog.volume(name).await? {
             return self.same(&existing, spec, &chosen).await;
         }
@@ -58,7 +52,7 @@ impl Maker<'_> {
         for (slot, node) in members.iter().enumerate() {
             self.check_node(node, spec.size, &chosen).await?;
             let brick = descriptor.bricks[slot].brick;
-            self.nodes.check_free(node, name, brick).await?;
+            self.nodes.check_free(node, &base(name, identity), brick).await?;
         }
         let limit = self.config.max_capacity;
         let replicas = chosen.replication_factor;
@@ -150,6 +144,7 @@ impl Maker<'_> {
         members: &[Node],
     ) -> Result<()> {
         let name = descriptor.volume.as_str();
+        let base = base(name, descriptor.identity);
         let encoded = map.encode();
         self.catalog.put_map(name, map).await?;
         for (index, node) in members.iter().enumerate() {
@@ -157,7 +152,7 @@ impl Maker<'_> {
             let record = Record::initial(descriptor, slot, encoded.len() as u32);
             let record = record.ok_or_else(|| invalid("a slot has no brick"))?;
             let new = NewBrick {
-                volume: name,
+                base: &base,
                 brick: record.brick,
                 size: descriptor.size,
                 map_bytes: encoded.len(),
@@ -165,7 +160,7 @@ impl Maker<'_> {
             };
             self.nodes.create(node, &new).await?;
             let session = Session { epoch: descriptor.epoch, opening: 1 };
-            let open = self.nodes.open(node, name, record.brick, session, descriptor.size).await;
+            let open = self.nodes.open(node, &base, record.brick, session, descriptor.size).await;
             let open = open.map_err(on_node(node))?;
             let cx = self.nodes.context();
             let begun = open.keep_map(&cx, &encoded).await.and(open.begin(&cx, &record).await);
@@ -195,14 +190,18 @@ impl Maker<'_> {
     pub async fn delete(&self, name: &str) -> Result<()> {
         let descriptor = self.catalog.volume(name).await?.ok_or_else(|| no_volume(name))?;
         let chosen = self.catalog.chosen(name).await?;
+        if let Some(claim) = self.catalog.claim(name).await? {
+            claim.check_free(name)?;
+        }
         // A host that has the volume attached loses it here: what it expects in the state is gone.
         let deleting = Descriptor { phase: Phase::Deleting, ..descriptor.clone() };
         self.settle(&descriptor, &deleting).await?;
         let registered = self.catalog.nodes().await?.all();
+        let base = base(name, descriptor.identity);
         let bricks = descriptor.bricks.iter().map(|entry| (entry.brick, entry.node));
         for (brick, node) in bricks.chain(descriptor.condemned.iter().copied()) {
             let node = find(&registered, node).ok_or_else(|| lost_node(node, name))?;
-            self.nodes.delete(node, name, brick).await?;
+            self.nodes.delete(node, &base, brick).await?;
         }
         let bytes = descriptor.size.saturating_mul(u64::from(chosen.replication_factor));
         self.catalog.forget(name, bytes).await

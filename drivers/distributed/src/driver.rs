@@ -17,12 +17,14 @@ use driver_api::{
 
 use crate::{
     catalog::Catalog,
+    claims,
     client::Nodes,
     config::{self, Config},
     create::{Maker, info, members, random},
     engine::{Engine, Work},
     error::{damaged, no_volume},
     health::{self, Checks},
+    names::{Turns, base},
     nodes,
     volume::{ABILITIES, Attached, DistributedVolume, capabilities},
 };
@@ -43,14 +45,8 @@ pub(crate) struct Shared {
     pub catalog: Catalog,
     pub nodes: Nodes,
     pub checks: Checks,
-    attached: Mutex<HashMap<String, Holder>>,
-}
-
-/// Who has a volume attached.
-struct Holder {
-    engine: Arc<Engine>,
-    epoch: u64,
-    owner: String,
+    pub turns: Turns,
+    attached: Mutex<HashMap<String, Arc<Engine>>>,
 }
 
 impl Driver for Distributed {
@@ -72,6 +68,7 @@ impl Driver for Distributed {
             config,
             catalog,
             checks: Checks::default(),
+            turns: Turns::default(),
             attached: Mutex::default(),
         });
         tracing::debug!(backend = name, root_dir = %shared.config.root_dir.display(), "the backend is open");
@@ -82,20 +79,20 @@ impl Driver for Distributed {
 }
 
 impl DistributedBackend {
-    fn holders(&self) -> MutexGuard<'_, HashMap<String, Holder>> {
+    fn engines(&self) -> MutexGuard<'_, HashMap<String, Arc<Engine>>> {
         self.0.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The engines of all attached volumes.
     pub(crate) fn attached(&self) -> Vec<Arc<Engine>> {
-        self.holders().values().map(|holder| Arc::clone(&holder.engine)).collect()
+        self.engines().values().cloned().collect()
     }
 
     /// An engine has ended.
     pub(crate) fn forget(&self, engine: &Arc<Engine>) {
-        let mut holders = self.holders();
-        if holders.get(engine.volume()).is_some_and(|holder| Arc::ptr_eq(&holder.engine, engine)) {
-            holders.remove(engine.volume());
+        let mut engines = self.engines();
+        if engines.get(engine.volume()).is_some_and(|other| Arc::ptr_eq(other, engine)) {
+            engines.remove(engine.volume());
         }
     }
 
@@ -133,24 +130,11 @@ impl DistributedBackend {
         self.0.catalog.account(change).await
     }
 
-    /// Refuses an attachment that another one forbids; one that is forced takes its place.
-    fn make_room(&self, name: &str, attach: &Attach) -> Result<()> {
-        let mut holders = self.holders();
-        let Some(holder) = holders.get(name) else { return Ok(()) };
-        if !attach.force {
-            return Err(Error::new(ErrorKind::IN_USE, "the volume is attached already")
-                .with("volume", name)
-                .with("owner", &holder.owner)
-                .remedy("detach it there, or attach it by force"));
+    /// An engine of this backend that has the volume has it no more.
+    fn depose(&self, name: &str) {
+        if let Some(engine) = self.engines().remove(name) {
+            engine.depose();
         }
-        if holder.epoch >= attach.epoch {
-            return Err(Error::new(ErrorKind::FENCED, "a later attachment has the volume")
-                .with("epoch", attach.epoch)
-                .with("latest_epoch", holder.epoch));
-        }
-        holder.engine.depose();
-        holders.remove(name);
-        Ok(())
     }
 
     async fn attach_volume(
@@ -173,6 +157,7 @@ impl DistributedBackend {
         members(&descriptor, &registered)?;
         let work = Work {
             volume: name.clone(),
+            base: base(&name, descriptor.identity),
             nodes: shared.nodes.clone(),
             catalog: shared.catalog.clone(),
             map: map.encode(),
@@ -190,17 +175,10 @@ impl DistributedBackend {
         };
         let core = Core::attach(core, Time(0))
             .map_err(|why| Error::new(ErrorKind::IN_USE, why.to_string()).with("volume", &name))?;
-        self.make_room(&name, &attach)?;
+        claims::claim(&shared.catalog, &name, &attach).await?;
+        self.depose(&name);
         let engine = Engine::start(work, core);
-        let holder = Holder {
-            engine: Arc::clone(&engine),
-            epoch: attach.epoch,
-            owner: attach.owner.to_string(),
-        };
-        if let Some(other) = self.holders().insert(name.clone(), holder) {
-            // Two attached at the same time: the state's epoch decides, and the loser learns it there.
-            other.engine.depose();
-        }
+        self.engines().insert(name.clone(), Arc::clone(&engine));
         let serving = tokio::time::timeout(patience, engine.serving()).await;
         let serving = serving.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::TIMED_OUT, "the volume's nodes did not answer in time")
@@ -210,6 +188,7 @@ impl DistributedBackend {
         if let Err(error) = serving {
             engine.depose();
             self.forget(&engine);
+            claims::release(&shared.catalog, &name, attach.epoch).await?;
             return Err(error);
         }
         let sessions = engine.sessions()?;
@@ -217,6 +196,7 @@ impl DistributedBackend {
             capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
             size: AtomicU64::new(engine.size()?),
             backend: self.clone(),
+            epoch: attach.epoch,
             engine,
         };
         Ok(DistributedVolume(Arc::new(volume)))
@@ -232,20 +212,18 @@ impl Backend for DistributedBackend {
     }
 
     fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
-        self.on(async move |backend| backend.maker().create(&spec).await)
+        self.on(async move |backend| {
+            let _turn = backend.0.turns.take(&spec.name).await;
+            backend.maker().create(&spec).await
+        })
     }
 
     fn delete(&self, _cx: &OpContext, name: &str) -> Op<()> {
         let name = name.to_owned();
-        if let Some(holder) = self.holders().get(&name) {
-            return Op::err(
-                Error::new(ErrorKind::IN_USE, "the volume is attached")
-                    .with("volume", &name)
-                    .with("owner", &holder.owner)
-                    .remedy("detach it first"),
-            );
-        }
-        self.on(async move |backend| backend.maker().delete(&name).await)
+        self.on(async move |backend| {
+            let _turn = backend.0.turns.take(&name).await;
+            backend.maker().delete(&name).await
+        })
     }
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
@@ -305,7 +283,7 @@ impl Backend for DistributedBackend {
     }
 
     fn close(&self, _cx: &OpContext) -> Op<()> {
-        match self.holders().keys().next() {
+        match self.engines().keys().next() {
             None => Op::ok(()),
             Some(volume) => Op::err(
                 Error::new(ErrorKind::IN_USE, "a volume is attached")

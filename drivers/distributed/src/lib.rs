@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 mod catalog;
+mod claims;
 mod client;
 mod config;
 mod create;
@@ -9,6 +10,7 @@ mod driver;
 mod engine;
 mod error;
 mod health;
+mod names;
 mod nodes;
 mod volume;
 

@@ -11,7 +11,7 @@ use driver_api::{
     Abilities, Capabilities, Fencing, IoBuf, Op, OpContext, Result, Stats, Volume, WriteFlags, ext,
 };
 
-use crate::{driver::DistributedBackend, engine::Engine};
+use crate::{claims, driver::DistributedBackend, engine::Engine};
 
 /// What every volume can do.
 pub(crate) const ABILITIES: Abilities = Abilities::from_bits(
@@ -32,6 +32,7 @@ pub struct DistributedVolume(pub(crate) Arc<Attached>);
 pub(crate) struct Attached {
     pub backend: DistributedBackend,
     pub engine: Arc<Engine>,
+    pub epoch: u64,
     pub capabilities: Capabilities,
     pub size: AtomicU64,
 }
@@ -69,7 +70,9 @@ impl Attached {
         }
         self.engine.close();
         self.backend.forget(&self.engine);
-        ended
+        let released =
+            claims::release(&self.backend.0.catalog, self.engine.volume(), self.epoch).await;
+        ended.and(released)
     }
 }
 

@@ -30,8 +30,8 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, ClientOp, Event, IoId, Node, NodeId, Outcome, RequestId, Status, Time, Volume,
-    VolumeState,
+    Action, BrickId, ClientOp, Event, Failure, IoId, Node, NodeId, Outcome, RequestId, Status,
+    Time, Volume, VolumeState,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 use tokio::sync::{Notify, mpsc};
@@ -66,6 +66,8 @@ type Job = Pin<Box<dyn Future<Output = Ended> + Send>>;
 /// An attached volume at work.
 pub(crate) struct Engine {
     volume: String,
+    /// What the names of its bricks begin with.
+    base: String,
     nodes: Nodes,
     catalog: Catalog,
     /// Nodes by number, for sessions and texts.
@@ -99,6 +101,7 @@ struct Inner {
 /// What an engine works on.
 pub(crate) struct Work {
     pub volume: String,
+    pub base: String,
     pub nodes: Nodes,
     pub catalog: Catalog,
     pub members: Vec<Node>,
@@ -113,6 +116,7 @@ impl Engine {
         let (pump, jobs) = mpsc::unbounded_channel();
         let engine = Arc::new(Self {
             volume: work.volume,
+            base: work.base,
             nodes: work.nodes,
             catalog: work.catalog,
             members: work.members.into_iter().map(|node| (node.id, node)).collect(),
@@ -183,9 +187,12 @@ impl Engine {
 
     /// Answers everything with `Fenced` from now on: another attachment of this process has the volume.
     pub fn depose(&self) {
-        if let Ok(mut inner) = self.inner() {
+        let waiting = self.inner().map(|mut inner| {
             inner.deposed = true;
-        }
+            inner.requests.fail_all(&Failure::Fenced)
+        });
+        // Of a core that panicked nobody waits for an answer any more.
+        waiting.into_iter().flatten().for_each(Waker::wake);
         self.close();
     }
 
@@ -207,10 +214,10 @@ impl Engine {
                 VolumeState::Serving => return Ok(()),
                 VolumeState::Attaching => {}
                 VolumeState::Stopped(why) => {
-                    return Err(of_failure(&self.volume, distributed_core::Failure::Stopped(why)));
+                    return Err(of_failure(&self.volume, Failure::Stopped(why)));
                 }
                 VolumeState::Fenced | VolumeState::Detached => {
-                    return Err(of_failure(&self.volume, distributed_core::Failure::Fenced));
+                    return Err(of_failure(&self.volume, Failure::Fenced));
                 }
             }
             moved.await;
@@ -233,7 +240,7 @@ impl Engine {
     fn admit(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Result<RequestId> {
         let mut inner = self.inner()?;
         if inner.deposed {
-            return Err(of_failure(&self.volume, distributed_core::Failure::Fenced));
+            return Err(of_failure(&self.volume, Failure::Fenced));
         }
         Ok(inner.requests.add(*cx, op, data))
     }
@@ -261,6 +268,10 @@ impl Engine {
         let mut wake = Vec::new();
         // A core that panicked is asked nothing more; its requests are answered with that.
         let Ok(mut inner) = self.inner() else { return Vec::new() };
+        if inner.deposed {
+            // Another attachment decides now; what is under way only comes to its end.
+            return Vec::new();
+        }
         let now = self.now();
         for event in events {
             inner.core.handle(now, event);

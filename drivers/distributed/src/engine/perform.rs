@@ -290,7 +290,7 @@ impl Work {
             Self::Create { brick, node, size } => {
                 let create = async move {
                     let new = NewBrick {
-                        volume: &engine.volume,
+                        base: &engine.base,
                         brick,
                         size,
                         map_bytes: engine.map.len(),
@@ -302,7 +302,7 @@ impl Work {
             }
             Self::Delete { brick, node } => {
                 let delete = async move {
-                    engine.nodes.delete(engine.member(node)?, &engine.volume, brick).await
+                    engine.nodes.delete(engine.member(node)?, &engine.base, brick).await
                 };
                 wait(io, timeout, delete, move |result| plain(io, changed(result)))
             }
@@ -326,7 +326,7 @@ impl Engine {
         size: u64,
     ) -> Result<OpenBrick> {
         let node = self.member(node)?;
-        let open = self.nodes.open(node, &self.volume, brick, session, size).await;
+        let open = self.nodes.open(node, &self.base, brick, session, size).await;
         let open = open.map_err(client::on_node(node))?;
         open.keep_map(&self.nodes.context(), &self.map).await.map_err(client::on_node(node))?;
         Ok(open)

@@ -131,6 +131,16 @@ impl Requests {
         entry.waker.take()
     }
 
+    /// Answers every request that has no answer: who is to be woken.
+    pub fn fail_all(&mut self, failure: &Failure) -> Vec<Waker> {
+        let open = self.all.values_mut().filter(|entry| entry.result.is_none());
+        open.filter_map(|entry| {
+            entry.result = Some(Err(failure.clone()));
+            entry.waker.take()
+        })
+        .collect()
+    }
+
     /// A request's result; the request is forgotten then.
     pub fn take(
         &mut self,
