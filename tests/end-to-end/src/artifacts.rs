@@ -50,6 +50,14 @@ impl Artifacts {
         self.file("liblocal.so")
     }
 
+    /// The distributed driver.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn distributed(&self) -> Outcome<PathBuf> {
+        self.file("libdistributed.so")
+    }
+
     /// The driver of volumes in memory.
     ///
     /// # Errors

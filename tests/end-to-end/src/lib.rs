@@ -9,6 +9,7 @@ pub mod artifacts;
 pub mod certificates;
 pub mod cli;
 pub mod clients;
+pub mod cluster;
 pub mod failure;
 pub mod host;
 pub mod hostile;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The scenes: what every release must show, each with a short form for every change and a long one for a release.
 
+mod distributed_3;
+mod distributed_5;
 mod house_1;
 mod house_2;
 mod house_3;
@@ -122,6 +124,18 @@ pub const SHOWS: &[Show] = &[
         title: "The NBD export beside nbdkit and qemu-nbd, under libnbd, fio and nbdcopy.",
         budget_secs: 90,
         play: nbd_5::play,
+    },
+    Show {
+        name: "distributed-3",
+        title: "After the host is killed at random moments, three replicas agree and have every flushed byte.",
+        budget_secs: 60,
+        play: distributed_3::play,
+    },
+    Show {
+        name: "distributed-5",
+        title: "A brick of a stopped, fully replicated volume opens in qemu-img and is the volume.",
+        budget_secs: 30,
+        play: distributed_5::play,
     },
 ];
 
