@@ -6,9 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distributed_core::{
-    BrickId, COMPANION_BYTES, MAP_OFFSET, Node, Record, Session, Slot, ZeroKind,
-};
+use distributed_core::{BrickId, MAP_OFFSET, Node, Record, SLOT_BYTES, Session, Slot, ZeroKind};
 use driver_api::{
     Abilities, Attach, AttachMode, BackendHandle, Capabilities, Error, ErrorKind, Fencing, Host,
     IoBuf, IoBufMut, Op, OpContext, Result, VolumeHandle, VolumeSpec, WriteFlags, ext::Resize,
@@ -249,9 +247,13 @@ impl OpenBrick {
         self.companion.flush(cx).await
     }
 
-    /// Both slots of the companion's records.
-    pub async fn read_companion(&self, cx: &OpContext) -> Result<IoBuf> {
-        self.companion.read(cx, 0, COMPANION_BYTES as u32).await
+    /// The two slots of the companion's records.
+    pub async fn read_companion(&self, cx: &OpContext) -> Result<[Vec<u8>; 2]> {
+        let slot = async |number: u64| {
+            let offset = number * SLOT_BYTES as u64;
+            Ok::<_, Error>(self.companion.read(cx, offset, SLOT_BYTES as u32).await?.to_vec())
+        };
+        Ok([slot(0).await?, slot(1).await?])
     }
 
     /// Has the companion hold this shard map.

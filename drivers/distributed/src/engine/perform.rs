@@ -259,8 +259,8 @@ impl Task {
             Work::ReadCompanion { on } => {
                 let keeper = Arc::clone(&on);
                 let read = async move { keeper.read_companion(&cx).await };
-                let ended = move |result: Result<IoBuf>| match result {
-                    Ok(bytes) => of_brick(io, &on, Outcome::Companion(bytes.to_vec()), None),
+                let ended = move |result: Result<[Vec<u8>; 2]>| match result {
+                    Ok(slots) => of_brick(io, &on, Outcome::Companion(slots), None),
                     Err(error) => of_brick(io, &on, asked(&error), None),
                 };
                 Started::Pending(wait(io, timeout, read, ended))
