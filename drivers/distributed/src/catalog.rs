@@ -299,7 +299,7 @@ impl Catalog {
             // The same swap is tried again, and finds itself if it had been done.
             Err(error) => {
                 tracing::warn!(volume, error = format!("{error:#}"), "the state cannot be written");
-                Outcome::Failed
+                error::changed(Err(error))
             }
         }
     }

@@ -27,6 +27,11 @@ pub(crate) struct Nodes {
     timeout: Duration,
 }
 
+/// Bytes of a companion that has to hold a shard map of so many bytes.
+pub(crate) fn companion_size(map_bytes: usize) -> u64 {
+    MAP_OFFSET + (map_bytes as u64).next_multiple_of(MAP_ROOM).max(MAP_ROOM)
+}
+
 /// A brick to be made.
 pub(crate) struct NewBrick<'a> {
     /// What the names of the volume's bricks begin with.
@@ -117,6 +122,7 @@ impl Nodes {
     /// Deletes a brick and its companion; none is as good.
     pub async fn delete(&self, node: &Node, base: &str, brick: BrickId) -> Result<()> {
         let backend = self.backend(node).await?;
+        // The companion last: it shows whose the brick was.
         for name in [brick.name(base), brick.companion_name(base)] {
             match backend.delete(&self.context(), &name).await {
                 Ok(()) => {}

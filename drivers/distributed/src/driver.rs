@@ -25,7 +25,7 @@ use crate::{
     error::{damaged, no_volume},
     health::{self, Checks},
     names::{Turns, base},
-    nodes,
+    nodes, orphans,
     volume::{ABILITIES, Attached, DistributedVolume, capabilities},
 };
 
@@ -155,12 +155,14 @@ impl DistributedBackend {
         let map = shared.catalog.map(&name).await?;
         let registered = shared.catalog.nodes().await?.all();
         members(&descriptor, &registered)?;
+        let encoded = map.encode();
+        let map_bytes = encoded.len();
         let work = Work {
             volume: name.clone(),
             base: base(&name, descriptor.identity),
             nodes: shared.nodes.clone(),
             catalog: shared.catalog.clone(),
-            map: map.encode(),
+            map: encoded,
             shard_size: chosen.shard_size,
             io_timeout: shared.config.io_timeout(),
             members: registered.clone(),
@@ -191,6 +193,7 @@ impl DistributedBackend {
             claims::release(&shared.catalog, &name, attach.epoch).await?;
             return Err(error);
         }
+        tokio::spawn(orphans::collect(self.clone(), name, map_bytes));
         let sessions = engine.sessions()?;
         let volume = Attached {
             capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),

@@ -12,6 +12,7 @@ mod error;
 mod health;
 mod names;
 mod nodes;
+mod orphans;
 mod volume;
 
 pub use driver::{Distributed, DistributedBackend};
