@@ -18,6 +18,7 @@ use crate::{
     config::{Chosen, Config},
     error::no_volume,
     names::base,
+    nodes::no_node,
 };
 
 /// What creation and deletion work with.
@@ -105,11 +106,7 @@ impl Maker<'_> {
         }
         let mut nodes: Vec<Node> = Vec::new();
         for name in &chosen.nodes {
-            let node = registered.named(name).ok_or_else(|| {
-                Error::new(ErrorKind::NOT_FOUND, "there is no node of this name")
-                    .with("node", name)
-                    .remedy("novastor node list shows which there are")
-            })?;
+            let node = registered.named(name).ok_or_else(|| no_node(name))?;
             if nodes.iter().any(|other| other.id == node.id) {
                 return Err(
                     invalid("a node is named twice, but holds one replica").with("node", name)

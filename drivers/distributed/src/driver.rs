@@ -11,8 +11,9 @@ use distributed_core::{
     Attach as CoreAttach, Capacity, Descriptor, Protections, Time, Volume as Core,
 };
 use driver_api::{
-    Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind,
-    Fencing, Health, Host, Op, OpContext, RVec, Result, Usage, VolumeInfo, VolumeSpec, ext,
+    Abilities, Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error,
+    ErrorKind, Fencing, Health, Host, Op, OpContext, RVec, Result, Usage, VolumeInfo, VolumeSpec,
+    ext,
 };
 
 use crate::{
@@ -88,6 +89,11 @@ impl DistributedBackend {
         self.engines().values().cloned().collect()
     }
 
+    /// The engine of a volume that is attached through this backend.
+    pub(crate) fn engine(&self, volume: &str) -> Option<Arc<Engine>> {
+        self.engines().get(volume).cloned()
+    }
+
     /// An engine has ended.
     pub(crate) fn forget(&self, engine: &Arc<Engine>) {
         let mut engines = self.engines();
@@ -102,7 +108,7 @@ impl DistributedBackend {
     }
 
     /// Runs `work` to its end, whether or not anybody waits for it.
-    fn on<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    pub(crate) fn on<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         &self,
         work: impl FnOnce(Self) -> F,
     ) -> Op<T> {
@@ -164,6 +170,7 @@ impl DistributedBackend {
             catalog: shared.catalog.clone(),
             map: encoded,
             shard_size: chosen.shard_size,
+            writable: attach.mode == AttachMode::EXCLUSIVE,
             io_timeout: shared.config.io_timeout(),
             members: registered.clone(),
         };
@@ -211,7 +218,8 @@ impl Backend for DistributedBackend {
 
     fn capabilities(&self) -> Capabilities {
         // Of its bricks nothing is known before a volume is attached; each volume says what its own can do.
-        Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(ABILITIES) }
+        let abilities = ABILITIES.and(Abilities::CLUSTER);
+        Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(abilities) }
     }
 
     fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
@@ -283,6 +291,10 @@ impl Backend for DistributedBackend {
                 Health::degraded(&failed.join("; "))
             })
         })
+    }
+
+    fn cluster(&self) -> Option<Arc<dyn ext::Cluster>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn close(&self, _cx: &OpContext) -> Op<()> {

@@ -4,6 +4,7 @@
 mod catalog;
 mod claims;
 mod client;
+mod cluster;
 mod config;
 mod create;
 mod driver;

@@ -45,6 +45,13 @@ pub(crate) async fn register(catalog: &Catalog, names: &[String]) -> Result<()> 
     catalog.change_nodes(missing).await
 }
 
+/// There is no such node.
+pub(crate) fn no_node(name: &str) -> Error {
+    Error::new(ErrorKind::NOT_FOUND, "there is no node of this name")
+        .with("node", name)
+        .remedy("novastor node list shows which there are")
+}
+
 /// The volumes that have bricks on a node.
 pub(crate) fn volumes_on(node: NodeId, volumes: &[Descriptor]) -> Vec<&str> {
     let has = |volume: &&Descriptor| {

@@ -30,8 +30,8 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, ClientOp, Event, Failure, IoId, Node, NodeId, Outcome, RequestId, Status,
-    Time, Volume, VolumeState,
+    Action, BrickId, ClientOp, Event, Failure, IoId, Node, NodeId, Outcome, RequestId, SlotSet,
+    Status, Time, Volume, VolumeState,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 use tokio::sync::{Notify, mpsc};
@@ -41,7 +41,7 @@ use crate::{
     client::{Nodes, OpenBrick},
     error::of_failure,
 };
-use requests::Requests;
+use requests::{Requests, Unfulfilled};
 
 /// How an action ended.
 struct Answer {
@@ -75,6 +75,8 @@ pub(crate) struct Engine {
     /// The shard map, as companions keep it.
     map: Arc<[u8]>,
     shard_size: u64,
+    /// Whether it is attached for writing.
+    pub writable: bool,
     io_timeout: Duration,
     begun: Instant,
     inner: Mutex<Inner>,
@@ -107,6 +109,7 @@ pub(crate) struct Work {
     pub members: Vec<Node>,
     pub map: Vec<u8>,
     pub shard_size: u64,
+    pub writable: bool,
     pub io_timeout: Duration,
 }
 
@@ -122,6 +125,7 @@ impl Engine {
             members: work.members.into_iter().map(|node| (node.id, node)).collect(),
             map: work.map.into(),
             shard_size: work.shard_size,
+            writable: work.writable,
             io_timeout: work.io_timeout,
             begun: Instant::now(),
             inner: Mutex::new(Inner {
@@ -163,6 +167,29 @@ impl Engine {
     /// Size in bytes.
     pub fn size(&self) -> Result<u64> {
         Ok(self.inner()?.core.size())
+    }
+
+    /// Bytes of a shard.
+    pub fn shard_size(&self) -> u64 {
+        self.shard_size
+    }
+
+    /// Compares the in-sync replicas of a range: those that differ from the first one.
+    pub async fn compare(
+        self: &Arc<Self>,
+        cx: &OpContext,
+        offset: u64,
+        len: u32,
+    ) -> Result<Option<SlotSet>> {
+        let request = self.admit(cx, ClientOp::Verify { offset, len }, IoBuf::empty())?;
+        self.run(vec![Event::Request { request, op: ClientOp::Verify { offset, len } }]);
+        let mut waiting = Waiting { engine: Arc::clone(self), request, done: false };
+        let result = std::future::poll_fn(|task| waiting.poll_result(task)).await;
+        match result {
+            Ok(_) => Ok(None),
+            Err(Unfulfilled::Failed(Failure::Differs(slots))) => Ok(Some(slots)),
+            Err(other) => Err(other.into_error(&self.volume)),
+        }
     }
 
     /// The volume as the core sees it.
@@ -232,7 +259,9 @@ impl Engine {
         };
         self.run(vec![Event::Request { request, op }]);
         match self.take(request, None) {
-            Poll::Ready(result) => Op::ready(result),
+            Poll::Ready(result) => {
+                Op::ready(result.map_err(|failure| failure.into_error(&self.volume)))
+            }
             Poll::Pending => Op::run(Waiting { engine: Arc::clone(self), request, done: false }),
         }
     }
@@ -246,12 +275,11 @@ impl Engine {
     }
 
     /// The request's result if it is finished; otherwise `waker` is woken when it is.
-    fn take(&self, request: RequestId, waker: Option<&Waker>) -> Poll<Result<IoBuf>> {
-        let taken = match self.inner() {
+    fn take(&self, request: RequestId, waker: Option<&Waker>) -> Poll<Result<IoBuf, Unfulfilled>> {
+        match self.inner() {
             Ok(mut inner) => inner.requests.take(request, waker),
-            Err(error) => return Poll::Ready(Err(error)),
-        };
-        taken.map(|result| result.map_err(|failure| failure.into_error(&self.volume)))
+            Err(error) => Poll::Ready(Err(Unfulfilled::Broken(error))),
+        }
     }
 
     /// Hands events to the core and carries out what it decides, until it waits for something.
@@ -333,6 +361,14 @@ impl Future for Waiting {
     type Output = Result<IoBuf>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Result<IoBuf>> {
+        let polled = self.poll_result(task);
+        let volume = &self.engine.volume;
+        polled.map(|result| result.map_err(|failure| failure.into_error(volume)))
+    }
+}
+
+impl Waiting {
+    fn poll_result(&mut self, task: &Context<'_>) -> Poll<Result<IoBuf, Unfulfilled>> {
         let polled = self.engine.take(self.request, Some(task.waker()));
         self.done = polled.is_ready();
         polled

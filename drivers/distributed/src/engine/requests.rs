@@ -42,6 +42,8 @@ struct Piece {
 pub(super) enum Unfulfilled {
     /// The core said so.
     Failed(Failure),
+    /// The core is not there any more.
+    Broken(Error),
     /// What was read does not cover what was asked for.
     Incomplete,
 }
@@ -51,6 +53,7 @@ impl Unfulfilled {
     pub fn into_error(self, volume: &str) -> Error {
         match self {
             Self::Failed(failure) => of_failure(volume, failure),
+            Self::Broken(error) => error,
             Self::Incomplete => {
                 Error::new(ErrorKind::INTERNAL, "a read was answered without all of its data")
                     .with("volume", volume)
