@@ -30,7 +30,7 @@ enum Work {
     Resize { on: Arc<OpenBrick>, size: u64 },
     Open { brick: BrickId, node: NodeId, session: Session, size: u64 },
     Create { brick: BrickId, node: NodeId, size: u64 },
-    Delete { brick: BrickId, node: NodeId },
+    Delete { brick: BrickId, node: NodeId, session: Option<Arc<OpenBrick>> },
     SwapState { expected: Arc<[u8]>, bytes: Arc<[u8]> },
 }
 
@@ -90,8 +90,8 @@ impl Engine {
                 (io, Ok(Work::Create { brick, node, size }))
             }
             Action::Delete { io, brick, node } => {
-                inner.sessions.remove(&brick);
-                (io, Ok(Work::Delete { brick, node }))
+                let session = inner.sessions.remove(&brick);
+                (io, Ok(Work::Delete { brick, node, session }))
             }
             Action::SwapState { io, expected, bytes } => {
                 (io, Ok(Work::SwapState { expected, bytes }))
@@ -300,8 +300,14 @@ impl Work {
                 };
                 wait(io, timeout, create, move |result| plain(io, changed(result)))
             }
-            Self::Delete { brick, node } => {
+            Self::Delete { brick, node, session } => {
                 let delete = async move {
+                    if let Some(session) = session
+                        && let Err(error) = session.close(&engine.nodes.context()).await
+                    {
+                        // What matters is whether it can be deleted.
+                        tracing::debug!(%error, %brick, "a brick to be deleted is not detached in order");
+                    }
                     engine.nodes.delete(engine.member(node)?, &engine.base, brick).await
                 };
                 wait(io, timeout, delete, move |result| plain(io, changed(result)))

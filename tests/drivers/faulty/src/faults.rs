@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-use driver_api::{Capabilities, Error, ErrorKind, Op, Result};
+use driver_api::{Capabilities, Error, ErrorKind, Fencing, Op, Result};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::store::CAPABILITIES;
 
@@ -28,22 +29,28 @@ pub(crate) struct Options {
     pending: bool,
     pub(crate) lose_unflushed: bool,
     pub(crate) short_reads: bool,
+    pub(crate) fences: bool,
     pub(crate) min_block: u32,
     fail_in: String,
     fail_as: String,
 }
 
-/// The options, shared. A cheap handle.
+/// The options, and whether the storage is frozen now. A cheap handle.
 #[derive(Clone)]
-pub(crate) struct Faults(Arc<Options>);
+pub(crate) struct Faults(Arc<Options>, watch::Sender<bool>);
 
 impl Faults {
     pub(crate) fn new(options: Options) -> Self {
-        Self(Arc::new(options))
+        Self(Arc::new(options), watch::Sender::new(false))
     }
 
     pub(crate) fn options(&self) -> &Options {
         &self.0
+    }
+
+    /// What touches data waits from now on, or goes on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.1.send_replace(frozen);
     }
 
     /// Does what was asked for on entering `call`: panic, hold the thread.
@@ -59,7 +66,8 @@ impl Faults {
     /// Answers the question for the abilities.
     pub(crate) fn capabilities(&self) -> Capabilities {
         self.enter("capabilities");
-        Capabilities { min_block: self.0.min_block.max(1), ..CAPABILITIES }
+        let fencing = if self.0.fences { Fencing::EXCLUSIVE_LOCK } else { Fencing::NONE };
+        Capabilities { min_block: self.0.min_block.max(1), fencing, ..CAPABILITIES }
     }
 
     /// The error that was asked for in `call`.
@@ -85,7 +93,7 @@ impl Faults {
         call: &'static str,
         result: Result<T>,
     ) -> Op<T> {
-        self.answer(call, self.0.pending, move || result)
+        self.answer(call, self.0.pending || *self.1.borrow(), move || result)
     }
 
     /// As [`Faults::data_op`], with the work done at the end, so that a dropped future leaves it undone.
@@ -94,7 +102,7 @@ impl Faults {
         call: &'static str,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Op<T> {
-        self.answer(call, self.0.pending, work)
+        self.answer(call, self.0.pending || *self.1.borrow(), work)
     }
 
     fn answer<T: Send + 'static>(
@@ -118,6 +126,10 @@ impl Faults {
             _on_drop: self.on_drop("future_drop"),
             future: Box::pin(async move {
                 faults.enter("future");
+                if later {
+                    // The sender is in `faults`, so that waiting cannot fail.
+                    let _ = faults.1.subscribe().wait_for(|frozen| !frozen).await;
+                }
                 if hangs {
                     pending::<()>().await;
                 }

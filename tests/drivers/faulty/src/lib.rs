@@ -13,6 +13,7 @@
 //! | `lose_unflushed` | `true`: the storage restarts before each flush: unflushed writes are gone, and flushes fail until the next attach |
 //! | `short_reads` | `true`: reads answer one byte less than asked |
 //! | `fail_in`, `fail_as` | that call fails with that kind of error, such as `Fenced` |
+//! | `fences` | `true`: it claims a lock: writes, reads and flushes of an attachment that another one followed are `Fenced` |
 //! | `min_block` | offsets and lengths are to be multiples of so many bytes |
 //!
 //! A call is `describe` (by environment, `NOVASTOR_FAULTY_DESCRIBE=panic`), `open`, `create`, `delete`, `list`, `show`,
@@ -20,6 +21,8 @@
 //! `drop_volume`, `drop_backend`, `future` (any pending future, when polled) or `future_drop` (when dropped).
 //! The command `restart` with `{"volume": "v"}` restarts the storage of a volume then and there: it answers with the
 //! number of bytes lost, such as `{"lost":512}`, and flushes fail until the next attach if there were any.
+//! The command `freeze` with `{"frozen": true}` has every read, write and flush wait that begins from now on, until
+//! `{"frozen": false}`; then they go on.
 //! The counter `writes_finished_total` of a backend counts writes that came to their end.
 
 mod faults;
@@ -63,6 +66,7 @@ impl Driver for Faulty {
             .option(flag("short_reads", "Answer a byte too few").default_json("false"))
             .option(text("fail_in", "The call that fails"))
             .option(text("fail_as", "The kind of its error"))
+            .option(flag("fences", "Keep deposed attachments away").default_json("false"))
             .option(number("min_block", "The smallest block, in bytes").default_json("1"))
     }
 
@@ -137,6 +141,13 @@ impl Backend for Room {
     }
 }
 
+/// The argument of the command `freeze`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Freeze {
+    frozen: bool,
+}
+
 /// The argument of the command `restart`.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,22 +163,33 @@ impl ext::Commands for Room {
             example: r#"{"volume":"v"}"#.into(),
             mutates: true,
         };
-        RVec::from(vec![restart])
+        let freeze = ext::CommandSpec {
+            name: "freeze".into(),
+            help: "Has what touches data wait, until it is thawed.".into(),
+            example: r#"{"frozen":true}"#.into(),
+            mutates: true,
+        };
+        RVec::from(vec![restart, freeze])
     }
 
     fn run(&self, _cx: &OpContext, command: &str, arguments: &str) -> Op<RString> {
-        if command != "restart" {
-            return Op::err(Error::new(ErrorKind::UNSUPPORTED, "the only command is `restart`"));
-        }
-        let restart: Restart = match serde_json::from_str(arguments) {
-            Ok(restart) => restart,
-            Err(error) => {
-                return Op::err(Error::new(ErrorKind::INVALID_ARGUMENT, error.to_string()));
-            }
+        let answer = match command {
+            "restart" => parse(arguments).and_then(|Restart { volume }| {
+                Ok(format!(r#"{{"lost":{}}}"#, self.store.restart(&volume)?).into())
+            }),
+            "freeze" => parse(arguments).map(|Freeze { frozen }| {
+                self.faults.freeze(frozen);
+                format!(r#"{{"frozen":{frozen}}}"#).into()
+            }),
+            _ => Err(Error::new(ErrorKind::UNSUPPORTED, "the commands are `restart` and `freeze`")),
         };
-        let lost = self.store.restart(&restart.volume);
-        self.faults.op("command", lost.map(|bytes| format!(r#"{{"lost":{bytes}}}"#).into()))
+        self.faults.op("command", answer)
     }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(arguments: &str) -> Result<T> {
+    serde_json::from_str(arguments)
+        .map_err(|error| Error::new(ErrorKind::INVALID_ARGUMENT, error.to_string()))
 }
 
 #[derive(Clone)]
@@ -190,19 +212,26 @@ impl Volume for Open {
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
         let short = u32::from(self.faults.options().short_reads);
         let mut buffer = cx.buffer(len.saturating_sub(short) as usize);
-        let read = self.disk.read(offset, &mut buffer).map(|()| buffer.freeze());
+        let may = if self.faults.options().fences { self.disk.check_session() } else { Ok(()) };
+        let read = may.and_then(|()| self.disk.read(offset, &mut buffer)).map(|()| buffer.freeze());
         self.faults.data_op("read", read)
     }
 
     fn write(&self, _cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
         let disk = self.disk.clone();
-        self.faults.data_op_then("write", move || disk.write(offset, &data, flags))
+        let fences = self.faults.options().fences;
+        self.faults.data_op_then("write", move || disk.write(offset, &data, flags, fences))
     }
 
     fn flush(&self, _cx: &OpContext) -> Op<()> {
         let disk = self.disk.clone();
-        let lose = self.faults.options().lose_unflushed;
-        self.faults.data_op_then("flush", move || disk.flush(lose))
+        let (lose, fences) = (self.faults.options().lose_unflushed, self.faults.options().fences);
+        self.faults.data_op_then("flush", move || {
+            if fences {
+                disk.check_session()?;
+            }
+            disk.flush(lose)
+        })
     }
 
     fn detach(&self, _cx: &OpContext) -> Op<()> {

@@ -35,9 +35,13 @@ pub(crate) struct Store {
 pub(crate) struct Disk {
     state: Arc<Mutex<State>>,
     writes_finished: Arc<AtomicU64>,
+    /// The attachment that this handle belongs to.
+    session: u64,
 }
 
 struct State {
+    /// The last attachment for writing.
+    session: u64,
     written: Vec<u8>,
     durable: Vec<u8>,
     attached: Option<String>,
@@ -64,6 +68,7 @@ impl Store {
         }
         let zeros = vec![0; spec.size as usize];
         let state = State {
+            session: 0,
             written: zeros.clone(),
             durable: zeros,
             attached: None,
@@ -73,6 +78,7 @@ impl Store {
         let disk = Disk {
             state: Arc::new(Mutex::new(state)),
             writes_finished: self.writes_finished.clone(),
+            session: 0,
         };
         let info = disk.info(&spec.name);
         volumes.insert(spec.name.to_string(), disk);
@@ -105,8 +111,9 @@ impl Store {
     }
 
     pub(crate) fn attach(&self, name: &str, attach: &Attach) -> Result<Disk> {
-        let disk = lock(&self.volumes).get(name).cloned().ok_or_else(|| missing(name))?;
-        let mut state = lock(&disk.state);
+        let mut disk = lock(&self.volumes).get(name).cloned().ok_or_else(|| missing(name))?;
+        let shared = disk.state.clone();
+        let mut state = lock(&shared);
         if let Some(owner) = &state.attached
             && !attach.force
         {
@@ -116,7 +123,9 @@ impl Store {
         state.lost = false;
         if attach.mode == AttachMode::EXCLUSIVE {
             state.attached = Some(attach.owner.to_string());
+            state.session += 1;
         }
+        disk.session = state.session;
         drop(state);
         Ok(disk)
     }
@@ -157,6 +166,18 @@ impl Disk {
         lock(&self.state).incarnation
     }
 
+    /// Fails once another attachment has taken the volume.
+    pub(crate) fn check_session(&self) -> Result<()> {
+        self.same_session(&lock(&self.state))
+    }
+
+    fn same_session(&self, state: &State) -> Result<()> {
+        if state.session == self.session {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::FENCED, "another attachment has the volume"))
+    }
+
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let state = lock(&self.state);
         let range = range(&state, offset, buffer.len())?;
@@ -164,8 +185,18 @@ impl Disk {
         Ok(())
     }
 
-    pub(crate) fn write(&self, offset: u64, data: &[u8], flags: WriteFlags) -> Result<()> {
+    /// Writes; `fences`: unless another attachment has the volume.
+    pub(crate) fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+        fences: bool,
+    ) -> Result<()> {
         let mut state = lock(&self.state);
+        if fences {
+            self.same_session(&state)?;
+        }
         let range = range(&state, offset, data.len())?;
         state.written[range.clone()].copy_from_slice(data);
         if flags.has(WriteFlags::FUA) {
