@@ -58,6 +58,14 @@ impl Artifacts {
         self.file("libdistributed.so")
     }
 
+    /// The simulator of the distributed core.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn simulator(&self) -> Outcome<PathBuf> {
+        self.file("novastor-simulation")
+    }
+
     /// The driver of volumes in memory.
     ///
     /// # Errors

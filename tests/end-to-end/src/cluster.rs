@@ -2,15 +2,18 @@
 //! A host with a distributed backend over local ones: each directory is a node.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use serde_json::Value;
+
 use crate::{
     artifacts::Artifacts,
     clients,
-    failure::{Context, Outcome, ensure},
+    failure::{Context, Failure, Outcome, ensure},
     host::{Host, install},
     program::until,
 };
@@ -27,11 +30,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a host whose distributed backend has so many nodes, with further keys of that backend's section.
+    /// Starts a host whose distributed backend has so many local nodes, and `others`. `more` goes on with that backend's
+    /// section, and may have the sections of the others.
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(artifacts: &Artifacts, room: &Path, nodes: usize, more: &str) -> Outcome<Self> {
+    pub fn start(
+        artifacts: &Artifacts,
+        room: &Path,
+        nodes: usize,
+        others: &[&str],
+        more: &str,
+    ) -> Outcome<Self> {
         let nodes: Vec<PathBuf> = (1..=nodes).map(|node| room.join(format!("n{node}"))).collect();
         let mut backends = String::new();
         for (number, directory) in (1..).zip(&nodes) {
@@ -41,7 +51,9 @@ impl Cluster {
                 directory.display()
             );
         }
-        let names: Vec<String> = (1..=nodes.len()).map(|node| format!("\"n{node}\"")).collect();
+        let local = (1..=nodes.len()).map(|node| format!("\"n{node}\""));
+        let names: Vec<String> =
+            local.chain(others.iter().map(|other| format!("\"{other}\""))).collect();
         backends += &format!(
             "\n[backends.{BACKEND}]\ndriver = \"distributed\"\nsynchronous_replication = true\n\
              nodes = [{}]\n{more}\n",
@@ -50,6 +62,41 @@ impl Cluster {
         let host = Host::start(artifacts, &backends)?;
         install(&artifacts.distributed()?, &host.plugins())?;
         Ok(Self { host, nodes })
+    }
+
+    /// What the host says of a volume's replicas: for each node with a brick in use the brick's state, and the bytes
+    /// copied to it.
+    ///
+    /// # Errors
+    /// When it does not answer, or not in JSON.
+    pub fn replicas(&self, volume: &str) -> Outcome<BTreeMap<String, (String, u64)>> {
+        let said = self.host.cli().ask().args(["volume", "replicas", volume, "--output", "json"]);
+        let said = said.run()?;
+        let answer: Value = serde_json::from_str(&said.stdout).context("replicas")?;
+        let replicas = answer["replicas"].as_array().cloned().unwrap_or_default();
+        let in_use = replicas.iter().filter(|replica| replica["state"] != "condemned");
+        let of = |replica: &Value| {
+            let node = replica["node"].as_str()?.to_owned();
+            Some((node, (replica["state"].as_str()?.to_owned(), replica["copied"].as_u64()?)))
+        };
+        let states: Option<BTreeMap<_, _>> = in_use.map(of).collect();
+        states
+            .filter(|states| !states.is_empty())
+            .ok_or_else(|| Failure::new(format!("replicas are {answer}")))
+    }
+
+    /// Waits until a node's replica is in this state; gives the bytes copied to it.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn until_replica(&self, volume: &str, node: &str, state: &str) -> Outcome<u64> {
+        until(PATIENCE, || {
+            let replicas = self.replicas(volume)?;
+            match replicas.get(node) {
+                Some((now, copied)) if now == state => Ok(*copied),
+                _ => Err(Failure::new(format!("{node} is not {state}: {replicas:?}"))),
+            }
+        })
     }
 
     /// Creates a volume and exports it.

@@ -42,7 +42,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
 
 fn kill_often(stage: &Stage, kills: u64, seed: u64) -> Outcome<u64> {
     let mut random = Random::new(seed);
-    let mut cluster = Cluster::start(&stage.artifacts, &stage.path("nodes"), 3, "")?;
+    let mut cluster = Cluster::start(&stage.artifacts, &stage.path("nodes"), 3, &[], "")?;
     cluster.volume("victim", SIZE)?;
     let load = Load::new(LEDGER / 512, 2, seed);
     for round in 1..=kills {

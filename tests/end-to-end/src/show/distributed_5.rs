@@ -15,7 +15,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     let size = if stage.is_long() { 1024 * MIB } else { 192 * MIB };
     let (image, back) = (stage.path("image"), stage.path("back"));
     clients::ext4_from_tree(&image, size, "/usr/share/doc".as_ref())?;
-    let mut cluster = Cluster::start(&stage.artifacts, &stage.path("nodes"), 3, "")?;
+    let mut cluster = Cluster::start(&stage.artifacts, &stage.path("nodes"), 3, &[], "")?;
     cluster.volume("disk", size)?;
     let uri = cluster.host.uri("disk");
     clients::image_to_export(&image, &uri)?;

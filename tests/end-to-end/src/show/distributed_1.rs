@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The distributed core survives every fault that the simulator has, in every state of a replica; without any one of its
+//! protections it does not, which shows that the simulator would notice.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::Stage;
+use crate::{
+    failure::{Context, Outcome, ensure},
+    program::Program,
+    random::Random,
+};
+
+/// How often each fault has to meet each state of a replica.
+const AT_LEAST: u64 = 1000;
+/// The core's protections, as the simulator takes them.
+const PROTECTIONS: [&str; 6] = [
+    "intent-log",
+    "stale-before-acknowledge",
+    "ordered-overlaps",
+    "pinned-reads",
+    "late-write-rule",
+    "incarnation-check",
+];
+/// What each of them has, in minutes, to be missed.
+const TO_FAIL: &str = "1";
+
+pub(super) fn play(stage: &Stage) -> Outcome {
+    let simulator = stage.artifacts.simulator()?;
+    let at_least = AT_LEAST.to_string();
+    let known = simulate(&simulator, &["--seeds", "10000", "--at-least", &at_least], &[0])?;
+    stage.tell(said("the first seeds", &known));
+    if stage.is_long() {
+        // Seeds that nobody has seen before.
+        let first = Random::seed() >> 1;
+        stage.tell(format!("from seed {first} on"));
+        let first = first.to_string();
+        let fresh = ["--first", &first, "--seeds", "1000000000", "--minutes", "60"];
+        stage.tell(said("fresh seeds", &simulate(&simulator, &fresh, &[0])?));
+    }
+    for protection in PROTECTIONS {
+        let asked = ["--without", protection, "--minutes", TO_FAIL, "--seeds", "1000000000"];
+        let found = simulate(&simulator, &asked, &[1])?;
+        ensure(found["violation"].is_string(), || {
+            format!("without {protection} nothing went wrong in {} seeds", found["seeds"])
+        })?;
+        stage.tell(format!(
+            "without {protection}: wrong after {} seeds, {} s",
+            found["seeds"],
+            found["seconds"].as_f64().unwrap_or_default().round()
+        ));
+    }
+    Ok(())
+}
+
+fn simulate(simulator: &PathBuf, arguments: &[&str], codes: &[i32]) -> Outcome<Value> {
+    let program = Program::new(simulator).args(["--output", "json"]).args(arguments);
+    let said = program.codes(codes).limit_secs(4000).run()?;
+    serde_json::from_str(&said.stdout).context("what the simulator says")
+}
+
+fn said(what: &str, found: &Value) -> String {
+    format!(
+        "{what}: {} seeds, {} events, no violation, {:.0} s; rarest: {} of a replica {}, {} times",
+        found["seeds"],
+        found["events"],
+        found["seconds"].as_f64().unwrap_or_default(),
+        found["rarest"]["fault"],
+        found["rarest"]["state"],
+        found["rarest"]["count"]
+    )
+}
