@@ -80,3 +80,7 @@ impl Opener for ConfiguredBackends {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "lend_tests.rs"]
+mod tests;
