@@ -212,6 +212,9 @@ impl ext::Commands for Room {
 
     fn run(&self, _cx: &OpContext, command: &str, arguments: &str) -> Op<RString> {
         let run = || {
+            if !["damage", "state", "free"].contains(&command) {
+                return Err(Error::new(ErrorKind::UNSUPPORTED, "no such command"));
+            }
             let arguments: Arguments = serde_json::from_str(arguments)
                 .map_err(|error| Error::new(ErrorKind::INVALID_ARGUMENT, error.to_string()))?;
             let volume = self.find(&arguments.volume)?;
@@ -225,12 +228,11 @@ impl ext::Commands for Room {
                     let replica = volume.replica(&arguments.node)?;
                     *lock(&replica.state) = volume::STATES[arguments.state];
                 }
-                "free" => {
+                _ => {
                     if let Some(holder) = lock(&volume.holder).take() {
                         volume.tenancy.release(&holder)?;
                     }
                 }
-                _ => return Err(Error::new(ErrorKind::UNSUPPORTED, "no such command")),
             }
             Ok(RString::from("{}"))
         };
