@@ -42,6 +42,11 @@ impl Host {
     }
 
     /// Another backend of this host, by its name in the configuration.
+    ///
+    /// Since 1.2 the host guards it: a panic in its driver is an error of kind `Internal` here, and marks that driver. It
+    /// deletes only volumes that this backend created (`PermissionDenied`), attaches none for writing that the host or
+    /// another backend has, and creates over none (`AlreadyExists`). Its commands and its cluster are not lent, and
+    /// closing it does nothing.
     pub fn backend(&self, name: &str) -> Op<BackendHandle> {
         self.raw.backend(name.into())
     }
