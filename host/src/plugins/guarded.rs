@@ -13,7 +13,7 @@ use super::{
     call::Call,
     meter::DriverMeter,
     registry::InUse,
-    started::{Held, ask, start},
+    started::{Held, ask, pass, start},
 };
 
 /// An attached volume whose driver is watched. A cheap handle; the last one to go drops the driver's object.
@@ -133,6 +133,18 @@ impl GuardedVolume {
         begin: impl FnOnce(&VolumeHandle, &OpContext) -> Op<T> + Send + 'static,
     ) -> Started<T> {
         start(&self.held, call, cx, begin)
+    }
+
+    /// As [`GuardedVolume::run`], for a caller that passes the answer on; see [`pass`].
+    #[inline]
+    pub(super) fn pass<T: Send + 'static>(
+        &self,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&VolumeHandle, &OpContext) -> Op<T> + Send + 'static,
+        settle: impl FnOnce(Started<T>) -> Op<T>,
+    ) -> Op<T> {
+        pass(&self.held, call, cx, begin, settle)
     }
 
     /// Asks the volume something that needs no waiting, named `call`.

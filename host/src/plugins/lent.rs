@@ -329,11 +329,14 @@ impl RawVolume for LentVolume {
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
-        op(&self.lender, self.volume.read(cx, offset, len))
+        let read = move |volume: &VolumeHandle, cx: &OpContext| volume.read(cx, offset, len);
+        self.volume.pass(Call::Read, cx, read, |started| op(&self.lender, started))
     }
 
     fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
-        op(&self.lender, self.volume.write(cx, offset, data, flags))
+        let write =
+            move |volume: &VolumeHandle, cx: &OpContext| volume.write(cx, offset, data, flags);
+        self.volume.pass(Call::Write, cx, write, |started| op(&self.lender, started))
     }
 
     fn flush(&self, cx: &OpContext) -> Op<()> {

@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use abi_stable::std_types::RResult;
 use driver_api::{Error, ErrorKind, IoBufMut, Op, OpContext, OpFuture, Result};
 use tokio::task::JoinHandle;
 
@@ -248,6 +249,12 @@ where
     let mark = Mark::new(meter, call);
     let op = begin(&held.handle, cx);
     drop(mark);
+    watched(meter, call, op)
+}
+
+/// What a call of the meter's driver gave.
+#[inline]
+fn watched<T: Send + 'static>(meter: &Arc<DriverMeter>, call: Call, op: Op<T>) -> Started<T> {
     match op {
         Op::Ready(result) => {
             let result = result.into();
@@ -256,6 +263,32 @@ where
         }
         Op::Pending(future) => Started::Pending(Guarded::here(future, Some(meter.clone()), call)),
     }
+}
+
+/// As [`start`], for a caller that passes the answer on: one that is ready and good is returned where it lies, and
+/// `settle` gets all others.
+#[inline]
+pub(super) fn pass<H, T>(
+    held: &Arc<Held<H>>,
+    call: Call,
+    cx: &OpContext,
+    begin: impl FnOnce(&H, &OpContext) -> Op<T> + Send + 'static,
+    settle: impl FnOnce(Started<T>) -> Op<T>,
+) -> Op<T>
+where
+    H: Send + Sync + 'static,
+    T: Send + 'static,
+{
+    let Some(meter) = held.meter.as_ref().filter(|meter| meter.lane().is_none()) else {
+        return settle(start(held, call, cx, begin));
+    };
+    let mark = Mark::new(meter, call);
+    let op = begin(&held.handle, cx);
+    drop(mark);
+    if matches!(op, Op::Ready(RResult::ROk(_))) {
+        return op;
+    }
+    settle(watched(meter, call, op))
 }
 
 #[cold]
