@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the library boundary costs: CPU nanoseconds of a ready 4 KiB read, in this process, through a driver's `.so`,
-//! through a layer's `.so` over it, and through the host's guard as a lent volume. Medians of alternating rounds; exits with 1 above the limits.
+//! and through a layer's `.so` over it. Medians of alternating rounds; exits with 1 above the limits.
 //!
 //! `cargo build --release -p novastor-test-ram -p novastor-test-forward`, then
 //! `cargo run --release -p novastor-bench --bin abi [-- --json]`.
@@ -19,7 +19,6 @@ use driver_api::{
     host::NoServices,
     import::{Module, open_library},
 };
-use novastor::plugins::{DriverMeter, GuardedVolume, lend_volume};
 use serde_json::json;
 
 const ROUNDS: usize = 15;
@@ -29,7 +28,6 @@ const READ: u32 = 4096;
 /// Limits in CPU nanoseconds.
 const MAX_READ: f64 = 50.0;
 const MAX_LAYER: f64 = 15.0;
-const MAX_LENT: f64 = 20.0;
 
 /// The in-process yardstick: one virtual call that counts a reference.
 trait InProcess {
@@ -78,8 +76,8 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// One volume, seen bare, through a layer, through two, and as it is lent: all read the same memory.
-async fn prepare(directory: &Path) -> Result<[VolumeHandle; 4]> {
+/// One volume, seen bare, through a layer, and through two: all three read the same memory.
+async fn prepare(directory: &Path) -> Result<[VolumeHandle; 3]> {
     let ram = load(directory, "ram", Role::Driver)?;
     let forward = load(directory, "forward", Role::Layer)?;
     let config = |name| BackendConfig::new(name, &json!({}));
@@ -94,8 +92,7 @@ async fn prepare(directory: &Path) -> Result<[VolumeHandle; 4]> {
     }
     let one = forward.wrap(Host::new(NoServices), config("forward"), plain.clone()).await?;
     let two = forward.wrap(Host::new(NoServices), config("forward"), one.clone()).await?;
-    let guarded = GuardedVolume::watched(plain.clone(), DriverMeter::new("ram"));
-    Ok([plain, one, two, lend_volume(guarded, "ram")])
+    Ok([plain, one, two])
 }
 
 fn main() -> ExitCode {
@@ -106,7 +103,7 @@ fn main() -> ExitCode {
         eprintln!("the benchmark does not know where it is");
         return ExitCode::FAILURE;
     };
-    let [plain, one_layer, two_layers, lent] = match runtime.block_on(prepare(&directory)) {
+    let [plain, one_layer, two_layers] = match runtime.block_on(prepare(&directory)) {
         Ok(volumes) => volumes,
         Err(error) => {
             eprintln!("{error:#}");
@@ -116,22 +113,21 @@ fn main() -> ExitCode {
     let block = |_| IoBuf::copy_from(&[7; READ as usize]);
     let local: Box<dyn InProcess> =
         Box::new(Blocks((0..VOLUME / u64::from(READ)).map(block).collect()));
-    let mut figures: [Vec<f64>; 5] = Default::default();
+    let mut figures: [Vec<f64>; 4] = Default::default();
     for _ in 0..ROUNDS {
         figures[0].push(measure(|cx, offset| local.read(cx, offset, READ)));
         figures[1].push(measure(|cx, offset| plain.read(cx, offset, READ)));
         figures[2].push(measure(|cx, offset| one_layer.read(cx, offset, READ)));
         figures[3].push(measure(|cx, offset| two_layers.read(cx, offset, READ)));
-        figures[4].push(measure(|cx, offset| lent.read(cx, offset, READ)));
     }
-    let [in_process, driver, layer, layers, lent] = figures.map(median);
-    let (first, second, guard) = (layer - driver, layers - layer, lent - driver);
+    let [in_process, driver, layer, layers] = figures.map(median);
+    let (first, second) = (layer - driver, layers - layer);
     if as_json {
-        let limits = json!({ "driver_ns": MAX_READ, "layer_ns": MAX_LAYER, "lent_ns": MAX_LENT });
+        let limits = json!({ "driver_ns": MAX_READ, "layer_ns": MAX_LAYER });
         println!(
             "{}",
             json!({ "in_process_ns": in_process, "driver_ns": driver, "layer_ns": first,
-                    "second_layer_ns": second, "lent_ns": guard, "limits": limits })
+                    "second_layer_ns": second, "limits": limits })
         );
     } else {
         println!("ready 4 KiB read, CPU ns, median of {ROUNDS} rounds of {READS} reads");
@@ -142,9 +138,8 @@ fn main() -> ExitCode {
         );
         println!("  one forwarding layer  {first:+6.1}   limit {MAX_LAYER}");
         println!("  a second one          {second:+6.1}   limit {MAX_LAYER}");
-        println!("  lent by the host      {guard:+6.1}   limit {MAX_LENT}");
     }
-    if driver <= MAX_READ && first <= MAX_LAYER && second <= MAX_LAYER && guard <= MAX_LENT {
+    if driver <= MAX_READ && first <= MAX_LAYER && second <= MAX_LAYER {
         ExitCode::SUCCESS
     } else {
         eprintln!("a limit is exceeded");
