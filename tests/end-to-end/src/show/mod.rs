@@ -31,7 +31,7 @@ use crate::{
 pub use run::{run, run_all};
 
 /// What all short forms together may take.
-pub const TOTAL_BUDGET_SECS: u64 = 900;
+pub const TOTAL_BUDGET_SECS: u64 = 1200;
 
 /// How much of a scene is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
