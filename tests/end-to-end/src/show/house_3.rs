@@ -15,7 +15,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 /// What our own client writes: the first part of the volume.
-const LEDGER: u64 = 48 * MIB;
+pub(super) const LEDGER: u64 = 48 * MIB;
 /// What fio writes while the host dies.
 const RESTLESS: [&str; 6] = [
     "--rw=randwrite",
@@ -27,7 +27,7 @@ const RESTLESS: [&str; 6] = [
 ];
 /// What fio has written and synced before.
 const SYNCED: [&str; 4] = ["--rw=write", "--bs=64k", "--offset=56M", "--size=8M"];
-const SIZE: u64 = 64 * MIB;
+pub(super) const SIZE: u64 = 64 * MIB;
 
 pub(super) fn play(stage: &Stage) -> Outcome {
     let seed = Random::seed();
@@ -60,7 +60,8 @@ fn kill_often(stage: &Stage, format: &str, kills: u64, seed: u64) -> Outcome<u64
     Ok(load.flushes())
 }
 
-fn one_life(host: &mut Host, load: &Load, round: u64, moment: Duration) -> Outcome {
+/// One life of a host that serves the volume `victim` of [`SIZE`] bytes: load, death, and what is there afterwards.
+pub(super) fn one_life(host: &mut Host, load: &Load, round: u64, moment: Duration) -> Outcome {
     let uri = host.uri("victim");
     let seed = format!("--randseed={round}");
     clients::fio("synced", &uri, &SYNCED).args([&seed, "--do_verify=0", "--end_fsync=1"]).run()?;
