@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use distributed_core::{
-    BrickId, BrickState, ClientOp, Descriptor, Node, NodeId, ShardMap, Slot, SlotSet, Status,
-    VolumeState,
+    BrickId, BrickState, ClientOp, Descriptor, Node, NodeId, Phase, ShardMap, Slot, SlotSet,
+    Status, VolumeState,
 };
 use driver_api::{
     Error, ErrorKind, Health, IoBuf, Op, OpContext, ROption, RVec, Result, WriteFlags,
@@ -233,8 +233,9 @@ impl Load {
     async fn of(backend: &DistributedBackend) -> Result<Self> {
         let mut volumes = Vec::new();
         for descriptor in backend.0.catalog.volumes().await? {
-            // A volume that is being made or deleted may have no map.
-            if let Ok(map) = backend.0.catalog.map(&descriptor.volume).await {
+            // One that is being made or deleted may have no map.
+            if descriptor.phase == Phase::Ready {
+                let map = backend.0.catalog.map(&descriptor.volume).await?;
                 volumes.push((descriptor, map));
             }
         }

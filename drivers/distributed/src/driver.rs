@@ -197,7 +197,9 @@ impl DistributedBackend {
         if let Err(error) = serving {
             engine.depose();
             self.forget(&engine);
-            claims::release(&shared.catalog, &name, attach.epoch).await?;
+            if let Err(left) = claims::release(&shared.catalog, &name, attach.epoch).await {
+                tracing::warn!(volume = name, %left, "a claim is left to the next attachment");
+            }
             return Err(error);
         }
         tokio::spawn(orphans::collect(self.clone(), name, map_bytes));
