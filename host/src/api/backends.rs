@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `/v1/status`, `/v1/drivers` and `/v1/backends`.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Router,
     extract::{Path, State},
@@ -98,6 +100,7 @@ async fn view(api: &Api, name: &str, status: &BackendStatus) -> Result<BackendVi
         remedy: None,
         abilities: Vec::new(),
         fencing: None,
+        options: BTreeMap::new(),
         usage: None,
         stats: Vec::new(),
     };
@@ -110,6 +113,7 @@ async fn view(api: &Api, name: &str, status: &BackendStatus) -> Result<BackendVi
         }
     };
     let figures = api.volumes.backend_figures(backend).await?;
+    view.options.clone_from(&backend.opened.options);
     view.version = Some(backend.opened.version.clone());
     view.state = figures.health.state.name().to_owned();
     if figures.health.state != HealthState::HEALTHY {

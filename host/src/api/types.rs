@@ -77,6 +77,9 @@ pub struct BackendView {
     pub abilities: Vec<String>,
     /// How deposed writers are kept away.
     pub fencing: Option<String>,
+    /// The options in force: those of the configuration, else the driver's defaults; no secret's value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, serde_json::Value>,
     /// Its space, if it said.
     pub usage: Option<UsageView>,
     /// Counters.

@@ -169,6 +169,9 @@ impl Row for BackendView {
             ("can", self.abilities.join(" ")),
             ("fencing", self.fencing.clone().unwrap_or_default()),
         ]);
+        for (key, value) in &self.options {
+            card.push(("option", format!("{key} = {value}")));
+        }
         for metric in &self.stats {
             card.push(("figure", format!("{} {}", metric.name, metric.value)));
         }

@@ -162,6 +162,9 @@ fn options_reach_the_driver_checked_and_complete() {
             "user": "007", "password": "hunter2",
         })
     );
+    let shown = without_secrets(&case.options().unwrap(), &driver());
+    assert_eq!(shown["path"], "/srv");
+    assert_eq!(shown["password"], "(secret)");
     let least = Case::new("[backends.nas1]\ndriver = \"d\"\npath = \"/srv\"\n");
     let expected = json!({"path": "/srv", "capacity": 1 << 30, "direct": false, "format": "raw"});
     assert_eq!(least.options().unwrap(), expected);

@@ -26,7 +26,7 @@ pub use keys::{KeyHelp, describe_keys};
 pub use layers::{DEFAULT_FILE, Sources, Variables};
 pub use load::Loaded;
 pub use names::validate_name;
-pub use options::check_options;
+pub use options::{check_options, without_secrets};
 pub use origin::Origin;
 pub use secrets::{SecretSource, resolve_secret};
 pub use settings::{

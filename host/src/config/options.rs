@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A backend's options against what its driver declares.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 
 use ::config::{Value, ValueKind};
 use driver_api::{DriverInfo, Error, ErrorKind, OptionSpec, ROption, Result};
@@ -65,6 +65,16 @@ pub fn check_options(loaded: &Loaded, backend: &str, driver: &DriverInfo) -> Res
         options.insert(spec.name.to_string(), value);
     }
     Ok(Json::Object(options))
+}
+
+/// The options as anybody may see them: each secret's value is replaced by a word that says so.
+pub fn without_secrets(options: &Json, driver: &DriverInfo) -> BTreeMap<String, Json> {
+    let hidden = |key: &str| driver.options.iter().any(|spec| spec.secret && spec.name == key);
+    let all = options.as_object().into_iter().flatten();
+    all.map(|(key, value)| {
+        (key.clone(), if hidden(key) { Json::from("(secret)") } else { value.clone() })
+    })
+    .collect()
 }
 
 fn unknown(loaded: &Loaded, backend: &str, key: &str, driver: &DriverInfo) -> Error {

@@ -8,7 +8,7 @@ use driver_api::{
 };
 
 use crate::{
-    config::{Loaded, check_options, resolve_secret},
+    config::{Loaded, check_options, resolve_secret, without_secrets},
     log::LogGate,
     plugins::{DriverLog, Lender, Registry, lend},
     state::scoped,
@@ -75,6 +75,7 @@ impl Opener for ConfiguredBackends {
             Ok(Opened {
                 version: driver.version.clone(),
                 handle,
+                options: without_secrets(&options, &driver.info),
                 volume_options: driver.info.volume_options.to_vec(),
             })
         })

@@ -89,6 +89,7 @@ impl Opener for OpenPrecious {
             Ok(Opened {
                 version: "1".to_owned(),
                 handle: GuardedBackend::unwatched(handle),
+                options: BTreeMap::new(),
                 volume_options: Vec::new(),
             })
         })

@@ -33,6 +33,8 @@ pub struct Opened {
     pub version: String,
     /// The backend.
     pub handle: GuardedBackend,
+    /// The options that the driver got, defaults filled in, without secrets.
+    pub options: BTreeMap<String, serde_json::Value>,
     /// The options that its volumes take at create.
     pub volume_options: Vec<OptionSpec>,
 }

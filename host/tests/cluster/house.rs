@@ -88,7 +88,12 @@ impl Opener for Open {
                 None => registry.driver(driver)?.open(BackendConfig::new(&name, options)).await?,
             };
             ground.open.lock().unwrap().insert(name, handle.clone());
-            Ok(Opened { version: "1.0".to_owned(), handle, volume_options: Vec::new() })
+            Ok(Opened {
+                version: "1.0".to_owned(),
+                handle,
+                options: BTreeMap::new(),
+                volume_options: Vec::new(),
+            })
         })
     }
 }

@@ -289,6 +289,7 @@ impl Opener for OpenStorage {
             Ok(Opened {
                 version: "1.0".to_owned(),
                 handle: GuardedBackend::unwatched(handle),
+                options: BTreeMap::new(),
                 volume_options: Vec::new(),
             })
         })

@@ -47,7 +47,7 @@ impl Cluster {
         for (number, directory) in (1..).zip(&nodes) {
             fs::create_dir_all(directory).context(directory.display())?;
             backends += &format!(
-                "\n[backends.n{number}]\ndriver = \"local\"\ndir = \"{}\"\n",
+                "\n[backends.n{number}]\ndriver = \"local\"\ndir = \"{}\"\nreserve_percent = 0\n",
                 directory.display()
             );
         }

@@ -170,7 +170,8 @@ pub fn install(driver: &Path, plugins: &Path) -> Outcome<PathBuf> {
     Ok(target)
 }
 
-/// The configuration of a host that lives in this directory.
+/// The configuration of a host that lives in this directory. Its storage keeps no reserve: how full the disk of the
+/// machine is, that tests build on, is not what they ask.
 pub fn configuration(directory: &Path) -> String {
     let at = |name: &str| format!("{:?}", directory.join(name).display().to_string());
     format!(
@@ -179,7 +180,7 @@ pub fn configuration(directory: &Path) -> String {
          [state]\npath = {}\n\n\
          [api]\nsocket = {}\n\n\
          [nbd]\nsocket = {}\n\n\
-         [backends.disk]\ndriver = \"local\"\ndir = {}\n",
+         [backends.disk]\ndriver = \"local\"\ndir = {}\nreserve_percent = 0\n",
         at("plugins.d"),
         at("private"),
         at("state.redb"),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the library boundary costs: CPU nanoseconds of a ready 4 KiB read, in this process, through a driver's `.so`,
-//! and through a layer's `.so` over it. Medians of alternating rounds; exits with 1 above the limits.
+//! and through a layer's `.so` over it. Medians of alternating rounds; exits with 1 above the limits. The limits are
+//! those of a core on which the in-process call takes 15 ns, and grow with that call on a slower or a shared one.
 //!
 //! `cargo build --release -p novastor-test-ram -p novastor-test-forward`, then
 //! `cargo run --release -p novastor-bench --bin abi [-- --json]`.
@@ -25,6 +26,8 @@ const ROUNDS: usize = 15;
 const READS: u32 = 400_000;
 const VOLUME: u64 = 16 << 20;
 const READ: u32 = 4096;
+/// What the in-process call takes on a core of its own, in CPU nanoseconds: the scale of the limits.
+const YARDSTICK: f64 = 15.0;
 /// Limits in CPU nanoseconds.
 const MAX_READ: f64 = 50.0;
 const MAX_LAYER: f64 = 15.0;
@@ -115,15 +118,19 @@ fn main() -> ExitCode {
         Box::new(Blocks((0..VOLUME / u64::from(READ)).map(block).collect()));
     let mut figures: [Vec<f64>; 4] = Default::default();
     for _ in 0..ROUNDS {
-        figures[0].push(measure(|cx, offset| local.read(cx, offset, READ)));
-        figures[1].push(measure(|cx, offset| plain.read(cx, offset, READ)));
-        figures[2].push(measure(|cx, offset| one_layer.read(cx, offset, READ)));
-        figures[3].push(measure(|cx, offset| two_layers.read(cx, offset, READ)));
+        let call = measure(|cx, offset| local.read(cx, offset, READ));
+        let driver = measure(|cx, offset| plain.read(cx, offset, READ));
+        let layer = measure(|cx, offset| one_layer.read(cx, offset, READ));
+        let layers = measure(|cx, offset| two_layers.read(cx, offset, READ));
+        for (all, one) in figures.iter_mut().zip([call, driver, layer - driver, layers - layer]) {
+            all.push(one);
+        }
     }
-    let [in_process, driver, layer, layers] = figures.map(median);
-    let (first, second) = (layer - driver, layers - layer);
+    let [in_process, driver, first, second] = figures.map(median);
+    let slower = (in_process / YARDSTICK).max(1.0);
+    let (max_read, max_layer) = (MAX_READ * slower, MAX_LAYER * slower);
     if as_json {
-        let limits = json!({ "driver_ns": MAX_READ, "layer_ns": MAX_LAYER });
+        let limits = json!({ "driver_ns": max_read, "layer_ns": max_layer });
         println!(
             "{}",
             json!({ "in_process_ns": in_process, "driver_ns": driver, "layer_ns": first,
@@ -133,13 +140,13 @@ fn main() -> ExitCode {
         println!("ready 4 KiB read, CPU ns, median of {ROUNDS} rounds of {READS} reads");
         println!("  in-process dyn call   {in_process:6.1}");
         println!(
-            "  driver .so            {driver:6.1}   {:.2}x, limit {MAX_READ}",
+            "  driver .so            {driver:6.1}   {:.2}x, limit {max_read:.1}",
             driver / in_process
         );
-        println!("  one forwarding layer  {first:+6.1}   limit {MAX_LAYER}");
-        println!("  a second one          {second:+6.1}   limit {MAX_LAYER}");
+        println!("  one forwarding layer  {first:+6.1}   limit {max_layer:.1}");
+        println!("  a second one          {second:+6.1}   limit {max_layer:.1}");
     }
-    if driver <= MAX_READ && first <= MAX_LAYER && second <= MAX_LAYER {
+    if driver <= max_read && first <= max_layer && second <= max_layer {
         ExitCode::SUCCESS
     } else {
         eprintln!("a limit is exceeded");
