@@ -2,10 +2,12 @@
 //! A few threads for system calls that may wait for the disk.
 
 use std::{
-    collections::VecDeque,
-    io,
+    collections::{HashMap, VecDeque},
+    fs, io,
+    os::unix::fs::MetadataExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokio::sync::oneshot;
@@ -26,8 +28,13 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads that wait for a job.
+    idle: usize,
     closed: bool,
 }
+
+/// The pools of the devices that open backends lie on.
+static DEVICES: LazyLock<Mutex<HashMap<u64, Weak<Pool>>>> = LazyLock::new(Mutex::default);
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -45,7 +52,9 @@ impl Shared {
             } else if queue.closed {
                 return;
             } else {
+                queue.idle += 1;
                 queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
             }
         }
     }
@@ -64,6 +73,20 @@ impl Pool {
         Ok(pool)
     }
 
+    /// The pool of the device that a directory lies on, of `threads` threads: backends on one device share it, since
+    /// more threads do not make a disk faster, and busy ones need not be woken.
+    pub fn of_device(directory: &Path, threads: usize) -> io::Result<Arc<Self>> {
+        let device = fs::metadata(directory)?.dev();
+        let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = devices.get(&device).and_then(Weak::upgrade) {
+            return Ok(pool);
+        }
+        let pool = Arc::new(Self::new(threads)?);
+        devices.retain(|_, pool| pool.strong_count() > 0);
+        devices.insert(device, Arc::downgrade(&pool));
+        Ok(pool)
+    }
+
     /// Runs `job` on one of the threads; it runs to its end even if nobody waits for the answer.
     pub fn run<T: Send + 'static>(
         &self,
@@ -74,8 +97,13 @@ impl Pool {
             // Nobody waits any more: the operation's effect counts, not its answer.
             let _ = answer.send(job());
         });
-        self.shared.queue().jobs.push_back(job);
-        self.shared.more.notify_one();
+        let mut queue = self.shared.queue();
+        queue.jobs.push_back(job);
+        let wake = queue.idle > 0;
+        drop(queue);
+        if wake {
+            self.shared.more.notify_one();
+        }
         receiver
     }
 }

@@ -39,7 +39,7 @@ const DIRECT_ALIGN: usize = 4096;
 pub(crate) struct Store {
     pub name: String,
     pub config: Config,
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
     /// Apart from the others, so that waiting for the disk does not hold up reads.
     pub flush_pool: Pool,
     /// Whether the file system shares blocks between files.
@@ -66,11 +66,9 @@ impl Store {
         }
         client::make_dir(&layout::volumes(root))?;
         client::make_dir(&layout::trash(root))?;
-        let threads = |count| {
-            let started = Pool::new(count);
-            started.map_err(|error| Error::from_io("the I/O threads do not start", &error))
-        };
-        let (pool, flush_pool) = (threads(IO_THREADS)?, threads(FLUSH_THREADS)?);
+        let failed = |error| Error::from_io("the I/O threads do not start", &error);
+        let pool = Pool::of_device(root, IO_THREADS).map_err(failed)?;
+        let flush_pool = Pool::new(FLUSH_THREADS).map_err(failed)?;
         let reflink = probe_reflink(root)?;
         let store = Self {
             name: name.into(),

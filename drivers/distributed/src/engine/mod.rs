@@ -8,15 +8,19 @@
 //!     v                                             |
 //!   run: core under its lock -> actions          run: Event::Done, Event::Tick
 //!        actions without the lock: start on bricks  |
-//!        ready at once -> their ends are the next events, in the same call
-//!        pending       -> to the pump
+//!        ready at once  -> their ends are the next events, in the same call
+//!        pending read   -> to the future of its request
+//!        other pending  -> to the pump
 //! ```
 //! A request whose bricks all answer at once is finished before `submit` returns, on the client's thread, without a task
-//! or a wake-up. Mutations of bricks belong to the pump, whatever becomes of their client: each is polled to its end.
+//! or a wake-up. A read that is not ready is polled by whoever waits for it, so that its end wakes nobody else; if nobody
+//! waits any more, by the pump. Mutations of bricks belong to the pump, whatever becomes of their client: each is polled
+//! to its end.
 
 mod perform;
 mod pump;
 mod requests;
+mod waiting;
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +29,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -42,6 +46,7 @@ use crate::{
     error::of_failure,
 };
 use requests::{Requests, Unfulfilled};
+use waiting::{Reads, Waiting};
 
 /// How an action ended.
 struct Answer {
@@ -142,7 +147,7 @@ impl Engine {
             closed: AtomicBool::new(false),
         });
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));
-        engine.run(vec![Event::Tick]);
+        engine.run(vec![Event::Tick], None);
         engine
     }
 
@@ -182,8 +187,8 @@ impl Engine {
         len: u32,
     ) -> Result<Option<SlotSet>> {
         let request = self.admit(cx, ClientOp::Verify { offset, len }, IoBuf::empty())?;
-        self.run(vec![Event::Request { request, op: ClientOp::Verify { offset, len } }]);
-        let mut waiting = Waiting { engine: Arc::clone(self), request, done: false };
+        self.run(vec![Event::Request { request, op: ClientOp::Verify { offset, len } }], None);
+        let mut waiting = Waiting::new(self, Reads::of(request));
         let result = std::future::poll_fn(|task| waiting.poll_result(task)).await;
         match result {
             Ok(_) => Ok(None),
@@ -209,7 +214,7 @@ impl Engine {
 
     /// Tells the core that a node is up or down.
     pub fn node_changed(self: &Arc<Self>, node: NodeId, up: bool) {
-        self.run(vec![if up { Event::NodeUp(node) } else { Event::NodeDown(node) }]);
+        self.run(vec![if up { Event::NodeUp(node) } else { Event::NodeDown(node) }], None);
     }
 
     /// Answers everything with `Fenced` from now on: another attachment of this process has the volume.
@@ -257,12 +262,13 @@ impl Engine {
             Ok(request) => request,
             Err(error) => return Op::err(error),
         };
-        self.run(vec![Event::Request { request, op }]);
+        let mut reads = Reads::of(request);
+        self.run(vec![Event::Request { request, op }], Some(&mut reads));
         match self.take(request, None) {
             Poll::Ready(result) => {
                 Op::ready(result.map_err(|failure| failure.into_error(&self.volume)))
             }
-            Poll::Pending => Op::run(Waiting { engine: Arc::clone(self), request, done: false }),
+            Poll::Pending => Op::run(Waiting::new(self, reads)),
         }
     }
 
@@ -282,16 +288,44 @@ impl Engine {
         }
     }
 
-    /// Hands events to the core and carries out what it decides, until it waits for something.
-    fn run(self: &Arc<Self>, first: Vec<Event>) {
-        let mut answers = self.step(first, Vec::new());
+    /// Hands events to the core and carries out what it decides, until it waits for something. Pending reads of `reads`'
+    /// request are left there; everything else that is pending goes to the pump.
+    fn run(self: &Arc<Self>, first: Vec<Event>, mut reads: Option<&mut Reads>) {
+        let answers = self.step(first, Vec::new(), reads.as_deref_mut());
+        self.answered(answers, reads);
+    }
+
+    /// The same with answers of bricks.
+    fn answered(self: &Arc<Self>, mut answers: Vec<Answer>, mut reads: Option<&mut Reads>) {
         while !answers.is_empty() {
-            answers = self.step(Vec::new(), answers);
+            answers = self.step(Vec::new(), answers, reads.as_deref_mut());
         }
     }
 
+    /// What the end of an operation, or of its time, tells the core.
+    fn answer_of(&self, ended: Ended) -> Answer {
+        match ended {
+            Ended::Answered(answer) => answer,
+            Ended::Late(io, rest) => {
+                self.leave_to_pump(rest);
+                let (outcome, data, opened) = (Outcome::Unknown, None, None);
+                Answer { io, incarnation: 0, outcome, data, opened }
+            }
+        }
+    }
+
+    fn leave_to_pump(&self, job: Job) {
+        // The pump outlives every operation: its end is the end of the process.
+        let _ = self.pump.send(job);
+    }
+
     /// One round: the ends of actions that were ready at once are given back.
-    fn step(self: &Arc<Self>, events: Vec<Event>, answers: Vec<Answer>) -> Vec<Answer> {
+    fn step(
+        self: &Arc<Self>,
+        events: Vec<Event>,
+        answers: Vec<Answer>,
+        mut reads: Option<&mut Reads>,
+    ) -> Vec<Answer> {
         let mut todo = Vec::new();
         let mut wake = Vec::new();
         // A core that panicked is asked nothing more; its requests are answered with that.
@@ -338,49 +372,15 @@ impl Engine {
         }
         let mut ready = Vec::new();
         for task in todo {
+            let reader = task.reader;
             match task.start(self) {
                 perform::Started::Ready(answer) => ready.push(answer),
-                perform::Started::Pending(job) => {
-                    // The pump outlives every operation: its end is the end of the process.
-                    let _ = self.pump.send(job);
-                }
+                perform::Started::Pending(job) => match &mut reads {
+                    Some(reads) if reader == Some(reads.request) => reads.jobs.push(job),
+                    _ => self.leave_to_pump(job),
+                },
             }
         }
         ready
-    }
-}
-
-/// A request that was not finished at once.
-struct Waiting {
-    engine: Arc<Engine>,
-    request: RequestId,
-    done: bool,
-}
-
-impl Future for Waiting {
-    type Output = Result<IoBuf>;
-
-    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Result<IoBuf>> {
-        let polled = self.poll_result(task);
-        let volume = &self.engine.volume;
-        polled.map(|result| result.map_err(|failure| failure.into_error(volume)))
-    }
-}
-
-impl Waiting {
-    fn poll_result(&mut self, task: &Context<'_>) -> Poll<Result<IoBuf, Unfulfilled>> {
-        let polled = self.engine.take(self.request, Some(task.waker()));
-        self.done = polled.is_ready();
-        polled
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if !self.done
-            && let Ok(mut inner) = self.engine.inner()
-        {
-            inner.requests.abandon(self.request);
-        }
     }
 }

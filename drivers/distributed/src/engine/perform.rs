@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use distributed_core::{Action, BrickId, IoId, NodeId, Notice, Outcome, Session, Slot, ZeroKind};
+use distributed_core::{
+    Action, BrickId, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot, ZeroKind,
+};
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 
 use super::{Answer, Ended, Engine, Inner, Job};
@@ -15,6 +17,8 @@ use crate::{
 /// An action with all that it needs, so that it can begin without the core's lock.
 pub(super) struct Task {
     io: IoId,
+    /// The client's request, if this reads for one.
+    pub reader: Option<RequestId>,
     work: Result<Work, Outcome>,
 }
 
@@ -45,9 +49,11 @@ impl Engine {
     pub(super) fn prepare(&self, inner: &mut Inner, action: Action) -> Task {
         let session = |brick: BrickId| inner.sessions.get(&brick).cloned().ok_or(Outcome::Failed);
         let gone = Outcome::Failed;
+        let mut reader = None;
         let (io, work) = match action {
             Action::Read { io, brick, request, offset, len } => {
                 let on = session(brick);
+                reader = Some(request);
                 inner.requests.reads(request, io, offset);
                 let cx = inner.requests.context(request).unwrap_or_default();
                 let cx = cx.with_timeout(self.io_timeout);
@@ -99,7 +105,7 @@ impl Engine {
             // Taken care of where actions are taken from the core.
             Action::Reply { .. } | Action::Report(_) => (IoId(0), Err(gone)),
         };
-        Task { io, work }
+        Task { io, reader, work }
     }
 
     /// Tells the operator.
@@ -174,7 +180,15 @@ fn wait<T: Send + 'static>(
     op: impl Future<Output = T> + Send + 'static,
     ended: impl FnOnce(T) -> Answer + Send + 'static,
 ) -> Job {
-    let mut op = Box::pin(op);
+    await_op(io, timeout, Box::pin(op), ended)
+}
+
+fn await_op<T: Send + 'static>(
+    io: IoId,
+    timeout: Duration,
+    mut op: impl Future<Output = T> + Send + Unpin + 'static,
+    ended: impl FnOnce(T) -> Answer + Send + 'static,
+) -> Job {
     Box::pin(async move {
         match tokio::time::timeout(timeout, &mut op).await {
             Ok(result) => Ended::Answered(ended(result)),
@@ -195,7 +209,7 @@ fn go_on<T: Send + 'static>(
 ) -> Started {
     match op {
         Op::Ready(result) => Started::Ready(ended(result.into())),
-        Op::Pending(future) => Started::Pending(wait(io, timeout, future, ended)),
+        Op::Pending(future) => Started::Pending(await_op(io, timeout, future, ended)),
     }
 }
 

@@ -2,15 +2,19 @@
 //! The task that polls what bricks did not answer at once, and ticks.
 
 use std::{
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use distributed_core::{Event, Outcome};
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::mpsc::UnboundedReceiver;
+use distributed_core::Event;
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep_until},
+};
 
-use super::{Answer, Ended, Engine, Job};
+use super::{Ended, Engine, Job};
 
 /// A tick that is due in the far future waits for this long at most.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -26,43 +30,45 @@ enum Woken {
 /// Polls every operation to its end; ends when the engine is closed and nothing is under way.
 pub(super) async fn run(engine: Arc<Engine>, mut jobs: UnboundedReceiver<Job>) {
     let mut flying = FuturesUnordered::new();
+    let mut due = u64::MAX;
+    let mut tick = pin!(sleep_until(when(&engine, due)));
     loop {
         if engine.closed.load(Ordering::Acquire) && flying.is_empty() && jobs.is_empty() {
             return;
+        }
+        let armed = engine.armed.load(Ordering::Acquire);
+        if armed != due || tick.is_elapsed() {
+            due = armed;
+            tick.as_mut().reset(when(&engine, due));
         }
         let woken = tokio::select! {
             Some(job) = jobs.recv() => Woken::Job(job),
             Some(ended) = flying.next() => Woken::Ended(ended),
             () = engine.rearm.notified() => Woken::Rearmed,
-            () = tokio::time::sleep(until_tick(&engine)) => Woken::Tick,
+            () = &mut tick => Woken::Tick,
         };
+        let mut ends = Vec::new();
         match woken {
             Woken::Job(job) => flying.push(job),
-            Woken::Ended(Ended::Answered(answer)) => engine.answered(answer),
-            Woken::Ended(Ended::Late(io, rest)) => {
-                flying.push(rest);
-                let (outcome, data, opened) = (Outcome::Unknown, None, None);
-                engine.answered(Answer { io, incarnation: 0, outcome, data, opened });
-            }
+            Woken::Ended(ended) => ends.push(ended),
             Woken::Tick => {
                 engine.armed.store(u64::MAX, Ordering::Release);
-                engine.run(vec![Event::Tick]);
+                engine.run(vec![Event::Tick], None);
             }
             Woken::Rearmed => {}
         }
-    }
-}
-
-fn until_tick(engine: &Engine) -> Duration {
-    let due = engine.armed.load(Ordering::Acquire);
-    Duration::from_nanos(due.saturating_sub(engine.now().0)).min(LONGEST)
-}
-
-impl Engine {
-    fn answered(self: &Arc<Self>, answer: Answer) {
-        let mut answers = vec![answer];
-        while !answers.is_empty() {
-            answers = self.step(Vec::new(), answers);
+        // All that has come and ended by now is one round of the core.
+        while let Ok(job) = jobs.try_recv() {
+            flying.push(job);
         }
+        while let Some(Some(ended)) = flying.next().now_or_never() {
+            ends.push(ended);
+        }
+        engine.answered(ends.into_iter().map(|ended| engine.answer_of(ended)).collect(), None);
     }
+}
+
+/// The moment of a time of the core.
+fn when(engine: &Engine, due: u64) -> Instant {
+    Instant::now() + Duration::from_nanos(due.saturating_sub(engine.now().0)).min(LONGEST)
 }
