@@ -5,6 +5,7 @@ mod distributed_1;
 mod distributed_2;
 mod distributed_3;
 mod distributed_5;
+mod distributed_6;
 mod house_1;
 mod house_2;
 mod house_3;
@@ -58,7 +59,7 @@ pub const SHOWS: &[Show] = &[
     Show {
         name: "house-1",
         title: "In a fresh clone the README's commands work as written.",
-        budget_secs: 120,
+        budget_secs: 240,
         play: house_1::play,
     },
     Show {
@@ -150,6 +151,12 @@ pub const SHOWS: &[Show] = &[
         title: "A brick of a stopped, fully replicated volume opens in qemu-img and is the volume.",
         budget_secs: 30,
         play: distributed_5::play,
+    },
+    Show {
+        name: "distributed-6",
+        title: "The options of a distributed backend read back from the running host; its speed beside plain volumes.",
+        budget_secs: 60,
+        play: distributed_6::play,
     },
 ];
 
