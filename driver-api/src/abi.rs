@@ -190,6 +190,10 @@ pub trait RawHost: Send + Sync {
     fn backend(&self, name: RStr<'_>) -> Op<BackendHandle>;
     #[sabi(last_prefix_field)]
     fn state(&self) -> RResult<StateHandle, Error>;
+    /// Since 1.2.
+    fn driver_of(&self, _backend: RStr<'_>) -> RResult<RString, Error> {
+        RResult::RErr(crate::ext::unsupported("driver_of"))
+    }
 }
 
 #[sabi_trait]

@@ -51,6 +51,13 @@ impl Host {
         self.raw.backend(name.into())
     }
 
+    /// The name of the driver that a backend of this host is configured with, open or not.
+    ///
+    /// Since 1.2; an older host answers with an error of kind `Unsupported`.
+    pub fn driver_of(&self, backend: &str) -> Result<String> {
+        self.raw.driver_of(backend.into()).into_result().map(RString::into_string)
+    }
+
     /// The key-value service, in a room of this backend's own.
     pub fn state(&self) -> Result<StateHandle> {
         self.raw.state().into()
@@ -87,6 +94,10 @@ pub trait HostServices: Send + Sync + 'static {
     fn backend(&self, name: &str) -> Op<BackendHandle>;
     /// See [`Host::state`].
     fn state(&self) -> Result<StateHandle>;
+    /// See [`Host::driver_of`]. Since 1.2.
+    fn driver_of(&self, _backend: &str) -> Result<String> {
+        Err(unsupported("driver_of"))
+    }
 }
 
 /// A host that lends nothing and keeps no log: for tests and tools that use a driver without one. Since 1.1.
@@ -163,6 +174,10 @@ impl<H: HostServices> crate::abi::RawHost for HostGlue<H> {
 
     fn state(&self) -> RResult<StateHandle, Error> {
         self.0.state().into()
+    }
+
+    fn driver_of(&self, backend: RStr<'_>) -> RResult<RString, Error> {
+        self.0.driver_of(backend.as_str()).map(RString::from).into()
     }
 }
 

@@ -79,6 +79,11 @@ impl Nodes {
         })
     }
 
+    /// The driver of the backend behind a node.
+    pub fn driver_of(&self, node: &Node) -> Result<String> {
+        self.host.driver_of(&node.name).map_err(|error| error.with("node", &node.name))
+    }
+
     /// Refuses a node on which a volume has the name that the brick or its companion will have.
     pub async fn check_free(&self, node: &Node, base: &str, brick: BrickId) -> Result<()> {
         let backend = self.backend(node).await?;

@@ -92,6 +92,12 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis))
 }
 
+/// Names that are separated by commas.
+fn names(text: &str) -> Vec<String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -187,6 +193,9 @@ pub struct Chosen {
     pub synchronous: bool,
     /// Nodes that may hold it; empty: all.
     pub nodes: Vec<String>,
+    /// Drivers of the nodes that may hold it; empty: any.
+    #[serde(default)]
+    pub drivers: Vec<String>,
 }
 
 impl Chosen {
@@ -202,6 +211,7 @@ impl Chosen {
             consistency: config.consistency_protocol,
             synchronous: config.synchronous_replication,
             nodes: Vec::new(),
+            drivers: Vec::new(),
         };
         for (key, value) in options {
             chosen.set(key, value).ok_or_else(|| {
@@ -225,10 +235,8 @@ impl Chosen {
             "consistency_protocol" => {
                 self.consistency = serde_json::from_value(value.into()).ok()?;
             }
-            "nodes" => {
-                let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
-                self.nodes = names.map(str::to_owned).collect();
-            }
+            "nodes" => self.nodes = names(value),
+            "drivers" => self.drivers = names(value),
             _ => return None,
         }
         Some(())
@@ -386,6 +394,11 @@ pub(crate) fn describe() -> DriverInfo {
             "nodes",
             OptionType::TEXT,
             "Nodes that may hold it, separated by commas; default: all.",
+        ))
+        .volume_option(OptionSpec::new(
+            "drivers",
+            OptionType::TEXT,
+            "Drivers of the nodes that may hold it, such as ceph, separated by commas; default: any.",
         ))
 }
 

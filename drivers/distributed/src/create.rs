@@ -100,6 +100,34 @@ impl Maker<'_> {
 
     /// The nodes that a volume may have bricks on.
     async fn usable(&self, chosen: &Chosen) -> Result<Vec<Node>> {
+        let mut nodes = self.named(chosen).await?;
+        if chosen.drivers.is_empty() {
+            return Ok(nodes);
+        }
+        let mut drivers = Vec::new();
+        for node in &nodes {
+            drivers.push(self.nodes.driver_of(node)?);
+        }
+        for wanted in &chosen.drivers {
+            if !drivers.contains(wanted) {
+                let mut there = drivers.clone();
+                there.sort();
+                there.dedup();
+                return Err(invalid("no node is a backend of this driver")
+                    .with("driver", wanted)
+                    .remedy(format!(
+                        "add one with novastor node add, or choose among: {}",
+                        there.join(", ")
+                    )));
+            }
+        }
+        let mut drivers = drivers.into_iter();
+        nodes.retain(|_| drivers.next().is_some_and(|driver| chosen.drivers.contains(&driver)));
+        Ok(nodes)
+    }
+
+    /// The nodes that are named, or all.
+    async fn named(&self, chosen: &Chosen) -> Result<Vec<Node>> {
         let registered = self.catalog.nodes().await?;
         if chosen.nodes.is_empty() {
             return Ok(registered.all());

@@ -53,19 +53,28 @@ impl CheckLender {
     }
 }
 
+fn no_backend(name: &str) -> Error {
+    Error::new(ErrorKind::NOT_FOUND, format!("no backend `{name}` is configured"))
+        .remedy("give the check a configuration that has it: --config FILE")
+}
+
 impl Lender for CheckLender {
     fn secret(&self, _asker: &str, name: &str) -> Result<String> {
         resolve_secret(&self.loaded.settings, name)
     }
 
     fn backend(&self, _asker: &str, name: &str) -> Op<BackendHandle> {
-        Op::ready(self.backends.get(name).cloned().ok_or_else(|| {
-            Error::new(ErrorKind::NOT_FOUND, format!("no backend `{name}` is configured"))
-                .remedy("give the check a configuration that has it: --config FILE")
-        }))
+        Op::ready(self.backends.get(name).cloned().ok_or_else(|| no_backend(name)))
     }
 
     fn state(&self, asker: &str) -> Result<StateHandle> {
         Ok(scoped(self.state.clone(), &format!("backends/{asker}/")))
+    }
+
+    fn driver_of(&self, name: &str) -> Result<String> {
+        match self.loaded.settings.backends.get(name) {
+            Some(backend) => Ok(backend.driver.clone()),
+            None => Err(no_backend(name)),
+        }
     }
 }

@@ -27,6 +27,10 @@ impl DriverLog for HostLog {
     }
 }
 
+fn no_backend(name: &str) -> Error {
+    Error::new(ErrorKind::NOT_FOUND, format!("no backend `{name}` is configured"))
+}
+
 pub(super) struct HostLender {
     pub(super) loaded: Arc<Loaded>,
     pub(super) state: StateHandle,
@@ -53,6 +57,11 @@ impl Lender for HostLender {
     fn state(&self, asker: &str) -> Result<StateHandle> {
         Ok(scoped(self.state.clone(), &format!("backends/{asker}/")))
     }
+
+    fn driver_of(&self, name: &str) -> Result<String> {
+        let backend = self.loaded.settings.backends.get(name).ok_or_else(|| no_backend(name))?;
+        Ok(backend.driver.clone())
+    }
 }
 
 /// Opens backends as the configuration has them.
@@ -66,9 +75,7 @@ impl Opener for ConfiguredBackends {
         let (loaded, registry, name) =
             (self.loaded.clone(), self.registry.clone(), name.to_owned());
         Box::pin(async move {
-            let settings = loaded.settings.backends.get(&name).ok_or_else(|| {
-                Error::new(ErrorKind::NOT_FOUND, format!("no backend `{name}` is configured"))
-            })?;
+            let settings = loaded.settings.backends.get(&name).ok_or_else(|| no_backend(&name))?;
             let driver = registry.driver(&settings.driver)?;
             let options = check_options(&loaded, &name, &driver.info)?;
             let handle = driver.open(BackendConfig::new(&name, &options)).await?;

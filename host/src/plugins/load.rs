@@ -35,6 +35,8 @@ pub trait Lender: Send + Sync + 'static {
     fn backend(&self, asker: &str, name: &str) -> Op<BackendHandle>;
     /// The key-value service, in a room of the backend `asker`.
     fn state(&self, asker: &str) -> Result<StateHandle>;
+    /// The driver that the backend `name` is configured with.
+    fn driver_of(&self, name: &str) -> Result<String>;
 }
 
 /// What all loaded drivers share of the host. The lender comes when there is one: it needs the drivers itself.
@@ -94,6 +96,10 @@ impl HostServices for DriverHost {
 
     fn state(&self) -> Result<StateHandle> {
         self.services.lender()?.state(self.asker())
+    }
+
+    fn driver_of(&self, backend: &str) -> Result<String> {
+        self.services.lender()?.driver_of(backend)
     }
 }
 

@@ -109,6 +109,22 @@ impl Cluster {
         self.host.cli().add_export(name)
     }
 
+    /// What lies in the local nodes' directories for volumes.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn files(&self) -> Outcome<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for node in &self.nodes {
+            let volumes = node.join("volumes");
+            for entry in fs::read_dir(&volumes).context(volumes.display())? {
+                files.push(entry.context(volumes.display())?.path());
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
     /// The files of a volume's bricks, one on each node that has one.
     ///
     /// # Errors

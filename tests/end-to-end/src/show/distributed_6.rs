@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The distributed driver's options as the running host has them, and its benchmark. A speed fails nothing; the long form
-//! says of each target whether it is met.
+//! What an operator asks a distributed backend for: the options as the running host has them, nodes of one driver only,
+//! and what is refused. And its benchmark: a speed fails nothing; the long form says of each target whether it is met.
+
+mod refusals;
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -8,19 +12,26 @@ use super::Stage;
 use crate::{
     cluster::{BACKEND, Cluster},
     failure::{Context, Failure, Outcome, ensure},
-    host::Host,
+    host::install,
     program::{Program, until},
     workspace,
 };
 
 /// What the table has at least: lines with a rate.
 const LOADS: usize = 6;
+/// Three local nodes, and one of another driver.
+const NODES: [&str; 4] = ["n1", "n2", "n3", "odd"];
+const MORE: &str = "shard_size = \"32MiB\"\nhealth_check_interval = \"5s\"\nmax_capacity = \"1GiB\"\n\n\
+                    [backends.odd]\ndriver = \"faulty\"\n";
 
 pub(super) fn play(stage: &Stage) -> Outcome {
     let room = stage.path("nodes");
-    let more = "shard_size = \"32MiB\"\nhealth_check_interval = \"5s\"";
-    let cluster = Cluster::start(&stage.artifacts, &room, 3, &[], more)?;
-    let options = options(&cluster.host)?;
+    let cluster = Cluster::start(&stage.artifacts, &room, 3, &["odd"], MORE)?;
+    install(&stage.artifacts.faulty()?, &cluster.host.plugins())?;
+    let options = until(Duration::from_secs(30), || {
+        let shown = shown(&cluster)?;
+        shown.get("options").cloned().ok_or_else(|| Failure::new(format!("no options: {shown}")))
+    })?;
     let wrong: Vec<String> = expected()
         .into_iter()
         .filter(|(key, value)| options[*key] != *value)
@@ -28,9 +39,34 @@ pub(super) fn play(stage: &Stage) -> Outcome {
         .collect();
     ensure(wrong.is_empty(), || wrong.join("\n"))?;
     let count = options.as_object().map_or(0, serde_json::Map::len);
-    stage.tell(format!("{count} options read back: some as configured, the others by default"));
+    stage.tell(format!("{count} options read back, as configured or by default"));
+
+    refusals::play(&cluster)?;
+    stage.tell(format!("{} requests refused with the way on, nothing written", refusals::count()));
+
+    for driver in ["local", "faulty"] {
+        let factor = if driver == "local" { "3" } else { "1" };
+        let only = [("drivers", driver), ("replication_factor", factor)];
+        cluster.host.cli().create_volume(driver, 32 << 20, Some(BACKEND), &only)?;
+        cluster.host.cli().add_export(driver)?;
+        let on: Vec<String> = cluster.replicas(driver)?.into_keys().collect();
+        let wanted = if driver == "local" { &NODES[..3] } else { &NODES[3..] };
+        ensure(on == wanted, || format!("the replicas of {driver} are on {on:?}"))?;
+    }
+    stage.tell("a volume over nodes of one driver only");
     drop(cluster);
 
+    let again = Cluster::start(&stage.artifacts, &stage.path("again"), 2, &["n1"], "")?;
+    until(Duration::from_secs(30), || {
+        let why = shown(&again)?["why"].to_string();
+        ensure(why.contains("named twice"), || format!("a backend is two nodes: {why}"))
+    })?;
+    stage.tell("a backend that is named twice as a node is refused");
+    drop(again);
+    benchmark(stage)
+}
+
+fn benchmark(stage: &Stage) -> Outcome {
     workspace::cargo()
         .args(["build", "--release", "--locked", "--quiet", "-p", "novastor-bench"])
         .run()?;
@@ -46,7 +82,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
 fn expected() -> Vec<(&'static str, Value)> {
     vec![
         ("root_dir", json!("/var/lib/novacron/distributed")),
-        ("max_capacity", json!(0)),
+        ("max_capacity", json!(1 << 30)),
         ("default_replication_factor", json!(3)),
         ("default_encryption", json!(false)),
         ("enable_sharding", json!(true)),
@@ -56,17 +92,12 @@ fn expected() -> Vec<(&'static str, Value)> {
         ("health_check_interval", json!("5s")),
         ("healing_interval", json!("1h")),
         ("synchronous_replication", json!(true)),
-        ("nodes", json!(["n1", "n2", "n3"])),
+        ("nodes", json!(NODES)),
     ]
 }
 
-fn options(host: &Host) -> Outcome<Value> {
-    until(std::time::Duration::from_secs(30), || {
-        let said = host.cli().ask().args(["backend", "show", BACKEND, "--output", "json"]).run()?;
-        let shown: Value = serde_json::from_str(&said.stdout).context("backend show")?;
-        match shown.get("options") {
-            Some(options) => Ok(options.clone()),
-            None => Err(Failure::new(format!("the backend shows no options: {shown}"))),
-        }
-    })
+fn shown(cluster: &Cluster) -> Outcome<Value> {
+    let cli = cluster.host.cli();
+    let said = cli.ask().args(["backend", "show", BACKEND, "--output", "json"]).run()?;
+    serde_json::from_str(&said.stdout).context("backend show")
 }
