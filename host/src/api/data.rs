@@ -138,23 +138,30 @@ async fn read_area(
     range: DataRange,
 ) -> Answered<Response> {
     let area = Area::open(&api.volumes, &name, shard, Access::Read).await?;
-    let (mut at, end) = match bounds(&area, range) {
-        Ok(bounds) => bounds,
+    // The first piece before the answer begins: most of what can fail fails here, and can still be told.
+    let begun = async {
+        let (at, end) = bounds(&area, range)?;
+        let first = if at < end { read_piece(&area, at, end).await? } else { Bytes::new() };
+        Ok((at, end, first))
+    };
+    let (mut at, end, first) = match begun.await {
+        Ok(begun) => begun,
         Err(error) => {
             api.volumes.release(area.used).await?;
-            return Err(error.into());
+            return Err(Error::into(error));
         }
     };
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::spawn(async move {
-        while at < end {
-            let piece = read_piece(&area, at, end).await;
+        let mut piece = Ok(first);
+        loop {
             let failed = piece.is_err();
             at += piece.as_ref().map_or(0, |piece| piece.len() as u64);
             let sent = tokio::time::timeout(SILENCE, sender.send(piece)).await;
-            if failed || !matches!(sent, Ok(Ok(()))) {
+            if failed || at >= end || !matches!(sent, Ok(Ok(()))) {
                 break;
             }
+            piece = read_piece(&area, at, end).await;
         }
         if let Err(error) = api.volumes.release(area.used).await {
             tracing::error!(volume = %name, "{error:#}");

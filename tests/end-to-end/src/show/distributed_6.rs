@@ -21,7 +21,8 @@ use crate::{
 const LOADS: usize = 6;
 /// Three local nodes, and one of another driver.
 const NODES: [&str; 4] = ["n1", "n2", "n3", "odd"];
-const MORE: &str = "shard_size = \"32MiB\"\nhealth_check_interval = \"5s\"\nmax_capacity = \"1GiB\"\n\n\
+const MORE: &str = "shard_size = \"32MiB\"\nhealth_check_interval = \"5s\"\nmax_capacity = \"1GiB\"\n\
+                    io_timeout_secs = 1\n\n\
                     [backends.odd]\ndriver = \"faulty\"\n";
 
 pub(super) fn play(stage: &Stage) -> Outcome {
@@ -54,6 +55,8 @@ pub(super) fn play(stage: &Stage) -> Outcome {
         ensure(on == wanted, || format!("the replicas of {driver} are on {on:?}"))?;
     }
     stage.tell("a volume over nodes of one driver only");
+    all_copies_lost(&cluster)?;
+    stage.tell("without any copy a volume stops, and says where they were, what is at risk, and the way on");
     drop(cluster);
 
     let again = Cluster::start(&stage.artifacts, &stage.path("again"), 2, &["n1"], "")?;
@@ -64,6 +67,24 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     stage.tell("a backend that is named twice as a node is refused");
     drop(again);
     benchmark(stage)
+}
+
+/// The only node of a volume hangs for longer than it may: nothing is answered from then on but with the reason.
+fn all_copies_lost(cluster: &Cluster) -> Outcome {
+    let cli = cluster.host.cli();
+    let write = || {
+        let uri = cluster.host.uri("faulty");
+        Program::new("qemu-io").args(["-f", "raw", "-c", "write -P 1 0 64k", &uri]).codes(&[])
+    };
+    ensure(write().run()?.code == 0, || "the volume is not written".to_owned())?;
+    cli.run_on_backend("odd", "freeze", &json!({ "frozen": true }))?;
+    ensure(write().run()?.code != 0, || "a write to no copy was acknowledged".to_owned())?;
+    cli.run_on_backend("odd", "freeze", &json!({ "frozen": false }))?;
+    let said = cli.ask().args(["shard", "read", "faulty", "0"]).codes(&[]).run()?;
+    let texts = ["the last in-sync copy is gone: node odd", "At risk", "Bring node odd back"];
+    ensure(said.code > 0 && texts.iter().all(|text| said.stderr.contains(text)), || {
+        format!("the volume serves, or does not say why not: {}", said.stderr)
+    })
 }
 
 fn benchmark(stage: &Stage) -> Outcome {
