@@ -82,6 +82,22 @@ impl Artifacts {
         self.file("libfaulty.so")
     }
 
+    /// The driver of volumes behind a server.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn remote(&self) -> Outcome<PathBuf> {
+        self.file("libremote.so")
+    }
+
+    /// That server.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn remote_server(&self) -> Outcome<PathBuf> {
+        self.file("remote-server")
+    }
+
     fn file(&self, name: &str) -> Outcome<PathBuf> {
         let path = self.directory.join(name);
         ensure(path.is_file(), || {

@@ -70,19 +70,36 @@ impl Cluster {
     /// # Errors
     /// When it does not answer, or not in JSON.
     pub fn replicas(&self, volume: &str) -> Outcome<BTreeMap<String, (String, u64)>> {
-        let said = self.host.cli().ask().args(["volume", "replicas", volume, "--output", "json"]);
-        let said = said.run()?;
-        let answer: Value = serde_json::from_str(&said.stdout).context("replicas")?;
-        let replicas = answer["replicas"].as_array().cloned().unwrap_or_default();
-        let in_use = replicas.iter().filter(|replica| replica["state"] != "condemned");
+        let in_use = self.in_use(volume)?;
         let of = |replica: &Value| {
             let node = replica["node"].as_str()?.to_owned();
             Some((node, (replica["state"].as_str()?.to_owned(), replica["copied"].as_u64()?)))
         };
-        let states: Option<BTreeMap<_, _>> = in_use.map(of).collect();
+        let states: Option<BTreeMap<_, _>> = in_use.iter().map(of).collect();
         states
             .filter(|states| !states.is_empty())
-            .ok_or_else(|| Failure::new(format!("replicas are {answer}")))
+            .ok_or_else(|| Failure::new(format!("replicas are {in_use:?}")))
+    }
+
+    /// The name of the brick that a volume has on a node.
+    ///
+    /// # Errors
+    /// When it has none, or the host does not answer.
+    pub fn brick(&self, volume: &str, node: &str) -> Outcome<String> {
+        let in_use = self.in_use(volume)?;
+        let brick = in_use.iter().find(|replica| replica["node"] == node);
+        let name = brick.and_then(|brick| brick["brick"].as_str());
+        name.map(ToOwned::to_owned)
+            .ok_or_else(|| Failure::new(format!("no brick on {node}: {in_use:?}")))
+    }
+
+    /// A volume's replicas that were not replaced.
+    fn in_use(&self, volume: &str) -> Outcome<Vec<Value>> {
+        let said = self.host.cli().ask().args(["volume", "replicas", volume, "--output", "json"]);
+        let answer: Value = serde_json::from_str(&said.run()?.stdout).context("replicas")?;
+        let mut replicas = answer["replicas"].as_array().cloned().unwrap_or_default();
+        replicas.retain(|replica| replica["state"] != "condemned");
+        Ok(replicas)
     }
 
     /// Waits until a node's replica is in this state; gives the bytes copied to it.
@@ -104,8 +121,16 @@ impl Cluster {
     /// # Errors
     /// When that fails.
     pub fn volume(&self, name: &str, size: u64) -> Outcome {
+        self.volume_with(name, size, &[])
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn volume_with(&self, name: &str, size: u64, options: &[(&str, &str)]) -> Outcome {
         // The driver is loaded a moment after it was installed.
-        until(PATIENCE, || self.host.cli().create_volume(name, size, Some(BACKEND), &[]))?;
+        until(PATIENCE, || self.host.cli().create_volume(name, size, Some(BACKEND), options))?;
         self.host.cli().add_export(name)
     }
 

@@ -3,7 +3,7 @@
 //!
 //! [`show`] holds the scenes, one a file. They stand on a stage: [`host`] runs a `novastor serve` of its own in a
 //! temporary directory, [`cli`] is the only place that knows the command line, [`clients`] wraps the programs that users
-//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised, [`hostile`] are those to be survived.
+//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised, [`remote`] is storage in other processes, [`hostile`] are those to be survived.
 
 pub mod artifacts;
 pub mod certificates;
@@ -20,5 +20,6 @@ pub mod mount;
 pub mod nbd;
 pub mod program;
 pub mod random;
+pub mod remote;
 pub mod show;
 pub mod workspace;

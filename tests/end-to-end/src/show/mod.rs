@@ -4,6 +4,7 @@
 mod distributed_1;
 mod distributed_2;
 mod distributed_3;
+mod distributed_4;
 mod distributed_5;
 mod distributed_6;
 mod house_1;
@@ -145,6 +146,12 @@ pub const SHOWS: &[Show] = &[
         title: "After the host is killed at random moments, three replicas agree and have every flushed byte.",
         budget_secs: 60,
         play: distributed_3::play,
+    },
+    Show {
+        name: "distributed-4",
+        title: "A write parked in a frozen backend lands after its replica was replaced, or before it returns: the volume never shows it.",
+        budget_secs: 40,
+        play: distributed_4::play,
     },
     Show {
         name: "distributed-5",

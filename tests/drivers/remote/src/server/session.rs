@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One connection: requests in, replies out, one after the other.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        unix::{fs::FileExt, fs::MetadataExt, net::UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use driver_api::ErrorKind;
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    process::{Signal, set_parent_process_death_signal},
+};
+
+use crate::wire::{Answer, Call, PREFIX, Refusal, Reply, Request, Volume, frame, lengths};
+
+/// Bytes of a block as `stat` counts them.
+const STAT_BLOCK: u64 = 512;
+
+struct Session<'a> {
+    directory: &'a Path,
+    open: Option<File>,
+}
+
+/// Serves the connection that is this process's standard input, until the client ends it.
+pub(crate) fn serve(directory: &Path) -> io::Result<()> {
+    // A frozen session must not outlive the server.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut session = Session { directory, open: None };
+    while let Some((head, bytes)) = receive(&mut stream)? {
+        let Request { id, call } = serde_json::from_slice(&head)?;
+        let (result, bytes) = match session.perform(call, &bytes) {
+            Ok((answer, bytes)) => (Ok(answer), bytes),
+            Err(error) => {
+                let kind = ErrorKind::of_io(&error).code();
+                (Err(Refusal { kind, message: error.to_string() }), Vec::new())
+            }
+        };
+        match stream.write_all(&frame(&Reply { id, result }, &bytes)?) {
+            // What was asked is done, also for a client that is gone.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
+    }
+    Ok(())
+}
+
+/// The next request's head and bytes; nothing at the end.
+fn receive(stream: &mut UnixStream) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let mut prefix = [0; PREFIX];
+    match stream.read_exact(&mut prefix) {
+        Err(error)
+            if [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset]
+                .contains(&error.kind()) =>
+        {
+            return Ok(None);
+        }
+        read => read?,
+    }
+    let (head, bytes) = lengths(prefix);
+    let (mut head, mut bytes) = (vec![0; head], vec![0; bytes]);
+    stream.read_exact(&mut head)?;
+    stream.read_exact(&mut bytes)?;
+    Ok(Some((head, bytes)))
+}
+
+impl Session<'_> {
+    fn perform(&mut self, call: Call, bytes: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
+        let mut reply = Vec::new();
+        let answer = match call {
+            Call::Create { name, size } => self.create(&name, size)?,
+            Call::Delete { name } => {
+                fs::remove_file(self.path(&name)?)?;
+                Answer::Done
+            }
+            Call::List => self.list()?,
+            Call::Show { name } => Answer::Volume(volume(&name, &fs::metadata(self.path(&name)?)?)),
+            Call::Open { name } => {
+                let file = File::options().read(true).write(true).open(self.path(&name)?)?;
+                let shown = volume(&name, &file.metadata()?);
+                self.open = Some(file);
+                println!("session {} {name}", std::process::id());
+                Answer::Volume(shown)
+            }
+            Call::Read { offset, len } => {
+                reply.resize(len as usize, 0);
+                self.file()?.read_exact_at(&mut reply, offset)?;
+                Answer::Done
+            }
+            Call::Write { offset } => {
+                self.file()?.write_all_at(bytes, offset)?;
+                Answer::Done
+            }
+            Call::Discard { offset, len } => {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(self.file()?, hole, offset, len)?;
+                Answer::Done
+            }
+            Call::Flush => {
+                self.file()?.sync_data()?;
+                Answer::Done
+            }
+        };
+        Ok((answer, reply))
+    }
+
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
+        if name.contains('/') {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a name has no slash"));
+        }
+        Ok(self.directory.join(format!("{name}.raw")))
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        let nothing = || io::Error::new(io::ErrorKind::InvalidInput, "no volume is open");
+        self.open.as_ref().ok_or_else(nothing)
+    }
+
+    fn create(&self, name: &str, size: u64) -> io::Result<Answer> {
+        let path = self.path(name)?;
+        let file = match File::create_new(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let known = fs::metadata(&path)?;
+                if known.len() != size {
+                    return Err(io::Error::new(error.kind(), "it has another size"));
+                }
+                return Ok(Answer::Volume(volume(name, &known)));
+            }
+            file => file?,
+        };
+        file.set_len(size)?;
+        file.sync_all()?;
+        File::open(self.directory)?.sync_all()?;
+        Ok(Answer::Volume(volume(name, &file.metadata()?)))
+    }
+
+    fn list(&self) -> io::Result<Answer> {
+        let mut volumes = Vec::new();
+        for entry in fs::read_dir(self.directory)? {
+            let entry = entry?;
+            if let Some(name) =
+                entry.file_name().to_str().and_then(|file| file.strip_suffix(".raw"))
+            {
+                volumes.push(volume(name, &entry.metadata()?));
+            }
+        }
+        volumes.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Answer::Volumes(volumes))
+    }
+}
+
+fn volume(name: &str, file: &fs::Metadata) -> Volume {
+    Volume { name: name.to_owned(), size: file.len(), used: file.blocks() * STAT_BLOCK }
+}
