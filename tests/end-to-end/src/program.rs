@@ -30,6 +30,8 @@ pub struct Program {
     command: Command,
     limit: Duration,
     codes: Vec<i32>,
+    stdin: Stdio,
+    stdout: Option<File>,
 }
 
 /// What a program that ended said.
@@ -46,7 +48,13 @@ pub struct Said {
 impl Program {
     /// A program of this name or path, with two minutes to end with code 0.
     pub fn new(name: impl AsRef<OsStr>) -> Self {
-        Self { command: Command::new(name), limit: Duration::from_secs(120), codes: vec![0] }
+        Self {
+            command: Command::new(name),
+            limit: Duration::from_secs(120),
+            codes: vec![0],
+            stdin: Stdio::null(),
+            stdout: None,
+        }
     }
 
     /// A program that needs root: by sudo where this process is not root.
@@ -99,6 +107,25 @@ impl Program {
         self
     }
 
+    /// The file that it reads from.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn reading(mut self, file: &Path) -> Outcome<Self> {
+        self.stdin = File::open(file).context(file.display())?.into();
+        Ok(self)
+    }
+
+    /// The file to whose end it writes its standard output, which it does not say then.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn appending(mut self, file: &Path) -> Outcome<Self> {
+        let options = File::options().create(true).append(true).open(file);
+        self.stdout = Some(options.context(file.display())?);
+        Ok(self)
+    }
+
     fn name(&self) -> String {
         let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
@@ -110,7 +137,8 @@ impl Program {
     /// When it cannot start, takes too long, dies of a signal or ends with another code.
     pub fn run(mut self) -> Outcome<Said> {
         let name = self.name();
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stdout = self.stdout.map_or_else(Stdio::piped, Stdio::from);
+        self.command.stdin(self.stdin).stdout(stdout).stderr(Stdio::piped());
         let mut child = self.command.spawn().context(format!("start {name}"))?;
         let stdout = child.stdout.take().map(collect);
         let stderr = child.stderr.take().map(collect);
