@@ -2,7 +2,7 @@
 //! Storage in other processes, which can be frozen: the server of the driver `remote`.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
@@ -49,12 +49,31 @@ impl Remote {
         Ok(remote)
     }
 
-    /// The section of a backend over it, whose driver gives a reply up after so long; 0: never.
-    pub fn section(&self, backend: &str, timeout_ms: u64) -> String {
+    /// The section of a backend over it, with further options.
+    pub fn section(&self, backend: &str, options: &str) -> String {
         format!(
-            "\n[backends.{backend}]\ndriver = \"remote\"\nsocket = \"{}\"\ntimeout_ms = {timeout_ms}\n",
+            "\n[backends.{backend}]\ndriver = \"remote\"\nsocket = \"{}\"\n{options}\n",
             self.directory.join("socket").display()
         )
+    }
+
+    /// Has it behave so from now on: `full` or `refuses-flush`.
+    ///
+    /// # Errors
+    /// When its directory cannot be written.
+    pub fn fault(&self, name: &str) -> Outcome {
+        fs::write(self.directory.join(name), "").context(name)
+    }
+
+    /// Ends such a fault; one that did not begin is as good.
+    ///
+    /// # Errors
+    /// When its directory cannot be written.
+    pub fn no_fault(&self, name: &str) -> Outcome {
+        match fs::remove_file(self.directory.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.context(name),
+        }
     }
 
     /// The file of a volume.

@@ -36,6 +36,7 @@ pub(crate) struct Connection {
 struct Waiting {
     last: u64,
     lost: bool,
+    deposed: bool,
     requests: HashMap<u64, oneshot::Sender<Brought>>,
 }
 
@@ -43,8 +44,14 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn lost() -> Error {
-    Error::new(ErrorKind::UNAVAILABLE, "the connection to the server is lost")
+impl Waiting {
+    /// Why nothing comes.
+    fn reason(&self) -> Error {
+        match self.deposed {
+            true => Error::new(ErrorKind::FENCED, "this attachment of the volume has ended"),
+            false => Error::new(ErrorKind::UNAVAILABLE, "the connection to the server is lost"),
+        }
+    }
 }
 
 impl Connection {
@@ -66,7 +73,7 @@ impl Connection {
     /// Sends a request at once; the future waits for what it brings.
     pub fn call(&self, call: Call, bytes: &[u8]) -> impl Future<Output = Brought> + Send + use<> {
         let reply = self.send(call, bytes);
-        let patience = self.patience;
+        let (patience, waiting) = (self.patience, Arc::clone(&self.waiting));
         async move {
             let reply = reply?;
             let brought = match patience {
@@ -76,22 +83,27 @@ impl Connection {
                     Error::new(ErrorKind::TIMED_OUT, why)
                 })?,
             };
-            brought.map_err(|_| lost())?
+            brought.map_err(|_| lock(&waiting).reason())?
         }
+    }
+
+    /// The attachment has ended, or another one takes the volume: this one may send nothing more.
+    pub fn depose(&self) {
+        lock(&self.waiting).deposed = true;
     }
 
     fn send(&self, call: Call, bytes: &[u8]) -> Result<oneshot::Receiver<Brought>> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
-        if waiting.lost {
-            return Err(lost());
+        if waiting.lost || waiting.deposed {
+            return Err(waiting.reason());
         }
         waiting.last += 1;
         let id = waiting.last;
         let frame = frame(&Request { id, call }, bytes)?;
         waiting.requests.insert(id, sender);
         // Under the lock, so that the server gets requests in the order of their numbers.
-        self.frames.send(frame).map_err(|_| lost())?;
+        self.frames.send(frame).map_err(|_| waiting.reason())?;
         Ok(receiver)
     }
 }

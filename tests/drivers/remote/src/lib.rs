@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `socket` | where the server listens |
 //! | `timeout_ms` | after so long without a reply the answer is `TimedOut`; 0: it waits for ever |
+//! | `fences` | `true`: the server ends the process of an earlier attachment before another one begins |
 //!
 //! The server, `remote-server SOCKET DIRECTORY`, is built with it. Each attachment is a connection of its own, and each
 //! connection a process of the server: one of them can be frozen while the others serve.
 //!
-//! It is an honest driver without fencing. What a request asked may happen at any time after it was given up, also after
-//! another attachment took the volume: the server knows of no epochs.
+//! It is an honest driver. Unless it fences, what a request asked may happen at any time after it was given up, also after
+//! another attachment took the volume: the server knows of no epochs. If it does, a host whose volume another host took
+//! is told `Unavailable` instead of `Fenced`, for the server ends its process without a word.
 
 mod client;
 mod wire;
@@ -24,13 +26,13 @@ use std::{
 
 use driver_api::{
     Abilities, Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind,
-    Health, Host, IoBuf, Op, OpContext, OptionSpec, OptionType, RVec, Result, Volume, VolumeInfo,
-    VolumeSpec, WriteFlags,
+    Fencing, Health, Host, IoBuf, Op, OpContext, OptionSpec, OptionType, RVec, Result, Volume,
+    VolumeInfo, VolumeSpec, WriteFlags,
 };
 use serde::Deserialize;
 
 use client::Connection;
-use wire::{Answer, Call};
+use wire::{Answer, Call, Way};
 
 /// The largest read or write, in bytes.
 const LARGEST_IO: u32 = 4 << 20;
@@ -43,6 +45,8 @@ struct Options {
     socket: PathBuf,
     #[serde(default)]
     timeout_ms: u64,
+    #[serde(default)]
+    fences: bool,
 }
 
 impl Driver for Remote {
@@ -55,12 +59,16 @@ impl Driver for Remote {
                 OptionSpec::new("timeout_ms", OptionType::INTEGER, "How long a reply may take")
                     .default_json("0"),
             )
+            .option(
+                OptionSpec::new("fences", OptionType::BOOLEAN, "Whether earlier attachments end")
+                    .default_json("false"),
+            )
     }
 
     async fn open(_host: Host, config: BackendConfig) -> Result<Room> {
-        let Options { socket, timeout_ms } = config.parse()?;
+        let Options { socket, timeout_ms, fences } = config.parse()?;
         let patience = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-        Ok(Room(Arc::new(Inner { socket, patience, held: Mutex::default() })))
+        Ok(Room(Arc::new(Inner { socket, patience, fences, held: Mutex::default() })))
     }
 }
 
@@ -70,6 +78,7 @@ struct Room(Arc<Inner>);
 struct Inner {
     socket: PathBuf,
     patience: Option<Duration>,
+    fences: bool,
     held: Mutex<HashMap<String, Holder>>,
 }
 
@@ -80,12 +89,13 @@ struct Holder {
     connection: Weak<Connection>,
 }
 
-const fn capabilities() -> Capabilities {
-    let abilities = Abilities::WRITE.and(Abilities::DISCARD).and(Abilities::PERSISTENT);
-    Capabilities { max_io: LARGEST_IO, ..Capabilities::new(abilities) }
-}
-
 impl Inner {
+    fn capabilities(&self) -> Capabilities {
+        let abilities = Abilities::WRITE | Abilities::DISCARD | Abilities::PERSISTENT;
+        let fencing = if self.fences { Fencing::EXCLUSIVE_LOCK } else { Fencing::NONE };
+        Capabilities { fencing, max_io: LARGEST_IO, ..Capabilities::new(abilities) }
+    }
+
     async fn connect(&self) -> Result<Connection> {
         Connection::to(&self.socket, self.patience).await
     }
@@ -96,9 +106,15 @@ impl Inner {
     }
 
     async fn attach(self: &Arc<Self>, name: String, attach: Attach) -> Result<Attached> {
-        self.check_free(&name, &attach)?;
+        self.prepare(&name, &attach)?;
         let connection = Arc::new(self.connect().await?);
-        let (answer, _) = connection.call(Call::Open { name: name.clone() }, &[]).await?;
+        let way = match (self.fences, attach.force) {
+            (false, _) => Way::Beside,
+            (true, false) => Way::Alone,
+            (true, true) => Way::TakeOver,
+        };
+        let open = Call::Open { name: name.clone(), way };
+        let (answer, _) = connection.call(open, &[]).await?;
         let size = info(answer)?.size;
         let mut held = self.held();
         // Another attachment may have come first.
@@ -113,8 +129,15 @@ impl Inner {
         Ok(Attached { room: Arc::clone(self), name, epoch: attach.epoch, size, connection })
     }
 
-    fn check_free(&self, name: &str, attach: &Attach) -> Result<()> {
-        admit(&self.held(), name, attach)
+    /// Sees that an attachment may begin, and ends the one before it where the server will.
+    fn prepare(&self, name: &str, attach: &Attach) -> Result<()> {
+        let held = self.held();
+        admit(&held, name, attach)?;
+        let before = held.get(name).and_then(|holder| holder.connection.upgrade());
+        if let Some(connection) = before.filter(|_| self.fences) {
+            connection.depose();
+        }
+        Ok(())
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, Holder>> {
@@ -158,7 +181,7 @@ impl Backend for Room {
     type Volume = Attached;
 
     fn capabilities(&self) -> Capabilities {
-        capabilities()
+        self.0.capabilities()
     }
 
     fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
@@ -172,8 +195,13 @@ impl Backend for Room {
         if let Err(error) = unused {
             return Op::err(error);
         }
-        let (room, call) = (Arc::clone(&self.0), Call::Delete { name: name.to_owned() });
-        Op::run(async move { room.ask(call).await.map(drop) })
+        let (room, name) = (Arc::clone(&self.0), name.to_owned());
+        Op::run(async move {
+            room.ask(Call::Delete { name: name.clone() }).await?;
+            // Another volume of the name begins anew.
+            room.held().remove(&name);
+            Ok(())
+        })
     }
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
@@ -224,7 +252,7 @@ impl Volume for Attached {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities()
+        self.room.capabilities()
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
@@ -253,16 +281,17 @@ impl Volume for Attached {
     }
 
     fn detach(&self, _cx: &OpContext) -> Op<()> {
-        let flushed = self.connection.call(Call::Flush, &[]);
+        let closed = self.connection.call(Call::Close, &[]);
         let this = self.clone();
         Op::run(async move {
-            let flushed = flushed.await;
+            let closed = closed.await;
+            this.connection.depose();
             let mut held = this.room.held();
             // Its epoch stays known.
             if let Some(holder) = held.get_mut(&this.name).filter(|last| last.epoch == this.epoch) {
                 holder.connection = Weak::new();
             }
-            flushed.map(drop)
+            closed.map(drop)
         })
     }
 }

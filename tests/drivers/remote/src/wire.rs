@@ -36,7 +36,10 @@ pub(crate) enum Call {
     /// What follows on this connection is about this volume.
     Open {
         name: String,
+        way: Way,
     },
+    /// What is written is durable, and the volume is not open any more.
+    Close,
     Read {
         offset: u64,
         len: u32,
@@ -49,6 +52,17 @@ pub(crate) enum Call {
         len: u64,
     },
     Flush,
+}
+
+/// How a volume is opened.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// Beside whoever has it.
+    Beside,
+    /// Unless somebody has it.
+    Alone,
+    /// Alone: nothing that others asked happens any more.
+    TakeOver,
 }
 
 /// The reply to a request; the bytes are what a read read.

@@ -27,7 +27,7 @@ const STRIDE: u64 = 1024;
 const PARKED: [Range<u64>; 4] = [0..8, 1021..1029, 4096..4104, 8184..8192];
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The driver of `n3` gives replies up, so that the end of a request is never known; that of `n4` waits for them.
-const GIVES_UP_MS: u64 = 700;
+const GIVES_UP: &str = "timeout_ms = 700";
 const OPTIONS: &str = "io_timeout_secs = 1\n";
 
 /// What becomes of the replica whose write is parked.
@@ -46,7 +46,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
         Remote::start(&stage.artifacts, &stage.path("n3"))?,
         Remote::start(&stage.artifacts, &stage.path("n4"))?,
     );
-    let more = [OPTIONS, &hasty.section("n3", GIVES_UP_MS), &patient.section("n4", 0)].concat();
+    let more = [OPTIONS, &hasty.section("n3", GIVES_UP), &patient.section("n4", "")].concat();
     let nodes = stage.path("nodes");
     let mut cluster = Cluster::start(&stage.artifacts, &nodes, 2, &["n3", "n4"], &more)?;
     install(&stage.artifacts.remote()?, &cluster.host.plugins())?;

@@ -4,6 +4,9 @@
 //! Each connection has a process of its own, which does what it is asked in order and ends with its client. It says
 //! `session PID NAME` when its client opens a volume, so that a test can freeze it: what the socket holds then is done
 //! when the process goes on, however long nobody waits for it any more.
+//!
+//! While the directory has a file `full`, writes get no room that they do not have; while it has `refuses-flush`, flushes
+//! fail.
 
 #[path = "../wire.rs"]
 mod wire;

@@ -13,11 +13,16 @@ use std::{
 
 use driver_api::ErrorKind;
 use rustix::{
-    fs::{FallocateFlags, fallocate},
-    process::{Signal, set_parent_process_death_signal},
+    event::{PollFd, PollFlags, poll},
+    fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, fcntl_lock, seek},
+    io::Errno,
+    process::{
+        Flock, FlockType, Pid, PidfdFlags, Signal, fcntl_getlk, pidfd_open, pidfd_send_signal,
+        set_parent_process_death_signal,
+    },
 };
 
-use crate::wire::{Answer, Call, PREFIX, Refusal, Reply, Request, Volume, frame, lengths};
+use crate::wire::{Answer, Call, PREFIX, Refusal, Reply, Request, Volume, Way, frame, lengths};
 
 /// Bytes of a block as `stat` counts them.
 const STAT_BLOCK: u64 = 512;
@@ -81,8 +86,14 @@ impl Session<'_> {
             }
             Call::List => self.list()?,
             Call::Show { name } => Answer::Volume(volume(&name, &fs::metadata(self.path(&name)?)?)),
-            Call::Open { name } => {
+            Call::Open { name, way } => {
                 let file = File::options().read(true).write(true).open(self.path(&name)?)?;
+                match way {
+                    Way::Beside => {}
+                    Way::Alone => fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
+                        .map_err(|_| io::Error::from(io::ErrorKind::ResourceBusy))?,
+                    Way::TakeOver => take_over(&file)?,
+                }
                 let shown = volume(&name, &file.metadata()?);
                 self.open = Some(file);
                 println!("session {} {name}", std::process::id());
@@ -94,6 +105,10 @@ impl Session<'_> {
                 Answer::Done
             }
             Call::Write { offset } => {
+                let end = offset + bytes.len() as u64;
+                if self.is_asked("full") && seek(self.file()?, SeekFrom::Hole(offset))? < end {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
                 self.file()?.write_all_at(bytes, offset)?;
                 Answer::Done
             }
@@ -102,12 +117,25 @@ impl Session<'_> {
                 fallocate(self.file()?, hole, offset, len)?;
                 Answer::Done
             }
+            Call::Close => {
+                self.file()?.sync_data()?;
+                self.open = None;
+                Answer::Done
+            }
             Call::Flush => {
+                if self.is_asked("refuses-flush") {
+                    return Err(Errno::IO.into());
+                }
                 self.file()?.sync_data()?;
                 Answer::Done
             }
         };
         Ok((answer, reply))
+    }
+
+    /// Whether there is a file of this name, by which a test asks for a fault.
+    fn is_asked(&self, fault: &str) -> bool {
+        self.directory.join(fault).exists()
     }
 
     fn path(&self, name: &str) -> io::Result<PathBuf> {
@@ -153,6 +181,32 @@ impl Session<'_> {
         volumes.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Answer::Volumes(volumes))
     }
+}
+
+/// Takes the lock on a volume; whoever has it is ended first, whatever it still has to do.
+fn take_over(file: &File) -> io::Result<()> {
+    while let Err(refused) = fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        if ![Errno::AGAIN, Errno::ACCESS].contains(&refused) {
+            return Err(refused.into());
+        }
+        let Some(holder) = holder(file)? else { continue };
+        let process = match pidfd_open(holder, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => continue,
+            process => process?,
+        };
+        // The number may have become another process's before there was a handle.
+        if self::holder(file)? == Some(holder) {
+            pidfd_send_signal(&process, Signal::KILL)?;
+            poll(&mut [PollFd::new(&process, PollFlags::IN)], None)?;
+        }
+    }
+    Ok(())
+}
+
+/// The process that has the lock on a volume.
+fn holder(file: &File) -> io::Result<Option<Pid>> {
+    let lock = fcntl_getlk(file, &Flock::from(FlockType::WriteLock))?;
+    Ok(lock.and_then(|lock| lock.pid))
 }
 
 fn volume(name: &str, file: &fs::Metadata) -> Volume {
