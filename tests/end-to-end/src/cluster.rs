@@ -150,7 +150,12 @@ impl Cluster {
         Ok(files)
     }
 
-    /// The files of a volume's bricks, one on each node that has one.
+    /// How many of its nodes are local directories.
+    pub fn local_nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The files of a volume's bricks, one on each local node that has one.
     ///
     /// # Errors
     /// When a node's directory cannot be read.

@@ -40,7 +40,15 @@ impl fmt::Display for Broken {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     durable: Version,
-    later: Vec<Version>,
+    later: Vec<Sent>,
+}
+
+/// A write that may be there.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    version: Version,
+    /// It failed: nothing is promised, and it may be there.
+    refused: bool,
 }
 
 /// The promises about a range of sectors that one writer owns.
@@ -80,8 +88,19 @@ impl Ledger {
     pub fn written(&mut self, sectors: Range<u64>, version: Version) {
         for sector in sectors {
             if let Some(entry) = self.entry(sector) {
-                entry.later.push(version);
+                entry.later.push(Sent { version, refused: false });
                 self.unsettled.insert(sector);
+            }
+        }
+    }
+
+    /// The last write of these sectors, which was of this version, failed: each of them is as before or has it.
+    pub fn refused(&mut self, sectors: Range<u64>, version: Version) {
+        for sector in sectors {
+            if let Some(entry) = self.entry(sector)
+                && let Some(sent) = entry.later.iter_mut().rfind(|sent| sent.version == version)
+            {
+                sent.refused = true;
             }
         }
     }
@@ -89,8 +108,8 @@ impl Ledger {
     /// The last write of these sectors was acknowledged with FUA.
     pub fn settled(&mut self, sectors: Range<u64>) {
         for sector in sectors {
-            self.settle(sector);
             self.unsettled.remove(&sector);
+            self.settle(sector);
         }
     }
 
@@ -101,11 +120,15 @@ impl Ledger {
         }
     }
 
+    /// What was acknowledged last is durable; what failed after it may still be there.
     fn settle(&mut self, sector: u64) {
-        if let Some(entry) = self.entry(sector)
-            && let Some(last) = entry.later.pop()
-        {
-            *entry = Entry { durable: last, later: Vec::new() };
+        let Some(entry) = self.entry(sector) else { return };
+        if let Some(last) = entry.later.iter().rposition(|sent| !sent.refused) {
+            entry.durable = entry.later[last].version;
+            entry.later.drain(..=last);
+        }
+        if !entry.later.is_empty() {
+            self.unsettled.insert(sector);
         }
     }
 
@@ -118,10 +141,11 @@ impl Ledger {
         for (sector, data) in (first..).zip(bytes.chunks(SECTOR_LEN)) {
             let version = decode(sector, data).map_err(|reason| Broken { sector, reason })?;
             let Some(entry) = self.entry(sector) else { continue };
-            if version != entry.durable && !entry.later.contains(&version) {
+            let later: Vec<Version> = entry.later.iter().map(|sent| sent.version).collect();
+            if version != entry.durable && !later.contains(&version) {
                 let reason = format!(
-                    "holds version {version}, promised was {} or one of {:?}",
-                    entry.durable, entry.later
+                    "holds version {version}, promised was {} or one of {later:?}",
+                    entry.durable
                 );
                 return Err(Broken { sector, reason });
             }
@@ -214,6 +238,26 @@ mod tests {
         assert_eq!(allowed(&ledger), [0, 3]);
         ledger.observed(5, &ZEROS).unwrap();
         assert_eq!(allowed(&ledger), [0]);
+    }
+
+    #[test]
+    fn what_failed_may_be_there_until_it_is_overwritten() {
+        let mut ledger = Ledger::new(4..8);
+        ledger.written(5..6, 1);
+        ledger.written(5..6, 2);
+        ledger.refused(5..6, 2);
+        assert_eq!(allowed(&ledger), [0, 1, 2]);
+        ledger.flushed();
+        assert_eq!(
+            allowed(&ledger),
+            [1, 2],
+            "the acknowledged one is durable, the other may be there"
+        );
+        ledger.flushed();
+        assert_eq!(allowed(&ledger), [1, 2]);
+        ledger.written(5..6, 3);
+        ledger.flushed();
+        assert_eq!(allowed(&ledger), [3]);
     }
 
     #[test]

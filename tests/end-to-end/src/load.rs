@@ -5,6 +5,7 @@
 //! collects all replies, and now and then flushes: on either connection, for a flush covers both.
 
 use std::{
+    collections::HashMap,
     ops::Range,
     path::Path,
     sync::{
@@ -17,8 +18,8 @@ use std::{
 
 use crate::{
     failure::{Context, Failure, Outcome, ensure},
-    ledger::{Ledger, SECTOR, content},
-    nbd::{Client, Command, Error},
+    ledger::{Ledger, SECTOR, Version, content},
+    nbd::{Client, Command, Error, NO_SPACE},
     random::Random,
 };
 
@@ -32,12 +33,27 @@ const STRIDE: u64 = 2048;
 /// The promises about one export, and the writers that collect them.
 pub struct Load {
     workers: Vec<Mutex<Worker>>,
+    counts: Counts,
+    /// Whether writes may fail for lack of room.
+    may_be_full: bool,
+}
+
+#[derive(Default)]
+struct Counts {
     flushes: AtomicU64,
+    no_space: AtomicU64,
 }
 
 struct Worker {
     ledger: Ledger,
     random: Random,
+}
+
+/// A write whose reply is awaited.
+struct Sent {
+    sectors: Range<u64>,
+    version: Version,
+    fua: bool,
 }
 
 impl Load {
@@ -50,13 +66,24 @@ impl Load {
         };
         Self {
             workers: (0..workers).map(|index| Mutex::new(worker(index))).collect(),
-            flushes: AtomicU64::new(0),
+            counts: Counts::default(),
+            may_be_full: false,
         }
+    }
+
+    /// The same on storage that may be full: a write may fail for lack of room, and nothing else may.
+    pub fn that_may_be_full(self) -> Self {
+        Self { may_be_full: true, ..self }
     }
 
     /// How many flushes and FUA writes were acknowledged so far.
     pub fn flushes(&self) -> u64 {
-        self.flushes.load(Ordering::Relaxed)
+        self.counts.flushes.load(Ordering::Relaxed)
+    }
+
+    /// How many writes failed for lack of room so far.
+    pub fn no_space(&self) -> u64 {
+        self.counts.no_space.load(Ordering::Relaxed)
     }
 
     /// Writes for about `duration`, then calls `kill`, and returns when every writer has noticed.
@@ -79,7 +106,7 @@ impl Load {
                     let killed = &killed;
                     scope.spawn(move || {
                         let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
-                        match worker.write(socket, export, killed, &self.flushes) {
+                        match worker.write(socket, export, killed, self) {
                             Err(Error::Lost(_)) if killed.load(Ordering::SeqCst) => Ok(()),
                             other => other.context("a writer"),
                         }
@@ -124,8 +151,9 @@ impl Worker {
         socket: &Path,
         export: &str,
         killed: &AtomicBool,
-        flushes: &AtomicU64,
+        load: &Load,
     ) -> Result<(), Error> {
+        let flushes = &load.counts.flushes;
         let connect = || {
             // The host may die before it takes the connection.
             Client::connect(socket, export)
@@ -135,11 +163,7 @@ impl Worker {
         let mut after_kill = 0;
         while after_kill < 1000 {
             after_kill += u64::from(killed.load(Ordering::SeqCst));
-            let fua = self.batch(&mut clients)?;
-            for sectors in fua {
-                self.ledger.settled(sectors);
-                flushes.fetch_add(1, Ordering::Relaxed);
-            }
+            self.batch(&mut clients, load)?;
             if self.random.once_in(3) {
                 let client = &mut clients[usize::from(self.random.once_in(2))];
                 client.call(Command::Flush, 0, 0, &[])?;
@@ -150,11 +174,10 @@ impl Worker {
         Err(Error::Protocol("the host still answers after it was killed".to_owned()))
     }
 
-    /// Sends a batch, waits for its replies, and returns what was written with FUA.
-    fn batch(&mut self, clients: &mut [Client; 2]) -> Result<Vec<Range<u64>>, Error> {
+    /// Sends a batch, and waits for its replies.
+    fn batch(&mut self, clients: &mut [Client; 2], load: &Load) -> Result<(), Error> {
         let count = 1 + self.random.within(0..BATCH);
-        let mut durable = Vec::new();
-        let mut in_flight = [0_u32; 2];
+        let mut in_flight = [HashMap::new(), HashMap::new()];
         for index in 0..count {
             let sectors = self.pick(index, count);
             let zeros = self.random.once_in(8);
@@ -167,18 +190,34 @@ impl Worker {
                 false => (Command::Write { fua }, content(sectors.clone(), version)),
             };
             let len = len(&sectors).map_err(|failure| Error::Protocol(failure.to_string()))?;
-            clients[to].send(command, offset(&sectors), len, &data)?;
-            in_flight[to] += 1;
-            if fua {
-                durable.push(sectors);
+            let cookie = clients[to].send(command, offset(&sectors), len, &data)?;
+            in_flight[to].insert(cookie, Sent { sectors, version, fua });
+        }
+        for (client, mut in_flight) in clients.iter_mut().zip(in_flight) {
+            while !in_flight.is_empty() {
+                let (cookie, result) = client.receive_any()?;
+                let sent = in_flight.remove(&cookie);
+                let sent = sent.ok_or_else(|| Error::Protocol("a reply to no write".to_owned()))?;
+                self.answered(sent, result.map(drop), load)?;
             }
         }
-        for (client, count) in clients.iter_mut().zip(in_flight) {
-            for _ in 0..count {
-                client.receive()?;
+        Ok(())
+    }
+
+    fn answered(&mut self, sent: Sent, result: Result<(), u32>, load: &Load) -> Result<(), Error> {
+        match result {
+            Ok(()) if sent.fua => {
+                self.ledger.settled(sent.sectors);
+                load.counts.flushes.fetch_add(1, Ordering::Relaxed);
             }
+            Ok(()) => {}
+            Err(NO_SPACE) if load.may_be_full => {
+                self.ledger.refused(sent.sectors, sent.version);
+                load.counts.no_space.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => return Err(Error::Refused(format!("error {error}"))),
         }
-        Ok(durable)
+        Ok(())
     }
 
     /// Sectors in the given one of `count` equal parts of the range, so that a batch does not overlap itself.

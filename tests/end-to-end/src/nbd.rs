@@ -31,6 +31,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Larger option replies than this are nonsense.
 const LONGEST_OPTION: u32 = 64 << 10;
 
+/// The error of a write for which there is no room.
+pub const NO_SPACE: u32 = 28;
+
 /// Why an operation failed.
 #[derive(Debug)]
 pub enum Error {
@@ -223,15 +226,26 @@ impl Client {
     /// # Errors
     /// When the request failed or the connection broke.
     pub fn receive(&mut self) -> Result<(u64, Vec<u8>), Error> {
+        match self.receive_any()? {
+            (cookie, Ok(data)) => Ok((cookie, data)),
+            (_, Err(error)) => Err(Error::Refused(format!("error {error}"))),
+        }
+    }
+
+    /// The same, with the error of a request that failed.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn receive_any(&mut self) -> Result<(u64, Result<Vec<u8>, u32>), Error> {
         let (magic, error, cookie) = (self.u32()?, self.u32()?, self.u64()?);
         let len = self.pending.remove(&cookie);
         let (SIMPLE_REPLY, Some(len)) = (magic, len) else {
             return Err(Error::Protocol(format!("reply {magic:#x} to request {cookie}")));
         };
         if error != 0 {
-            return Err(Error::Refused(format!("error {error}")));
+            return Ok((cookie, Err(error)));
         }
-        Ok((cookie, self.bytes(len)?))
+        Ok((cookie, Ok(self.bytes(len)?)))
     }
 
     /// One request and its reply, with nothing else in flight.

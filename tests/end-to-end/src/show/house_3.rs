@@ -26,7 +26,7 @@ const RESTLESS: [&str; 6] = [
     "--verify_backlog=32",
 ];
 /// What fio has written and synced before.
-const SYNCED: [&str; 4] = ["--rw=write", "--bs=64k", "--offset=56M", "--size=8M"];
+pub(super) const SYNCED: [&str; 4] = ["--rw=write", "--bs=64k", "--offset=56M", "--size=8M"];
 pub(super) const SIZE: u64 = 64 * MIB;
 
 pub(super) fn play(stage: &Stage) -> Outcome {

@@ -143,7 +143,7 @@ pub const SHOWS: &[Show] = &[
     },
     Show {
         name: "distributed-3",
-        title: "After the host is killed at random moments, three replicas agree and have every flushed byte.",
+        title: "After the host is killed at random moments, also with a node full or unable to flush, three replicas agree and have every flushed byte.",
         budget_secs: 60,
         play: distributed_3::play,
     },
@@ -155,7 +155,7 @@ pub const SHOWS: &[Show] = &[
     },
     Show {
         name: "distributed-5",
-        title: "A brick of a stopped, fully replicated volume opens in qemu-img and is the volume.",
+        title: "A brick of a stopped, fully replicated volume opens in qemu-img and is the volume; damage in it is found and repaired.",
         budget_secs: 30,
         play: distributed_5::play,
     },
