@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{RecvFlags, recv},
     process::{
@@ -146,6 +147,15 @@ impl Session {
         let stat = format!("/proc/{}/stat", self.pid.as_raw_nonzero());
         let stat = fs::read_to_string(&stat).context(stat)?;
         Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    }
+
+    /// Whether it is no more.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn has_ended(&self) -> Outcome<bool> {
+        let mut process = [PollFd::new(&self.process, PollFlags::IN)];
+        Ok(poll(&mut process, Some(&Timespec::default())).context("watch a session")? > 0)
     }
 
     /// Lets it go on.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A backend is frozen while clients write, so that writes sit in its socket for as long as the scene wants. Its replica
 //! is replaced, or waits for it, while the clients write other data to the same sectors; then the old writes land. Nobody
-//! ever reads them: not from the volume, nor from the replica itself.
+//! ever reads them: not from the volume, nor from the replica itself. Storage that can end the frozen session does, and
+//! keeps its replica.
 
 use std::{fs::File, ops::Range, os::unix::fs::FileExt, thread, time::Duration};
 
@@ -37,24 +38,30 @@ enum Fate {
     Replaced,
     /// The write lands, and its end is known: the brick fetches what it missed.
     Returns,
+    /// Its storage ends the frozen session, so that the write never lands: the brick fetches what it missed.
+    Ended,
     /// The host dies before the write lands, and what comes after it knows nothing of the write.
     Orphaned,
 }
 
 pub(super) fn play(stage: &Stage) -> Outcome {
-    let (hasty, patient) = (
-        Remote::start(&stage.artifacts, &stage.path("n3"))?,
-        Remote::start(&stage.artifacts, &stage.path("n4"))?,
-    );
-    let more = [OPTIONS, &hasty.section("n3", GIVES_UP), &patient.section("n4", "")].concat();
-    let nodes = stage.path("nodes");
-    let mut cluster = Cluster::start(&stage.artifacts, &nodes, 2, &["n3", "n4"], &more)?;
+    let start = |node| Remote::start(&stage.artifacts, &stage.path(node));
+    let (hasty, patient, strict) = (start("n3")?, start("n4")?, start("n5")?);
+    let sections = [
+        hasty.section("n3", GIVES_UP),
+        patient.section("n4", ""),
+        strict.section("n5", &format!("{GIVES_UP}\nfences = true")),
+    ];
+    let (nodes, more) = (stage.path("nodes"), OPTIONS.to_owned() + &sections.concat());
+    let mut cluster = Cluster::start(&stage.artifacts, &nodes, 2, &["n3", "n4", "n5"], &more)?;
     install(&stage.artifacts.remote()?, &cluster.host.plugins())?;
     cluster.volume_with("on3", SIZE, &[("nodes", "n1,n2,n3")])?;
     cluster.volume_with("on4", SIZE, &[("nodes", "n1,n2,n4")])?;
+    cluster.volume_with("on5", SIZE, &[("nodes", "n1,n2,n5")])?;
     for _ in 0..if stage.is_long() { 10 } else { 1 } {
         late_write(stage, &mut cluster, &hasty, "on3", "n3", Fate::Replaced).context("replaced")?;
         late_write(stage, &mut cluster, &patient, "on4", "n4", Fate::Returns).context("returns")?;
+        late_write(stage, &mut cluster, &strict, "on5", "n5", Fate::Ended).context("ended")?;
         late_write(stage, &mut cluster, &hasty, "on3", "n3", Fate::Orphaned).context("orphaned")?;
     }
     cluster.host.stop()
@@ -90,7 +97,7 @@ fn late_write(
     }
     let late = client.send()?;
     until(PATIENCE, || sits_in_socket(&session, late))?;
-    ensure(!landed(&bytes, late)?, || "the write is there before it was done".to_owned())?;
+    ensure(lands(&bytes, late).is_err(), || "the write is there before it was done".to_owned())?;
     let said = format!("writes of version {late} sit in the socket of {brick}");
     if fate == Fate::Orphaned {
         cluster.host.kill9()?;
@@ -105,18 +112,20 @@ fn late_write(
         client.acknowledged()?;
         client.read_everything()?;
     }
-    if fate != Fate::Returns {
-        cluster.until_replica(volume, node, "in-sync")?;
-        sits_in_socket(&session, late)?;
-    }
-
-    session.thaw()?;
-    until(PATIENCE, || {
-        ensure(landed(&bytes, late)?, || "the parked write does not land".to_owned())
-    })?;
     if fate == Fate::Returns {
+        session.thaw()?;
+        until(PATIENCE, || lands(&bytes, late))?;
         storage.thaw()?;
-        cluster.until_replica(volume, node, "in-sync")?;
+    }
+    cluster.until_replica(volume, node, "in-sync")?;
+    match fate {
+        Fate::Returns => {}
+        Fate::Ended => ensure(session.has_ended()?, || "the session was not ended".to_owned())?,
+        Fate::Replaced | Fate::Orphaned => {
+            sits_in_socket(&session, late)?;
+            session.thaw()?;
+            until(PATIENCE, || lands(&bytes, late))?;
+        }
     }
     for _ in 0..3 {
         client.read_everything().context("after the late write")?;
@@ -127,12 +136,12 @@ fn late_write(
     let now = cluster.brick(volume, node)?;
     client.compare(&storage.file(&now)).context(format!("{now}, after the late write"))?;
     cluster.host.cli().ask().args(["volume", "verify", volume]).run()?;
-    ensure((now == brick) == (fate == Fate::Returns), || {
-        format!("{node} had the brick {brick}, and has {now}")
-    })?;
+    let stays = matches!(fate, Fate::Returns | Fate::Ended);
+    ensure((now == brick) == stays, || format!("{node} had the brick {brick}, and has {now}"))?;
     stage.tell(match fate {
         Fate::Replaced => format!("{said}; {now} took its place; they landed and were never seen"),
         Fate::Returns => format!("{said}; they landed, then it fetched what it missed"),
+        Fate::Ended => format!("{said}; its storage ended the session, it fetched what it missed"),
         Fate::Orphaned => format!("{said}; the host died, {now} took its place; they landed"),
     });
     Ok(())
@@ -161,17 +170,17 @@ fn sits_in_socket(session: &Session, version: u64) -> Outcome {
     })
 }
 
-/// Whether the parked writes are in a brick.
-fn landed(brick: &File, version: u64) -> Outcome<bool> {
+/// Looks whether the parked writes are in a brick.
+fn lands(brick: &File, version: u64) -> Outcome {
     for sectors in PARKED {
         let expected = content(sectors.clone(), version);
         let mut data = vec![0; expected.len()];
         brick.read_exact_at(&mut data, offset(&sectors)).context("old brick")?;
-        if data != expected {
-            return Ok(false);
-        }
+        ensure(data == expected, || {
+            format!("version {version} is not at sector {}", sectors.start)
+        })?;
     }
-    Ok(true)
+    Ok(())
 }
 
 fn offset(sectors: &Range<u64>) -> u64 {
