@@ -4,7 +4,7 @@
 //! A brick and its companion are volumes of the node's backend. A session with a brick is an attachment of both by force,
 //! at an epoch above every earlier one: a backend that can fence then lets nothing of an earlier session land.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use distributed_core::{BrickId, MAP_OFFSET, Node, Record, SLOT_BYTES, Session, Slot, ZeroKind};
 use driver_api::{
@@ -16,6 +16,8 @@ use crate::error;
 
 /// Openings within one attach epoch that its number leaves room for.
 const OPENINGS: u32 = 1 << 20;
+/// Zeros that are copied stay a hole in pieces of so many bytes.
+const GRAIN: usize = 64 << 10;
 /// The least piece of a companion's room for the shard map, in bytes.
 const MAP_ROOM: u64 = 1 << 20;
 
@@ -312,12 +314,37 @@ pub(crate) async fn copy(
         Ok(_) => return Copied::SourceFailed(restarted()),
         Err(error) => return Copied::SourceFailed(error),
     }
-    let written = if data.iter().all(|byte| *byte == 0) {
-        to.zero(cx, offset, u64::from(len), ZeroKind::Discard, false).await
-    } else {
-        to.write(cx, offset, data, false).await
-    };
-    Copied::Written(written)
+    for run in runs(&data) {
+        let (at, bytes) = (offset + run.start as u64, run.len() as u64);
+        let written = if is_zero(&data[run.clone()]) {
+            to.zero(cx, at, bytes, ZeroKind::Discard, false).await
+        } else {
+            to.write(cx, at, data.slice(run.start, run.len()), false).await
+        };
+        if written.is_err() {
+            return Copied::Written(written);
+        }
+    }
+    Copied::Written(Ok(()))
+}
+
+fn is_zero(data: &[u8]) -> bool {
+    // Without a way out in the middle, which lets the compiler take many bytes at a time.
+    data.iter().fold(0, |all, byte| all | byte) == 0
+}
+
+/// The longest ranges in which either all grains are zero, or none is.
+fn runs(data: &[u8]) -> Vec<Range<usize>> {
+    let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
+    for (index, grain) in data.chunks(GRAIN).enumerate() {
+        let (zero, start) = (is_zero(grain), index * GRAIN);
+        let end = start + grain.len();
+        match runs.last_mut() {
+            Some((same, run)) if *same == zero => run.end = end,
+            _ => runs.push((zero, start..end)),
+        }
+    }
+    runs.into_iter().map(|(_, run)| run).collect()
 }
 
 /// What became of a copy.
@@ -359,3 +386,20 @@ pub(crate) fn on_node(node: &Node) -> impl Fn(Error) -> Error + '_ {
 
 /// The answer to a change, for the core.
 pub(crate) use error::changed;
+
+#[cfg(test)]
+mod tests {
+    use super::{GRAIN, runs};
+
+    #[test]
+    fn zeros_are_told_from_data_grain_by_grain() {
+        let mut data = vec![0; 5 * GRAIN + 512];
+        assert_eq!(runs(&data), [0..data.len()]);
+        data[2 * GRAIN] = 1;
+        data[4 * GRAIN - 1] = 1;
+        assert_eq!(runs(&data), [0..2 * GRAIN, 2 * GRAIN..4 * GRAIN, 4 * GRAIN..data.len()]);
+        data.fill(1);
+        assert_eq!(runs(&data), [0..data.len()]);
+        assert!(runs(&[]).is_empty());
+    }
+}
