@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use distributed_core::{ClientOp, Event, Failure, RequestId, ZeroKind};
+use distributed_core::{ClientOp, Event, Failure, RequestId, Slot, ZeroKind};
 
 use crate::{
+    operator::Before,
     oracle::Snapshot,
     storage::{SECTOR, Tag},
     world::{MS, Next, US, World},
@@ -29,6 +30,7 @@ pub struct Call {
     pub id: u32,
     pub called: u64,
     pub snapshot: Snapshot,
+    pub before: Before,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,9 @@ pub enum CallKind {
     Write { fua: bool },
     Flush,
     Detach,
+    Resize,
+    Verify,
+    Repair { source: Slot },
 }
 
 impl World {
@@ -55,7 +60,9 @@ impl World {
             }
             return;
         }
-        if self.chaos {
+        if self.chaos && client == self.plan.clients {
+            self.operate(client);
+        } else if self.chaos {
             self.ask_something(client);
         }
     }
@@ -67,7 +74,8 @@ impl World {
             82..87 => (CallKind::Write { fua: false }, true),
             _ => (CallKind::Flush, false),
         };
-        let (hot, all) = (self.plan.hot_sectors.min(self.plan.sectors), self.plan.sectors);
+        let all = self.sectors_at(self.clients[client].host);
+        let hot = self.plan.hot_sectors.min(all);
         let bound = if self.rng.u32(0..4) == 0 { all } else { hot };
         let first = self.rng.usize(0..bound);
         let most = if is_zero && self.rng.bool() { all } else { 12 };
@@ -90,6 +98,14 @@ impl World {
             ),
             CallKind::Flush => (ClientOp::Flush, self.oracle.flush_called()),
             CallKind::Detach => (ClientOp::Detach, self.oracle.flush_called()),
+            CallKind::Resize => {
+                self.sizes.asked.push(sectors.end);
+                (ClientOp::Resize { size: len }, Snapshot::new())
+            }
+            CallKind::Verify => (ClientOp::Verify { offset, len: len as u32 }, Snapshot::new()),
+            CallKind::Repair { source } => {
+                (ClientOp::Repair { offset, len: len as u32, source }, Snapshot::new())
+            }
             CallKind::Write { fua } => {
                 self.next_tag += 1;
                 self.oracle.write_called(self.now, sectors.clone(), tag, id);
@@ -104,7 +120,11 @@ impl World {
         };
         let instance = self.hosts[host].instance;
         let called = self.now;
-        let call = Call { request, host, kind, sectors, tag, id, called, snapshot };
+        let before = match kind {
+            CallKind::Verify | CallKind::Repair { .. } => self.before(),
+            _ => Before::default(),
+        };
+        let call = Call { request, host, kind, sectors, tag, id, called, snapshot, before };
         self.clients[client].call = Some(call);
         self.calls.insert(request, client);
         self.deliver(host, instance, Event::Request { request, op });
@@ -122,7 +142,8 @@ impl World {
             return self.fail(format!("request {request:?} was answered twice, or never asked"));
         };
         let Some(call) = self.clients[client].call.take() else { return };
-        let think = self.rng.u64(10 * US..600 * US);
+        let is_operator = client == self.plan.clients;
+        let think = self.rng.u64(10 * US..600 * US) * if is_operator { 8 } else { 1 };
         self.after(think, Next::Client(client));
         let sectors = call.sectors.clone();
         match (call.kind, result) {
@@ -134,33 +155,63 @@ impl World {
                 if data.len() != sectors.len() {
                     return self.fail(format!("a read of {sectors:?} got {} sectors", data.len()));
                 }
-                let seen = self.oracle.read_answered(
-                    call.called,
-                    self.now,
-                    sectors.start,
-                    &call.snapshot,
-                    &data,
-                );
-                if let Err(text) = seen {
-                    self.fail(text);
-                }
+                self.judge_read(&call, &data);
             }
             (CallKind::Write { fua }, Ok(())) => {
                 self.oracle.write_acknowledged(self.now, sectors, call.id, fua);
             }
             (CallKind::Flush | CallKind::Detach, Ok(())) => {
-                self.oracle.flush_answered(&call.snapshot)
+                self.oracle.flush_answered(&call.snapshot);
+                self.note_healed();
+            }
+            (CallKind::Resize, Ok(())) => {
+                // Who has lost the volume learns late what another host knows already.
+                if self.hosts[host].epoch == self.stored.epoch {
+                    self.resized(call.called, sectors.end);
+                }
             }
             (_, Err(Failure::Stopped(_) | Failure::Fenced)) => {
                 self.clients[client].host = self.current;
+            }
+            (CallKind::Read | CallKind::Write { .. }, Err(Failure::OutOfRange))
+                if sectors.end > self.sectors_at(host) =>
+            {
+                if call.kind != CallKind::Read {
+                    self.oracle.write_refused(sectors, call.id);
+                }
+            }
+            (CallKind::Verify | CallKind::Repair { .. }, Err(Failure::OutOfRange))
+                if sectors.end > self.sectors_at(host) => {}
+            (CallKind::Verify | CallKind::Repair { .. }, result) => {
+                self.check_answered(&call, &result);
+            }
+            (CallKind::Resize, Err(Failure::NoSpace | Failure::Refused(_))) => {
+                self.sizes.asked.retain(|size| *size != sectors.end);
             }
             (CallKind::Write { .. }, Err(_)) => {
                 self.oracle.write_failed(self.now, sectors, call.id);
                 self.lower_snapshots();
             }
-            (CallKind::Read | CallKind::Flush | CallKind::Detach, Err(failure)) => {
-                self.fail(format!("{:?} failed: {failure:?}", call.kind));
-            }
+            (kind, Err(failure)) => self.fail(format!("{kind:?} failed: {failure:?}")),
+        }
+    }
+
+    /// Judges what a read got, apart from what rotted.
+    fn judge_read(&mut self, call: &Call, data: &[Tag]) {
+        let is_rot: Vec<bool> = (call.sectors.start..)
+            .zip(data)
+            .map(|(sector, tag)| self.is_rot(sector, *tag, call.called))
+            .collect();
+        let seen = self.oracle.read_answered(
+            call.called,
+            self.now,
+            call.sectors.start,
+            &call.snapshot,
+            data,
+            &is_rot,
+        );
+        if let Err(text) = seen {
+            self.fail(text);
         }
     }
 

@@ -4,9 +4,10 @@
 use distributed_core::{BrickId, BrickState};
 
 use crate::{
+    hosts::Message,
     matrix::Fault,
     storage::Request,
-    world::{MS, Message, Next, US, World},
+    world::{MS, Next, US, World},
 };
 
 /// Faults of one node.
@@ -54,12 +55,13 @@ impl World {
             let delay = self.nodes[node].paused_until - self.now + self.rng.u64(0..300 * US);
             return self.after(delay, Next::Arrive(message));
         }
-        let is_cut = self.hosts[message.host].unreachable & (1 << node) != 0;
+        let is_cut = self.hosts[message.sender.host].unreachable & (1 << node) != 0;
         if is_cut && !message.is_late {
             return;
         }
-        let host = &self.hosts[message.host];
-        let is_orphaned = host.instance != message.instance || host.epoch != self.stored.epoch;
+        let host = &self.hosts[message.sender.host];
+        let is_orphaned =
+            host.instance != message.sender.instance || host.epoch != self.stored.epoch;
         if is_orphaned && matches!(message.request, Request::Create { .. }) {
             // Of a host that died or lost the volume. Drivers sweep what it leaves; here it does not happen.
             return;
@@ -130,7 +132,11 @@ impl World {
         if self.rng.u32(0..1000) >= permille {
             return None;
         }
-        let most = if message.request.writes() { 14 } else { 9 };
+        let most = match state {
+            Some(BrickState::Failing) if message.request.writes() => 16,
+            _ if message.request.writes() => 14,
+            _ => 9,
+        };
         Some(match self.rng.u32(0..most) {
             0..3 => Fault::Lost,
             3..6 => Fault::Duplicated,
@@ -142,11 +148,10 @@ impl World {
     }
 
     fn refuse(&mut self, message: Message) {
-        let Message { host, instance, io, node, .. } = message;
+        let Message { sender, node, .. } = message;
         let incarnation = self.nodes[node].incarnation;
         let answer = (distributed_core::Outcome::Failed, Vec::new());
-        let next = Next::Answer { host, instance, io, node, incarnation, answer };
-        self.after(100 * US, next);
+        self.after(100 * US, Next::Answer { sender, node, incarnation, answer });
     }
 
     /// The node dies in the middle of a write.
@@ -205,6 +210,9 @@ impl World {
         if !self.chaos {
             return;
         }
+        if self.plan.rots && self.rng.u32(0..8) == 0 {
+            self.rot();
+        }
         let mean = self.plan.fault_every_us * US;
         let delay = self.rng.u64(mean / 4..mean * 2);
         self.after(delay, Next::Fault);
@@ -229,6 +237,12 @@ impl World {
             }
             84..90 => self.take_over(),
             90..95 => self.jump_clock(),
+            95..97 if self.plan.forgets => {
+                self.forget();
+                if self.rng.bool() {
+                    self.crash_host(self.current);
+                }
+            }
             _ => {
                 let host = self.rng.usize(0..self.hosts.len());
                 self.hosts[host].paused_until = self.now + self.rng.u64(MS..30 * MS);
@@ -237,7 +251,7 @@ impl World {
         }
     }
 
-    fn afflict(&mut self, node: usize, fault: Fault) {
+    pub fn afflict(&mut self, node: usize, fault: Fault) {
         if !self.nodes[node].is_up {
             return;
         }
@@ -281,7 +295,8 @@ impl World {
 
     fn take_over(&mut self) {
         let host = self.rng.usize(0..self.hosts.len());
-        if host != self.current && self.hosts[host].paused_until <= self.now {
+        let can_attach = self.hosts[host].paused_until <= self.now && !self.stored.is_lost();
+        if host != self.current && can_attach {
             self.count_for_all(Fault::TakeOver);
             self.end_instance(host);
             self.attach(host);
@@ -296,10 +311,51 @@ impl World {
         self.note(|| format!("the clock of host {host} jumps to {clock}"));
     }
 
+    /// Waits for the moments between a brick's last flush and its being in sync: what a full node makes of a write then
+    /// is the hardest to get right.
+    fn lurk(&mut self, host: usize) {
+        let Some(volume) = &self.hosts[host].volume else { return };
+        let (about_to, passing) = (volume.brick_about_to_join(), volume.brick_in_transition());
+        if let Some(joining) = about_to
+            && self.rng.u32(0..8) == 0
+        {
+            // A write will be taken back from the brick that is about to join, because another one is full.
+            for node in (0..self.nodes.len()).filter(|node| *node != joining.0 as usize) {
+                self.afflict(node, Fault::Full);
+            }
+            self.may_end_soon();
+        } else if let Some((node, BrickState::Joining)) = passing
+            && self.rng.u32(0..8) == 0
+        {
+            self.afflict(node.0 as usize, Fault::Full);
+        }
+    }
+
+    /// A full node took a part of a write, or nothing. If its brick is joining, it forgets that part after a while.
+    pub fn lurk_at_full(&mut self, brick: BrickId, node: usize) {
+        if self.chaos && self.brick_state(brick) == Some(BrickState::Joining) {
+            // When the others have what it took, and it is still joining.
+            let delay = self.rng.u64(400 * US..4 * MS);
+            self.after(delay, Next::Restart(node));
+            self.may_end_soon();
+        }
+    }
+
+    /// More faults would heal what has just gone wrong, if it has.
+    fn may_end_soon(&mut self) {
+        if self.rng.bool() {
+            let end = self.now + self.rng.u64(4 * MS..12 * MS);
+            self.chaos_until = self.chaos_until.min(end);
+        }
+    }
+
     /// States that pass quickly would hardly ever meet a fault by chance.
     pub fn tempt_rare_states(&mut self, host: usize) {
         if !self.chaos || host != self.current {
             return;
+        }
+        if self.plan.lurks {
+            self.lurk(host);
         }
         let Some(volume) = &self.hosts[host].volume else { return };
         let node = match volume.brick_in_transition() {

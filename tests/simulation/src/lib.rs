@@ -11,13 +11,18 @@
 //!   left that nobody knows (`verdict`).
 
 mod clients;
+mod deeds;
 mod faults;
+mod hosts;
 mod matrix;
+mod operator;
 mod oracle;
 mod plan;
 mod storage;
+mod store;
 mod verdict;
 mod world;
 
+pub use deeds::{Deed, Deeds};
 pub use matrix::{Fault, Matrix};
 pub use verdict::{Verdict, run};

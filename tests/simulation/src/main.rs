@@ -13,7 +13,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use distributed_core::Protections;
 use serde_json::json;
-use simulation::{Matrix, Verdict, run};
+use simulation::{Deeds, Matrix, Verdict, run};
 
 /// Run the distributed core through seeded faults.
 #[derive(Parser)]
@@ -58,6 +58,7 @@ struct Total {
     runs: u64,
     events: u64,
     matrix: Matrix,
+    deeds: Deeds,
     failed: Option<Verdict>,
 }
 
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
             runs: 1,
             events: verdict.events,
             matrix: verdict.matrix.clone(),
+            deeds: verdict.deeds.clone(),
             failed: verdict.violation.is_some().then_some(verdict),
         };
         return report(&arguments, &total, Duration::ZERO);
@@ -105,6 +107,7 @@ fn run_all(arguments: &Arguments, protections: Protections, started: Instant) ->
                     mine.runs += 1;
                     mine.events += verdict.events;
                     mine.matrix.add(&verdict.matrix);
+                    mine.deeds.add(&verdict.deeds);
                     if verdict.violation.is_some() {
                         stop.store(true, Ordering::Relaxed);
                         mine.failed = Some(verdict);
@@ -114,6 +117,7 @@ fn run_all(arguments: &Arguments, protections: Protections, started: Instant) ->
                 total.runs += mine.runs;
                 total.events += mine.events;
                 total.matrix.add(&mine.matrix);
+                total.deeds.add(&mine.deeds);
                 total.failed = total.failed.take().or(mine.failed);
             });
         }
@@ -140,11 +144,12 @@ fn report(arguments: &Arguments, total: &Total, elapsed: Duration) -> ExitCode {
                 "violation": violation,
                 "replay": replay,
                 "faults": total.matrix.to_json(),
+                "deeds": total.deeds.to_json(),
                 "rarest": { "fault": format!("{fault:?}"), "state": format!("{state:?}"), "count": rarest },
             })
         );
     } else {
-        println!("{}", total.matrix);
+        println!("{}\n{}", total.matrix, total.deeds);
         let seconds = elapsed.as_secs_f64();
         println!(
             "{} seeds, {} events, {seconds:.1} s; rarest: {fault:?} of a replica {state:?}, {rarest} times",

@@ -34,6 +34,9 @@ struct Sector {
     durable_floor: u64,
 }
 
+/// The number of a write of zeros that nobody asked for, while it is made.
+const CUT: u32 = u32::MAX;
+
 /// What a client's read or flush has to be judged by: the sectors' floors when it began.
 pub type Snapshot = Vec<u64>;
 
@@ -116,12 +119,30 @@ impl Oracle {
         }
     }
 
+    /// A write was refused before anything was done.
+    pub fn write_refused(&mut self, range: std::ops::Range<usize>, id: u32) {
+        for sector in &mut self.sectors[range] {
+            sector.writes.retain(|write| write.id != id);
+        }
+    }
+
+    /// The volume became smaller, and remembers it: if it grows again, it reads zeros there.
+    pub fn cut_off(&mut self, called: u64, now: u64, range: std::ops::Range<usize>) {
+        self.write_called(called, range.clone(), 0, CUT);
+        self.write_acknowledged(now, range.clone(), CUT, true);
+        for sector in &mut self.sectors[range] {
+            // What is under way was not begun, and will be refused.
+            sector.writes.retain(|write| write.end == u64::MAX || write.id == CUT);
+            sector.writes.iter_mut().filter(|write| write.id == CUT).for_each(|write| write.id = 0);
+        }
+    }
+
     /// A read is called.
     pub fn read_called(&self, range: std::ops::Range<usize>) -> Snapshot {
         self.sectors[range].iter().map(|sector| sector.floor).collect()
     }
 
-    /// Judges a read's answer.
+    /// Judges a read's answer, but for the sectors that are `unjudged`.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -132,8 +153,10 @@ impl Oracle {
         first: usize,
         floors: &[u64],
         data: &[Tag],
+        unjudged: &[bool],
     ) -> Result<(), String> {
-        for ((at, floor), tag) in (first..).zip(floors).zip(data) {
+        let told = (first..).zip(floors).zip(data.iter().zip(unjudged));
+        for ((at, floor), (tag, _)) in told.filter(|(_, (_, unjudged))| !**unjudged) {
             let sector = &mut self.sectors[at];
             let may_be = |write: &Write| {
                 write.tag == *tag && write.end >= *floor && write.dead_from > called
@@ -231,7 +254,7 @@ mod tests {
 
     fn read(oracle: &mut Oracle, from: u64, to: u64, tag: u32) -> bool {
         let floors = oracle.read_called(0..1);
-        oracle.read_answered(from, to, 0, &floors, &[tag]).is_ok()
+        oracle.read_answered(from, to, 0, &floors, &[tag], &[false]).is_ok()
     }
 
     #[test]

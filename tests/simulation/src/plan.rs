@@ -6,6 +6,11 @@ use fastrand::Rng;
 
 use crate::storage::SECTOR;
 
+/// Sectors of a shard.
+pub const SHARD_SECTORS: usize = 16;
+/// No volume is made larger than this.
+pub const MOST_SECTORS: usize = 12 * SHARD_SECTORS;
+
 /// The shape of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -30,13 +35,26 @@ pub struct Plan {
     pub network_permille: u32,
     /// Sectors that clients like best: a small number makes them meet.
     pub hot_sectors: usize,
+    /// Whether somebody has the volume resized.
+    pub resizes: bool,
+    /// Whether somebody has it verified and repaired.
+    pub checks: bool,
+    /// Whether disks change sectors behind everybody's back.
+    pub rots: bool,
+    /// Whether the state store forgets the volume.
+    pub forgets: bool,
+    /// Whether faults wait for those moments that are rare and dangerous.
+    pub lurks: bool,
 }
 
 impl Plan {
-    pub fn draw(rng: &mut Rng) -> Self {
+    /// Operators are drawn apart: runs without them are what they were before there were any.
+    pub fn draw(rng: &mut Rng, apart: &mut Rng) -> Self {
+        let is_operated = apart.bool();
+        let mut draws = |of: u32| is_operated && apart.u32(0..of) != 0;
         let nodes = rng.usize(2..=4);
         let factor = rng.usize(2..=nodes.min(3));
-        let sectors = 16 * rng.usize(4..=9);
+        let sectors = SHARD_SECTORS * rng.usize(4..=9);
         Self {
             nodes,
             hosts: rng.usize(2..=3),
@@ -53,13 +71,18 @@ impl Plan {
             fault_every_us: rng.u64(1500..9000),
             network_permille: *[0, 5, 20, 40].get(rng.usize(0..4)).unwrap_or(&5),
             hot_sectors: rng.usize(4..=24),
+            resizes: draws(2),
+            checks: draws(4),
+            rots: draws(3),
+            forgets: draws(2),
+            lurks: draws(4),
         }
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.
     pub fn map(&self) -> ShardMap {
-        let shard_size = 16 * SECTOR;
-        let shards = self.sectors as u64 / 16;
+        let shard_size = SHARD_SECTORS as u64 * SECTOR;
+        let shards = (self.sectors / SHARD_SECTORS) as u64;
         let set = |shard: u64| -> SlotSet {
             (0..self.factor as u64)
                 .map(|replica| Slot(((shard + replica) % self.nodes as u64) as u8))

@@ -42,8 +42,10 @@ pub struct Brick {
     pub memory: Vec<Tag>,
     /// What a crash leaves at least.
     pub durable: Vec<Tag>,
-    companion: [Vec<u8>; 2],
+    pub companion: [Vec<u8>; 2],
     session: Session,
+    /// The node's incarnation when it was opened last.
+    pub opened_in: u64,
 }
 
 /// A backend.
@@ -117,6 +119,12 @@ impl Node {
         Ok(())
     }
 
+    /// A disk changes a sector; whether it has it.
+    pub fn rot(&mut self, id: BrickId, sector: usize, tag: Tag) -> bool {
+        let brick = self.bricks.get_mut(&id);
+        brick.is_some_and(|brick| brick.put(sector, tag, true))
+    }
+
     /// Does a part of a write, as a crash in its midst would leave it.
     pub fn tear(&mut self, id: BrickId, request: &Request, rng: &mut Rng) {
         let Some(brick) = self.bricks.get_mut(&id) else { return };
@@ -151,7 +159,7 @@ impl Node {
         if let Err(refusal) = self.admits(id, session, request) {
             return (refusal, Vec::new());
         }
-        let fences = self.fences;
+        let (fences, incarnation) = (self.fences, self.incarnation);
         let (is_full, fails) = (self.is_full && rng.bool(), self.fails && rng.u32(0..4) == 0);
         let refuses_flush = self.refuses_flush;
         let plain = |outcome| (outcome, Vec::new());
@@ -183,6 +191,9 @@ impl Node {
         }
         let Some(brick) = self.bricks.get_mut(&id) else { return plain(Outcome::NotFound) };
         match request {
+            Request::Resize { sectors } if is_full && *sectors > brick.memory.len() => {
+                return plain(Outcome::NoSpace);
+            }
             Request::Read { sector, count } => {
                 let data = brick.memory.get(*sector..sector + count);
                 return data.map_or(plain(Outcome::Failed), |data| (Outcome::Ok, data.to_vec()));
@@ -209,6 +220,7 @@ impl Node {
             Request::Open { sectors } => {
                 let fenced = fences || session.epoch > brick.session.epoch;
                 brick.session = session;
+                brick.opened_in = incarnation;
                 brick.resize(*sectors);
                 return plain(Outcome::Opened { fenced });
             }
@@ -224,16 +236,17 @@ impl Brick {
     pub fn with_record(sectors: usize, record: Vec<u8>) -> Self {
         let zeros = vec![0; sectors];
         let companion = [record, Vec::new()];
-        Self { memory: zeros.clone(), durable: zeros, companion, session: Session::default() }
+        Self { memory: zeros.clone(), durable: zeros, companion, ..Self::default() }
     }
 
-    fn put(&mut self, at: usize, tag: Tag, durable: bool) {
-        if let Some(sector) = self.memory.get_mut(at) {
-            *sector = tag;
-            if durable {
-                self.durable[at] = tag;
-            }
+    /// Whether it has the sector.
+    fn put(&mut self, at: usize, tag: Tag, durable: bool) -> bool {
+        let Some(sector) = self.memory.get_mut(at) else { return false };
+        *sector = tag;
+        if durable {
+            self.durable[at] = tag;
         }
+        true
     }
 
     fn resize(&mut self, sectors: usize) {

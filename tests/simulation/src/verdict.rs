@@ -7,7 +7,9 @@ use distributed_core::{BrickId, NodeId, Protections, Slot};
 
 use crate::{
     clients::CallKind,
+    deeds::Deeds,
     matrix::Matrix,
+    plan::SHARD_SECTORS,
     world::{MS, Next, US, World},
 };
 
@@ -27,6 +29,8 @@ pub struct Verdict {
     pub events: u64,
     /// Faults by replica state.
     pub matrix: Matrix,
+    /// What operators did.
+    pub deeds: Deeds,
     /// What happened, if asked for.
     pub trace: Vec<String>,
 }
@@ -41,14 +45,14 @@ pub fn run(seed: u64, protections: Protections, trace: bool) -> Verdict {
         hash: world.hash,
         events: world.handled,
         matrix: world.matrix,
+        deeds: world.deeds,
         trace: world.trace.unwrap_or_default(),
     }
 }
 
 impl World {
     fn live(&mut self) {
-        let end = self.plan.chaos_ms * MS;
-        while self.now < end {
+        while self.now < self.chaos_until {
             if !self.step() {
                 return;
             }
@@ -56,6 +60,9 @@ impl World {
         self.make_peace();
         // A backend that restarted unnoticed is noticed by the flush, and resynced.
         if !self.heal("after the faults") || !self.flush() || !self.heal("after a flush") {
+            return;
+        }
+        if !self.scrub() || !self.flush() || !self.heal("after repairs") {
             return;
         }
         self.read_everything();
@@ -125,15 +132,17 @@ impl World {
     }
 
     fn read_everything(&mut self) {
-        for first in (0..self.plan.sectors).step_by(16) {
-            if self.violation.is_some() || !self.ask_in_peace(CallKind::Read, first..first + 16) {
+        let size = self.sectors_at(self.current);
+        for first in (0..size).step_by(16) {
+            let sectors = first..size.min(first + 16);
+            if self.violation.is_some() || !self.ask_in_peace(CallKind::Read, sectors) {
                 return;
             }
         }
     }
 
     /// Asks, and waits for the answer.
-    fn ask_in_peace(&mut self, kind: CallKind, sectors: Range<usize>) -> bool {
+    pub fn ask_in_peace(&mut self, kind: CallKind, sectors: Range<usize>) -> bool {
         self.clients[0].host = self.current;
         self.ask(0, kind, sectors, false);
         let limit = self.now + 200 * MS;
@@ -153,8 +162,8 @@ impl World {
         let bricks: Vec<(BrickId, NodeId)> =
             status.bricks.iter().map(|brick| (brick.brick, brick.node)).collect();
         let mut complaints = Vec::new();
-        for sector in 0..self.plan.sectors {
-            let set = self.map.set(sector as u64 / 16);
+        for sector in 0..self.sectors_at(self.current) {
+            let set = self.map.set((sector / SHARD_SECTORS) as u64);
             let held = |slot: Slot| {
                 let (brick, node) = bricks.get(slot.index())?;
                 self.nodes[node.0 as usize].bricks.get(brick)?.memory.get(sector).copied()
@@ -167,7 +176,7 @@ impl World {
             if values.iter().any(|value| value != &Some(*first)) {
                 complaints.push(format!("replicas of sector {sector} differ: {values:?}"));
             }
-            if !self.oracle.may_hold(sector, *first) {
+            if !self.is_rot(sector, *first, self.now) && !self.oracle.may_hold(sector, *first) {
                 complaints.push(format!("sector {sector} holds {first}, which it may not"));
             }
         }
@@ -191,6 +200,12 @@ impl World {
             self.after(2 * MS, Next::Orchestrate);
         }
         if self.hosts[self.current].volume.is_some() {
+            return;
+        }
+        if self.stored.is_lost() && !self.rebuild() {
+            if !self.chaos {
+                self.after(MS, Next::Orchestrate);
+            }
             return;
         }
         let host = self.rng.usize(0..self.hosts.len());
@@ -239,7 +254,7 @@ impl World {
                     call.called = self.now;
                 }
                 CallKind::Flush => call.snapshot = self.oracle.flush_called(),
-                CallKind::Write { .. } | CallKind::Detach => {}
+                _ => {}
             }
         }
     }
@@ -254,6 +269,9 @@ impl World {
             }
             self.oracle.crashed();
             self.renew_snapshots(host);
+        }
+        if self.hosts[host].epoch == self.stored.epoch {
+            self.settle_size(host);
         }
     }
 }

@@ -108,6 +108,13 @@ impl Descriptor {
         }
     }
 
+    /// The newest generation that all in-sync companions surely have, if this is what the state has. With a rebuilt state,
+    /// whose generation has change zero, that is the one before: whether the newest record that was found had reached
+    /// everybody is unknown.
+    pub(crate) fn everybody_has(&self) -> Generation {
+        if self.generation.change == 0 { self.settled } else { self.generation }
+    }
+
     /// Whether the volume has this brick, or has still to delete it. One that it does not know is an orphan: of a
     /// creation by a host that died or lost the volume, after the brick was given up. The driver deletes those that it
     /// finds when it attaches.

@@ -80,7 +80,7 @@ pub struct Session {
 pub struct Generation {
     /// The attach epoch in which it was written.
     pub epoch: u64,
-    /// Counts changes of membership within the epoch.
+    /// Counts changes of membership within the epoch, from one; zero in a state that was rebuilt.
     pub change: u32,
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{DecodeError, Descriptor, NodeId, Record, Run, ShardMap, Slot, SlotSet};
+use crate::{DecodeError, Descriptor, Generation, NodeId, Record, Run, ShardMap, Slot, SlotSet};
 
 /// What a volume starts from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,11 +58,16 @@ pub(crate) fn recover(
             epoch: state.epoch,
             holder: state.holder,
             clean: state.clean,
+            // Bricks have it already, and no resize was answered before the state had it.
+            size: state.size,
             ..ahead.clone()
         },
         None => state.clone(),
     };
-    let least = if ahead.is_some() { descriptor.settled } else { descriptor.generation };
+    let least = match ahead {
+        Some(ahead) => ahead.settled,
+        None => state.everybody_has(),
+    };
     let mut members = SlotSet::EMPTY;
     let mut distrusted = SlotSet::EMPTY;
     for (slot, _) in companions {
@@ -92,8 +97,8 @@ pub(crate) fn recover(
     let intent: BTreeSet<u32> =
         witnesses().flat_map(|record| record.intent.iter().copied()).collect();
     let mut dirty: BTreeMap<Slot, Vec<Run>> = BTreeMap::new();
-    let current =
-        witnesses().filter(|record| record.descriptor.generation == descriptor.generation);
+    let newest = witnesses().map(|record| record.descriptor.generation).max();
+    let current = witnesses().filter(|record| Some(record.descriptor.generation) == newest);
     for (slot, runs) in current.flat_map(|record| &record.dirty) {
         dirty.entry(*slot).or_default().extend(runs);
     }
@@ -106,15 +111,28 @@ pub(crate) fn recover(
     })
 }
 
+/// How far, at least, a rebuilt state leaves the epochs of the companions behind. An attachment that ended before it
+/// recorded anything raised the epoch in the lost state alone, and no epoch may be given twice.
+const UNRECORDED_EPOCHS: u64 = 1 << 20;
+
 /// Makes the descriptor of a volume whose state is lost, from the companions that were found. Store it under the
 /// volume's key, expecting nothing, then attach.
 ///
-/// The highest generation wins. Unless `accept_missing`, every member of its in-sync set must be among the records:
-/// a missing one may know a later generation, in which others are stale.
+/// The highest generation wins. Unless `accept_missing`, every member of its in-sync set must be among the records, and
+/// of the set before unless a record says that the state had the newest: a missing one may know a later generation, in
+/// which others are stale.
+///
+/// `unix_millis` is the wall clock, in milliseconds since 1970. A state that is lost again before anything was recorded
+/// gets later epochs from it than the one before; a clock that was set back costs refused openings, since nodes hold to
+/// the later epoch.
 ///
 /// # Errors
 /// The reason, for the operator: no record at all, records of several volumes, or members that are missing.
-pub fn rebuild(records: &[Record], accept_missing: bool) -> Result<Descriptor, String> {
+pub fn rebuild(
+    records: &[Record],
+    accept_missing: bool,
+    unix_millis: u64,
+) -> Result<Descriptor, String> {
     let highest = records.iter().max_by_key(|record| record.descriptor.generation);
     let Some(highest) = highest.map(|record| &record.descriptor) else {
         return Err("no companion of the volume was found: connect its nodes and try again".into());
@@ -131,8 +149,12 @@ pub fn rebuild(records: &[Record], accept_missing: bool) -> Result<Descriptor, S
             Some(record.brick) == brick && record.descriptor.generation >= highest.settled
         })
     };
-    let missing: Vec<String> = highest
-        .in_sync
+    // The newest record may have come to nothing, because its writer lost the volume. Then others went on from the one
+    // before, perhaps with just those whom the newest leaves out.
+    let left_last = (0..).map(Slot).zip(&highest.bricks);
+    let left_last = left_last.filter(|(_, entry)| !entry.fresh && entry.left == highest.settled);
+    let witnesses = highest.in_sync.or(left_last.map(|(slot, _)| slot).collect());
+    let missing: Vec<String> = witnesses
         .iter()
         .filter(|slot| !known(slot))
         .filter_map(|slot| highest.bricks.get(slot.index()))
@@ -148,5 +170,7 @@ pub fn rebuild(records: &[Record], accept_missing: bool) -> Result<Descriptor, S
         ));
     }
     let epoch = records.iter().map(|record| record.descriptor.epoch).max().unwrap_or_default();
-    Ok(Descriptor { epoch: epoch.max(highest.epoch), clean: false, ..highest.clone() })
+    let epoch = epoch.saturating_add(UNRECORDED_EPOCHS).max(unix_millis);
+    let generation = Generation { epoch, change: 0 };
+    Ok(Descriptor { epoch, clean: false, generation, ..highest.clone() })
 }

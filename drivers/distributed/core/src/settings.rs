@@ -61,17 +61,23 @@ pub struct Protections {
     pub late_write_rule: bool,
     /// Answers of a backend that restarted are not believed, and what it had not flushed counts as lost.
     pub incarnation_check: bool,
+    /// What a full brick that is joining got of a write counts as not flushed there.
+    pub volatile_joining: bool,
+    /// A brick that lacks something again when it is to be listed as in sync is not.
+    pub clean_join: bool,
 }
 
 impl Protections {
     /// Names, as the simulator takes them.
-    pub const NAMES: [&'static str; 6] = [
+    pub const NAMES: [&'static str; 8] = [
         "intent-log",
         "stale-before-acknowledge",
         "ordered-overlaps",
         "pinned-reads",
         "late-write-rule",
         "incarnation-check",
+        "volatile-joining",
+        "clean-join",
     ];
 
     /// All but the one with this name; `None` if there is none of this name.
@@ -84,6 +90,8 @@ impl Protections {
             "pinned-reads" => &mut protections.pinned_reads,
             "late-write-rule" => &mut protections.late_write_rule,
             "incarnation-check" => &mut protections.incarnation_check,
+            "volatile-joining" => &mut protections.volatile_joining,
+            "clean-join" => &mut protections.clean_join,
             _ => return None,
         };
         *switch = false;
@@ -100,6 +108,8 @@ impl Default for Protections {
             pinned_reads: true,
             late_write_rule: true,
             incarnation_check: true,
+            volatile_joining: true,
+            clean_join: true,
         }
     }
 }

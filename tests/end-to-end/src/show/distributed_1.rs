@@ -16,13 +16,15 @@ use crate::{
 /// How often each fault has to meet each state of a replica.
 const AT_LEAST: u64 = 1000;
 /// The core's protections, as the simulator takes them.
-const PROTECTIONS: [&str; 6] = [
+const PROTECTIONS: [&str; 8] = [
     "intent-log",
     "stale-before-acknowledge",
     "ordered-overlaps",
     "pinned-reads",
     "late-write-rule",
     "incarnation-check",
+    "volatile-joining",
+    "clean-join",
 ];
 /// What each of them has, in minutes, to be missed.
 const TO_FAIL: &str = "1";

@@ -88,7 +88,7 @@ impl Volume {
 
     fn recovered(&mut self, recovered: Recovered) {
         let Recovered { descriptor, members, distrusted, intent, dirty } = recovered;
-        self.settled = self.descriptor.generation;
+        self.settled = self.descriptor.everybody_has();
         self.members = self.descriptor.in_sync;
         let epoch = self.descriptor.epoch;
         let (now, all): (_, SlotSet) = (self.now, self.slots().collect());

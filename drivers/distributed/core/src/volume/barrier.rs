@@ -33,12 +33,12 @@ impl Volume {
 
     /// Goes on once nothing else is under way.
     pub(super) fn pump_barrier(&mut self) {
+        let Some(barrier) = &mut self.barrier else { return };
         let idle = self.ops.iter().next().is_none()
             && self.round.is_none()
             && self.flush_requests.is_empty()
             && self.commit.is_none()
             && !self.bricks.iter().any(|b| matches!(b.link, Link::Opening | Link::Checking));
-        let Some(barrier) = &mut self.barrier else { return };
         if !idle || barrier.stage != BarrierStage::Draining {
             return;
         }
@@ -50,7 +50,8 @@ impl Volume {
             BarrierKind::Resize { size } if size < self.descriptor.size => {
                 // Nobody may need bytes that a brick has dropped already.
                 barrier.stage = BarrierStage::Recording;
-                self.set_size(size);
+                self.descriptor.size = size;
+                self.want_membership = true;
             }
             BarrierKind::Resize { size } => {
                 barrier.stage = BarrierStage::Bricks;
@@ -59,14 +60,24 @@ impl Volume {
         }
     }
 
-    fn set_size(&mut self, size: u64) {
-        let old = self.descriptor.size;
-        self.descriptor.size = size;
+    /// Every open brick has the new, larger size.
+    fn grown(&mut self, size: u64) {
+        let old = std::mem::replace(&mut self.descriptor.size, size);
         self.want_membership = true;
+        for brick in self.bricks.iter_mut().filter(|brick| brick.link != Link::Open) {
+            // It may have missed that the volume was larger once, and hold what was there.
+            brick.dirty.insert(old, size);
+        }
+    }
+
+    /// The record says that the volume is smaller. Until then what lies past its end must not be forgotten: the record
+    /// may yet come to nothing.
+    fn forget_past_end(&mut self) {
+        let size = self.descriptor.size;
         self.intent.shrink(size);
         for brick in &mut self.bricks {
             for set in [&mut brick.dirty, &mut brick.volatile, &mut brick.flushing] {
-                set.remove(size, old.max(size));
+                set.remove(size, u64::MAX);
             }
         }
     }
@@ -105,7 +116,7 @@ impl Volume {
             self.end_barrier(request, Ok(()));
         } else {
             barrier.stage = BarrierStage::Recording;
-            self.set_size(size);
+            self.grown(size);
         }
     }
 
@@ -131,6 +142,7 @@ impl Volume {
             }
             BarrierKind::Resize { size } if !barrier.resized => {
                 barrier.stage = BarrierStage::Bricks;
+                self.forget_past_end();
                 self.resize_bricks(size);
             }
             BarrierKind::Resize { .. } => self.end_barrier(request, Ok(())),

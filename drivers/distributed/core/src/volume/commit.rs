@@ -6,7 +6,8 @@
 //!     ^            | one of them failed
 //!     +------------+ (void: without the failed one, as a change of membership)
 //! ```
-//! One commit at a time; what is wanted meanwhile is in the next one.
+//! One commit at a time; what is wanted meanwhile is in the next one. Who joins gets the record after all others have
+//! it: a crash may leave it believed, and then whoever finds another companion must learn that there is this one.
 
 use std::sync::Arc;
 
@@ -25,28 +26,35 @@ impl Volume {
         let change = std::mem::take(&mut self.want_membership).then(|| self.change_membership());
         self.want_intent = false;
         let regions = self.intent.regions();
-        let targets = self.counting();
+        let joined = change.map_or(SlotSet::EMPTY, |change| change.joined);
+        let targets = self.counting().without(joined);
+        let record = self.record();
         let bytes: Arc<[u8]> = self.descriptor.encode().into();
+        let ends_barrier = change.is_some()
+            && self.barrier.as_ref().is_some_and(|b| b.stage == BarrierStage::Recording);
         self.commit = Some(Commit {
+            ends_barrier,
             regions,
             pending: targets,
+            joining: (!joined.is_empty()).then(|| (joined, record.clone())),
             void: false,
             change,
             bytes,
             storing: false,
             retry_at: None,
         });
-        self.write_companions(targets);
+        self.write_companions(targets, record);
     }
 
     /// Writes the next generation's membership into the descriptor.
     fn change_membership(&mut self) -> Change {
         let excluded = self.with_role(Role::Failing);
+        let clean_join = self.protections.clean_join;
         let mut joined = SlotSet::EMPTY;
         for slot in self.slots() {
             let brick = self.brick(slot);
             // A write that was taken back because a node is full may have left it behind again.
-            if std::mem::take(&mut brick.join) && brick.dirty.is_empty() {
+            if std::mem::take(&mut brick.join) && (brick.dirty.is_empty() || !clean_join) {
                 brick.role = Role::Joining;
             }
             if brick.role == Role::Joining {
@@ -68,16 +76,20 @@ impl Volume {
         Change { excluded, joined }
     }
 
-    fn write_companions(&mut self, targets: SlotSet) {
+    /// What the companions are to say now; brick and sequence are each one's own.
+    fn record(&self) -> Record {
         let intent = if self.protections.intent_log { self.intent.regions() } else { Vec::new() };
-        let mut record = Record {
+        Record {
             brick: crate::BrickId(0),
             sequence: 0,
             descriptor: self.descriptor.clone(),
             intent,
             dirty: self.dirty_maps(),
             map_bytes: self.map_bytes,
-        };
+        }
+    }
+
+    fn write_companions(&mut self, targets: SlotSet, mut record: Record) {
         for slot in targets.iter() {
             let brick = self.brick(slot);
             record.brick = brick.id;
@@ -135,6 +147,15 @@ impl Volume {
         }
     }
 
+    /// A brick that was to join is given up before its turn came.
+    pub(super) fn joins_no_more(&mut self, slot: Slot) {
+        if let Some(commit) = &mut self.commit
+            && commit.joining.as_ref().is_some_and(|(joining, _)| joining.has(slot))
+        {
+            commit.void = true;
+        }
+    }
+
     pub(super) fn companions_answered(&mut self) {
         let Some(commit) = &mut self.commit else { return };
         if !commit.pending.is_empty() || commit.storing {
@@ -145,6 +166,10 @@ impl Volume {
             self.want_membership = true;
             self.want_intent = true;
             return;
+        }
+        if let Some((joining, record)) = commit.joining.take() {
+            commit.pending = joining;
+            return self.write_companions(joining, record);
         }
         if commit.change.is_none() {
             return self.committed();
@@ -197,15 +222,15 @@ impl Volume {
         }
         self.wake_committed();
         self.wake_settling();
-        if self.barrier.as_ref().is_some_and(|b| b.stage == BarrierStage::Recording)
-            && commit.change.is_some()
-        {
+        if commit.ends_barrier {
             self.barrier_recorded();
         }
     }
 
     fn membership_changed(&mut self, change: Change) {
         self.settled = self.descriptor.generation;
+        // The next record, if only of intent, tells that this one holds.
+        self.descriptor.settled = self.settled;
         for slot in change.excluded.iter() {
             let brick = self.brick(slot);
             if brick.role == Role::Failing {
@@ -219,8 +244,6 @@ impl Volume {
             }
             brick.role = Role::InSync;
             brick.receiving = false;
-            brick.volatile.clear();
-            brick.flushing.clear();
             let (brick, copied) = (brick.id, brick.copied);
             self.report(Notice::InSync { brick, copied });
         }

@@ -115,17 +115,21 @@ impl Volume {
     }
 
     fn full(&mut self, io: &Io) {
-        self.note_volatile(io);
+        if self.protections.volatile_joining {
+            self.note_volatile(io);
+        }
         if let Some(op) = self.ops.get_mut(io.op) {
             op.full.insert(io.slot);
         }
         self.answered(io.op);
     }
 
-    /// A brick got something that it may lose until it is flushed; those in sync share the intent log's memory.
+    /// A brick got something that it may lose until it is flushed; those in sync share the intent log's memory, which
+    /// does not know of repairs.
     fn note_volatile(&mut self, io: &Io) {
+        let repair = self.ops.get(io.op).is_some_and(|op| matches!(op.kind, Kind::Repair { .. }));
         let brick = self.brick(io.slot);
-        if brick.role != Role::InSync {
+        if brick.role != Role::InSync || repair {
             brick.volatile.insert(io.offset, io.offset + io.len);
         }
     }
@@ -189,10 +193,16 @@ impl Volume {
     }
 
     fn compare_done(&mut self, io: &Io, outcome: &Outcome) {
+        let in_sync = self.with_role(Role::InSync);
         if let Some(op) = self.ops.get_mut(io.op) {
             match outcome {
                 Outcome::Ok => {}
-                Outcome::Differs(slots) => op.differs = op.differs.or(*slots),
+                // What a replica holds that was given up meanwhile accuses nobody.
+                Outcome::Differs(slots)
+                    if in_sync.has(io.slot) && slots.without(in_sync).is_empty() =>
+                {
+                    op.differs = op.differs.or(*slots);
+                }
                 _ => op.retry = true,
             }
         }

@@ -48,6 +48,7 @@ impl Volume {
             self.want_membership = true;
             self.report(Notice::Stale { brick: id, node, cause });
         }
+        self.joins_no_more(slot);
         self.abandon(slot);
         if role == Role::InSync && self.phase == Phase::Leveling {
             self.begin_leveling();

@@ -3,7 +3,7 @@
 //!
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
-//! `barrier` resizes and detaches.
+//! `barrier` resizes and detaches; `status` tells.
 
 mod attaching;
 mod barrier;
@@ -15,6 +15,7 @@ mod requests;
 mod resync;
 mod run;
 mod state;
+mod status;
 
 #[cfg(test)]
 mod volume_tests;
@@ -26,11 +27,12 @@ use std::{
 };
 
 use crate::{
-    Action, BrickId, Cause, ClientOp, Descriptor, Event, Failure, Generation, IoId, NodeId, Notice,
+    Action, BrickId, ClientOp, Descriptor, Event, Failure, Generation, IoId, NodeId, Notice,
     Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, intent::IntentLog,
     slab::Slab,
 };
 use state::{Barrier, Brick, Commit, Held, Io, IoKind, Link, Op, Phase, Role, Round};
+pub use status::{BrickState, BrickStatus, Status, VolumeState};
 
 /// What an attachment begins with.
 #[derive(Clone, Debug)]
@@ -77,70 +79,6 @@ impl fmt::Display for AttachError {
 }
 
 impl std::error::Error for AttachError {}
-
-/// Where a volume is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum VolumeState {
-    /// It is being attached; requests wait.
-    Attaching,
-    /// It serves.
-    Serving,
-    /// It was detached in order.
-    Detached,
-    /// It answers everything with this reason; attach again.
-    Stopped(Arc<str>),
-    /// Another host has it.
-    Fenced,
-}
-
-/// Where a brick is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BrickState {
-    /// It has every acknowledged write.
-    InSync,
-    /// It is being recorded as stale.
-    Failing,
-    /// It lacks something and is not being resynced.
-    Stale,
-    /// It lacks something, which is being copied.
-    Resyncing,
-    /// It lacks nothing and is being recorded as in sync.
-    Joining,
-}
-
-/// A brick, for an operator.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BrickStatus {
-    /// Its slot.
-    pub slot: Slot,
-    /// The brick.
-    pub brick: BrickId,
-    /// Its node.
-    pub node: NodeId,
-    /// Where it is.
-    pub state: BrickState,
-    /// Bytes that it lacks, as far as known.
-    pub dirty_bytes: u64,
-    /// Bytes copied to it since its resync began.
-    pub copied_bytes: u64,
-    /// Why and when it was given up last.
-    pub cause: Option<(Cause, Time)>,
-}
-
-/// A volume, for an operator.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Status {
-    /// Where it is.
-    pub state: VolumeState,
-    /// Its membership's generation.
-    pub generation: Generation,
-    /// Size in bytes.
-    pub size: u64,
-    /// Its bricks, by slot.
-    pub bricks: Vec<BrickStatus>,
-    /// Replaced bricks that still exist.
-    pub condemned: Vec<(BrickId, NodeId)>,
-}
 
 /// One attached volume.
 #[derive(Debug)]
@@ -308,72 +246,6 @@ impl Volume {
         retries.chain(deleting).chain(idle).chain(commit).chain(claim).min()
     }
 
-    /// The volume for an operator.
-    pub fn status(&self) -> Status {
-        let bricks = (0..).zip(&self.bricks).map(|(index, brick)| BrickStatus {
-            slot: Slot(index),
-            brick: brick.id,
-            node: brick.node,
-            state: state_of(brick),
-            dirty_bytes: brick.dirty.bytes(),
-            copied_bytes: brick.copied,
-            cause: brick.cause,
-        });
-        Status {
-            state: self.state(),
-            generation: self.descriptor.generation,
-            size: self.descriptor.size,
-            bricks: bricks.collect(),
-            condemned: self.descriptor.condemned.clone(),
-        }
-    }
-
-    /// Where the volume is.
-    pub fn state(&self) -> VolumeState {
-        match &self.phase {
-            Phase::Serving => VolumeState::Serving,
-            Phase::Detached => VolumeState::Detached,
-            Phase::Stopped(reason) => VolumeState::Stopped(Arc::clone(reason)),
-            Phase::Fenced => VolumeState::Fenced,
-            _ => VolumeState::Attaching,
-        }
-    }
-
-    /// Whether clients are served.
-    pub fn is_serving(&self) -> bool {
-        self.phase == Phase::Serving
-    }
-
-    /// Where a brick is; `None` if the volume has no such brick now.
-    pub fn brick_state(&self, brick: BrickId) -> Option<BrickState> {
-        self.bricks.iter().find(|other| other.id == brick).map(state_of)
-    }
-
-    /// Whether every brick is in sync and none that was replaced can be deleted yet. One whose creation has an unknown
-    /// outcome is deleted by the next attachment, lest the creation comes after the deletion.
-    pub fn is_whole(&self) -> bool {
-        self.phase == Phase::Serving
-            && self.bricks.iter().all(|brick| brick.role == Role::InSync)
-            && self.descriptor.condemned.iter().all(|(brick, _)| self.creating.contains_key(brick))
-            && self.commit.is_none()
-    }
-
-    /// A brick that is on its way into or out of the in-sync set.
-    pub fn brick_in_transition(&self) -> Option<(NodeId, BrickState)> {
-        let passing = |brick: &&Brick| matches!(brick.role, Role::Failing | Role::Joining);
-        self.bricks.iter().find(passing).map(|brick| (brick.node, state_of(brick)))
-    }
-
-    /// Size in bytes.
-    pub fn size(&self) -> u64 {
-        self.descriptor.size
-    }
-
-    /// The shard map.
-    pub fn map(&self) -> &ShardMap {
-        &self.map
-    }
-
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
         (0..self.bricks.len() as u8).map(Slot)
     }
@@ -486,15 +358,5 @@ impl Volume {
             && brick.role == Role::Stale
             && brick.link == Link::Closed
             && !brick.unrecorded
-    }
-}
-
-fn state_of(brick: &Brick) -> BrickState {
-    match brick.role {
-        Role::InSync => BrickState::InSync,
-        Role::Joining => BrickState::Joining,
-        Role::Failing => BrickState::Failing,
-        Role::Stale if brick.receiving => BrickState::Resyncing,
-        Role::Stale => BrickState::Stale,
     }
 }

@@ -24,12 +24,6 @@ impl Volume {
             }
             _ => return self.early.push_back((request, op)),
         }
-        if let ClientOp::Repair { source, .. } = op
-            && source.index() >= self.bricks.len()
-        {
-            let reason = format!("there is no slot {}: choose a source that is in sync", source.0);
-            return self.reply(request, Err(Failure::Refused(reason.into())));
-        }
         let (kind, offset, len) = match op {
             ClientOp::Read { offset, len } => (Kind::Read, offset, u64::from(len)),
             ClientOp::Write { offset, len, fua } => (Kind::Write { fua }, offset, u64::from(len)),
@@ -46,6 +40,16 @@ impl Volume {
             len > 0 && offset.checked_add(len).is_some_and(|end| end <= self.descriptor.size);
         if !fits {
             return self.reply(request, Err(Failure::OutOfRange));
+        }
+        if let Kind::Repair { source } = kind
+            && (source.index() >= self.bricks.len()
+                || self.map.pieces(offset, len).any(|(_, _, set)| !set.has(source)))
+        {
+            let reason = format!(
+                "slot {} has no replica of all of the range: choose one that has",
+                source.0
+            );
+            return self.reply(request, Err(Failure::Refused(reason.into())));
         }
         self.submit(Op::new(kind, Some(request), offset, len));
     }
@@ -122,8 +126,9 @@ impl Volume {
             Kind::Resync { slot } => return self.issue_resync(key, slot),
             Kind::Verify => return self.issue_compare(key),
             Kind::Level { .. } => return self.issue_level(key),
+            Kind::Repair { source } => return self.issue_repair(key, source),
             Kind::Read => return,
-            Kind::Write { .. } | Kind::Zero { .. } | Kind::Repair { .. } => {}
+            Kind::Write { .. } | Kind::Zero { .. } => {}
         }
         self.acquire_intent(key, self.no_room.is_empty());
     }

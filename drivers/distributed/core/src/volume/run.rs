@@ -57,14 +57,11 @@ impl Volume {
         }
     }
 
-    /// Issues a write, zero or repair step: its regions are committed.
+    /// Issues a write or zero step: its regions are committed.
     pub(super) fn run(&mut self, key: u64) {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.stage = Stage::Running;
-        let (kind, at, step) = (op.kind, op.at, op.step);
-        if let Kind::Repair { source } = kind {
-            return self.issue_repair(key, source);
-        }
+        let (at, step) = (op.at, op.step);
         for (offset, len, set) in self.pieces(at, step) {
             for slot in set.iter() {
                 let brick = self.brick(slot);
@@ -224,15 +221,18 @@ impl Volume {
         }
     }
 
-    fn issue_repair(&mut self, key: u64, source: Slot) {
-        let Some(op) = self.ops.get(key) else { return };
+    /// Issues a repair step. It is no intent: a crash would have the region leveled, from a replica that may be the bad
+    /// one. Without intent the replicas differ after a crash where they did before.
+    pub(super) fn issue_repair(&mut self, key: u64, source: Slot) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        op.stage = Stage::Running;
         let (at, step) = (op.at, op.step);
         let members = self.counting();
         if !members.has(source) || self.brick(source).role != Role::InSync {
             let reason = format!("slot {} is not in sync: choose a source that is", source.0);
             return self.finish(key, Err(Failure::Refused(reason.into())));
         }
-        for (offset, len, set) in self.pieces(at, step).filter(|piece| piece.2.has(source)) {
+        for (offset, len, set) in self.pieces(at, step) {
             for target in set.without(SlotSet::only(source)).iter() {
                 if members.has(target) {
                     self.issue_copy(key, source, target, offset, len);

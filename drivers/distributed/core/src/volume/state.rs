@@ -69,7 +69,7 @@ pub(super) struct Brick {
     pub(super) join: bool,
     /// What it lacks.
     pub(super) dirty: ExtentSet,
-    /// What it got and has not flushed; kept only while it is not in sync, in-sync bricks share the intent log's.
+    /// What it got and has not flushed. While it is in sync only repairs: of writes the intent log knows.
     pub(super) volatile: ExtentSet,
     /// The part of `volatile` that the flush under way covers.
     pub(super) flushing: ExtentSet,
@@ -262,8 +262,12 @@ pub(super) struct Commit {
     pub(super) regions: Vec<u32>,
     /// The in-sync companions that have not answered.
     pub(super) pending: SlotSet,
+    /// Those that join: they get the record when all others have it.
+    pub(super) joining: Option<(SlotSet, crate::Record)>,
     /// A brick failed that had not answered: the record must be written again without it.
     pub(super) void: bool,
+    /// It says what the barrier wants recorded; one that began earlier does not.
+    pub(super) ends_barrier: bool,
     /// Set if membership changes.
     pub(super) change: Option<Change>,
     /// Membership as the state will get it.

@@ -273,6 +273,69 @@ fn volumes_grow_shrink_and_detach() {
 }
 
 #[test]
+fn a_replica_that_was_away_while_the_volume_shrank_reads_zeros_where_it_grew() {
+    let mut desk = Desk::new(&Settings::default());
+    assert_eq!(desk.write(1, SIZE - 4096), Some(Ok(())));
+    desk.spoiled.push(("brick: BrickId(1)", Outcome::Failed));
+    assert_eq!(desk.ask(2, ClientOp::Resize { size: SIZE / 2 }), Some(Ok(())));
+    assert_eq!(desk.states()[1], BrickState::Stale);
+    assert_eq!(desk.ask(3, ClientOp::Resize { size: SIZE }), Some(Ok(())));
+    desk.spoiled.clear();
+    desk.log.clear();
+    desk.tick(2);
+    assert_eq!(desk.states(), [BrickState::InSync; 3]);
+    let copied = desk.done("Copy") as u64 * u64::from(Settings::default().copy_bytes);
+    assert!(copied >= SIZE / 2, "{copied} bytes");
+}
+
+#[test]
+fn a_resize_that_the_state_did_not_get_never_was() {
+    for size in [SIZE / 2, 2 * SIZE] {
+        let mut desk = Desk::new(&Settings::default());
+        assert_eq!(desk.write(1, SIZE - 4096), Some(Ok(())));
+        desk.spoiled.push(("SwapState", Outcome::Failed));
+        let state = Arc::clone(&desk.state);
+        assert_eq!(desk.ask(2, ClientOp::Resize { size }), None);
+        // The companions have it.
+        desk.state = state;
+        desk.spoiled.clear();
+        desk.log.clear();
+        desk.attach_again(&Settings::default());
+        assert_eq!(desk.volume.size(), SIZE);
+        let last = format!("offset: {}, len: {}", SIZE - (1 << 20), 1 << 20);
+        let leveled =
+            desk.log.iter().filter(|line| line.starts_with("Copy") && line.contains(&last));
+        assert_eq!(leveled.count(), 2, "what lies past the smaller end still has its intent");
+        assert_eq!(desk.write(3, SIZE - 4096), Some(Ok(())));
+    }
+}
+
+#[test]
+fn a_resize_ends_with_its_own_record_and_not_with_one_under_way() {
+    let mut desk = Desk::new(&Settings::default());
+    desk.volume.handle(
+        Time(0),
+        Event::Request { request: RequestId(1), op: ClientOp::Resize { size: 2 * SIZE } },
+    );
+    let mut asked = Vec::new();
+    while let Some(action) = desk.volume.poll_action() {
+        let Action::ResizeBrick { io, .. } = action else { panic!("{action:?}") };
+        asked.push(io);
+    }
+    let done = |io, outcome| Event::Done { io, incarnation: 1, outcome };
+    // The record that leaves this brick out is begun at once, with the old size.
+    desk.volume.handle(Time(0), done(asked[1], Outcome::Failed));
+    desk.volume.handle(Time(0), done(asked[0], Outcome::Ok));
+    desk.volume.handle(Time(0), done(asked[2], Outcome::Ok));
+    desk.work();
+    assert_eq!(desk.replies, [(1, Ok(()))]);
+    assert_eq!(Descriptor::decode(&desk.state).unwrap().size, 2 * SIZE);
+    let at = |part: &str| desk.log.iter().rposition(|line| line.starts_with(part));
+    assert!(at("SwapState") < at("Reply"), "{:#?}", desk.log);
+    assert_eq!(desk.done("SwapState"), 4, "claimed, attached, left out, resized");
+}
+
+#[test]
 fn replicas_are_compared_and_repaired() {
     let mut desk = Desk::new(&Settings::default());
     let verify = ClientOp::Verify { offset: 0, len: 65536 };
@@ -282,6 +345,11 @@ fn replicas_are_compared_and_repaired() {
     assert_eq!(desk.ask(2, verify), Some(Err(Failure::Differs(differs))));
     let repair = ClientOp::Repair { offset: 0, len: 65536, source: Slot(1) };
     assert_eq!(desk.ask(3, repair), Some(Ok(())));
+    assert_eq!(
+        desk.done("WriteCompanion"),
+        3,
+        "a crash must not level a region from a replica that is bad"
+    );
     let nobody = ClientOp::Repair { offset: 0, len: 512, source: Slot(200) };
     assert!(matches!(desk.ask(4, nobody), Some(Err(Failure::Refused(_)))));
     assert_eq!(desk.log.iter().filter(|line| line.contains("from: BrickId(1)")).count(), 2);
@@ -303,16 +371,33 @@ fn a_lost_state_is_rebuilt_from_companions() {
     let mut desk = Desk::new(&Settings::default());
     desk.spoiled.push(("brick: BrickId(1)", Outcome::Failed));
     desk.write(1, 0);
-    let records: Vec<Record> =
-        desk.companions.values().map(|slots| Record::newest(slots).unwrap()).collect();
-    let rebuilt = rebuild(&records, false).unwrap();
+    let records = |desk: &Desk| -> Vec<Record> {
+        desk.companions.values().map(|slots| Record::newest(slots).unwrap()).collect()
+    };
+    let all = records(&desk);
     let stored = Descriptor::decode(&desk.state).unwrap();
-    assert_eq!((rebuilt.generation, rebuilt.in_sync), (stored.generation, stored.in_sync));
-    assert_eq!(rebuilt.bricks, stored.bricks);
-    let refusal = rebuild(&records[..2], false).unwrap_err();
+    let rebuilt = rebuild(&all, false, 5).unwrap();
+    assert_eq!((rebuilt.in_sync, &rebuilt.bricks), (stored.in_sync, &stored.bricks));
+    assert!(rebuilt.settled < stored.generation, "nobody says yet that the newest record holds");
+    assert!(rebuilt.epoch > stored.epoch + 1000, "epochs of attachments that recorded nothing");
+    let refusal = rebuild(&all[..2], false, 5).unwrap_err();
     assert!(refusal.contains("node 2") && refusal.contains("b2"), "{refusal}");
-    assert!(rebuild(&records[..2], true).is_ok());
-    assert!(rebuild(&[], false).is_err());
+    assert!(rebuild(&all[..2], true, 5).is_ok());
+    assert!(rebuild(&[], false, 5).is_err());
+
+    // If the newest record came to nothing, the one it leaves out may be the one that others went on with.
+    let left_out = [all[0].clone(), all[2].clone()];
+    let refusal = rebuild(&left_out, false, 5).unwrap_err();
+    assert!(refusal.contains("node 1") && refusal.contains("b1"), "{refusal}");
+    desk.write(2, 8 << 20);
+    let mut left_out = records(&desk);
+    left_out.remove(1);
+    let rebuilt = rebuild(&left_out, false, 5).unwrap();
+    assert_eq!((rebuilt.settled, rebuilt.in_sync), (stored.generation, stored.in_sync));
+    assert!(rebuilt.generation > stored.generation);
+    desk.state = rebuilt.encode().into();
+    desk.attach_again(&Settings::default());
+    assert!(desk.volume.is_serving());
 }
 
 #[test]

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a volume tells of itself.
+
+use std::sync::Arc;
+
+use super::{
+    Volume,
+    state::{Brick, Phase, Role},
+};
+use crate::{BrickId, Cause, Generation, NodeId, ShardMap, Slot, Time};
+
+/// Where a volume is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum VolumeState {
+    /// It is being attached; requests wait.
+    Attaching,
+    /// It serves.
+    Serving,
+    /// It was detached in order.
+    Detached,
+    /// It answers everything with this reason; attach again.
+    Stopped(Arc<str>),
+    /// Another host has it.
+    Fenced,
+}
+
+/// Where a brick is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BrickState {
+    /// It has every acknowledged write.
+    InSync,
+    /// It is being recorded as stale.
+    Failing,
+    /// It lacks something and is not being resynced.
+    Stale,
+    /// It lacks something, which is being copied.
+    Resyncing,
+    /// It lacks nothing and is being recorded as in sync.
+    Joining,
+}
+
+/// A brick, for an operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BrickStatus {
+    /// Its slot.
+    pub slot: Slot,
+    /// The brick.
+    pub brick: BrickId,
+    /// Its node.
+    pub node: NodeId,
+    /// Where it is.
+    pub state: BrickState,
+    /// Bytes that it lacks, as far as known.
+    pub dirty_bytes: u64,
+    /// Bytes copied to it since its resync began.
+    pub copied_bytes: u64,
+    /// Why and when it was given up last.
+    pub cause: Option<(Cause, Time)>,
+}
+
+/// A volume, for an operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Where it is.
+    pub state: VolumeState,
+    /// Its membership's generation.
+    pub generation: Generation,
+    /// Size in bytes.
+    pub size: u64,
+    /// Its bricks, by slot.
+    pub bricks: Vec<BrickStatus>,
+    /// Replaced bricks that still exist.
+    pub condemned: Vec<(BrickId, NodeId)>,
+}
+
+impl Volume {
+    /// The volume for an operator.
+    pub fn status(&self) -> Status {
+        let bricks = (0..).zip(&self.bricks).map(|(index, brick)| BrickStatus {
+            slot: Slot(index),
+            brick: brick.id,
+            node: brick.node,
+            state: state_of(brick),
+            dirty_bytes: brick.dirty.bytes(),
+            copied_bytes: brick.copied,
+            cause: brick.cause,
+        });
+        Status {
+            state: self.state(),
+            generation: self.descriptor.generation,
+            size: self.descriptor.size,
+            bricks: bricks.collect(),
+            condemned: self.descriptor.condemned.clone(),
+        }
+    }
+
+    /// Where the volume is.
+    pub fn state(&self) -> VolumeState {
+        match &self.phase {
+            Phase::Serving => VolumeState::Serving,
+            Phase::Detached => VolumeState::Detached,
+            Phase::Stopped(reason) => VolumeState::Stopped(Arc::clone(reason)),
+            Phase::Fenced => VolumeState::Fenced,
+            _ => VolumeState::Attaching,
+        }
+    }
+
+    /// Whether clients are served.
+    pub fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    /// Where a brick is; `None` if the volume has no such brick now.
+    pub fn brick_state(&self, brick: BrickId) -> Option<BrickState> {
+        self.bricks.iter().find(|other| other.id == brick).map(state_of)
+    }
+
+    /// Whether every brick is in sync and none that was replaced can be deleted yet. One whose creation has an unknown
+    /// outcome is deleted by the next attachment, lest the creation comes after the deletion.
+    pub fn is_whole(&self) -> bool {
+        self.phase == Phase::Serving
+            && self.bricks.iter().all(|brick| brick.role == Role::InSync)
+            && self.descriptor.condemned.iter().all(|(brick, _)| self.creating.contains_key(brick))
+            && self.commit.is_none()
+    }
+
+    /// A brick that is on its way into or out of the in-sync set.
+    pub fn brick_in_transition(&self) -> Option<(NodeId, BrickState)> {
+        let passing = |brick: &&Brick| matches!(brick.role, Role::Failing | Role::Joining);
+        self.bricks.iter().find(passing).map(|brick| (brick.node, state_of(brick)))
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.descriptor.size
+    }
+
+    /// The shard map.
+    pub fn map(&self) -> &ShardMap {
+        &self.map
+    }
+
+    /// The node of a brick that lacks nothing any more and will be listed as in sync by the next commit.
+    pub fn brick_about_to_join(&self) -> Option<NodeId> {
+        self.bricks.iter().find(|brick| brick.join).map(|brick| brick.node)
+    }
+}
+
+fn state_of(brick: &Brick) -> BrickState {
+    match brick.role {
+        Role::InSync => BrickState::InSync,
+        Role::Joining => BrickState::Joining,
+        Role::Failing => BrickState::Failing,
+        Role::Stale if brick.receiving => BrickState::Resyncing,
+        Role::Stale => BrickState::Stale,
+    }
+}

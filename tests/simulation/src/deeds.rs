@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How often operators did something, and disks and the state store did something to them.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// What is counted besides faults that meet replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deed {
+    /// The volume grew.
+    Grown,
+    /// The volume shrank.
+    Shrunk,
+    /// Replicas were compared, and equal.
+    Verified,
+    /// Replicas were compared, and some differed.
+    Found,
+    /// Replicas were made equal to one of them.
+    Repaired,
+    /// A check or repair could not be done.
+    Refused,
+    /// A disk changed a sector behind everybody's back.
+    Rotted,
+    /// Nothing holds that any more.
+    Healed,
+    /// The state store forgot the volume.
+    Forgotten,
+    /// The state was made anew from companions.
+    Rebuilt,
+    /// So it was, without a member that the newest companion named.
+    RebuiltWithout,
+}
+
+impl Deed {
+    const ALL: [Self; 11] = [
+        Self::Grown,
+        Self::Shrunk,
+        Self::Verified,
+        Self::Found,
+        Self::Repaired,
+        Self::Refused,
+        Self::Rotted,
+        Self::Healed,
+        Self::Forgotten,
+        Self::Rebuilt,
+        Self::RebuiltWithout,
+    ];
+}
+
+/// Counts of deeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deeds {
+    counts: [u64; Deed::ALL.len()],
+}
+
+impl Deeds {
+    /// Counts one.
+    pub fn count(&mut self, deed: Deed) {
+        self.counts[deed as usize] += 1;
+    }
+
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    /// How often something was done.
+    pub fn of(&self, deed: Deed) -> u64 {
+        self.counts[deed as usize]
+    }
+
+    /// As JSON: deed, count.
+    pub fn to_json(&self) -> Value {
+        let counts = Deed::ALL.iter().map(|deed| (format!("{deed:?}"), json!(self.of(*deed))));
+        Value::Object(counts.collect())
+    }
+}
+
+impl fmt::Display for Deeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<String> =
+            Deed::ALL.iter().map(|deed| format!("{deed:?} {}", self.of(*deed))).collect();
+        f.write_str(&counts.join(", "))
+    }
+}

@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hosts: what their drivers do for the core, over a network to the nodes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use distributed_core::{
+    Action, Attach, BrickId, Descriptor, Event, IoId, Outcome, RequestId, Session, Settings, Slot,
+    SlotSet, Time, Volume, VolumeState,
+};
+
+use crate::{
+    storage::{Answer, Request, SECTOR, Tag},
+    world::{MS, Next, US, World},
+};
+
+/// How long a driver waits for an answer.
+pub const TIMEOUT: u64 = 12 * MS;
+
+/// Who sent a message, and waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    pub host: usize,
+    pub instance: u32,
+    pub io: IoId,
+    /// Which of several messages of one action.
+    pub part: usize,
+}
+
+/// A request on its way to a node.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub sender: Sender,
+    pub node: usize,
+    pub brick: BrickId,
+    pub session: Session,
+    pub request: Request,
+    /// Its second copy on the network: carried out, but not answered.
+    pub is_echo: bool,
+    /// Faults were thrown already.
+    pub is_late: bool,
+}
+
+/// Where a copy goes, and what its source must be.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyTarget {
+    pub brick: BrickId,
+    pub sector: usize,
+    pub source_incarnation: Option<u64>,
+}
+
+/// Replicas that are compared.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    slots: Vec<Slot>,
+    /// What each of them holds, as far as known.
+    data: Vec<Option<Vec<Tag>>>,
+    /// One of them could not be read.
+    failed: bool,
+}
+
+impl Comparison {
+    /// What is to be told, once every replica has answered.
+    fn outcome(&self) -> Option<Outcome> {
+        if self.failed {
+            return Some(Outcome::Failed);
+        }
+        let first = self.data.first()?.as_ref()?;
+        let mut differing = SlotSet::EMPTY;
+        for (slot, data) in self.slots.iter().zip(&self.data) {
+            if data.as_ref()? != first {
+                differing.insert(*slot);
+            }
+        }
+        Some(if differing.is_empty() { Outcome::Ok } else { Outcome::Differs(differing) })
+    }
+}
+
+/// What a host waits for.
+#[derive(Clone, Debug, Default)]
+pub struct Pending {
+    /// Replicas that are being read to be compared.
+    pub comparison: Option<Comparison>,
+    /// A copy that is still reading: where it goes then.
+    pub copy: Option<CopyTarget>,
+    /// A read's request and place.
+    pub read: Option<(RequestId, usize)>,
+    pub timed_out: bool,
+}
+
+/// A machine that runs the driver.
+#[derive(Debug)]
+pub struct Host {
+    pub volume: Option<Volume>,
+    pub instance: u32,
+    pub epoch: u64,
+    pub serving: bool,
+    pub pending: BTreeMap<IoId, Pending>,
+    /// Sessions and nodes of bricks.
+    pub sessions: BTreeMap<BrickId, (usize, Session)>,
+    /// Data of reads, by request and first sector: the newest action counts.
+    pub reads: BTreeMap<(RequestId, usize), (IoId, Vec<Tag>)>,
+    pub clock: u64,
+    pub tick_at: u64,
+    pub paused_until: u64,
+    pub unreachable: u64,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        Self {
+            volume: None,
+            instance: 0,
+            epoch: 0,
+            serving: false,
+            pending: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            clock: 1_000 * MS,
+            tick_at: u64::MAX,
+            paused_until: 0,
+            unreachable: 0,
+        }
+    }
+}
+
+impl World {
+    /// Attaches the volume on a host; whoever had it is not asked.
+    pub fn attach(&mut self, host: usize) {
+        let Ok(descriptor) = Descriptor::decode(&self.stored.bytes) else {
+            return self.fail("the state holds no descriptor".into());
+        };
+        self.clean = descriptor.clean;
+        let plan = &self.plan;
+        let settings = Settings {
+            min_in_sync: plan.min_in_sync,
+            shortage: plan.shortage,
+            intent_regions: 8,
+            intent_idle_ns: 20 * MS,
+            copy_bytes: 4096,
+            copies_in_flight: 3,
+            retry_ns: 3 * MS,
+            accept_unfenced: false,
+        };
+        self.hosts[host].epoch = descriptor.epoch + 1;
+        let holder = self.rng.u64(1..);
+        let attach = Attach {
+            state: Arc::clone(&self.stored.bytes),
+            map: self.map.clone(),
+            settings,
+            protections: self.protections,
+            holder,
+            node_names: BTreeMap::new(),
+        };
+        let entry = &mut self.hosts[host];
+        entry.instance += 1;
+        entry.serving = false;
+        entry.pending.clear();
+        entry.sessions.clear();
+        entry.reads.clear();
+        let now = Time(self.now + entry.clock);
+        match Volume::attach(attach, now) {
+            Ok(volume) => entry.volume = Some(volume),
+            Err(error) => return self.fail(format!("attach: {error}")),
+        }
+        self.current = host;
+        self.note(|| format!("host {host} attaches"));
+        self.act(host);
+    }
+
+    /// Gives an event to a host's volume, if it still is the one it was for.
+    pub fn deliver(&mut self, host: usize, instance: u32, event: Event) {
+        let entry = &mut self.hosts[host];
+        if entry.instance != instance || entry.volume.is_none() {
+            return;
+        }
+        if entry.paused_until > self.now {
+            // A frozen host handles it when it thaws.
+            let delay = entry.paused_until - self.now + self.rng.u64(0..US);
+            return self.after(delay, Next::Deliver { host, instance, event });
+        }
+        let now = Time(self.now + entry.clock);
+        if self.trace.is_some() {
+            let text = format!("host {host} <- {event:?}");
+            self.note(|| text.chars().take(300).collect());
+        }
+        if let Some(volume) = &mut self.hosts[host].volume {
+            volume.handle(now, event);
+        }
+        self.act(host);
+    }
+
+    /// Does what a volume asks for.
+    fn act(&mut self, host: usize) {
+        while let Some(action) = self.hosts[host].volume.as_mut().and_then(Volume::poll_action) {
+            if self.trace.is_some() {
+                let text = format!("host {host} -> {action:?}");
+                self.note(|| text.chars().take(300).collect());
+            }
+            self.carry_out(host, action);
+        }
+        let instance = self.hosts[host].instance;
+        let Some(volume) = &self.hosts[host].volume else { return };
+        let serving = volume.is_serving();
+        let tick = volume.next_tick();
+        let is_over = matches!(
+            volume.state(),
+            VolumeState::Stopped(_) | VolumeState::Fenced | VolumeState::Detached
+        );
+        if serving && !self.hosts[host].serving {
+            self.began_to_serve(host);
+        }
+        self.hosts[host].serving = serving;
+        if is_over {
+            self.end_instance(host);
+            return;
+        }
+        let clock = self.now + self.hosts[host].clock;
+        if let Some(at) = tick {
+            let delay = at.0.saturating_sub(clock).clamp(100 * US, 30 * MS);
+            if self.now + delay < self.hosts[host].tick_at {
+                self.hosts[host].tick_at = self.now + delay;
+                self.after(delay, Next::Tick { host, instance });
+            }
+        }
+        self.tempt_rare_states(host);
+    }
+
+    fn carry_out(&mut self, host: usize, action: Action) {
+        let sector = |offset: u64| (offset / SECTOR) as usize;
+        match action {
+            Action::Read { io, brick, request, offset, len } => {
+                let place = (request, sector(offset));
+                self.hosts[host].reads.insert(place, (io, Vec::new()));
+                let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
+                let pending = Pending { read: Some(place), ..Pending::default() };
+                self.send(host, io, brick, ask, pending);
+            }
+            Action::Write { io, brick, request, offset, len, fua } => {
+                let tag = self.tag_of(request);
+                let data = vec![tag; sector(u64::from(len))];
+                let ask = Request::Write { sector: sector(offset), data, durable: fua };
+                self.send(host, io, brick, ask, Pending::default());
+            }
+            Action::Zero { io, brick, offset, len, fua, .. } => {
+                let data = vec![0; sector(len)];
+                let ask = Request::Write { sector: sector(offset), data, durable: fua };
+                self.send(host, io, brick, ask, Pending::default());
+            }
+            Action::Flush { io, brick } => {
+                self.send(host, io, brick, Request::Flush, Pending::default())
+            }
+            Action::Copy { io, from, source_incarnation, to, offset, len } => {
+                let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
+                let target = CopyTarget { brick: to, sector: sector(offset), source_incarnation };
+                let pending = Pending { copy: Some(target), ..Pending::default() };
+                self.send(host, io, from, ask, pending);
+            }
+            Action::WriteCompanion { io, brick, offset, bytes } => {
+                let half = usize::from(offset != 0);
+                self.send(
+                    host,
+                    io,
+                    brick,
+                    Request::WriteCompanion { half, bytes },
+                    Pending::default(),
+                );
+            }
+            Action::ReadCompanion { io, brick } => {
+                self.send(host, io, brick, Request::ReadCompanion, Pending::default());
+            }
+            Action::Open { io, brick, node, session, size } => {
+                self.hosts[host].sessions.insert(brick, (node.0 as usize, session));
+                self.send(
+                    host,
+                    io,
+                    brick,
+                    Request::Open { sectors: sector(size) },
+                    Pending::default(),
+                );
+            }
+            Action::Create { io, brick, node, size } => {
+                let session = Session { epoch: self.hosts[host].epoch, opening: 0 };
+                self.hosts[host].sessions.insert(brick, (node.0 as usize, session));
+                self.send(
+                    host,
+                    io,
+                    brick,
+                    Request::Create { sectors: sector(size) },
+                    Pending::default(),
+                );
+            }
+            Action::Delete { io, brick, node } => {
+                let session = Session { epoch: self.hosts[host].epoch, opening: 0 };
+                self.hosts[host].sessions.insert(brick, (node.0 as usize, session));
+                self.send(host, io, brick, Request::Delete, Pending::default());
+            }
+            Action::ResizeBrick { io, brick, size } => {
+                self.send(
+                    host,
+                    io,
+                    brick,
+                    Request::Resize { sectors: sector(size) },
+                    Pending::default(),
+                );
+            }
+            Action::Compare { io, bricks, offset, len } => {
+                let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
+                self.compare(host, io, &bricks, &ask);
+            }
+            Action::Report(_) => {}
+            Action::SwapState { io, expected, bytes } => {
+                let instance = self.hosts[host].instance;
+                let delay = self.rng.u64(50 * US..300 * US);
+                let next = Next::State { host, instance, io, expected, bytes };
+                self.after(delay, next);
+            }
+            Action::Reply { request, result } => self.replied(host, request, result),
+        }
+    }
+
+    /// Sends a request about a brick, and waits for the answer.
+    fn send(&mut self, host: usize, io: IoId, brick: BrickId, request: Request, pending: Pending) {
+        let instance = self.hosts[host].instance;
+        self.hosts[host].pending.insert(io, pending);
+        self.after(TIMEOUT, Next::Timeout { host, instance, io });
+        self.transmit(Sender { host, instance, io, part: 0 }, brick, request);
+    }
+
+    /// Reads a range of several bricks.
+    fn compare(&mut self, host: usize, io: IoId, bricks: &[(Slot, BrickId)], ask: &Request) {
+        let instance = self.hosts[host].instance;
+        let slots = bricks.iter().map(|(slot, _)| *slot).collect();
+        let comparison = Comparison { slots, data: vec![None; bricks.len()], failed: false };
+        let pending = Pending { comparison: Some(comparison), ..Pending::default() };
+        self.hosts[host].pending.insert(io, pending);
+        self.after(TIMEOUT, Next::Timeout { host, instance, io });
+        for (part, (_, brick)) in bricks.iter().enumerate() {
+            self.transmit(Sender { host, instance, io, part }, *brick, ask.clone());
+        }
+    }
+
+    pub fn latency(&mut self, node: usize) -> u64 {
+        self.rng.u64(40 * US..250 * US) * self.nodes[node].slowness
+    }
+
+    /// Puts a message on the network.
+    fn transmit(&mut self, sender: Sender, brick: BrickId, request: Request) {
+        let Some((node, session)) = self.hosts[sender.host].sessions.get(&brick).copied() else {
+            let host = sender.host;
+            return self.fail(format!("host {host} uses brick {brick} that it did not open"));
+        };
+        let delay = self.latency(node);
+        let (is_echo, is_late) = (false, false);
+        let message = Message { sender, node, brick, session, request, is_echo, is_late };
+        self.after(delay, Next::Arrive(message));
+    }
+
+    /// Carries a request out on its node, and sends the answer.
+    pub fn execute(&mut self, message: Message) {
+        let Message { sender, node, brick, session, request, is_echo, .. } = message;
+        let rng = &mut self.rng;
+        let answer = self.nodes[node].execute(brick, session, &request, rng);
+        let incarnation = self.nodes[node].incarnation;
+        if self.plan.lurks && answer.0 == Outcome::NoSpace {
+            self.lurk_at_full(brick, node);
+        }
+        if self.trace.is_some() {
+            let Sender { host, io, .. } = sender;
+            let text =
+                format!("node {node} {brick} {request:?} of host {host} {io:?}: {:?}", answer.0);
+            self.note(|| text.chars().take(200).collect());
+        }
+        if !is_echo {
+            let delay = self.latency(node);
+            self.after(delay, Next::Answer { sender, node, incarnation, answer });
+        }
+    }
+
+    /// An answer has come back to a host's driver.
+    pub fn answered(&mut self, sender: Sender, incarnation: u64, answer: Answer) {
+        let Sender { host, instance, io, part } = sender;
+        let entry = &mut self.hosts[host];
+        if entry.instance != instance {
+            return;
+        }
+        let (mut outcome, data) = answer;
+        if let Some(pending) = entry.pending.get_mut(&io) {
+            if let Some(target) = pending.copy.take() {
+                if pending.timed_out {
+                    entry.pending.remove(&io);
+                    return;
+                }
+                return self.source_read(sender, target, incarnation, outcome, data);
+            }
+            if let Some(comparison) = &mut pending.comparison {
+                comparison.failed |= outcome != Outcome::Ok;
+                comparison.data[part] = Some(data);
+                let Some(verdict) = comparison.outcome() else { return };
+                outcome = verdict;
+            } else if let Some(place) = pending.read
+                && let Some(buffer) = entry.reads.get_mut(&place)
+                && buffer.0 == io
+            {
+                buffer.1 = data;
+            }
+            entry.pending.remove(&io);
+        }
+        self.deliver(host, instance, Event::Done { io, incarnation, outcome });
+    }
+
+    /// The source of a copy was read: the target gets it.
+    fn source_read(
+        &mut self,
+        sender: Sender,
+        target: CopyTarget,
+        incarnation: u64,
+        outcome: Outcome,
+        data: Vec<Tag>,
+    ) {
+        let Sender { host, instance, io, .. } = sender;
+        let is_other = target.source_incarnation.is_some_and(|one| one != incarnation);
+        if outcome != Outcome::Ok || is_other {
+            self.hosts[host].pending.remove(&io);
+            let outcome = Outcome::SourceFailed;
+            return self.deliver(host, instance, Event::Done { io, incarnation, outcome });
+        }
+        let request = Request::Write { sector: target.sector, data, durable: false };
+        self.transmit(sender, target.brick, request);
+    }
+
+    /// A driver waits no longer.
+    pub fn timed_out(&mut self, host: usize, instance: u32, io: IoId) {
+        let entry = &mut self.hosts[host];
+        if entry.instance != instance {
+            return;
+        }
+        let Some(pending) = entry.pending.get_mut(&io) else { return };
+        pending.timed_out = true;
+        // A source that does not answer has written nothing to the target.
+        let outcome = if pending.copy.is_some() { Outcome::SourceFailed } else { Outcome::Unknown };
+        self.deliver(host, instance, Event::Done { io, incarnation: 1, outcome });
+    }
+}

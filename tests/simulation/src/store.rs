@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The state store: one key, which errs, forgets, and is rebuilt from companions.
+
+use std::sync::Arc;
+
+use distributed_core::{Descriptor, IoId, Outcome, Record, rebuild};
+
+use crate::{
+    deeds::Deed,
+    hosts::TIMEOUT,
+    matrix::Fault,
+    world::{MS, Next, US, World},
+};
+
+/// The state store: one key.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub bytes: Arc<[u8]>,
+    pub epoch: u64,
+}
+
+impl Stored {
+    /// Whether the store has forgotten the volume.
+    pub fn is_lost(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl World {
+    /// The state store is asked for a swap.
+    pub fn state_arrived(
+        &mut self,
+        host: usize,
+        instance: u32,
+        io: IoId,
+        expected: &Arc<[u8]>,
+        bytes: Arc<[u8]>,
+    ) {
+        let luck = if self.chaos { self.rng.u32(0..100) } else { 100 };
+        let (refused, lost, untold) = if self.plan.sick_state { (12, 18, 40) } else { (4, 6, 12) };
+        if luck < untold {
+            self.count_for_all(Fault::StateError);
+        }
+        if luck < refused {
+            let outcome = Outcome::Failed;
+            return self.after(100 * US, Next::StateAnswer { host, instance, io, outcome });
+        }
+        if luck < lost {
+            // It arrives when nobody expects it.
+            let expected = Arc::clone(expected);
+            let late = Next::State { host, instance, io, expected, bytes };
+            let delay = self.rng.u64(MS..100 * MS);
+            self.after(delay, late);
+            let outcome = Outcome::Unknown;
+            return self.after(TIMEOUT, Next::StateAnswer { host, instance, io, outcome });
+        }
+        let epoch = self.hosts_epoch(&bytes);
+        let outcome = if self.stored.bytes == bytes {
+            Outcome::Ok
+        } else if self.stored.bytes == *expected {
+            self.stored = Stored { bytes, epoch };
+            Outcome::Ok
+        } else {
+            Outcome::Conflict
+        };
+        let outcome = if luck < untold { Outcome::Unknown } else { outcome };
+        let slow = if self.plan.sick_state && self.chaos { 80 } else { 1 };
+        let delay = self.rng.u64(50 * US..300 * US) * slow;
+        self.after(delay, Next::StateAnswer { host, instance, io, outcome });
+    }
+
+    /// The store forgets the volume. Whoever has it learns it with its next commit.
+    pub fn forget(&mut self) {
+        if !self.stored.is_lost() {
+            self.stored.bytes = Arc::from([]);
+            self.deeds.count(Deed::Forgotten);
+            self.note(|| "the state is lost".to_owned());
+        }
+    }
+
+    /// Makes the state anew from the companions that can be reached; false if that has to wait.
+    pub fn rebuild(&mut self) -> bool {
+        let reachable =
+            self.nodes.iter().filter(|node| node.is_up && node.paused_until <= self.now);
+        let companions =
+            reachable.flat_map(|node| node.bricks.values()).map(|brick| &brick.companion);
+        let records: Vec<Record> =
+            companions.filter_map(|slots| Record::newest(slots).ok()).collect();
+        // With every node there, one that knows less than others cannot know more.
+        for Record { brick, descriptor, .. } in &records {
+            let (newest, before, in_sync) =
+                (descriptor.generation, descriptor.settled, descriptor.in_sync.0);
+            self.note(|| format!("{brick} says {newest} after {before}, in sync {in_sync:b}"));
+        }
+        // Finer than the milliseconds of a wall clock, as time is here.
+        let clock = (1 << 40) + self.now / US;
+        let with_all = rebuild(&records, false, clock);
+        let is_whole = with_all.is_ok();
+        let rebuilt = if self.chaos {
+            with_all
+        } else {
+            with_all.or_else(|_| rebuild(&records, true, clock))
+        };
+        match rebuilt {
+            Ok(descriptor) => {
+                self.stored.bytes = descriptor.encode().into();
+                self.deeds.count(if is_whole { Deed::Rebuilt } else { Deed::RebuiltWithout });
+                self.note(|| format!("the state is rebuilt: {descriptor:?}"));
+                true
+            }
+            Err(reason) => {
+                if !self.chaos {
+                    self.fail(reason);
+                }
+                false
+            }
+        }
+    }
+
+    fn hosts_epoch(&self, bytes: &[u8]) -> u64 {
+        Descriptor::decode(bytes).map(|descriptor| descriptor.epoch).unwrap_or_default()
+    }
+}
