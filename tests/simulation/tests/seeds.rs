@@ -5,7 +5,7 @@ use distributed_core::Protections;
 use simulation::run;
 
 /// Seeds that fail if a fault which the core or the judge once had comes back.
-const REGRESSIONS: [(u64, &str); 8] = [
+const REGRESSIONS: [(u64, &str); 17] = [
     (11, "a brick that was given up while the volume was attached counted as in sync"),
     (14, "a write that waited for replicas kept its range, so that healing waited for the write"),
     (360, "a record counted although a brick had failed while it was written"),
@@ -14,6 +14,15 @@ const REGRESSIONS: [(u64, &str); 8] = [
     (5838, "what had not been leveled counted as flushed"),
     (1179, "the judge took a host for the owner that had lost the volume while it recovered"),
     (1_000_218, "the judge ended writes when a host served that had lost the volume"),
+    (41, "a resize that only companions had was taken for done, on bricks of the old size"),
+    (150, "a replica that was away while the volume shrank kept what was there"),
+    (228, "a state was rebuilt from a record that had come to nothing, without those it left out"),
+    (388, "a rebuilt state believed nobody who did not have the newest record"),
+    (3227, "a rebuilt state believed a record of a host that had lost the volume"),
+    (9147, "a brick that was joining had the only record of it, and a state was rebuilt without"),
+    (7686, "a state was rebuilt without a brick that had failed while it was joining"),
+    (412, "who had joined without the state knowing it was believed, and then not"),
+    (1083, "the judge forgot that a host which lost the volume may have resized a lost state"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed; a minute has about fifteen thousand.

@@ -53,13 +53,15 @@ pub(crate) struct IntentLog {
     capacity: usize,
     region_size: u64,
     clock: u64,
+    /// No clean region was written before this; `None`: none is clean.
+    idle_since: Option<Time>,
 }
 
 impl IntentLog {
     pub(crate) fn new(capacity: u32, region_size: u32) -> Self {
         let capacity = (capacity as usize).max(8);
         let region_size = u64::from(region_size);
-        Self { regions: BTreeMap::new(), capacity, region_size, clock: 0 }
+        Self { regions: BTreeMap::new(), capacity, region_size, clock: 0, idle_since: None }
     }
 
     /// Bytes that one step of an operation may cover: a quarter of the log, so that several fit.
@@ -137,6 +139,9 @@ impl IntentLog {
             let Some(region) = self.regions.get_mut(&number) else { continue };
             region.in_flight = region.in_flight.saturating_sub(1);
             if !written {
+                if region.is_clean() {
+                    self.idle_since = earlier(self.idle_since, region.touched);
+                }
                 continue;
             }
             let start = u64::from(number) * size;
@@ -179,6 +184,9 @@ impl IntentLog {
         for region in self.regions.values_mut().filter(|region| region.unflushed) {
             region.previous = [0; WORDS];
             region.unflushed = region.current != [0; WORDS];
+            if region.is_clean() {
+                self.idle_since = earlier(self.idle_since, region.touched);
+            }
         }
     }
 
@@ -222,6 +230,8 @@ impl IntentLog {
     pub(crate) fn trim(&mut self, before: Time) -> bool {
         let count = self.regions.len();
         self.regions.retain(|_, region| !region.is_clean() || region.touched > before);
+        let clean = self.regions.values().filter(|region| region.is_clean());
+        self.idle_since = clean.map(|region| region.touched).min();
         count != self.regions.len()
     }
 
@@ -235,8 +245,13 @@ impl IntentLog {
         self.regions.values().any(|region| region.unflushed)
     }
 
-    /// When the clean region that was idle longest was last written.
-    pub(crate) fn oldest_touch(&self) -> Option<Time> {
-        self.regions.values().filter(|region| region.is_clean()).map(|region| region.touched).min()
+    /// No clean region was last written before this. It may be too early after a region was written again, until
+    /// [`IntentLog::trim`] looks at all of them; so it costs nothing to ask.
+    pub(crate) fn idle_since(&self) -> Option<Time> {
+        self.idle_since
     }
+}
+
+fn earlier(known: Option<Time>, other: Time) -> Option<Time> {
+    Some(known.map_or(other, |known| known.min(other)))
 }

@@ -150,7 +150,7 @@ pub fn rebuild(
         })
     };
     // The newest record may have come to nothing, because its writer lost the volume. Then others went on from the one
-    // before, perhaps with just those whom the newest leaves out.
+    // before, perhaps with just those whom the newest leaves out: members, or such as were joining.
     let left_last = (0..).map(Slot).zip(&highest.bricks);
     let left_last = left_last.filter(|(_, entry)| !entry.fresh && entry.left == highest.settled);
     let witnesses = highest.in_sync.or(left_last.map(|(slot, _)| slot).collect());

@@ -102,6 +102,7 @@ impl Volume {
                 brick.created = false;
                 brick.dirty.insert(0, descriptor.size);
             }
+            brick.may_be_listed = descriptor.in_sync.has(slot);
             if members.has(slot) {
                 brick.role = Role::InSync;
             } else if descriptor.in_sync.has(slot) {

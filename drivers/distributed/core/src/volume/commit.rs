@@ -69,7 +69,8 @@ impl Volume {
             if joined.has(slot) {
                 entry.fresh = false;
             }
-            if excluded.has(slot) && members.has(slot) {
+            let was_listed = members.has(slot) || self.bricks[slot.index()].may_be_listed;
+            if excluded.has(slot) && was_listed {
                 entry.left = entry.left.max(self.settled);
             }
         }
@@ -169,6 +170,7 @@ impl Volume {
         }
         if let Some((joining, record)) = commit.joining.take() {
             commit.pending = joining;
+            joining.iter().for_each(|slot| self.brick(slot).may_be_listed = true);
             return self.write_companions(joining, record);
         }
         if commit.change.is_none() {
@@ -229,6 +231,7 @@ impl Volume {
 
     fn membership_changed(&mut self, change: Change) {
         self.settled = self.descriptor.generation;
+        self.bricks.iter_mut().for_each(|brick| brick.may_be_listed = false);
         // The next record, if only of intent, tells that this one holds.
         self.descriptor.settled = self.settled;
         for slot in change.excluded.iter() {

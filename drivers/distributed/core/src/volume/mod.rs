@@ -235,7 +235,9 @@ impl Volume {
     pub fn next_tick(&self) -> Option<Time> {
         let retries = self.bricks.iter().filter(|brick| self.wants_opening(brick));
         let retries = retries.map(|brick| brick.retry_at);
-        let idle = self.intent.oldest_touch().filter(|_| self.phase == Phase::Serving);
+        // While a record is being written nothing leaves the log.
+        let idle =
+            self.intent.idle_since().filter(|_| self.phase == Phase::Serving && self.commit.is_none());
         let idle = idle.map(|touched| touched.after(self.settings.intent_idle_ns));
         let commit = self.commit.as_ref().and_then(|commit| commit.retry_at);
         let claim = self.claim.as_ref().and_then(|claim| claim.1);

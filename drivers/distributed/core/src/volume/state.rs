@@ -87,6 +87,8 @@ pub(super) struct Brick {
     /// It exists, as far as this attachment knows.
     pub(super) created: bool,
     pub(super) cause: Option<(Cause, Time)>,
+    /// A record may exist that lists it as in sync and that the state does not have.
+    pub(super) may_be_listed: bool,
 }
 
 impl Brick {
@@ -117,6 +119,7 @@ impl Brick {
             listed_in: Generation::default(),
             created: true,
             cause: None,
+            may_be_listed: false,
         }
     }
 
