@@ -236,8 +236,10 @@ impl Volume {
         let retries = self.bricks.iter().filter(|brick| self.wants_opening(brick));
         let retries = retries.map(|brick| brick.retry_at);
         // While a record is being written nothing leaves the log.
-        let idle =
-            self.intent.idle_since().filter(|_| self.phase == Phase::Serving && self.commit.is_none());
+        let idle = self
+            .intent
+            .idle_since()
+            .filter(|_| self.phase == Phase::Serving && self.commit.is_none());
         let idle = idle.map(|touched| touched.after(self.settings.intent_idle_ns));
         let commit = self.commit.as_ref().and_then(|commit| commit.retry_at);
         let claim = self.claim.as_ref().and_then(|claim| claim.1);
@@ -293,8 +295,11 @@ impl Volume {
     /// Does whatever has become possible.
     fn pump(&mut self) {
         if self.phase == Phase::Serving {
-            self.open_bricks();
-            self.pump_resync();
+            // Nearly always there is nothing to heal, and this is done at each event.
+            if self.bricks.iter().any(|brick| brick.role != Role::InSync) {
+                self.open_bricks();
+                self.pump_resync();
+            }
             self.pump_flush();
             self.pump_barrier();
         }
