@@ -44,6 +44,8 @@ pub struct Message {
 #[derive(Clone, Copy, Debug)]
 pub struct CopyTarget {
     pub brick: BrickId,
+    /// Its node and session when the copy began: one that was given up since is not written to in a newer session.
+    pub session: (usize, Session),
     pub sector: usize,
     pub source_incarnation: Option<u64>,
 }
@@ -251,7 +253,12 @@ impl World {
             }
             Action::Copy { io, from, source_incarnation, to, offset, len } => {
                 let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
-                let target = CopyTarget { brick: to, sector: sector(offset), source_incarnation };
+                let Some(session) = self.hosts[host].sessions.get(&to).copied() else {
+                    return self
+                        .fail(format!("host {host} copies to brick {to} that it did not open"));
+                };
+                let sector = sector(offset);
+                let target = CopyTarget { brick: to, session, sector, source_incarnation };
                 let pending = Pending { copy: Some(target), ..Pending::default() };
                 self.send(host, io, from, ask, pending);
             }
@@ -349,6 +356,16 @@ impl World {
             let host = sender.host;
             return self.fail(format!("host {host} uses brick {brick} that it did not open"));
         };
+        self.transmit_in((node, session), sender, brick, request);
+    }
+
+    fn transmit_in(
+        &mut self,
+        (node, session): (usize, Session),
+        sender: Sender,
+        brick: BrickId,
+        request: Request,
+    ) {
         let delay = self.latency(node);
         let (is_echo, is_late) = (false, false);
         let message = Message { sender, node, brick, session, request, is_echo, is_late };
@@ -425,7 +442,7 @@ impl World {
             return self.deliver(host, instance, Event::Done { io, incarnation, outcome });
         }
         let request = Request::Write { sector: target.sector, data, durable: false };
-        self.transmit(sender, target.brick, request);
+        self.transmit_in(target.session, sender, target.brick, request);
     }
 
     /// A driver waits no longer.
