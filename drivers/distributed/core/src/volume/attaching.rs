@@ -246,7 +246,7 @@ impl Volume {
             Refusal::NoMember(nodes) => {
                 let names: Vec<String> = nodes.iter().map(name).collect();
                 format!(
-                    "volume {volume:?}: no brick that has every acknowledged write could be opened (at {} s). In sync in \
+                    "volume {volume:?}: no brick that has every acknowledged write could be opened within {} s. In sync in \
                      generation {} were those on: {}. Bring one of these nodes back and attach again. If all of them \
                      are lost for good, the others have older data only: everything written since they left is at risk",
                     self.now.0 / 1_000_000_000,

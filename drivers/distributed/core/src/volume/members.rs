@@ -79,7 +79,7 @@ impl Volume {
             .map(|(_, brick)| match brick.cause {
                 Some((cause, at)) => {
                     format!(
-                        "{} ({cause}, at {} s)",
+                        "{} ({cause}, {} s after it was attached)",
                         self.node_name(brick.node),
                         at.0 / 1_000_000_000
                     )
@@ -88,7 +88,7 @@ impl Volume {
             })
             .collect();
         format!(
-            "volume {:?}: the last in-sync copy is gone: node {} (brick {}): {cause}, at {} s. Given up before: {}. \
+            "volume {:?}: the last in-sync copy is gone: node {} (brick {}): {cause}, {} s after it was attached. Given up before: {}. \
              At risk: writes that were not flushed ({} bytes). Bring node {} back and attach again; if it is lost for \
              good, the others have older data only",
             self.descriptor.volume,
