@@ -164,9 +164,11 @@ async fn a_walk_that_failed_can_be_resumed() {
         house.ground.put("a", node, 0).await;
     }
     let text = house.say(&["job", "resume", &job.id.to_string()]).await;
-    assert!(text.contains("16 MiB compared, none differ"), "{text}");
+    // While one node after the other left, pieces may have been compared on those that were left.
+    assert!(text.contains("none differ"), "{text}");
     let job = house.jobs.show(job.id).await.unwrap();
     assert_eq!((job.record.state, job.record.error), (JobState::Done, None));
+    assert_eq!(job.record.walk.unwrap().next, 16 * MIB);
 }
 
 #[test]
