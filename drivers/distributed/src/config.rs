@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use distributed_core::{Settings, Shortage};
+use distributed_core::{Policy, Settings, Shortage};
 use driver_api::{DriverInfo, Error, ErrorKind, OptionSpec, OptionType, Result};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub healing_interval: Duration,
     /// Whether writes are acknowledged when every in-sync replica has them.
     pub synchronous_replication: bool,
+    /// How a volume that names no policy is spread over nodes.
+    pub placement: Placement,
     /// Backends to be registered as nodes when this one is opened.
     pub nodes: Vec<String>,
     /// Replicas of a shard that must be in sync for a write to begin.
@@ -67,6 +69,33 @@ pub enum WhenShort {
     Wait,
 }
 
+/// How a volume's shards are spread over nodes: the core's [`Policy`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// See [`Policy::Balanced`].
+    #[default]
+    Balanced,
+    /// See [`Policy::Random`].
+    Random,
+    /// See [`Policy::Locality`].
+    Locality,
+    /// See [`Policy::Zone`].
+    Zone,
+}
+
+impl From<Placement> for Policy {
+    fn from(placement: Placement) -> Self {
+        match placement {
+            Placement::Balanced => Self::Balanced,
+            Placement::Random => Self::Random,
+            Placement::Locality => Self::Locality,
+            Placement::Zone => Self::Zone,
+        }
+    }
+}
+
+const PLACEMENTS: &[&str] = &["balanced", "random", "locality", "zone"];
 const CONSISTENCIES: &[&str] = &["eventual", "strong", "causal"];
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -196,6 +225,9 @@ pub struct Chosen {
     /// Drivers of the nodes that may hold it; empty: any.
     #[serde(default)]
     pub drivers: Vec<String>,
+    /// How it is spread over them.
+    #[serde(default)]
+    pub placement: Placement,
 }
 
 impl Chosen {
@@ -212,6 +244,7 @@ impl Chosen {
             synchronous: config.synchronous_replication,
             nodes: Vec::new(),
             drivers: Vec::new(),
+            placement: config.placement,
         };
         for (key, value) in options {
             chosen.set(key, value).ok_or_else(|| {
@@ -237,6 +270,7 @@ impl Chosen {
             }
             "nodes" => self.nodes = names(value),
             "drivers" => self.drivers = names(value),
+            "placement" => self.placement = serde_json::from_value(value.into()).ok()?,
             _ => return None,
         }
         Some(())
@@ -340,6 +374,15 @@ pub(crate) fn describe() -> DriverInfo {
             "false",
             "Acknowledge a write when every in-sync replica has it; this version makes no others.",
         ))
+        .option(
+            option(
+                "placement",
+                OptionType::CHOICE,
+                "\"balanced\"",
+                "How volumes are spread over nodes: by weight, by hash, neighbours together, or zones first.",
+            )
+            .choices(PLACEMENTS),
+        )
         .option(option(
             "nodes",
             OptionType::TEXTS,
@@ -395,6 +438,14 @@ pub(crate) fn describe() -> DriverInfo {
             OptionType::TEXT,
             "Nodes that may hold it, separated by commas; default: all.",
         ))
+        .volume_option(
+            OptionSpec::new(
+                "placement",
+                OptionType::CHOICE,
+                "How it is spread over nodes; default: the backend's.",
+            )
+            .choices(PLACEMENTS),
+        )
         .volume_option(OptionSpec::new(
             "drivers",
             OptionType::TEXT,

@@ -8,7 +8,7 @@
 //! Whoever dies on the way leaves a descriptor that says so: creating or deleting the volume again goes on from there.
 
 use distributed_core::{
-    Capacity, Descriptor, Node, NodeId, Outcome, Phase, Policy, Record, Session, Slot, place,
+    Capacity, Descriptor, Node, NodeId, Outcome, Phase, Record, Session, Slot, place,
 };
 use driver_api::{Abilities, Error, ErrorKind, Result, VolumeInfo, VolumeSpec};
 
@@ -40,7 +40,7 @@ impl Maker<'_> {
         let nodes = self.usable(&chosen).await?;
         let identity = random()?;
         let placement = place(
-            Policy::Balanced,
+            chosen.placement.into(),
             &nodes,
             chosen.replication_factor,
             spec.size,

@@ -208,7 +208,8 @@ fn the_last_copy_stops_the_volume_with_a_text() {
     let VolumeState::Stopped(text) = desk.volume.state() else {
         panic!("{:?}", desk.volume.state())
     };
-    for part in ["\"web\"", "node", "nas1", "0 s after it was attached", "At risk", "attach again"] {
+    for part in ["\"web\"", "node", "nas1", "0 s after it was attached", "At risk", "attach again"]
+    {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
     assert!(matches!(&desk.replies[..], [(1, Err(Failure::Stopped(_)))]));

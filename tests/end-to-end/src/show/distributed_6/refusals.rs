@@ -11,12 +11,13 @@ use crate::{
 const SIZE: &str = "64MiB";
 
 /// What is asked for, and what the answer has to say: the cause, and the remedy.
-const CASES: [(&[&str], [&str; 2]); 7] = [
+const CASES: [(&[&str], [&str; 2]); 8] = [
     (&["--option", "replication_factor=5"], ["5", "node"]),
     (&["--option", "shard_size=0"], ["not empty", "64MiB"]),
     (&["--option", "shard_size=1000"], ["multiple", "64MiB"]),
     (&["--option", "drivers=ceph"], ["no node is a backend of this driver", "faulty, local"]),
     (&["--option", "drivers=local", "--option", "replication_factor=4"], ["4", "node"]),
+    (&["--option", "placement=nearby"], ["nearby", "placement"]),
     (&["--option", "nodes=n1,n1,n2"], ["named twice", "n1"]),
     (&["--option", "nodes=n1,n2,n9"], ["no node of this name", "novastor node list"]),
 ];
