@@ -107,10 +107,10 @@ impl World {
         }
     }
 
-    /// Waits until all replicas are in sync and nobody waits.
+    /// Waits until all replicas are in sync, nobody waits, and no fault shows its effect only now.
     fn heal(&mut self, when: &str) -> bool {
         let limit = self.now + PATIENCE;
-        while !self.is_whole() {
+        while !self.is_whole() || self.has_old_trouble() {
             if !self.step() || self.now > limit {
                 let status = self.hosts[self.current].volume.as_ref().map(|v| v.status());
                 let waiting = self.clients.iter().filter(|client| client.call.is_some()).count();

@@ -219,6 +219,17 @@ impl World {
         self.violation.is_none()
     }
 
+    /// Whether something of the faults is still on its way: what a host was told while it was frozen, that a node was
+    /// down, a restart. It may end an attachment, and nobody answers what is asked right after that.
+    pub fn has_old_trouble(&self) -> bool {
+        let is_trouble = |next: &Next| match next {
+            Next::Deliver { .. } | Next::Restart(_) => true,
+            Next::Health { is_up, .. } => !is_up,
+            _ => false,
+        };
+        self.events.values().any(is_trouble)
+    }
+
     fn happen(&mut self, next: Next) {
         match next {
             Next::Arrive(message) => self.arrive(message),

@@ -5,7 +5,7 @@ use distributed_core::Protections;
 use simulation::run;
 
 /// Seeds that fail if a fault which the core or the judge once had comes back.
-const REGRESSIONS: [(u64, &str); 18] = [
+const REGRESSIONS: [(u64, &str); 19] = [
     (11, "a brick that was given up while the volume was attached counted as in sync"),
     (14, "a write that waited for replicas kept its range, so that healing waited for the write"),
     (360, "a record counted although a brick had failed while it was written"),
@@ -24,6 +24,7 @@ const REGRESSIONS: [(u64, &str); 18] = [
     (412, "who had joined without the state knowing it was believed, and then not"),
     (121, "a simulated driver went on with a copy in a session that was newer than the copy"),
     (1083, "the judge forgot that a host which lost the volume may have resized a lost state"),
+    (700_205_797, "peace began while a frozen host had yet to hear that nodes were down"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.
