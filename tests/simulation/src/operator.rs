@@ -202,6 +202,13 @@ impl World {
         if size != self.sizes.known && !self.sizes.asked.contains(&size) {
             return self.fail(format!("the volume has {size} sectors, but {:?}", self.sizes));
         }
+        // A host that lost the volume may have made it smaller before it made it what it is now.
+        let made = self.sizes.asked.iter().rposition(|asked| *asked == size).unwrap_or(0);
+        let smallest = self.sizes.asked.iter().take(made).min();
+        let kept = size.min(self.sizes.known);
+        if let Some(smallest) = smallest.filter(|smallest| **smallest < kept) {
+            self.oracle.may_be_cut_off(self.now, *smallest..kept);
+        }
         self.resized(self.now, size);
     }
 

@@ -137,6 +137,15 @@ impl Oracle {
         }
     }
 
+    /// The volume may have been smaller for a while: it has what it had, or zeros.
+    pub fn may_be_cut_off(&mut self, now: u64, range: std::ops::Range<usize>) {
+        self.write_called(now, range.clone(), 0, CUT);
+        self.write_ended(now, range.clone(), CUT);
+        for sector in &mut self.sectors[range] {
+            sector.writes.iter_mut().filter(|write| write.id == CUT).for_each(|write| write.id = 0);
+        }
+    }
+
     /// A read is called.
     pub fn read_called(&self, range: std::ops::Range<usize>) -> Snapshot {
         self.sectors[range].iter().map(|sector| sector.floor).collect()
@@ -279,6 +288,19 @@ mod tests {
         assert!(read(&mut oracle, 2, 3, 5));
         assert!(read(&mut oracle, 4, 5, 6));
         assert!(!read(&mut oracle, 6, 7, 5));
+    }
+
+    #[test]
+    fn what_may_be_cut_off_is_old_or_zero_and_stays_so() {
+        let mut oracle = Oracle::new(1);
+        oracle.write_called(1, 0..1, 5, 5);
+        oracle.write_acknowledged(2, 0..1, 5, true);
+        assert!(!read(&mut oracle, 3, 4, 0));
+        oracle.may_be_cut_off(5, 0..1);
+        assert!(read(&mut oracle.clone(), 6, 7, 5));
+        assert!(!read(&mut oracle.clone(), 6, 7, 9), "foreign");
+        assert!(read(&mut oracle, 6, 7, 0));
+        assert!(!read(&mut oracle, 8, 9, 5), "it came back");
     }
 
     #[test]

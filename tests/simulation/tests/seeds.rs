@@ -5,7 +5,7 @@ use distributed_core::Protections;
 use simulation::run;
 
 /// Seeds that fail if a fault which the core or the judge once had comes back.
-const REGRESSIONS: [(u64, &str); 19] = [
+const REGRESSIONS: [(u64, &str); 20] = [
     (11, "a brick that was given up while the volume was attached counted as in sync"),
     (14, "a write that waited for replicas kept its range, so that healing waited for the write"),
     (360, "a record counted although a brick had failed while it was written"),
@@ -25,6 +25,7 @@ const REGRESSIONS: [(u64, &str); 19] = [
     (121, "a simulated driver went on with a copy in a session that was newer than the copy"),
     (1083, "the judge forgot that a host which lost the volume may have resized a lost state"),
     (700_205_797, "peace began while a frozen host had yet to hear that nodes were down"),
+    (800_029_933, "the judge missed that a lost host cut the volume off before it grew it"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.
