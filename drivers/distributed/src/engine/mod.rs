@@ -362,12 +362,14 @@ impl Engine {
         let has_moved = state != inner.state;
         inner.state = state;
         let due = inner.core.next_tick().map_or(u64::MAX, |time| time.0);
+        // Under the lock: a later round's time must not be replaced by this one's.
+        let earlier = self.armed.swap(due, Ordering::AcqRel) > due;
         drop(inner);
         wake.into_iter().for_each(Waker::wake);
         if has_moved {
             self.moved.notify_waiters();
         }
-        if self.armed.swap(due, Ordering::AcqRel) > due {
+        if earlier {
             self.rearm.notify_one();
         }
         let mut ready = Vec::new();
