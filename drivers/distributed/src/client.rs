@@ -314,9 +314,9 @@ pub(crate) async fn copy(
         Ok(_) => return Copied::SourceFailed(restarted()),
         Err(error) => return Copied::SourceFailed(error),
     }
-    for run in runs(&data) {
+    for (zero, run) in runs(&data) {
         let (at, bytes) = (offset + run.start as u64, run.len() as u64);
-        let written = if is_zero(&data[run.clone()]) {
+        let written = if zero {
             to.zero(cx, at, bytes, ZeroKind::Discard, false).await
         } else {
             to.write(cx, at, data.slice(run.start, run.len()), false).await
@@ -333,8 +333,8 @@ fn is_zero(data: &[u8]) -> bool {
     data.iter().fold(0, |all, byte| all | byte) == 0
 }
 
-/// The longest ranges in which either all grains are zero, or none is.
-fn runs(data: &[u8]) -> Vec<Range<usize>> {
+/// The longest ranges in which either all grains are zero (`true`), or none is.
+fn runs(data: &[u8]) -> Vec<(bool, Range<usize>)> {
     let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
     for (index, grain) in data.chunks(GRAIN).enumerate() {
         let (zero, start) = (is_zero(grain), index * GRAIN);
@@ -344,7 +344,7 @@ fn runs(data: &[u8]) -> Vec<Range<usize>> {
             _ => runs.push((zero, start..end)),
         }
     }
-    runs.into_iter().map(|(_, run)| run).collect()
+    runs
 }
 
 /// What became of a copy.
@@ -393,15 +393,16 @@ mod tests {
 
     #[test]
     fn zeros_are_told_from_data_grain_by_grain() {
-        let ends = |data: &[u8]| runs(data).iter().map(|run| run.end).collect::<Vec<_>>();
+        let ends =
+            |data: &[u8]| runs(data).iter().map(|(zero, run)| (*zero, run.end)).collect::<Vec<_>>();
         let mut data = vec![0; 5 * GRAIN + 512];
-        assert_eq!(ends(&data), [data.len()]);
+        assert_eq!(ends(&data), [(true, data.len())]);
         data[2 * GRAIN] = 1;
         data[4 * GRAIN - 1] = 1;
-        assert_eq!(ends(&data), [2 * GRAIN, 4 * GRAIN, data.len()]);
-        assert_eq!(runs(&data)[1].start, 2 * GRAIN);
+        assert_eq!(ends(&data), [(true, 2 * GRAIN), (false, 4 * GRAIN), (true, data.len())]);
+        assert_eq!(runs(&data)[1].1.start, 2 * GRAIN);
         data.fill(1);
-        assert_eq!(ends(&data), [data.len()]);
+        assert_eq!(ends(&data), [(false, data.len())]);
         assert!(runs(&[]).is_empty());
     }
 }

@@ -142,13 +142,13 @@ async fn read_area(
     let begun = async {
         let (at, end) = bounds(&area, range)?;
         let first = if at < end { read_piece(&area, at, end).await? } else { Bytes::new() };
-        Ok((at, end, first))
+        Ok::<_, Error>((at, end, first))
     };
     let (mut at, end, first) = match begun.await {
         Ok(begun) => begun,
         Err(error) => {
             api.volumes.release(area.used).await?;
-            return Err(Error::into(error));
+            return Err(error.into());
         }
     };
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
