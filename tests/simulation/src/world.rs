@@ -93,8 +93,10 @@ pub struct World {
     pub rng: Rng,
     pub plan: Plan,
     pub now: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Next>,
+    /// When, the how manieth, and where in `events`.
+    queue: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    events: Vec<Option<Next>>,
+    free_events: Vec<u32>,
     issued: u64,
     pub nodes: Vec<Node>,
     pub hosts: Vec<Host>,
@@ -146,7 +148,8 @@ impl World {
         let mut world = Self {
             now: 1,
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
+            events: Vec::new(),
+            free_events: Vec::new(),
             issued: 0,
             nodes,
             hosts: (0..plan.hosts).map(|_| Host::new()).collect(),
@@ -185,8 +188,12 @@ impl World {
 
     pub fn after(&mut self, delay: u64, next: Next) {
         self.issued += 1;
-        self.queue.push(Reverse((self.now + delay, self.issued)));
-        self.events.insert(self.issued, next);
+        let place = self.free_events.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            (self.events.len() - 1) as u32
+        });
+        self.events[place as usize] = Some(next);
+        self.queue.push(Reverse((self.now + delay, self.issued, place)));
     }
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {
@@ -206,8 +213,9 @@ impl World {
 
     /// Does the next thing; false when there is none, or something is wrong.
     pub fn step(&mut self) -> bool {
-        let Some(Reverse((at, number))) = self.queue.pop() else { return false };
-        let Some(next) = self.events.remove(&number) else { return false };
+        let Some(Reverse((at, number, place))) = self.queue.pop() else { return false };
+        let Some(next) = self.events[place as usize].take() else { return false };
+        self.free_events.push(place);
         self.now = self.now.max(at);
         self.handled += 1;
         if self.handled > MOST_EVENTS {
@@ -227,7 +235,7 @@ impl World {
             Next::Health { is_up, .. } => !is_up,
             _ => false,
         };
-        self.events.values().any(is_trouble)
+        self.events.iter().flatten().any(is_trouble)
     }
 
     fn happen(&mut self, next: Next) {

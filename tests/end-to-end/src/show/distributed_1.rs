@@ -15,6 +15,9 @@ use crate::{
 
 /// How often each fault has to meet each state of a replica.
 const AT_LEAST: u64 = 1000;
+/// How many fresh seeds the long form plays, and how many at least in the time that it has.
+const MOST_FRESH: &str = "2000000";
+const LEAST_FRESH: u64 = 1_000_000;
 /// The core's protections, as the simulator takes them.
 const PROTECTIONS: [&str; 8] = [
     "intent-log",
@@ -39,8 +42,12 @@ pub(super) fn play(stage: &Stage) -> Outcome {
         let first = Random::seed() >> 1;
         stage.tell(format!("from seed {first} on"));
         let first = first.to_string();
-        let fresh = ["--first", &first, "--seeds", "1000000000", "--minutes", "60"];
-        stage.tell(said("fresh seeds", &simulate(&simulator, &fresh, &[0])?));
+        let fresh = ["--first", &first, "--seeds", MOST_FRESH, "--minutes", "100"];
+        let found = simulate(&simulator, &fresh, &[0])?;
+        stage.tell(said("fresh seeds", &found));
+        ensure(found["seeds"].as_u64() >= Some(LEAST_FRESH), || {
+            format!("that is less than {LEAST_FRESH} seeds: give it a machine with more processors")
+        })?;
     }
     for protection in PROTECTIONS {
         let asked = ["--without", protection, "--minutes", TO_FAIL, "--seeds", "1000000000"];
@@ -59,7 +66,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
 
 fn simulate(simulator: &PathBuf, arguments: &[&str], codes: &[i32]) -> Outcome<Value> {
     let program = Program::new(simulator).args(["--output", "json"]).args(arguments);
-    let said = program.codes(codes).limit_secs(4000).run()?;
+    let said = program.codes(codes).limit_secs(7000).run()?;
     serde_json::from_str(&said.stdout).context("what the simulator says")
 }
 
