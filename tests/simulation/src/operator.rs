@@ -19,9 +19,6 @@ const ROTTEN: Tag = 1 << 31;
 /// Sectors of one step of a verification: a quarter of the intent log of eight regions.
 const STEP: usize = 16;
 
-/// Tries to repair a sector in peace, before it counts as one that cannot be.
-const MOST_REPAIRS: usize = 4;
-
 /// How many sectors the volume may have.
 #[derive(Clone, Debug)]
 pub struct Sizes {
@@ -251,30 +248,27 @@ impl World {
 
     /// Finds and repairs all rot that is left; false if that cannot be done.
     pub fn scrub(&mut self) -> bool {
-        let is_left = |rot: &&Rot| rot.healed.is_none() && rot.sector < self.sizes.known;
-        let left: Vec<usize> = self.rots.iter().filter(is_left).map(|rot| rot.sector).collect();
-        left.into_iter().all(|sector| self.mend(sector))
-    }
-
-    /// Verifies and repairs a sector until its replicas agree. A try can be in vain: a request of a dead host that
-    /// comes late may fence a replica off, and its resync does not bring what is not dirty.
-    fn mend(&mut self, sector: usize) -> bool {
-        let sectors = sector..sector + 1;
-        for _ in 0..MOST_REPAIRS {
-            if !self.heal("before a check") {
-                return false;
+        for rot in self.rots.clone() {
+            if rot.healed.is_some() || rot.sector >= self.sizes.known {
+                continue;
             }
-            let is_sound = self.differing(sectors.clone()).is_empty();
+            let sectors = rot.sector..rot.sector + 1;
+            let differing = self.differing(sectors.clone());
             if !self.ask_in_peace(CallKind::Verify, sectors.clone()) {
                 return false;
             }
-            let source = if is_sound { None } else { self.sound_source(sectors.clone()) };
-            let Some(source) = source else { return true };
+            if differing.is_empty() {
+                continue;
+            }
+            let Some(source) = self.sound_source(sectors.clone()) else { continue };
             if !self.ask_in_peace(CallKind::Repair { source }, sectors.clone()) {
                 return false;
             }
+            if !self.differing(sectors).is_empty() {
+                self.fail(format!("rot of sector {} was not repaired", rot.sector));
+                return false;
+            }
         }
-        self.fail(format!("rot of sector {sector} was not repaired"));
-        false
+        true
     }
 }

@@ -108,7 +108,7 @@ impl World {
     }
 
     /// Waits until all replicas are in sync, nobody waits, and no fault shows its effect only now.
-    pub fn heal(&mut self, when: &str) -> bool {
+    fn heal(&mut self, when: &str) -> bool {
         let limit = self.now + PATIENCE;
         while !self.is_whole() || self.has_old_trouble() {
             if !self.step() || self.now > limit {

@@ -21,7 +21,7 @@ use crate::{
     operator::{Rot, Sizes},
     oracle::Oracle,
     plan::{MOST_SECTORS, Plan},
-    storage::{Answer, Brick, Node, SECTOR, Tag},
+    storage::{Answer, Brick, Node, Request, SECTOR, Tag},
     store::Stored,
 };
 
@@ -228,10 +228,14 @@ impl World {
     }
 
     /// Whether something of the faults is still on its way: what a host was told while it was frozen, that a node was
-    /// down, a restart. It may end an attachment, and nobody answers what is asked right after that.
+    /// down, a restart, a host's late wish to have a brick that is another host's by now. It may end an attachment, and
+    /// nobody answers what is asked right after that.
     pub fn has_old_trouble(&self) -> bool {
         let is_trouble = |next: &Next| match next {
             Next::Deliver { .. } | Next::Restart(_) => true,
+            Next::Arrive(Message { sender, request: Request::Open { .. }, .. }) => {
+                sender.host != self.current || sender.instance != self.hosts[sender.host].instance
+            }
             Next::Health { is_up, .. } => !is_up,
             _ => false,
         };

@@ -5,7 +5,7 @@ use distributed_core::Protections;
 use simulation::run;
 
 /// Seeds that fail if a fault which the core or the judge once had comes back.
-const REGRESSIONS: [(u64, &str); 21] = [
+const REGRESSIONS: [(u64, &str); 22] = [
     (11, "a brick that was given up while the volume was attached counted as in sync"),
     (14, "a write that waited for replicas kept its range, so that healing waited for the write"),
     (360, "a record counted although a brick had failed while it was written"),
@@ -26,10 +26,8 @@ const REGRESSIONS: [(u64, &str); 21] = [
     (1083, "the judge forgot that a host which lost the volume may have resized a lost state"),
     (700_205_797, "peace began while a frozen host had yet to hear that nodes were down"),
     (800_029_933, "the judge missed that a lost host cut the volume off before it grew it"),
-    (
-        1_500_098_493,
-        "the judge took a repair for done that a late request of a dead host prevented",
-    ),
+    (1_500_098_493, "peace began while a dead host had yet to open a brick, which undid a repair"),
+    (897_650_322_260_329_463, "so it did, and nobody answered what was asked then"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.
