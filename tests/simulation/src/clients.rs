@@ -135,8 +135,17 @@ impl World {
         call.map(|call| call.tag).unwrap_or_default()
     }
 
+    /// Whether a request begins with this sector.
+    pub fn begins_at(&self, request: RequestId, sector: usize) -> bool {
+        let call = self.calls.get(&request).and_then(|client| self.clients[*client].call.as_ref());
+        call.is_some_and(|call| call.sectors.start == sector)
+    }
+
     /// A volume answered a client.
     pub fn replied(&mut self, host: usize, request: RequestId, result: Result<(), Failure>) {
+        if self.arranging.remove(&request).is_some() {
+            return self.arranged(&result);
+        }
         let data = self.take_data(host, request);
         let Some(client) = self.calls.remove(&request) else {
             return self.fail(format!("request {request:?} was answered twice, or never asked"));

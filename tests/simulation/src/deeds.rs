@@ -30,10 +30,16 @@ pub enum Deed {
     Rebuilt,
     /// So it was, without a member that the newest companion named.
     RebuiltWithout,
+    /// Somebody wanted shards to be elsewhere.
+    Arranged,
+    /// They are.
+    Moved,
+    /// The state store got a shard map.
+    Mapped,
 }
 
 impl Deed {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -45,6 +51,9 @@ impl Deed {
         Self::Forgotten,
         Self::Rebuilt,
         Self::RebuiltWithout,
+        Self::Arranged,
+        Self::Moved,
+        Self::Mapped,
     ];
 }
 

@@ -147,7 +147,7 @@ impl World {
         let holder = self.rng.u64(1..);
         let attach = Attach {
             state: Arc::clone(&self.stored.bytes),
-            map: self.map.clone(),
+            maps: self.stored.maps.clone(),
             settings,
             protections: self.protections,
             holder,
@@ -232,6 +232,9 @@ impl World {
         match action {
             Action::Read { io, brick, request, offset, len } => {
                 let place = (request, sector(offset));
+                if self.begins_at(request, place.1) {
+                    self.hosts[host].reads.retain(|(other, _), _| *other != request);
+                }
                 self.hosts[host].reads.insert(place, (io, Vec::new()));
                 let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
                 let pending = Pending { read: Some(place), ..Pending::default() };
@@ -263,14 +266,8 @@ impl World {
                 self.send(host, io, from, ask, pending);
             }
             Action::WriteCompanion { io, brick, offset, bytes } => {
-                let half = usize::from(offset != 0);
-                self.send(
-                    host,
-                    io,
-                    brick,
-                    Request::WriteCompanion { half, bytes },
-                    Pending::default(),
-                );
+                let ask = Request::WriteCompanion { offset, bytes };
+                self.send(host, io, brick, ask, Pending::default());
             }
             Action::ReadCompanion { io, brick } => {
                 self.send(host, io, brick, Request::ReadCompanion, Pending::default());
@@ -320,6 +317,14 @@ impl World {
                 let delay = self.rng.u64(50 * US..300 * US);
                 let next = Next::State { host, instance, io, expected, bytes };
                 self.after(delay, next);
+            }
+            Action::StoreMap { io, version, bytes } => {
+                let instance = self.hosts[host].instance;
+                let delay = self.rng.u64(50 * US..300 * US);
+                self.after(delay, Next::Map { host, instance, io, version, bytes });
+            }
+            Action::ForgetMaps { before } => {
+                self.stored.maps.retain(|version, _| *version >= before)
             }
             Action::Reply { request, result } => self.replied(host, request, result),
         }

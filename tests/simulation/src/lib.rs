@@ -15,6 +15,7 @@ mod deeds;
 mod faults;
 mod hosts;
 mod matrix;
+mod mover;
 mod operator;
 mod oracle;
 mod plan;
@@ -25,4 +26,5 @@ mod world;
 
 pub use deeds::{Deed, Deeds};
 pub use matrix::{Fault, Matrix};
+pub use plan::Era;
 pub use verdict::{Verdict, run};

@@ -13,7 +13,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use distributed_core::Protections;
 use serde_json::json;
-use simulation::{Deeds, Matrix, Verdict, run};
+use simulation::{Deeds, Era, Matrix, Verdict, run};
 
 /// Run the distributed core through seeded faults.
 #[derive(Parser)]
@@ -33,6 +33,9 @@ struct Arguments {
     /// Print what happened; with --seed.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Leave the shards where they are.
+    #[arg(long)]
+    staying: bool,
     /// Switch this protection off: one of the names of the core's protections.
     #[arg(long, value_parser = Protections::NAMES)]
     without: Option<String>,
@@ -45,6 +48,12 @@ struct Arguments {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+impl Arguments {
+    fn era(&self) -> Era {
+        if self.staying { Era::Staying } else { Era::Moving }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,7 +76,7 @@ fn main() -> ExitCode {
     let without = arguments.without.as_deref();
     let protections = without.and_then(Protections::without).unwrap_or_default();
     if let Some(seed) = arguments.seed {
-        let verdict = run(seed, protections, arguments.trace);
+        let verdict = run(seed, protections, arguments.era(), arguments.trace);
         verdict.trace.iter().for_each(|line| println!("{line}"));
         let total = Total {
             runs: 1,
@@ -103,7 +112,7 @@ fn run_all(arguments: &Arguments, protections: Protections, started: Instant) ->
                     if seed >= end {
                         break;
                     }
-                    let verdict = run(seed, protections, false);
+                    let verdict = run(seed, protections, arguments.era(), false);
                     mine.runs += 1;
                     mine.events += verdict.events;
                     mine.matrix.add(&verdict.matrix);

@@ -10,11 +10,16 @@ use crate::{
     deeds::Deed,
     plan::{MOST_SECTORS, SHARD_SECTORS},
     storage::{SECTOR, Tag},
-    world::World,
+    world::{MS, Next, World},
 };
 
 /// Rotten sectors read values from here on.
 const ROTTEN: Tag = 1 << 31;
+
+/// Whether a value is one that a disk made up.
+pub fn is_rotten(tag: Tag) -> bool {
+    tag >= ROTTEN
+}
 
 /// Sectors of one step of a verification: a quarter of the intent log of eight regions.
 const STEP: usize = 16;
@@ -56,6 +61,10 @@ impl World {
     /// The operator does one of the things that this run has.
     pub fn operate(&mut self, client: usize) {
         let size = self.sectors_at(self.clients[client].host);
+        if self.plan.arranges && self.rng.u32(0..3) == 0 {
+            self.after(MS, Next::Client(client));
+            return self.arrange(self.clients[client].host);
+        }
         match self.rng.u32(0..10) {
             0..2 if self.plan.resizes => {
                 let to = self.rng.usize(8..=MOST_SECTORS);
@@ -94,13 +103,19 @@ impl World {
         in_sync.map(|brick| (brick.slot, brick.brick, brick.node.0 as usize)).collect()
     }
 
+    /// The slots of a shard, as the present host sees them.
+    pub fn shard_set(&self, shard: u64) -> SlotSet {
+        let volume = self.hosts[self.current].volume.as_ref();
+        volume.map_or(SlotSet::EMPTY, |volume| volume.map().set(shard))
+    }
+
     fn held(&self, brick: BrickId, node: usize, sector: usize) -> Option<Tag> {
         self.nodes[node].bricks.get(&brick)?.memory.get(sector).copied()
     }
 
     /// A replica of a range of one shard, in sync and without rot there; who repairs knows it from elsewhere.
     fn sound_source(&mut self, sectors: Range<usize>) -> Option<Slot> {
-        let set = self.map.set((sectors.start / SHARD_SECTORS) as u64);
+        let set = self.shard_set((sectors.start / SHARD_SECTORS) as u64);
         let is_sound = |brick, node| {
             let mut values = sectors.clone().map(|sector| self.held(brick, node, sector));
             values.all(|value| value.is_some_and(|tag| tag < ROTTEN))
@@ -143,7 +158,7 @@ impl World {
         for first in sectors.clone().step_by(STEP) {
             let mut differing = SlotSet::EMPTY;
             for sector in first..sectors.end.min(first + STEP) {
-                let set = self.map.set((sector / SHARD_SECTORS) as u64);
+                let set = self.shard_set((sector / SHARD_SECTORS) as u64);
                 let mut here = bricks.iter().filter(|(slot, _, _)| set.has(*slot));
                 let Some((_, brick, node)) = here.next() else { continue };
                 let lowest = self.held(*brick, *node, sector);

@@ -45,6 +45,19 @@ pub struct Plan {
     pub forgets: bool,
     /// Whether faults wait for those moments that are rare and dangerous.
     pub lurks: bool,
+    /// Whether somebody has shards moved.
+    pub arranges: bool,
+    /// Nodes that the volume does not have at first.
+    pub spares: usize,
+}
+
+/// Whether seeds do what they did before shards could be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Era {
+    /// They do.
+    Staying,
+    /// In some of them shards are moved.
+    Moving,
 }
 
 impl Plan {
@@ -76,6 +89,16 @@ impl Plan {
             rots: draws(3),
             forgets: draws(2),
             lurks: draws(4),
+            arranges: false,
+            spares: 0,
+        }
+    }
+
+    /// Draws what came later, apart from all that was there before.
+    pub fn draw_moves(&mut self, apart: &mut Rng) {
+        self.arranges = apart.u32(0..3) != 0;
+        if self.arranges {
+            self.spares = apart.usize(0..=2);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use distributed_core::{BrickId, Outcome, Session};
+use distributed_core::{BrickId, MAP_OFFSET, Outcome, Record, SLOT_BYTES, Session, ShardMap};
 use fastrand::Rng;
 
 /// Bytes of a sector.
@@ -20,7 +20,7 @@ pub enum Request {
     Read { sector: usize, count: usize },
     Write { sector: usize, data: Vec<Tag>, durable: bool },
     Flush,
-    WriteCompanion { half: usize, bytes: std::sync::Arc<[u8]> },
+    WriteCompanion { offset: u64, bytes: std::sync::Arc<[u8]> },
     ReadCompanion,
     Open { sectors: usize },
     Create { sectors: usize },
@@ -42,7 +42,10 @@ pub struct Brick {
     pub memory: Vec<Tag>,
     /// What a crash leaves at least.
     pub durable: Vec<Tag>,
+    /// The slots of its records.
     pub companion: [Vec<u8>; 2],
+    /// What follows them in the companion: shard maps.
+    pub maps: Vec<u8>,
     session: Session,
     /// The node's incarnation when it was opened last.
     pub opened_in: u64,
@@ -136,13 +139,9 @@ impl Node {
                     }
                 }
             }
-            Request::WriteCompanion { half, bytes } => {
+            Request::WriteCompanion { offset, bytes } => {
                 let cut = rng.usize(0..bytes.len() / 512) * 512;
-                let slot = &mut brick.companion[*half];
-                if slot.len() < cut {
-                    slot.resize(cut, 0);
-                }
-                slot[..cut].copy_from_slice(&bytes[..cut]);
+                brick.put_in_companion(*offset, &bytes[..cut]);
             }
             _ => {}
         }
@@ -207,13 +206,7 @@ impl Node {
                 }
             }
             Request::Flush => brick.durable.clone_from(&brick.memory),
-            Request::WriteCompanion { half, bytes } => {
-                let slot = &mut brick.companion[*half];
-                if slot.len() < bytes.len() {
-                    slot.resize(bytes.len(), 0);
-                }
-                slot[..bytes.len()].copy_from_slice(bytes);
-            }
+            Request::WriteCompanion { offset, bytes } => brick.put_in_companion(*offset, bytes),
             Request::ReadCompanion => {
                 return plain(Outcome::Companion(brick.companion.clone()));
             }
@@ -232,11 +225,30 @@ impl Node {
 }
 
 impl Brick {
-    /// A brick with an initial record in its companion.
-    pub fn with_record(sectors: usize, record: Vec<u8>) -> Self {
+    /// A brick with an initial record and a shard map in its companion.
+    pub fn with_record(sectors: usize, record: Vec<u8>, maps: Vec<u8>) -> Self {
         let zeros = vec![0; sectors];
         let companion = [record, Vec::new()];
-        Self { memory: zeros.clone(), durable: zeros, companion, ..Self::default() }
+        Self { memory: zeros.clone(), durable: zeros, companion, maps, ..Self::default() }
+    }
+
+    /// The shard map that a record says is there.
+    pub fn map(&self, record: &Record) -> Option<ShardMap> {
+        let start = (record.map_at - MAP_OFFSET) as usize;
+        let bytes = self.maps.get(start..start + record.map_bytes as usize)?;
+        ShardMap::decode(bytes).ok()
+    }
+
+    fn put_in_companion(&mut self, offset: u64, bytes: &[u8]) {
+        let (place, start) = match offset.checked_sub(MAP_OFFSET) {
+            Some(start) => (&mut self.maps, start as usize),
+            None => (&mut self.companion[(offset / SLOT_BYTES as u64) as usize], 0),
+        };
+        let end = start + bytes.len();
+        if place.len() < end {
+            place.resize(end, 0);
+        }
+        place[start..end].copy_from_slice(bytes);
     }
 
     /// Whether it has the sector.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The state store: one key, which errs, forgets, and is rebuilt from companions.
+//! The state store: one key and the shard maps beside it, which errs, forgets, and is rebuilt from companions.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use distributed_core::{Descriptor, IoId, Outcome, Record, rebuild};
+use distributed_core::{Descriptor, Generation, IoId, Outcome, Record, ShardMap, rebuild};
 
 use crate::{
     deeds::Deed,
@@ -12,11 +12,13 @@ use crate::{
     world::{MS, Next, US, World},
 };
 
-/// The state store: one key.
+/// The state store.
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub bytes: Arc<[u8]>,
     pub epoch: u64,
+    /// Shard maps by their names.
+    pub maps: BTreeMap<Generation, ShardMap>,
 }
 
 impl Stored {
@@ -58,7 +60,7 @@ impl World {
         let outcome = if self.stored.bytes == bytes {
             Outcome::Ok
         } else if self.stored.bytes == *expected {
-            self.stored = Stored { bytes, epoch };
+            (self.stored.bytes, self.stored.epoch) = (bytes, epoch);
             Outcome::Ok
         } else {
             Outcome::Conflict
@@ -69,10 +71,47 @@ impl World {
         self.after(delay, Next::StateAnswer { host, instance, io, outcome });
     }
 
+    /// The state store is given a shard map.
+    pub fn map_arrived(
+        &mut self,
+        host: usize,
+        instance: u32,
+        io: IoId,
+        version: Generation,
+        bytes: Arc<[u8]>,
+    ) {
+        let luck = if self.chaos { self.rng.u32(0..100) } else { 100 };
+        let outcome = match luck {
+            0..8 => Outcome::Failed,
+            8..16 => {
+                let late = Next::Map { host, instance, io, version, bytes };
+                let delay = self.rng.u64(MS..100 * MS);
+                self.after(delay, late);
+                let outcome = Outcome::Unknown;
+                return self.after(TIMEOUT, Next::StateAnswer { host, instance, io, outcome });
+            }
+            _ => {
+                match ShardMap::decode(&bytes) {
+                    // A state that was lost does not get it back.
+                    Ok(map) if !self.stored.is_lost() => {
+                        self.stored.maps.insert(version, map);
+                    }
+                    Ok(_) => {}
+                    Err(reason) => return self.fail(format!("a shard map is {reason}")),
+                }
+                self.deeds.count(Deed::Mapped);
+                if luck < 24 { Outcome::Unknown } else { Outcome::Ok }
+            }
+        };
+        let delay = self.rng.u64(50 * US..300 * US);
+        self.after(delay, Next::StateAnswer { host, instance, io, outcome });
+    }
+
     /// The store forgets the volume. Whoever has it learns it with its next commit.
     pub fn forget(&mut self) {
         if !self.stored.is_lost() {
             self.stored.bytes = Arc::from([]);
+            self.stored.maps.clear();
             self.deeds.count(Deed::Forgotten);
             self.note(|| "the state is lost".to_owned());
         }
@@ -82,10 +121,15 @@ impl World {
     pub fn rebuild(&mut self) -> bool {
         let reachable =
             self.nodes.iter().filter(|node| node.is_up && node.paused_until <= self.now);
-        let companions =
-            reachable.flat_map(|node| node.bricks.values()).map(|brick| &brick.companion);
-        let records: Vec<Record> =
-            companions.filter_map(|slots| Record::newest(slots).ok()).collect();
+        let mut maps = BTreeMap::new();
+        let mut records: Vec<Record> = Vec::new();
+        for brick in reachable.flat_map(|node| node.bricks.values()) {
+            let Ok(record) = Record::newest(&brick.companion) else { continue };
+            if let Some(map) = brick.map(&record) {
+                maps.insert(record.descriptor.map, map);
+            }
+            records.push(record);
+        }
         // With every node there, one that knows less than others cannot know more.
         for Record { brick, descriptor, .. } in &records {
             let (newest, before, in_sync) =
@@ -103,7 +147,12 @@ impl World {
         };
         match rebuilt {
             Ok(descriptor) => {
+                if !maps.contains_key(&descriptor.map) {
+                    let text = format!("no companion has the shard map {}", descriptor.map);
+                    self.fail(text);
+                }
                 self.stored.bytes = descriptor.encode().into();
+                self.stored.maps = maps;
                 self.deeds.count(if is_whole { Deed::Rebuilt } else { Deed::RebuiltWithout });
                 self.note(|| format!("the state is rebuilt: {descriptor:?}"));
                 true

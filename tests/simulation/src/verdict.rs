@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs a seed: faults, then peace, then the question whether everything is as it must be.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use distributed_core::{BrickId, NodeId, Protections, Slot};
 
@@ -9,7 +12,8 @@ use crate::{
     clients::CallKind,
     deeds::Deeds,
     matrix::Matrix,
-    plan::SHARD_SECTORS,
+    operator::is_rotten,
+    plan::{Era, SHARD_SECTORS},
     world::{MS, Next, US, World},
 };
 
@@ -36,8 +40,8 @@ pub struct Verdict {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, protections: Protections, trace: bool) -> Verdict {
-    let mut world = World::new(seed, protections, trace);
+pub fn run(seed: u64, protections: Protections, era: Era, trace: bool) -> Verdict {
+    let mut world = World::new(seed, protections, era, trace);
     world.live();
     Verdict {
         seed,
@@ -159,15 +163,21 @@ impl World {
     fn compare_replicas(&mut self) {
         let Some(volume) = &self.hosts[self.current].volume else { return };
         let status = volume.status();
-        let bricks: Vec<(BrickId, NodeId)> =
-            status.bricks.iter().map(|brick| (brick.brick, brick.node)).collect();
+        let bricks: BTreeMap<Slot, (BrickId, NodeId)> =
+            status.bricks.iter().map(|brick| (brick.slot, (brick.brick, brick.node))).collect();
         let mut complaints = Vec::new();
         for sector in 0..self.sectors_at(self.current) {
-            let set = self.map.set((sector / SHARD_SECTORS) as u64);
+            let set = self.shard_set((sector / SHARD_SECTORS) as u64);
             let held = |slot: Slot| {
-                let (brick, node) = bricks.get(slot.index())?;
+                let (brick, node) = bricks.get(&slot)?;
                 self.nodes[node.0 as usize].bricks.get(brick)?.memory.get(sector).copied()
             };
+            let beside = bricks.keys().copied().filter(|slot| !set.has(*slot));
+            let littered =
+                beside.filter(|slot| held(*slot).is_some_and(|tag| tag != 0 && !is_rotten(tag)));
+            for slot in littered {
+                complaints.push(format!("{slot:?} holds {:?} in sector {sector}", held(slot)));
+            }
             let values: Vec<_> = set.iter().map(held).collect();
             let Some(Some(first)) = values.first() else {
                 complaints.push(format!("sector {sector} is on no brick"));
@@ -181,7 +191,7 @@ impl World {
             }
         }
         let known: BTreeSet<(BrickId, NodeId)> =
-            bricks.into_iter().chain(status.condemned).collect();
+            bricks.into_values().chain(status.condemned).collect();
         for (index, node) in self.nodes.iter().enumerate() {
             for brick in node.bricks.keys() {
                 if !known.contains(&(*brick, NodeId(index as u32))) {
@@ -228,6 +238,7 @@ impl World {
         entry.instance += 1;
         entry.serving = false;
         entry.tick_at = u64::MAX;
+        self.arranging.retain(|_, asked| *asked != host);
         for client in 0..self.clients.len() {
             let calls_it = self.clients[client].call.as_ref().is_some_and(|call| call.host == host);
             if calls_it && let Some(call) = self.clients[client].call.take() {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use distributed_core::{
-    BrickId, BrickState, Descriptor, Event, IoId, NodeId, Outcome, Protections, Record, RequestId,
-    ShardMap, Slot,
+    BrickId, BrickState, Descriptor, Event, Generation, IoId, NodeId, Outcome, Protections, Record,
+    RequestId, Slot,
 };
 use fastrand::Rng;
 
@@ -20,7 +20,7 @@ use crate::{
     matrix::{Fault, Matrix},
     operator::{Rot, Sizes},
     oracle::Oracle,
-    plan::{MOST_SECTORS, Plan},
+    plan::{Era, MOST_SECTORS, Plan},
     storage::{Answer, Brick, Node, Request, SECTOR, Tag},
     store::Stored,
 };
@@ -31,6 +31,9 @@ pub const MS: u64 = 1_000_000;
 
 /// Makes of a seed another one, for what operators do.
 const OPERATORS: u64 = 0x6f70_6572_6174_6f72;
+
+/// And another one, for what moves shards.
+const MOVERS: u64 = 0x6d6f_7665_6420_6f66;
 
 /// A run that has more events than this does not come to an end.
 const MOST_EVENTS: u64 = 1_000_000;
@@ -57,6 +60,14 @@ pub enum Next {
         instance: u32,
         io: IoId,
         expected: Arc<[u8]>,
+        bytes: Arc<[u8]>,
+    },
+    /// A shard map for the state.
+    Map {
+        host: usize,
+        instance: u32,
+        io: IoId,
+        version: Generation,
         bytes: Arc<[u8]>,
     },
     StateAnswer {
@@ -102,11 +113,12 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub current: usize,
     pub stored: Stored,
-    pub map: ShardMap,
     pub oracle: Oracle,
     /// If there is an operator, it is the last.
     pub clients: Vec<Client>,
     pub calls: BTreeMap<RequestId, usize>,
+    /// Orders of where shards are to be, by who was asked.
+    pub arranging: BTreeMap<RequestId, usize>,
     pub next_request: u64,
     pub next_tag: Tag,
     pub matrix: Matrix,
@@ -127,24 +139,31 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, protections: Protections, trace: bool) -> Self {
+    pub fn new(seed: u64, protections: Protections, era: Era, trace: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng, &mut Rng::with_seed(seed ^ OPERATORS));
-        let is_operated = plan.resizes || plan.checks;
+        let mut plan = Plan::draw(&mut rng, &mut Rng::with_seed(seed ^ OPERATORS));
+        if era == Era::Moving {
+            plan.draw_moves(&mut Rng::with_seed(seed ^ MOVERS));
+        }
+        let is_operated = plan.resizes || plan.checks || plan.arranges;
         let ids: Vec<NodeId> = (0..plan.nodes).map(|id| NodeId(id as u32)).collect();
         let size = plan.sectors as u64 * SECTOR;
         let mut descriptor = Descriptor::new("v", seed | 1, size, &ids);
         descriptor.region_size = plan.region_size;
         descriptor.phase = distributed_core::Phase::Ready;
         let map = plan.map();
-        let mut nodes: Vec<Node> = (0..plan.nodes).map(|_| Node::new(plan.fences)).collect();
+        let encoded = map.encode();
+        let mut nodes: Vec<Node> =
+            (0..plan.nodes + plan.spares).map(|_| Node::new(plan.fences)).collect();
         for (index, node) in nodes.iter_mut().enumerate() {
-            let record = Record::initial(&descriptor, Slot(index as u8), 0);
+            let Some(entry) = descriptor.bricks.get(index) else { continue };
+            let record = Record::initial(&descriptor, Slot(index as u8), encoded.len() as u32);
             let bytes = record.map(|record| record.encode()).unwrap_or_default();
-            let brick = descriptor.bricks[index].brick;
-            node.bricks.insert(brick, Brick::with_record(plan.sectors, bytes));
+            node.bricks
+                .insert(entry.brick, Brick::with_record(plan.sectors, bytes, encoded.clone()));
         }
-        let stored = Stored { bytes: descriptor.encode().into(), epoch: 0 };
+        let maps = BTreeMap::from([(descriptor.map, map)]);
+        let stored = Stored { bytes: descriptor.encode().into(), epoch: 0, maps };
         let mut world = Self {
             now: 1,
             queue: BinaryHeap::new(),
@@ -155,7 +174,7 @@ impl World {
             hosts: (0..plan.hosts).map(|_| Host::new()).collect(),
             current: 0,
             stored,
-            map,
+            arranging: BTreeMap::new(),
             oracle: Oracle::new(if plan.resizes { MOST_SECTORS } else { plan.sectors }),
             clients: (0..plan.clients + usize::from(is_operated))
                 .map(|_| Client::default())
@@ -258,6 +277,9 @@ impl World {
             Next::Timeout { host, instance, io } => self.timed_out(host, instance, io),
             Next::State { host, instance, io, expected, bytes } => {
                 self.state_arrived(host, instance, io, &expected, bytes);
+            }
+            Next::Map { host, instance, io, version, bytes } => {
+                self.map_arrived(host, instance, io, version, bytes);
             }
             Next::StateAnswer { host, instance, io, outcome } => {
                 self.deliver(host, instance, Event::Done { io, incarnation: 0, outcome });

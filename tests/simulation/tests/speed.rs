@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Instant};
 
 use distributed_core::{
-    Action, Attach, AttachError, ClientOp, Descriptor, Event, Node, NodeId, Outcome, Phase, Policy,
-    Protections, Record, RequestId, Settings, ShardMap, Slot, Time, Volume, place,
+    Action, Attach, AttachError, ClientOp, Descriptor, Event, Generation, Node, NodeId, Outcome,
+    Phase, Policy, Protections, Record, RequestId, Settings, ShardMap, Slot, Time, Volume, place,
 };
 
 const SHARD: u64 = 64 << 20;
@@ -30,7 +30,7 @@ fn nodes(count: u32) -> Vec<Node> {
 fn attach(state: &Arc<[u8]>, map: ShardMap) -> Result<Volume, AttachError> {
     let attach = Attach {
         state: Arc::clone(state),
-        map,
+        maps: BTreeMap::from([(Generation::default(), map)]),
         settings: Settings::default(),
         protections: Protections::default(),
         holder: 1,

@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{BrickId, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
+use crate::{BrickId, Generation, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
 
 /// Something to do. Everything with an `io` is answered by [`Event::Done`](crate::Event::Done), in any order.
 ///
@@ -11,8 +11,8 @@ use crate::{BrickId, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Read a range of a brick for a request. The data goes to the client only with [`Action::Reply`]: a read that is
-    /// not believed, or whose brick was given up, is issued again, and the newest read of a request and offset counts.
-    /// So data belongs to an `io`, and what an older one brings is dropped.
+    /// not believed, or whose brick was given up, is issued again, perhaps in other pieces: the one at the request's
+    /// first byte comes first and begins it anew. So data belongs to an `io`, and what an older one brings is dropped.
     Read {
         /// Names the answer.
         io: IoId,
@@ -92,7 +92,7 @@ pub enum Action {
         /// Bytes.
         len: u32,
     },
-    /// Write a record into a brick's companion, durably.
+    /// Write a record or shard map into a brick's companion, durably; one that is too small for it grows.
     WriteCompanion {
         /// Names the answer.
         io: IoId,
@@ -166,6 +166,20 @@ pub enum Action {
         /// The descriptor.
         bytes: Arc<[u8]>,
     },
+    /// Store a shard map in the state under this name, beside those that are there. Nobody else uses the name.
+    StoreMap {
+        /// Names the answer.
+        io: IoId,
+        /// The map's name.
+        version: Generation,
+        /// The map, see [`ShardMap::decode`](crate::ShardMap::decode).
+        bytes: Arc<[u8]>,
+    },
+    /// Shard maps with smaller names count no more: delete them from the state, whenever. Not answered.
+    ForgetMaps {
+        /// The name of the one that counts.
+        before: Generation,
+    },
     /// Answer a client. The last action that concerns this request, apart from abandoned ones.
     Reply {
         /// Whose answer.
@@ -192,7 +206,7 @@ pub enum Failure {
     Fenced,
     /// `Verify`: these replicas differ from the lowest one.
     Differs(SlotSet),
-    /// `Verify`, `Repair`, `Resize`: could not be done; the text says why. Nothing else changed.
+    /// `Verify`, `Repair`, `Resize`, [`Event::Arrange`](crate::Event::Arrange): could not be done; the text says why. Nothing else changed.
     Refused(Arc<str>),
 }
 
@@ -256,6 +270,8 @@ pub enum Cause {
     NoSpace,
     /// It could not be opened when the volume was attached.
     Unreachable,
+    /// It holds no shard any more, and will be deleted.
+    Emptied,
 }
 
 impl fmt::Display for Cause {
@@ -269,6 +285,7 @@ impl fmt::Display for Cause {
             Self::Companion => "its companion is not what it must be",
             Self::NoSpace => "the node is full",
             Self::Unreachable => "it could not be opened",
+            Self::Emptied => "its shards were moved away",
         })
     }
 }

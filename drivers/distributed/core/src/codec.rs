@@ -44,7 +44,9 @@ impl std::error::Error for DecodeError {}
 /// Features that this version writes; a reader without them may go on.
 const COMPATIBLE: u32 = 0;
 /// Features that a reader must know.
-const KNOWN_INCOMPATIBLE: u32 = 0;
+const KNOWN_INCOMPATIBLE: u32 = MOVES;
+/// A volume whose shards moved, or whose slots were vacated: its descriptor says more.
+pub(crate) const MOVES: u32 = 1;
 const VERSION: u16 = 1;
 
 /// Collects a record's body.
@@ -79,6 +81,11 @@ impl Writer {
         self.bytes.extend(value.to_le_bytes());
     }
 
+    /// Refuses readers that do not know a feature.
+    pub(crate) fn need(&mut self, feature: u32) {
+        self.bytes[16] |= feature as u8;
+    }
+
     /// A length that the callers keep below 2^32.
     pub(crate) fn len(&mut self, len: usize) {
         self.u32(len as u32);
@@ -106,6 +113,7 @@ fn checksum(bytes: &[u8]) -> u32 {
 /// Walks through a record's body.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
+    features: u32,
 }
 
 impl<'a> Reader<'a> {
@@ -118,7 +126,7 @@ impl<'a> Reader<'a> {
         if header[..8] != magic {
             return Err(DecodeError::Foreign);
         }
-        let mut fields = Self { rest: &header[12..] };
+        let mut fields = Self { rest: &header[12..], features: 0 };
         let (_compatible, incompatible) = (fields.u32()?, fields.u32()?);
         let (body, stored) = (fields.len()?, fields.u32()?);
         let end = HEADER.checked_add(body).ok_or(DecodeError::Checksum)?;
@@ -129,7 +137,12 @@ impl<'a> Reader<'a> {
         if incompatible & !KNOWN_INCOMPATIBLE != 0 {
             return Err(DecodeError::TooNew);
         }
-        Ok(Self { rest: &record[HEADER..] })
+        Ok(Self { rest: &record[HEADER..], features: incompatible })
+    }
+
+    /// Whether the writer used a feature.
+    pub(crate) fn has(&self, feature: u32) -> bool {
+        self.features & feature != 0
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {

@@ -3,7 +3,7 @@
 
 use crate::{
     BrickId, DecodeError, Generation, NodeId, Slot, SlotSet,
-    codec::{Reader, Writer},
+    codec::{MOVES, Reader, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSDSC\0";
@@ -30,6 +30,31 @@ pub struct BrickEntry {
     pub fresh: bool,
     /// The last generation that it surely had as a member of the in-sync set; an older companion was rolled back.
     pub left: Generation,
+    /// The slot holds no brick: the one that it names was emptied and condemned. Another node may get the slot.
+    pub vacant: bool,
+}
+
+/// Shards that have another replica set than the stored map says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moved {
+    /// The first of them.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+    /// The slots that hold them.
+    pub set: SlotSet,
+}
+
+/// Shards of which a brick may hold something although it is no replica of them: they were moved away, or were to be
+/// moved here. It is to be freed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Litter {
+    /// The brick's slot.
+    pub slot: Slot,
+    /// The first of them.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
 }
 
 /// A volume as the state store keeps it, under one key; the shard map is kept beside it, see
@@ -65,6 +90,12 @@ pub struct Descriptor {
     pub condemned: Vec<(BrickId, NodeId)>,
     /// The number that the next fresh brick gets.
     pub next_brick: u32,
+    /// Which of the stored shard maps counts: the one written under this name. Zero: the one of the volume's creation.
+    pub map: Generation,
+    /// What changed since that map was stored.
+    pub moved: Vec<Moved>,
+    /// What is to be freed.
+    pub litter: Vec<Litter>,
 }
 
 /// Regions are at least this long, in bytes.
@@ -89,6 +120,7 @@ impl Descriptor {
             node: *node,
             fresh: false,
             left: Generation::default(),
+            vacant: false,
         });
         Self {
             volume: volume.to_owned(),
@@ -105,6 +137,9 @@ impl Descriptor {
             in_sync: (0..nodes.len()).map(|index| Slot(index as u8)).collect(),
             condemned: Vec::new(),
             next_brick: nodes.len() as u32,
+            map: Generation::default(),
+            moved: Vec::new(),
+            litter: Vec::new(),
         }
     }
 
@@ -119,7 +154,7 @@ impl Descriptor {
     /// creation by a host that died or lost the volume, after the brick was given up. The driver deletes those that it
     /// finds when it attaches.
     pub fn knows(&self, brick: BrickId) -> bool {
-        self.bricks.iter().any(|entry| entry.brick == brick)
+        self.bricks.iter().any(|entry| entry.brick == brick && !entry.vacant)
             || self.condemned.iter().any(|(condemned, _)| *condemned == brick)
     }
 
@@ -162,6 +197,65 @@ impl Descriptor {
             writer.u32(node.0);
         }
         writer.u32(self.next_brick);
+        if self.has_moves() {
+            self.write_moves(writer);
+        }
+    }
+
+    /// Whether it says anything that a volume which stays where it was created has not to say.
+    pub(crate) fn has_moves(&self) -> bool {
+        self.map != Generation::default()
+            || !self.moved.is_empty()
+            || !self.litter.is_empty()
+            || self.bricks.iter().any(|entry| entry.vacant)
+    }
+
+    fn write_moves(&self, writer: &mut Writer) {
+        writer.need(MOVES);
+        writer.u64(self.map.epoch);
+        writer.u32(self.map.change);
+        writer.len(self.moved.len());
+        for moved in &self.moved {
+            writer.u64(moved.first);
+            writer.u32(moved.count);
+            writer.u64(moved.set.0);
+        }
+        writer.len(self.litter.len());
+        for litter in &self.litter {
+            writer.u8(litter.slot.0);
+            writer.u64(litter.first);
+            writer.u32(litter.count);
+        }
+        let slots = (0..).map(Slot).zip(&self.bricks);
+        let vacant: SlotSet =
+            slots.filter(|(_, entry)| entry.vacant).map(|(slot, _)| slot).collect();
+        writer.u64(vacant.0);
+    }
+
+    fn read_moves(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.map = Generation { epoch: reader.u64()?, change: reader.u32()? };
+        let all: SlotSet = (0..self.bricks.len()).map(|index| Slot(index as u8)).collect();
+        for _ in 0..reader.count(20)? {
+            let (first, count) = (reader.u64()?, reader.u32()?);
+            let set = SlotSet(reader.u64()?);
+            if set.is_empty() || !set.without(all).is_empty() {
+                return Err(DecodeError::Malformed);
+            }
+            self.moved.push(Moved { first, count, set });
+        }
+        for _ in 0..reader.count(13)? {
+            let (slot, first, count) = (Slot(reader.u8()?), reader.u64()?, reader.u32()?);
+            if !all.has(slot) {
+                return Err(DecodeError::Malformed);
+            }
+            self.litter.push(Litter { slot, first, count });
+        }
+        let vacant = SlotSet(reader.u64()?);
+        for slot in vacant.iter() {
+            let entry = self.bricks.get_mut(slot.index()).ok_or(DecodeError::Malformed)?;
+            entry.vacant = true;
+        }
+        Ok(())
     }
 
     /// The descriptor that these bytes hold.
@@ -191,7 +285,7 @@ impl Descriptor {
             let (brick, node) = (BrickId(reader.u32()?), NodeId(reader.u32()?));
             let fresh = reader.u8()? != 0;
             let left = Generation { epoch: reader.u64()?, change: reader.u32()? };
-            bricks.push(BrickEntry { brick, node, fresh, left });
+            bricks.push(BrickEntry { brick, node, fresh, left, vacant: false });
         }
         let in_sync = SlotSet(reader.u64()?);
         let mut condemned = Vec::new();
@@ -208,7 +302,7 @@ impl Descriptor {
         if !sound {
             return Err(DecodeError::Malformed);
         }
-        Ok(Self {
+        let mut descriptor = Self {
             volume,
             identity,
             phase,
@@ -223,6 +317,13 @@ impl Descriptor {
             in_sync,
             condemned,
             next_brick,
-        })
+            map: Generation::default(),
+            moved: Vec::new(),
+            litter: Vec::new(),
+        };
+        if reader.has(MOVES) {
+            descriptor.read_moves(reader)?;
+        }
+        Ok(descriptor)
     }
 }

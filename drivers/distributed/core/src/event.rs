@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the driver tells a volume.
 
-use crate::{IoId, NodeId, RequestId, Slot};
+use crate::{IoId, NodeId, RequestId, ShardMap, Slot};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -26,12 +26,31 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
+    /// An operator wants shards to be elsewhere; answered by one [`Action::Reply`](crate::Action::Reply) when they are,
+    /// or when another arrangement is asked for. It is forgotten when the attachment ends: what has moved by then stays
+    /// where it is.
+    Arrange {
+        /// The caller's number of this request, not used by another that is under way.
+        request: RequestId,
+        /// Where all shards are to be.
+        arrangement: Arrangement,
+    },
     /// A node answers its health check again.
     NodeUp(NodeId),
     /// A node failed its health check: its bricks are given up at once instead of with their next error.
     NodeDown(NodeId),
     /// Time passed. Due whenever [`Volume::next_tick`](crate::Volume::next_tick) is reached; more often is harmless.
     Tick,
+}
+
+/// Where the shards of a volume are to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Arrangement {
+    /// The nodes that are to have a brick, each once, at most [`MAX_BRICKS`](crate::MAX_BRICKS). Those that the volume
+    /// has besides lose theirs.
+    pub nodes: Vec<NodeId>,
+    /// The replica set of every shard; a [`Slot`] is an index into `nodes` here.
+    pub map: ShardMap,
 }
 
 /// What a client asks for. Offsets and lengths in bytes, lengths at least one.

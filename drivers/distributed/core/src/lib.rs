@@ -75,7 +75,8 @@
 //! - Give up waiting with [`Outcome::Unknown`], never with a failure: a failure promises that nothing can land any more.
 //!   Keep waiting behind it, and tell the end with a second [`Event::Done`]. Buffers live until that end.
 //! - Answer [`Outcome::Opened`] with `fenced` only for what the backend proves, by its lock, blocklist or epoch.
-//! - Write companions durably, and give the data of the newest [`Action::Read`] of a request and offset to the client.
+//! - Write companions durably. Give a client the data of those [`Action::Read`]s that came last: one at the first byte
+//!   of its request drops what came before.
 //! - After attaching, delete bricks under the volume's names ([`BrickId::from_name`]) that [`Descriptor::knows`] denies.
 //! - Send [`Event::Tick`] when [`Volume::next_tick`] says so, and [`Event::NodeUp`] when a node is back: it hurries a
 //!   retry that comes anyway.
@@ -104,8 +105,8 @@ mod volume;
 
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
-pub use descriptor::{BrickEntry, Descriptor, MIN_REGION, Phase};
-pub use event::{ClientOp, Event, Outcome, ZeroKind};
+pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase};
+pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
 pub use ids::{
     BrickId, Generation, IoId, MAX_BRICKS, NodeId, RequestId, Session, Slot, SlotSet, Time,
 };

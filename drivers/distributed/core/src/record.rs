@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! 0            512 KiB       1 MiB          MAP_OFFSET = 1 MiB          + MAP_BYTES
-//! | slot 0       | slot 1       | the shard map, written at creation ...    | digests (later versions)
+//! | slot 0       | slot 1       | the shard map, and the one before or after it, where the record says
 //! ```
 //! A record goes to the slot of its sequence's parity, so that a torn write leaves the one before it. The companions
 //! of all in-sync bricks get the same membership, intent and dirty maps; together with the rule that nothing depends
@@ -11,7 +11,7 @@
 
 use crate::{
     BrickId, DecodeError, Descriptor, Slot,
-    codec::{Reader, Writer},
+    codec::{MOVES, Reader, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSREC\0";
@@ -41,7 +41,9 @@ pub struct Record {
     pub intent: Vec<u32>,
     /// Regions that a brick outside the in-sync set lacks, besides those in `intent`.
     pub dirty: Vec<(Slot, Vec<Run>)>,
-    /// The largest number of bytes that the shard map had; zero for none. Read it at [`MAP_OFFSET`].
+    /// Where the companion keeps the shard map that the descriptor names, in bytes.
+    pub map_at: u64,
+    /// How long the map is there, in bytes; zero: this companion does not have it.
     pub map_bytes: u32,
 }
 
@@ -55,6 +57,7 @@ impl Record {
             descriptor: descriptor.clone(),
             intent: Vec::new(),
             dirty: Vec::new(),
+            map_at: MAP_OFFSET,
             map_bytes,
         })
     }
@@ -83,6 +86,9 @@ impl Record {
         writer.u64(self.sequence);
         self.descriptor.write(&mut writer);
         writer.u32(self.map_bytes);
+        if self.descriptor.has_moves() {
+            writer.u64(self.map_at);
+        }
         writer.len(self.intent.len());
         self.intent.iter().for_each(|region| writer.u32(*region));
         writer.len(self.dirty.len());
@@ -111,6 +117,7 @@ impl Record {
         let sequence = reader.u64()?;
         let descriptor = Descriptor::read(&mut reader)?;
         let map_bytes = reader.u32()?;
+        let map_at = if reader.has(MOVES) { reader.u64()? } else { MAP_OFFSET };
         let intent = reader.numbers()?;
         let mut dirty = Vec::new();
         for _ in 0..reader.count(5)? {
@@ -124,7 +131,7 @@ impl Record {
             }
             dirty.push((slot, runs));
         }
-        Ok(Self { brick, sequence, descriptor, intent, dirty, map_bytes })
+        Ok(Self { brick, sequence, descriptor, intent, dirty, map_at, map_bytes })
     }
 
     /// The newest record in a companion's slots, or why neither slot holds one; the worse reason wins.

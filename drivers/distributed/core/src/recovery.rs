@@ -18,6 +18,8 @@ pub(crate) struct Recovered {
     pub(crate) intent: Vec<u32>,
     /// Regions that others lack, besides `intent`.
     pub(crate) dirty: Vec<(Slot, Vec<Run>)>,
+    /// Where its shards are.
+    pub(crate) map: ShardMap,
 }
 
 /// Why a volume is not recovered.
@@ -27,12 +29,14 @@ pub(crate) enum Refusal {
     NoMember(Vec<NodeId>),
     /// A companion was written by a newer version.
     TooNew(NodeId),
+    /// The shard map that counts is not among those that were given.
+    NoMap(Generation),
 }
 
 /// Decides from the state and the companions of the bricks that could be opened, by slot of `state`.
 pub(crate) fn recover(
     state: &Descriptor,
-    map: &ShardMap,
+    maps: &BTreeMap<Generation, ShardMap>,
     companions: &[(Slot, Result<Record, DecodeError>)],
 ) -> Result<Recovered, Refusal> {
     let node = |slot: Slot| state.bricks.get(slot.index()).map_or(NodeId(u32::MAX), |b| b.node);
@@ -68,12 +72,16 @@ pub(crate) fn recover(
         Some(ahead) => ahead.settled,
         None => state.everybody_has(),
     };
+    let stored = maps.get(&descriptor.map);
+    let map = stored
+        .and_then(|map| map.with(&descriptor.moved, descriptor.size.div_ceil(map.shard_size())));
+    let Some(map) = map else { return Err(Refusal::NoMap(descriptor.map)) };
     let mut members = SlotSet::EMPTY;
     let mut distrusted = SlotSet::EMPTY;
     for (slot, _) in companions {
         let Some(entry) = descriptor.bricks.get(slot.index()) else { continue };
         let same_brick = state.bricks.get(slot.index()).is_some_and(|b| b.brick == entry.brick);
-        if entry.fresh || !same_brick {
+        if entry.fresh || entry.vacant || !same_brick {
             continue;
         }
         let in_sync = descriptor.in_sync.has(*slot);
@@ -87,7 +95,7 @@ pub(crate) fn recover(
             _ => distrusted.insert(*slot),
         }
     }
-    let uncovered = map.sets().iter().find(|set| set.and(members).is_empty());
+    let uncovered = map.sets().find(|set| set.and(members).is_empty());
     if let Some(set) = uncovered {
         let nodes = set.and(descriptor.in_sync).iter();
         let nodes = nodes.filter_map(|slot| Some(descriptor.bricks.get(slot.index())?.node));
@@ -108,6 +116,7 @@ pub(crate) fn recover(
         distrusted,
         intent: intent.into_iter().collect(),
         dirty: dirty.into_iter().collect(),
+        map,
     })
 }
 

@@ -2,7 +2,7 @@
 //! Which slots hold each shard. Two bytes a shard: a number into a table of the sets that occur.
 
 use crate::{
-    DecodeError, SlotSet,
+    DecodeError, Moved, SlotSet,
     codec::{Reader, Writer},
 };
 
@@ -12,7 +12,7 @@ const MAGIC: [u8; 8] = *b"NVDSMAP\0";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShardMap {
     shard_size: u64,
-    /// The sets that occur.
+    /// The sets that occur; one that occurs no more is empty until its place is taken.
     sets: Vec<SlotSet>,
     shards: Shards,
 }
@@ -21,8 +21,18 @@ pub struct ShardMap {
 enum Shards {
     /// All have set 0.
     Uniform(u64),
-    /// Numbers into `sets`.
-    Each(Vec<u16>),
+    /// Numbers into `sets`, and how often each occurs.
+    Each { numbers: Vec<u16>, uses: Vec<u64> },
+}
+
+impl Shards {
+    fn each(numbers: Vec<u16>, sets: usize) -> Self {
+        let mut uses = vec![0; sets];
+        for number in &numbers {
+            uses[usize::from(*number)] += 1;
+        }
+        Self::Each { numbers, uses }
+    }
 }
 
 impl ShardMap {
@@ -46,7 +56,7 @@ impl ShardMap {
         let shards = if sets.len() <= 1 {
             Shards::Uniform(shards.len() as u64)
         } else {
-            Shards::Each(shards)
+            Shards::each(shards, sets.len())
         };
         Some(Self { shard_size: shard_size.max(1), sets, shards })
     }
@@ -60,7 +70,7 @@ impl ShardMap {
     pub fn len(&self) -> u64 {
         match &self.shards {
             Shards::Uniform(count) => *count,
-            Shards::Each(shards) => shards.len() as u64,
+            Shards::Each { numbers, .. } => numbers.len() as u64,
         }
     }
 
@@ -72,8 +82,8 @@ impl ShardMap {
     /// The slots that hold a shard. Past the end the map begins again, so that a volume that grew needs no other.
     pub fn set(&self, shard: u64) -> SlotSet {
         let number = match &self.shards {
-            Shards::Each(shards) if !shards.is_empty() => {
-                usize::from(shards[(shard % shards.len() as u64) as usize])
+            Shards::Each { numbers, .. } if !numbers.is_empty() => {
+                usize::from(numbers[(shard % numbers.len() as u64) as usize])
             }
             _ => 0,
         };
@@ -81,8 +91,77 @@ impl ShardMap {
     }
 
     /// The sets that occur.
-    pub fn sets(&self) -> &[SlotSet] {
-        &self.sets
+    pub fn sets(&self) -> impl Iterator<Item = SlotSet> + '_ {
+        self.sets.iter().copied().filter(|set| !set.is_empty())
+    }
+
+    /// Whether it says for each of so many shards where it is, without beginning again.
+    pub(crate) fn covers(&self, shards: u64) -> bool {
+        matches!(self.shards, Shards::Uniform(_)) || self.len() >= shards
+    }
+
+    /// Has it say for each of so many shards where it is: just where it says now.
+    pub(crate) fn extend(&mut self, shards: u64) {
+        match &mut self.shards {
+            Shards::Uniform(count) => *count = shards.max(*count),
+            Shards::Each { numbers, uses } => {
+                let known = numbers.len();
+                for shard in known..shards as usize {
+                    let number = numbers[shard % known];
+                    uses[usize::from(number)] += 1;
+                    numbers.push(number);
+                }
+            }
+        }
+    }
+
+    /// Gives a shard, which the map covers, another replica set; false if the map has no room for one more set.
+    pub(crate) fn change(&mut self, shard: u64, set: SlotSet) -> bool {
+        if let Shards::Uniform(count) = self.shards {
+            if self.sets.first() == Some(&set) {
+                return true;
+            }
+            self.shards = Shards::each(vec![0; count.max(shard + 1) as usize], 1);
+        }
+        let known = self.sets.iter().position(|other| *other == set);
+        let vacant = || self.sets.iter().position(|other| other.is_empty());
+        let number = match known.or_else(vacant) {
+            Some(number) => number,
+            None if self.sets.len() > usize::from(u16::MAX) => return false,
+            None => {
+                self.sets.push(SlotSet::EMPTY);
+                self.sets.len() - 1
+            }
+        };
+        let Shards::Each { numbers, uses } = &mut self.shards else { return false };
+        let Some(place) = numbers.get_mut(shard as usize) else { return false };
+        self.sets[number] = set;
+        uses.resize(self.sets.len(), 0);
+        uses[number] += 1;
+        let old = usize::from(std::mem::replace(place, number as u16));
+        uses[old] -= 1;
+        if uses[old] == 0 {
+            self.sets[old] = SlotSet::EMPTY;
+        }
+        true
+    }
+
+    /// This map with what changed since it was stored, for a volume of so many shards; `None` if it cannot be of it.
+    pub(crate) fn with(&self, moved: &[Moved], shards: u64) -> Option<Self> {
+        let mut map = self.clone();
+        if moved.is_empty() {
+            return Some(map);
+        }
+        if matches!(map.shards, Shards::Uniform(_)) {
+            // The volume may have been larger when they moved.
+            let past = |moved: &Moved| moved.first.saturating_add(u64::from(moved.count));
+            map.extend(moved.iter().map(past).max().unwrap_or_default().max(shards));
+        }
+        let each = |moved: &Moved| {
+            let set = moved.set;
+            (moved.first..moved.first.saturating_add(u64::from(moved.count))).map(move |n| (n, set))
+        };
+        moved.iter().flat_map(each).all(|(shard, set)| map.change(shard, set)).then_some(map)
     }
 
     /// The pieces of a byte range that have one replica set each: `(offset, len, set)`.
@@ -119,10 +198,10 @@ impl ShardMap {
                 writer.u8(0);
                 writer.u64(*count);
             }
-            Shards::Each(shards) => {
+            Shards::Each { numbers, .. } => {
                 writer.u8(1);
-                writer.len(shards.len());
-                shards.iter().for_each(|number| writer.u16(*number));
+                writer.len(numbers.len());
+                numbers.iter().for_each(|number| writer.u16(*number));
             }
         }
         writer.finish()
@@ -138,29 +217,38 @@ impl ShardMap {
         let sets: Vec<SlotSet> =
             (0..reader.count(8)?).map(|_| reader.u64().map(SlotSet)).collect::<Result<_, _>>()?;
         let shards = match reader.u8()? {
-            0 => Shards::Uniform(reader.u64()?),
+            0 if sets.len() == 1 => Shards::Uniform(reader.u64()?),
             1 => {
-                Shards::Each((0..reader.count(2)?).map(|_| reader.u16()).collect::<Result<_, _>>()?)
+                let numbers: Vec<u16> =
+                    (0..reader.count(2)?).map(|_| reader.u16()).collect::<Result<_, _>>()?;
+                let known = numbers.iter().all(|number| usize::from(*number) < sets.len());
+                if numbers.is_empty() || !known {
+                    return Err(DecodeError::Malformed);
+                }
+                Shards::each(numbers, sets.len())
             }
             _ => return Err(DecodeError::Malformed),
         };
-        let known = match &shards {
-            Shards::Uniform(_) => !sets.is_empty(),
-            Shards::Each(each) => {
-                !each.is_empty() && each.iter().all(|number| usize::from(*number) < sets.len())
-            }
-        };
-        if shard_size == 0 || !known || sets.iter().any(|set| set.is_empty()) {
+        let map = Self { shard_size, sets, shards };
+        if shard_size == 0 || map.occurs(SlotSet::EMPTY) {
             return Err(DecodeError::Malformed);
         }
-        Ok(Self { shard_size, sets, shards })
+        Ok(map)
+    }
+
+    fn occurs(&self, set: SlotSet) -> bool {
+        let uses = |number: usize| match &self.shards {
+            Shards::Uniform(_) => 1,
+            Shards::Each { uses, .. } => uses[number],
+        };
+        (0..self.sets.len()).any(|number| self.sets[number] == set && uses(number) > 0)
     }
 
     /// Bytes of memory that the map occupies.
     pub fn memory(&self) -> usize {
         let shards = match &self.shards {
             Shards::Uniform(_) => 0,
-            Shards::Each(shards) => shards.capacity() * 2,
+            Shards::Each { numbers, uses } => numbers.capacity() * 2 + uses.capacity() * 8,
         };
         size_of::<Self>() + self.sets.capacity() * size_of::<SlotSet>() + shards
     }
@@ -199,5 +287,21 @@ mod tests {
         }
         let uniform = ShardMap::uniform(64 << 20, 1 << 20, sets[0]);
         assert_eq!(ShardMap::decode(&uniform.encode()).unwrap(), uniform);
+    }
+
+    #[test]
+    fn changed_maps_know_which_sets_occur() {
+        let (a, b, c) = (set(&[0, 1]), set(&[1, 2]), set(&[0, 2]));
+        let mut map = ShardMap::uniform(4096, 3, a);
+        assert!(map.change(1, b) && map.change(2, b));
+        assert_eq!(map.sets().collect::<Vec<_>>(), [a, b]);
+        assert!(map.change(0, b) && map.change(2, c));
+        assert_eq!(map.sets().collect::<Vec<_>>(), [c, b]);
+        assert_eq!((map.set(0), map.set(1), map.set(2)), (b, b, c));
+        assert_eq!(ShardMap::decode(&map.encode()).unwrap(), map);
+        assert!(!map.covers(4));
+        map.extend(5);
+        assert_eq!((map.set(3), map.set(4), map.len()), (b, b, 5));
+        assert!(!map.change(9, a), "it does not cover that shard");
     }
 }

@@ -101,6 +101,10 @@ impl Requests {
     pub fn reads(&mut self, request: RequestId, io: IoId, offset: u64) {
         let Some(entry) = self.all.get_mut(&request) else { return };
         self.reads.insert(io, (request, offset));
+        if matches!(entry.op, ClientOp::Read { offset: first, .. } if first == offset) {
+            // It is read anew, perhaps in other pieces.
+            entry.pieces.clear();
+        }
         match entry.pieces.iter_mut().find(|piece| piece.offset == offset) {
             Some(piece) => *piece = Piece { offset, io, data: None },
             None => entry.pieces.push(Piece { offset, io, data: None }),

@@ -24,7 +24,8 @@ impl Volume {
             .bricks
             .iter()
             .map(|entry| {
-                let mut brick = Brick::new(entry.brick, entry.node, Role::Stale);
+                let role = if entry.vacant { Role::Vacant } else { Role::Stale };
+                let mut brick = Brick::new(entry.brick, entry.node, role);
                 brick.foreign = !was_clean;
                 brick
             })
@@ -61,7 +62,8 @@ impl Volume {
         }
         self.phase = Phase::Opening;
         for slot in self.slots() {
-            if !self.descriptor.bricks[slot.index()].fresh {
+            let entry = &self.descriptor.bricks[slot.index()];
+            if !entry.fresh && !entry.vacant {
                 self.open(slot);
             }
         }
@@ -77,7 +79,7 @@ impl Volume {
         let mut companions = std::mem::take(&mut self.companions);
         // One that was given up since cannot be served from.
         companions.retain(|(slot, _)| self.bricks[slot.index()].link == Link::Open);
-        match recover(&self.descriptor, &self.map, &companions) {
+        match recover(&self.descriptor, &self.maps, &companions) {
             Ok(recovered) => self.recovered(recovered),
             Err(refusal) => {
                 let text = self.refusal_text(&refusal);
@@ -87,16 +89,29 @@ impl Volume {
     }
 
     fn recovered(&mut self, recovered: Recovered) {
-        let Recovered { descriptor, members, distrusted, intent, dirty } = recovered;
+        let Recovered { descriptor, members, distrusted, intent, dirty, map } = recovered;
         self.settled = self.descriptor.everybody_has();
         self.members = self.descriptor.in_sync;
         let epoch = self.descriptor.epoch;
+        if let Some(base) = std::mem::take(&mut self.maps).remove(&descriptor.map) {
+            self.base = (descriptor.map, base.encode().into());
+        }
+        self.map = map;
+        // The companions may know of slots that the state did not get to know.
+        for entry in descriptor.bricks.get(self.bricks.len()..).unwrap_or_default() {
+            self.bricks.push(Brick::new(entry.brick, entry.node, Role::Stale));
+        }
         let (now, all): (_, SlotSet) = (self.now, self.slots().collect());
         for (slot, entry) in (0..).map(Slot).zip(&descriptor.bricks).filter(|(s, _)| all.has(*s)) {
             let brick = self.brick(slot);
             if brick.id != entry.brick {
                 // The companions know of a fresh brick that the state did not get to know.
                 *brick = Brick::new(entry.brick, entry.node, Role::Stale);
+            }
+            if entry.vacant {
+                brick.role = Role::Vacant;
+                brick.link = Link::Closed;
+                continue;
             }
             if entry.fresh {
                 brick.created = false;
@@ -119,6 +134,8 @@ impl Volume {
             in_sync: members,
             ..descriptor
         };
+        self.settled_moved.clone_from(&self.descriptor.moved);
+        self.restore_litter();
         self.level_regions = intent;
         self.restore_dirty(&dirty);
         self.intent.restore(self.now, &self.level_regions);
@@ -213,6 +230,7 @@ impl Volume {
     pub(super) fn serve(&mut self) {
         self.phase = Phase::Serving;
         self.level_regions.clear();
+        self.pump_maps();
         self.report(Notice::Serving);
         let late_write_rule = self.protections.late_write_rule;
         let distrusted = std::mem::take(&mut self.distrusted);
@@ -242,6 +260,10 @@ impl Volume {
             Refusal::TooNew(node) => format!(
                 "volume {volume:?}: the companion on node {} was written by a newer version: use that version",
                 name(node)
+            ),
+            Refusal::NoMap(version) => format!(
+                "volume {volume:?}: its shard map {version} is not in the host's state: attach again, and if that does \
+                 not help, recover the volume from its companions"
             ),
             Refusal::NoMember(nodes) => {
                 let names: Vec<String> = nodes.iter().map(name).collect();

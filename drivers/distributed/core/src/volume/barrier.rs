@@ -23,6 +23,10 @@ impl Volume {
 
     fn begin_barrier(&mut self, request: RequestId, kind: BarrierKind) {
         let stage = BarrierStage::Draining;
+        self.abort_moves();
+        if kind == BarrierKind::Detach {
+            self.end_goal(Err(Failure::Refused("the volume is being detached".into())));
+        }
         // They could wait for a replica that is not taken back while everything stops.
         for key in std::mem::take(&mut self.short) {
             self.finish(key, Err(Failure::ReadOnly));
@@ -54,9 +58,24 @@ impl Volume {
                 self.want_membership = true;
             }
             BarrierKind::Resize { size } => {
-                barrier.stage = BarrierStage::Bricks;
-                self.resize_bricks(size);
+                let shards = size.div_ceil(self.map.shard_size());
+                if self.map.covers(shards) {
+                    return self.grow_bricks();
+                }
+                barrier.stage = BarrierStage::Mapping;
+                self.map_room = shards;
+                self.want_map = true;
+                self.pump_maps();
             }
+        }
+    }
+
+    /// The shard map says of every shard to come where it is.
+    pub(super) fn grow_bricks(&mut self) {
+        let Some(barrier) = &mut self.barrier else { return };
+        if let BarrierKind::Resize { size } = barrier.kind {
+            barrier.stage = BarrierStage::Bricks;
+            self.resize_bricks(size);
         }
     }
 
@@ -75,6 +94,7 @@ impl Volume {
     fn forget_past_end(&mut self) {
         let size = self.descriptor.size;
         self.intent.shrink(size);
+        self.forget_litter_past_end();
         for brick in &mut self.bricks {
             for set in [&mut brick.dirty, &mut brick.volatile, &mut brick.flushing] {
                 set.remove(size, u64::MAX);

@@ -61,6 +61,9 @@ impl Volume {
                 joined.insert(slot);
             }
         }
+        self.record_vacancies();
+        self.record_moves();
+        self.record_map();
         self.descriptor.settled = self.settled;
         self.descriptor.generation = self.descriptor.generation.next();
         let members = self.members;
@@ -86,13 +89,17 @@ impl Volume {
             descriptor: self.descriptor.clone(),
             intent,
             dirty: self.dirty_maps(),
-            map_bytes: self.map_bytes,
+            map_at: 0,
+            map_bytes: 0,
         }
     }
 
     fn write_companions(&mut self, targets: SlotSet, mut record: Record) {
         for slot in targets.iter() {
             let brick = self.brick(slot);
+            let kept = [brick.kept, brick.kept_next].into_iter().flatten();
+            let kept = kept.filter(|kept| kept.version == record.descriptor.map).next_back();
+            (record.map_at, record.map_bytes) = kept.map_or((0, 0), |kept| (kept.at, kept.bytes));
             record.brick = brick.id;
             record.sequence = brick.sequence;
             brick.sequence += 1;
@@ -112,7 +119,7 @@ impl Volume {
         let size = u64::from(self.descriptor.region_size);
         let mut maps = Vec::new();
         for (slot, brick) in (0..).map(Slot).zip(&self.bricks) {
-            if brick.counts() {
+            if brick.counts() || brick.role == Role::Vacant {
                 continue;
             }
             let mut spans: Vec<(u32, u32)> = brick
@@ -218,7 +225,11 @@ impl Volume {
         if let Some(change) = commit.change {
             self.stored = Arc::clone(&commit.bytes);
             self.membership_changed(change);
+            if self.is_over() {
+                return;
+            }
         }
+        self.try_moves = true;
         if self.phase == Phase::Recording {
             self.serve();
         }
@@ -255,6 +266,15 @@ impl Volume {
             brick.unrecorded &= brick.listed_in > self.descriptor.generation;
         }
         self.members = self.descriptor.in_sync;
+        self.vacancies_recorded();
+        if !self.moves_recorded() {
+            let reason = format!(
+                "volume {:?}: a shard was moved, and the nodes that have it now failed before it was known: attach again",
+                self.descriptor.volume
+            );
+            return self.stop(Phase::Stopped(reason.into()));
+        }
+        self.map_recorded();
         self.delete_condemned();
         self.wake_short();
     }

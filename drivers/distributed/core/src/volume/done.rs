@@ -30,14 +30,16 @@ impl Volume {
         } else {
             self.ios.remove(id.0);
         }
-        if io.kind == IoKind::State {
-            return self.stored(outcome);
+        match io.kind {
+            IoKind::State => return self.stored(outcome),
+            IoKind::MapState => return self.map_stored(&outcome),
+            _ => {}
         }
         if outcome == Outcome::Fenced {
             return self.stop(Phase::Fenced);
         }
         match io.kind {
-            IoKind::State => {}
+            IoKind::State | IoKind::MapState => {}
             IoKind::Delete => self.deleted(io.brick, &outcome),
             IoKind::Create => self.created(&io, &outcome),
             IoKind::Open => self.opened(&io, incarnation, &outcome),
@@ -48,6 +50,7 @@ impl Volume {
             | IoKind::Copy { .. }
             | IoKind::Flush
             | IoKind::Companion
+            | IoKind::Map
             | IoKind::Resize => self.brick_done(&io, incarnation, &outcome),
         }
     }
@@ -84,6 +87,7 @@ impl Volume {
         let cause = match outcome {
             _ if !self.is_believed(io, incarnation, outcome) => Some(Cause::Restarted),
             Outcome::Ok => None,
+            Outcome::NoSpace if self.is_beside(io) => return self.spare_is_full(io),
             Outcome::NoSpace if io.kind == IoKind::Mutate && self.full_counts(io.slot) => {
                 return self.full(io);
             }
@@ -109,6 +113,26 @@ impl Volume {
         }
     }
 
+    /// Whether an operation concerns only shards that its brick is no replica of.
+    fn is_beside(&self, io: &Io) -> bool {
+        let data = matches!(io.kind, IoKind::Mutate | IoKind::Copy { .. });
+        data && self.map.pieces(io.offset, io.len).all(|(_, _, set)| !set.has(io.slot))
+    }
+
+    /// A brick that is to gain a shard, or to lose one, has no room.
+    fn spare_is_full(&mut self, io: &Io) {
+        let Some(op) = self.ops.get_mut(io.op) else { return };
+        match op.kind {
+            Kind::Sweep { .. } => op.full.insert(io.slot),
+            Kind::Fill { .. } => {
+                op.retry = true;
+                self.gain_is_full(io.slot, io.offset);
+            }
+            _ => self.gain_is_full(io.slot, io.offset),
+        }
+        self.answered(io.op);
+    }
+
     /// Whether a full brick makes its client's write fail, rather than fall out itself.
     fn full_counts(&self, slot: Slot) -> bool {
         self.bricks[slot.index()].counts()
@@ -125,11 +149,12 @@ impl Volume {
     }
 
     /// A brick got something that it may lose until it is flushed; those in sync share the intent log's memory, which
-    /// does not know of repairs.
+    /// does not know of repairs and of shards that it gains.
     fn note_volatile(&mut self, io: &Io) {
-        let repair = self.ops.get(io.op).is_some_and(|op| matches!(op.kind, Kind::Repair { .. }));
+        let unlogged = |kind| matches!(kind, Kind::Repair { .. } | Kind::Fill { .. });
+        let unlogged = self.ops.get(io.op).is_some_and(|op| unlogged(op.kind));
         let brick = self.brick(io.slot);
-        if brick.role != Role::InSync || repair {
+        if brick.role != Role::InSync || unlogged {
             brick.volatile.insert(io.offset, io.offset + io.len);
         }
     }
@@ -138,18 +163,25 @@ impl Volume {
         match io.kind {
             IoKind::Flush => self.flushed(io.slot),
             IoKind::Companion => self.companion_written(io.slot),
+            IoKind::Map => self.map_kept(io),
             IoKind::Resize => self.resize_answered(io, false),
             IoKind::Mutate => {
                 self.note_volatile(io);
                 self.answered(io.op);
             }
             IoKind::Copy { .. } => {
-                let resync =
-                    self.ops.get(io.op).is_some_and(|op| matches!(op.kind, Kind::Resync { .. }));
-                let brick = self.brick(io.slot);
-                if resync {
-                    brick.dirty.remove(io.offset, io.offset + io.len);
-                    brick.copied += io.len;
+                let end = io.offset + io.len;
+                let brick = &mut self.bricks[io.slot.index()];
+                match self.ops.get(io.op).map(|op| op.kind) {
+                    Some(Kind::Resync { .. }) => {
+                        brick.dirty.remove(io.offset, end);
+                        brick.copied += io.len;
+                    }
+                    Some(Kind::Fill { slot, shard }) => {
+                        brick.copied += io.len;
+                        self.filled(slot, shard, io.offset, end);
+                    }
+                    _ => {}
                 }
                 self.note_volatile(io);
                 self.answered(io.op);
@@ -225,6 +257,9 @@ impl Volume {
             }
             if io.mutates() {
                 self.brick(slot).unknown += 1;
+            }
+            if io.kind == IoKind::Create {
+                *self.creating.entry(io.brick).or_default() += 1;
             }
             self.failed(io);
         }

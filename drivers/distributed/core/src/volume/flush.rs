@@ -15,6 +15,7 @@ impl Volume {
         let wanted = !self.flush_requests.is_empty()
             || (!self.no_room.is_empty() && self.intent.has_unflushed())
             || self.barrier.as_ref().is_some_and(|b| b.stage == BarrierStage::Flushing)
+            || self.moves_want_flush()
             || self.slots().any(|slot| self.lacks_only_a_flush(slot));
         if wanted {
             self.begin_round();
@@ -29,10 +30,12 @@ impl Volume {
             && !brick.join
             && brick.copies == 0
             && brick.dirty.is_empty()
+            && self.has_map(slot)
     }
 
     fn begin_round(&mut self) {
         self.intent.flush_begins();
+        self.flush_of_moves_begins();
         let mut outstanding = SlotSet::EMPTY;
         for slot in self.slots() {
             let whole = self.lacks_only_a_flush(slot);
@@ -78,6 +81,7 @@ impl Volume {
         round.settling = true;
         // Bricks that missed it took what they had not flushed with them when they were given up.
         self.intent.flush_ended();
+        self.flush_of_moves_ended();
         for slot in self.slots() {
             if self.lacks_only_a_flush(slot) && self.brick(slot).whole_at_flush {
                 self.brick(slot).join = true;

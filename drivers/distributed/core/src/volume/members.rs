@@ -3,7 +3,7 @@
 
 use super::{
     Volume,
-    state::{Brick, Io, IoKind, Link, Phase, Role},
+    state::{Brick, Io, IoKind, Kept, Link, Phase, Role},
 };
 use crate::{
     Action, BrickId, Cause, NodeId, Notice, Outcome, Record, Session, Slot, SlotSet, Time,
@@ -36,9 +36,10 @@ impl Volume {
                 }
                 brick.role = Role::Failing;
             }
-            Role::Failing | Role::Stale => {}
+            Role::Failing | Role::Stale | Role::Vacant => {}
         }
         brick.join = false;
+        brick.keeping = None;
         brick.receiving = false;
         brick.whole_at_flush = false;
         brick.retry_at = retry_at;
@@ -49,6 +50,7 @@ impl Volume {
             self.report(Notice::Stale { brick: id, node, cause });
         }
         self.joins_no_more(slot);
+        self.moves_lose(slot);
         self.abandon(slot);
         if role == Role::InSync && self.phase == Phase::Leveling {
             self.begin_leveling();
@@ -67,7 +69,7 @@ impl Volume {
 
     fn is_covered_without(&self, slot: Slot) -> bool {
         let left = self.with_role(Role::InSync).without(SlotSet::only(slot));
-        self.map.sets().iter().all(|set| !set.and(left).is_empty())
+        self.map.sets().all(|set| !set.and(left).is_empty())
     }
 
     fn last_copy_text(&self, slot: Slot, cause: Cause) -> String {
@@ -75,7 +77,7 @@ impl Volume {
         let others: Vec<String> = (0..)
             .map(Slot)
             .zip(&self.bricks)
-            .filter(|(other, _)| *other != slot)
+            .filter(|(other, brick)| *other != slot && brick.role != Role::Vacant)
             .map(|(_, brick)| match brick.cause {
                 Some((cause, at)) => {
                     format!(
@@ -265,7 +267,11 @@ impl Volume {
         }
         let record = Record::newest(&bytes);
         if let Ok(record) = &record {
-            self.brick(slot).sequence = record.sequence + 1;
+            let (version, at, bytes) = (record.descriptor.map, record.map_at, record.map_bytes);
+            let brick = self.brick(slot);
+            brick.sequence = record.sequence + 1;
+            brick.kept = (bytes > 0).then_some(Kept { version, at, bytes });
+            brick.kept_next = None;
         }
         if self.phase == Phase::Opening {
             self.brick(slot).link = Link::Open;
@@ -320,6 +326,7 @@ impl Volume {
         brick.cause = Some((cause, now));
         brick.copies = self.brick(slot).copies;
         *self.brick(slot) = brick;
+        self.forget_litter_of(slot);
         self.want_membership = true;
         self.report(Notice::Replaced { old, new, cause });
     }

@@ -3,17 +3,22 @@
 //!
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
-//! `barrier` resizes and detaches; `status` tells.
+//! `barrier` resizes and detaches, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
+//! left behind, `maps` stores the shard map; `status` tells.
 
 mod attaching;
 mod barrier;
 mod commit;
 mod done;
 mod flush;
+mod litter;
+mod maps;
 mod members;
+mod moves;
 mod requests;
 mod resync;
 mod run;
+mod slots;
 mod state;
 mod status;
 
@@ -31,7 +36,10 @@ use crate::{
     Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, intent::IntentLog,
     slab::Slab,
 };
-use state::{Barrier, Brick, Commit, Held, Io, IoKind, Link, Op, Phase, Role, Round};
+use state::{
+    Barrier, Brick, Commit, Goal, Held, Io, IoKind, Link, MapWrite, Move, Op, Phase, Rest, Role,
+    Round,
+};
 pub use status::{BrickState, BrickStatus, Status, VolumeState};
 
 /// What an attachment begins with.
@@ -39,8 +47,9 @@ pub use status::{BrickState, BrickStatus, Status, VolumeState};
 pub struct Attach {
     /// The volume's [`Descriptor`] exactly as the state has it.
     pub state: Arc<[u8]>,
-    /// Its shard map.
-    pub map: ShardMap,
+    /// Its shard maps by their names; the descriptor, or that of a companion, says which counts. All that the state
+    /// has, read after the descriptor.
+    pub maps: BTreeMap<Generation, ShardMap>,
     /// The operator's choices.
     pub settings: Settings,
     /// All, but in tests.
@@ -122,8 +131,24 @@ pub struct Volume {
     members: SlotSet,
     /// Creations whose end is unknown.
     creating: BTreeMap<BrickId, u32>,
-    /// Bytes of the shard map in the companions.
-    map_bytes: u32,
+    /// The shard maps that the attachment began with, until it is known which of them counts.
+    maps: BTreeMap<Generation, ShardMap>,
+    /// The stored shard map that counts, and its name.
+    base: (Generation, Arc<[u8]>),
+    /// One that is being stored, whether one is to be, for how many shards, and how many there were.
+    map_write: Option<MapWrite>,
+    want_map: bool,
+    map_room: u64,
+    map_writes: u32,
+    /// What records that count say that changed since `base`.
+    settled_moved: Vec<crate::Moved>,
+    goal: Option<Goal>,
+    moves: Vec<Move>,
+    litter: BTreeMap<(Slot, u64), Rest>,
+    /// Whether something may be begun that could not before.
+    try_moves: bool,
+    try_sweeps: bool,
+    moves_retry_at: Option<Time>,
     /// Condemned bricks whose deletion is under way, or when to try again.
     deleting: BTreeMap<BrickId, Option<Time>>,
     /// Ranges that recovery still has to level, and the round of leveling.
@@ -149,16 +174,19 @@ impl Volume {
     /// # Errors
     /// When it is not in a state to be attached; nothing was done.
     pub fn attach(attach: Attach, now: Time) -> Result<Self, AttachError> {
-        let Attach { state, map, settings, protections, holder, node_names } = attach;
+        let Attach { state, maps, settings, protections, holder, node_names } = attach;
         let descriptor = Descriptor::decode(&state).map_err(AttachError::State)?;
         if descriptor.phase != descriptor::Phase::Ready {
             return Err(AttachError::Phase(descriptor.phase));
         }
         let all: SlotSet = (0..descriptor.bricks.len()).map(|index| Slot(index as u8)).collect();
-        let fits = |set: &SlotSet| !set.is_empty() && set.without(all).is_empty();
-        if map.sets().is_empty() || !map.sets().iter().all(fits) {
+        let base = maps.get(&descriptor.map).ok_or(AttachError::Map)?;
+        let shards = descriptor.size.div_ceil(base.shard_size());
+        let map = base.with(&descriptor.moved, shards).ok_or(AttachError::Map)?;
+        if map.sets().next().is_none() || !map.sets().all(|set| set.without(all).is_empty()) {
             return Err(AttachError::Map);
         }
+        let base = (descriptor.map, base.encode().into());
         let intent = IntentLog::new(settings.intent_regions, descriptor.region_size);
         let mut volume = Self {
             settings,
@@ -187,7 +215,19 @@ impl Volume {
             barrier: None,
             members: descriptor.in_sync,
             creating: BTreeMap::new(),
-            map_bytes: map.encode().len() as u32,
+            maps,
+            base,
+            map_write: None,
+            want_map: false,
+            map_room: 0,
+            map_writes: 0,
+            settled_moved: Vec::new(),
+            goal: None,
+            moves: Vec::new(),
+            litter: BTreeMap::new(),
+            try_moves: false,
+            try_sweeps: false,
+            moves_retry_at: None,
             deleting: BTreeMap::new(),
             level: VecDeque::new(),
             level_round: 0,
@@ -214,11 +254,13 @@ impl Volume {
             // The clock jumped back: no retry may wait for a time that is far off now.
             self.bricks.iter_mut().for_each(|brick| brick.retry_at = now);
             self.deleting.values_mut().flatten().for_each(|at| *at = now);
+            self.moves_retry_at = self.moves_retry_at.map(|_| now);
         }
         self.now = now;
         match event {
             Event::Request { request, op } => self.request(request, op),
             Event::Done { io, incarnation, outcome } => self.done(io, incarnation, outcome),
+            Event::Arrange { request, arrangement } => self.arrange(request, arrangement),
             Event::NodeUp(node) => self.node_up(node),
             Event::NodeDown(node) => self.node_down(node),
             Event::Tick => self.tick(),
@@ -247,7 +289,9 @@ impl Volume {
         if matches!(self.phase, Phase::Stopped(_) | Phase::Fenced | Phase::Detached) {
             return None;
         }
-        retries.chain(deleting).chain(idle).chain(commit).chain(claim).min()
+        let map = self.map_write.as_ref().and_then(|write| write.retry_at);
+        let state = commit.into_iter().chain(claim).chain(map);
+        retries.chain(deleting).chain(idle).chain(state).chain(self.moves_retry_at).min()
     }
 
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
@@ -298,7 +342,15 @@ impl Volume {
             // Nearly always there is nothing to heal, and this is done at each event.
             if self.bricks.iter().any(|brick| brick.role != Role::InSync) {
                 self.open_bricks();
+                self.pump_maps();
                 self.pump_resync();
+            }
+            if self.goal.is_some() || !self.moves.is_empty() || !self.litter.is_empty() {
+                self.pump_moves();
+                self.pump_sweeps();
+            }
+            if self.want_map || self.map_write.is_some() || !self.settled_moved.is_empty() {
+                self.pump_maps();
             }
             self.pump_flush();
             self.pump_barrier();
@@ -309,6 +361,8 @@ impl Volume {
     fn tick(&mut self) {
         self.retry_claim();
         self.retry_state();
+        self.retry_map();
+        self.retry_moves();
         if self.phase == Phase::Serving {
             self.delete_condemned();
             self.trim_intent();
@@ -335,6 +389,7 @@ impl Volume {
         requests.append(&mut self.flush_requests);
         requests.extend(self.early.drain(..).map(|(request, _)| request));
         requests.extend(self.barrier.take().map(|barrier| barrier.request));
+        requests.extend(self.goal.take().map(|goal| goal.request));
         for request in requests {
             self.reply(request, Err(failure.clone()));
         }
@@ -348,6 +403,9 @@ impl Volume {
         self.level.clear();
         self.commit = None;
         self.claim = None;
+        self.map_write = None;
+        self.moves.clear();
+        self.litter.clear();
         self.want_intent = false;
         self.want_membership = false;
     }
@@ -365,5 +423,6 @@ impl Volume {
             && brick.role == Role::Stale
             && brick.link == Link::Closed
             && !brick.unrecorded
+            && !brick.leaving
     }
 }

@@ -101,7 +101,10 @@ impl Volume {
             }
             return;
         }
-        let hides = !matches!(op.kind, Kind::Resync { .. } | Kind::Verify);
+        let hides = matches!(
+            op.kind,
+            Kind::Write { .. } | Kind::Zero { .. } | Kind::Repair { .. } | Kind::Level { .. }
+        );
         let client = is_client_write(op.kind);
         self.held.push(Held { start: op.offset, end: op.end(), op: key, hides, client });
         self.begin_step(key);
@@ -125,6 +128,8 @@ impl Volume {
         match op.kind {
             Kind::Resync { slot } => return self.issue_resync(key, slot),
             Kind::Verify => return self.issue_compare(key),
+            Kind::Fill { slot, shard } => return self.issue_fill(key, slot, shard),
+            Kind::Sweep { slot, shard } => return self.issue_sweep(key, slot, shard),
             Kind::Level { .. } => return self.issue_level(key),
             Kind::Repair { source } => return self.issue_repair(key, source),
             Kind::Read => return,

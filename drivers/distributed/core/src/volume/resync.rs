@@ -74,6 +74,7 @@ impl Volume {
         self.copies = self.copies.saturating_sub(1);
         let brick = self.brick(slot);
         brick.copies = brick.copies.saturating_sub(1);
+        self.try_sweeps = true;
         self.finish(key, Ok(()));
     }
 

@@ -79,18 +79,22 @@ impl Volume {
                         }
                         gets
                     }
+                    Role::Vacant => false,
                 };
                 if gets {
                     self.issue_mutation(key, slot, offset, len);
                 }
             }
         }
+        if !self.moves.is_empty() {
+            self.mirror(key, at, step);
+        }
         if self.ops.get(key).is_some_and(|op| op.outstanding == 0) {
             self.progress(key);
         }
     }
 
-    fn issue_mutation(&mut self, key: u64, slot: Slot, offset: u64, len: u64) {
+    pub(super) fn issue_mutation(&mut self, key: u64, slot: Slot, offset: u64, len: u64) {
         let Some(op) = self.ops.get(key) else { return };
         let (kind, request) = (op.kind, op.request);
         let brick = self.brick(slot).id;
@@ -130,8 +134,14 @@ impl Volume {
                 self.waiting.push_back(key);
                 self.wake_waiting();
             }
-            Kind::Read => self.finish(key, Ok(())),
+            Kind::Read => {
+                // What was read may be freed now.
+                self.try_sweeps = true;
+                self.finish(key, Ok(()));
+            }
             Kind::Resync { .. } => self.resync_ended(key),
+            Kind::Fill { .. } => self.fill_ended(key),
+            Kind::Sweep { .. } => self.sweep_answered(key),
             Kind::Level { .. } => self.level_ended(key),
             Kind::Verify => self.compared(key),
             Kind::Repair { .. } if op.retry => {
@@ -179,6 +189,7 @@ impl Volume {
         op.stage = Stage::Leveling;
         op.retry = false;
         let (at, step, full) = (op.at, op.step, op.full);
+        self.moves_lack(at, step);
         for (offset, len, set) in self.pieces(at, step) {
             let members = set.and(self.counting());
             let source = full.and(members).first().or(members.first());
@@ -227,9 +238,13 @@ impl Volume {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.stage = Stage::Running;
         let (at, step) = (op.at, op.step);
+        self.moves_lack(at, step);
         let members = self.counting();
-        if !members.has(source) || self.brick(source).role != Role::InSync {
-            let reason = format!("slot {} is not in sync: choose a source that is", source.0);
+        // Shards may have moved away from it since it was chosen.
+        let has_all = self.map.pieces(at, step).all(|(_, _, set)| set.has(source));
+        if !members.has(source) || !has_all || self.brick(source).role != Role::InSync {
+            let reason =
+                format!("slot {} has no replica in sync: choose a source that has", source.0);
             return self.finish(key, Err(Failure::Refused(reason.into())));
         }
         for (offset, len, set) in self.pieces(at, step) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a volume remembers of things under way.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    BrickId, Cause, Generation, NodeId, RequestId, Slot, SlotSet, Time, ZeroKind,
+    BrickId, Cause, Generation, NodeId, RequestId, ShardMap, Slot, SlotSet, Time, ZeroKind,
     extents::ExtentSet,
 };
 
@@ -31,6 +31,8 @@ pub(super) enum Role {
     Failing,
     /// Every record that counts says that it is not in sync.
     Stale,
+    /// There is no brick in this slot.
+    Vacant,
 }
 
 /// The way to a brick.
@@ -89,6 +91,120 @@ pub(super) struct Brick {
     pub(super) cause: Option<(Cause, Time)>,
     /// A record may exist that lists it as in sync and that the state does not have.
     pub(super) may_be_listed: bool,
+    /// It is empty, and its slot is to be vacated.
+    pub(super) leaving: bool,
+    /// Where its companion has the shard map that a record names, and one that no record names yet.
+    pub(super) kept: Option<Kept>,
+    pub(super) kept_next: Option<Kept>,
+    /// One that is being written.
+    pub(super) keeping: Option<Kept>,
+}
+
+/// A shard map in a companion.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) version: Generation,
+    pub(super) at: u64,
+    pub(super) bytes: u32,
+}
+
+/// A shard map that is being stored.
+#[derive(Debug)]
+pub(super) struct MapWrite {
+    pub(super) version: Generation,
+    pub(super) bytes: Arc<[u8]>,
+    /// For how many shards it says where they are.
+    pub(super) shards: u64,
+    pub(super) is_stored: bool,
+    /// When to ask the state again; `None` while it is asked.
+    pub(super) retry_at: Option<Time>,
+}
+
+/// Where an operator wants the shards.
+#[derive(Debug)]
+pub(super) struct Goal {
+    pub(super) request: RequestId,
+    pub(super) nodes: Vec<NodeId>,
+    /// The slots of this map are indices of `slots`.
+    pub(super) map: ShardMap,
+    /// The slots of `nodes`, as far as they have one.
+    pub(super) slots: Vec<Slot>,
+    /// Shards that are to move.
+    pub(super) queue: VecDeque<u64>,
+    pub(super) is_queued: bool,
+}
+
+impl Goal {
+    /// Where a shard is to be.
+    pub(super) fn wanted(&self, shard: u64) -> SlotSet {
+        self.map
+            .set(shard)
+            .iter()
+            .filter_map(|slot| self.slots.get(slot.index()))
+            .copied()
+            .collect()
+    }
+}
+
+/// A shard on its way to another replica set; drawn in `moves`.
+#[derive(Debug)]
+pub(super) struct Move {
+    pub(super) shard: u64,
+    /// Its bytes.
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) old: SlotSet,
+    pub(super) new: SlotSet,
+    /// Those of `new` that are not in `old`.
+    pub(super) gains: SlotSet,
+    /// What each of these lacks, and what is being copied to it.
+    pub(super) lacks: Vec<(Slot, ExtentSet, ExtentSet)>,
+    pub(super) stage: MoveStage,
+}
+
+impl Move {
+    pub(super) fn lacks_nothing(&self) -> bool {
+        self.lacks.iter().all(|(_, lacks, issued)| lacks.is_empty() && issued.is_empty())
+    }
+
+    /// Whether the record under way, or the next one, says that it is done.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.stage == MoveStage::Recording
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MoveStage {
+    /// No record says yet that its gains have litter.
+    Unlisted,
+    /// The one under way does.
+    Listing,
+    Filling,
+    /// Nothing was lacking when the flush under way began.
+    Flushing,
+    Ready,
+    /// The record under way says that the new set counts.
+    Recording,
+}
+
+/// What a brick holds of a shard that it is no replica of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rest {
+    pub(super) stage: RestStage,
+    /// Bytes of the shard that were freed, from its beginning.
+    pub(super) done: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum RestStage {
+    #[default]
+    Waiting,
+    /// A piece is being freed.
+    Sweeping,
+    /// All is freed, and records still list it.
+    Swept,
+    /// The record under way does not list it any more.
+    Dropping,
 }
 
 impl Brick {
@@ -120,6 +236,10 @@ impl Brick {
             created: true,
             cause: None,
             may_be_listed: false,
+            leaving: false,
+            kept: None,
+            kept_next: None,
+            keeping: None,
         }
     }
 
@@ -138,12 +258,33 @@ impl Brick {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Read,
-    Write { fua: bool },
-    Zero { how: ZeroKind, fua: bool },
+    Write {
+        fua: bool,
+    },
+    Zero {
+        how: ZeroKind,
+        fua: bool,
+    },
     Verify,
-    Repair { source: Slot },
-    Resync { slot: Slot },
-    Level { round: u32 },
+    Repair {
+        source: Slot,
+    },
+    Resync {
+        slot: Slot,
+    },
+    /// Copies a piece of a shard to a brick that gains it.
+    Fill {
+        slot: Slot,
+        shard: u64,
+    },
+    /// Frees a piece of a shard on a brick that has it no longer.
+    Sweep {
+        slot: Slot,
+        shard: u64,
+    },
+    Level {
+        round: u32,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -220,10 +361,16 @@ pub(super) struct Held {
 pub(super) enum IoKind {
     Read,
     Mutate,
-    Copy { from: Slot },
+    Copy {
+        from: Slot,
+    },
     Compare,
     Flush,
     Companion,
+    /// A shard map, into a companion.
+    Map,
+    /// A shard map, into the state.
+    MapState,
     Check,
     Open,
     Create,
@@ -253,7 +400,7 @@ impl Io {
     pub(super) fn mutates(&self) -> bool {
         matches!(
             self.kind,
-            IoKind::Mutate | IoKind::Copy { .. } | IoKind::Companion | IoKind::Resize
+            IoKind::Mutate | IoKind::Copy { .. } | IoKind::Companion | IoKind::Map | IoKind::Resize
         )
     }
 }
@@ -318,6 +465,8 @@ pub(super) enum BarrierKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BarrierStage {
     Draining,
+    /// The shard map is stored anew, so that it says of every shard to come where it is.
+    Mapping,
     Flushing,
     Bricks,
     Recording,

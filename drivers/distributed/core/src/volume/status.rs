@@ -71,12 +71,17 @@ pub struct Status {
     pub bricks: Vec<BrickStatus>,
     /// Replaced bricks that still exist.
     pub condemned: Vec<(BrickId, NodeId)>,
+    /// Shards that are still to be given other replicas.
+    pub misplaced: u64,
+    /// Shards that bricks still have to be freed of.
+    pub litter: u64,
 }
 
 impl Volume {
     /// The volume for an operator.
     pub fn status(&self) -> Status {
-        let bricks = (0..).zip(&self.bricks).map(|(index, brick)| BrickStatus {
+        let bricks = (0..).zip(&self.bricks).filter(|(_, brick)| brick.role != Role::Vacant);
+        let bricks = bricks.map(|(index, brick)| BrickStatus {
             slot: Slot(index),
             brick: brick.id,
             node: brick.node,
@@ -91,6 +96,9 @@ impl Volume {
             size: self.descriptor.size,
             bricks: bricks.collect(),
             condemned: self.descriptor.condemned.clone(),
+            misplaced: (self.moves.len() + self.goal.as_ref().map_or(0, |goal| goal.queue.len()))
+                as u64,
+            litter: self.litter.len() as u64,
         }
     }
 
@@ -112,14 +120,18 @@ impl Volume {
 
     /// Where a brick is; `None` if the volume has no such brick now.
     pub fn brick_state(&self, brick: BrickId) -> Option<BrickState> {
-        self.bricks.iter().find(|other| other.id == brick).map(state_of)
+        let here = |other: &&Brick| other.id == brick && other.role != Role::Vacant;
+        self.bricks.iter().find(here).map(state_of)
     }
 
     /// Whether every brick is in sync and none that was replaced can be deleted yet. One whose creation has an unknown
     /// outcome is deleted by the next attachment, lest the creation comes after the deletion.
     pub fn is_whole(&self) -> bool {
         self.phase == Phase::Serving
-            && self.bricks.iter().all(|brick| brick.role == Role::InSync)
+            && self.bricks.iter().all(|brick| matches!(brick.role, Role::InSync | Role::Vacant))
+            && self.goal.is_none()
+            && self.moves.is_empty()
+            && self.litter.is_empty()
             && self.descriptor.condemned.iter().all(|(brick, _)| self.creating.contains_key(brick))
             && self.commit.is_none()
     }
@@ -152,6 +164,6 @@ fn state_of(brick: &Brick) -> BrickState {
         Role::Joining => BrickState::Joining,
         Role::Failing => BrickState::Failing,
         Role::Stale if brick.receiving => BrickState::Resyncing,
-        Role::Stale => BrickState::Stale,
+        Role::Stale | Role::Vacant => BrickState::Stale,
     }
 }

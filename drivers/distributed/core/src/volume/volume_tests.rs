@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Action, Attach, AttachError, BrickId, BrickState, ClientOp, DecodeError, Descriptor, Event,
-    Failure, NodeId, Outcome, Phase, Protections, Record, RequestId, Settings, ShardMap, Shortage,
-    Slot, SlotSet, Time, Volume, VolumeState, ZeroKind, rebuild,
+    Failure, Generation, MAP_OFFSET, NodeId, Outcome, Phase, Protections, Record, RequestId,
+    Settings, ShardMap, Shortage, Slot, SlotSet, Time, Volume, VolumeState, ZeroKind, rebuild,
 };
 
 const SIZE: u64 = 64 << 20;
@@ -38,7 +38,7 @@ fn map() -> ShardMap {
 fn attach(state: &Arc<[u8]>, settings: &Settings) -> Result<Volume, AttachError> {
     let attach = Attach {
         state: Arc::clone(state),
-        map: map(),
+        maps: BTreeMap::from([(Generation::default(), map())]),
         settings: settings.clone(),
         protections: Protections::default(),
         holder: 1,
@@ -52,7 +52,7 @@ impl Desk {
         let descriptor = descriptor();
         let state: Arc<[u8]> = descriptor.encode().into();
         let companions = (0..3).filter_map(|slot| {
-            let record = Record::initial(&descriptor, Slot(slot), 0)?;
+            let record = Record::initial(&descriptor, Slot(slot), 100)?;
             Some((record.brick, [record.encode(), Vec::new()]))
         });
         let companions = companions.collect();
@@ -86,14 +86,15 @@ impl Desk {
                     self.replies.push((request.0, result));
                     continue;
                 }
-                Action::Report(_) => continue,
+                Action::Report(_) | Action::ForgetMaps { .. } => continue,
+                Action::StoreMap { io, .. } => (io, Outcome::Ok),
                 Action::Open { io, .. } => (io, Outcome::Opened { fenced: true }),
                 Action::ReadCompanion { io, brick } => {
                     let slots = self.companions.get(&brick).cloned();
                     (io, slots.map_or(Outcome::NotFound, Outcome::Companion))
                 }
                 Action::WriteCompanion { io, brick, offset, bytes } => {
-                    if spoiled.is_none() {
+                    if spoiled.is_none() && offset < MAP_OFFSET {
                         let slots = self.companions.entry(brick).or_default();
                         slots[usize::from(offset != 0)] = bytes.to_vec();
                     }
