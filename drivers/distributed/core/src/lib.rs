@@ -111,7 +111,9 @@ pub use ids::{
     BrickId, Generation, IoId, MAX_BRICKS, NodeId, RequestId, Session, Slot, SlotSet, Time,
 };
 pub use node::{Capacity, Node, NodeError, check_nodes};
-pub use placement::{Placement, PlacementError, Policy, place};
+pub use placement::{
+    Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, place, plan,
+};
 pub use record::{COMPANION_BYTES, MAP_OFFSET, RECORD_ALIGNMENT, Record, Run, SLOT_BYTES};
 pub use recovery::rebuild;
 pub use settings::{Protections, Settings, Shortage};
