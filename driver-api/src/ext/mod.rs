@@ -6,6 +6,7 @@ mod attach;
 mod clones;
 mod cluster;
 mod commands;
+mod recovery;
 mod resize;
 mod snapshots;
 
@@ -16,6 +17,8 @@ pub use cluster::{
     Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, ReplicaInfo, ReplicaState,
     ReplicationInfo, ReplicationState, ShardInfo,
 };
+pub(crate) use recovery::no_recovery;
+pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
 pub use commands::{CommandSpec, Commands};
 pub use resize::Resize;
 pub use snapshots::{SnapshotInfo, Snapshots};
