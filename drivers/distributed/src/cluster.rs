@@ -10,8 +10,8 @@ use distributed_core::{
 use driver_api::{
     Error, ErrorKind, Health, IoBuf, Op, OpContext, ROption, RVec, Result, WriteFlags,
     ext::{
-        Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, ReplicaInfo, ReplicaState,
-        ReplicationInfo, ReplicationState, ShardInfo,
+        Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, RecoveredVolume, ReplicaInfo,
+        ReplicaState, ReplicationInfo, ReplicationState, ShardInfo,
     },
 };
 
@@ -21,6 +21,7 @@ use crate::{
     error::no_volume,
     names::base,
     nodes::{no_node, volumes_on},
+    recover::Wish,
 };
 
 impl Cluster for DistributedBackend {
@@ -107,6 +108,17 @@ impl Cluster for DistributedBackend {
                 })
                 .await
         })
+    }
+
+    fn recover(
+        &self,
+        _cx: &OpContext,
+        volume: &str,
+        accept_missing: bool,
+        dry_run: bool,
+    ) -> Op<RVec<RecoveredVolume>> {
+        let wish = Wish { volume: volume.to_owned(), accept_missing, dry_run };
+        self.on(async move |backend| backend.recover_volumes(wish).await)
     }
 
     fn replication(&self, _cx: &OpContext, volume: &str) -> Op<ReplicationInfo> {
