@@ -17,9 +17,9 @@ pub use cluster::{
     Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, ReplicaInfo, ReplicaState,
     ReplicationInfo, ReplicationState, ShardInfo,
 };
+pub use commands::{CommandSpec, Commands};
 pub(crate) use recovery::no_recovery;
 pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
-pub use commands::{CommandSpec, Commands};
 pub use resize::Resize;
 pub use snapshots::{SnapshotInfo, Snapshots};
 
