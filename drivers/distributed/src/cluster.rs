@@ -41,7 +41,8 @@ impl Cluster for DistributedBackend {
     fn add_node(&self, _cx: &OpContext, spec: NodeSpec) -> Op<NodeInfo> {
         self.on(async move |backend| {
             let new = node_of(&spec);
-            // A backend that is not there, or is this one, cannot be a node.
+            // A backend that is not configured, not open, or this one, cannot be a node.
+            backend.0.nodes.driver_of(&new)?;
             backend.0.nodes.backend(&new).await?;
             let added = backend.0.catalog.change_nodes(|nodes| match nodes.named(&new.name) {
                 None => Ok(nodes.add(new.clone())),
