@@ -2,7 +2,7 @@
 //! The host's state is deleted while one replica is stale, and again while only the stale one is there: `node recover`
 //! makes the right volume anew, or refuses and says what is missing. What is accepted as lost is never seen again.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use super::Stage;
 use crate::{
@@ -16,18 +16,23 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-const SIZE: u64 = 16 * MIB;
+const SIZE: u64 = 24 * MIB;
 /// What the verifying load writes: the first part of `disk`.
 const LEDGER: u64 = 8 * MIB;
-/// Two ranges that the load leaves alone: what was written before the third node left, and over a part of it after.
+/// Ranges that the load leaves alone. What was written before the third node left,
 const BEFORE: &str = "-P 0xa1 12M 4M";
+/// when it had left for the first time, to a region that nobody had written to, so that no record of its own tells of it,
+const AFTER: &str = "-P 0xb2 20M 1M";
+/// and when it had left for the second time, over a part of the first range; the rest of that.
+const LATER: &str = "-P 0xd4 12M 1M";
 const UNTOUCHED: &str = "-P 0xa1 13M 3M";
-const AFTER: &str = "-P 0xb2 12M 1M";
 /// Other numbers than those that the bricks know.
 const BACKWARDS: [&str; 5] = ["n5", "n4", "n3", "n2", "n1"];
 const WITHOUT_N3: [&str; 4] = ["n5", "n4", "n2", "n1"];
 const ONLY_N3: [&str; 1] = ["n3"];
 const REFUSED: i32 = 10;
+/// After which nothing has intent any more.
+const IDLE: Duration = Duration::from_secs(8);
 
 pub(super) fn play(stage: &Stage) -> Outcome {
     let seed = Random::seed();
@@ -47,7 +52,7 @@ fn one_round(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     let wide = [("replication_factor", "2"), ("shard_size", "1MiB")];
     cluster.volume_with("wide", SIZE, &wide)?;
     let uri = cluster.host.uri("wide");
-    clients::qemu_io(&uri, "write -P 0xc3 0 16M")?;
+    clients::qemu_io(&uri, "write -P 0xc3 0 24M")?;
     clients::qemu_io(&uri, "flush")?;
     let shards = shards(&cluster)?;
     clients::qemu_io(&cluster.host.uri("disk"), &format!("write -f {BEFORE}"))?;
@@ -55,13 +60,18 @@ fn one_round(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     let load = Load::new(LEDGER / 512, 2, random.number());
     let mut moment = || Duration::from_millis(random.within(300..900));
     write_until_killed(&mut cluster.host, &load, moment())?;
-    lose_n3(&mut cluster, room, &load)?;
+    lose_n3(&mut cluster, room, &load, AFTER)?;
     write_until_killed(&mut cluster.host, &load, moment())?;
+    // What has intent is made equal anyway: only what was forgotten shows whose data counts.
+    cluster.host.restart()?;
+    load.verify(&mut cluster.host.connect("disk")?)?;
+    thread::sleep(IDLE);
+    cluster.host.stop()?;
     stage.tell(format!("{} acknowledged flushes; n3 has missed the later ones", load.flushes()));
 
     start_without_state(&mut cluster.host, room, &BACKWARDS)?;
     recovers_all(&cluster)?;
-    right_volume(&cluster, &load, &shards)?;
+    right_volume(&cluster, &load, &[BEFORE, AFTER], &shards)?;
     for node in ["n1", "n2", "n3"] {
         cluster.until_replica("disk", node, "in-sync")?;
     }
@@ -72,7 +82,7 @@ fn one_round(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     cluster.host.restart()?;
     clients::qemu_io(&cluster.host.uri("disk"), &format!("write -f {BEFORE}"))?;
     write_until_killed(&mut cluster.host, &load, moment())?;
-    lose_n3(&mut cluster, room, &load)?;
+    lose_n3(&mut cluster, room, &load, LATER)?;
     write_until_killed(&mut cluster.host, &load, moment())?;
     let kept = room.with_extension("kept");
     Program::new("cp").args(["-a", "--sparse=always"]).arg(room).arg(&kept).run()?;
@@ -88,7 +98,7 @@ fn one_round(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     configure(&cluster.host, room, &BACKWARDS)?;
     cluster.host.restart()?;
     recovers_all(&cluster)?;
-    right_volume(&cluster, &load, &shards)?;
+    right_volume(&cluster, &load, &[LATER, UNTOUCHED, AFTER], &shards)?;
     cluster.until_replica("disk", "n3", "in-sync")?;
     cluster.host.stop()?;
     cluster.replicas_agree("disk", 3)?;
@@ -138,12 +148,12 @@ fn write_until_killed(host: &mut Host, load: &Load, moment: Duration) -> Outcome
 }
 
 /// Starts the host that was killed without the third node, and writes what that node will never have.
-fn lose_n3(cluster: &mut Cluster, room: &Path, load: &Load) -> Outcome {
+fn lose_n3(cluster: &mut Cluster, room: &Path, load: &Load, written: &str) -> Outcome {
     configure(&cluster.host, room, &WITHOUT_N3)?;
     cluster.host.restart()?;
     load.verify(&mut cluster.host.connect("disk")?)?;
     cluster.until_replica("disk", "n3", "stale")?;
-    clients::qemu_io(&cluster.host.uri("disk"), &format!("write -f {AFTER}"))
+    clients::qemu_io(&cluster.host.uri("disk"), &format!("write -f {written}"))
 }
 
 fn start_without_state(host: &mut Host, room: &Path, nodes: &[&str]) -> Outcome {
@@ -210,12 +220,11 @@ fn nothing_is_there(host: &Host) -> Outcome {
     ensure(said.stdout.trim() == "[]", || format!("there are volumes: {}", said.stdout))
 }
 
-fn right_volume(cluster: &Cluster, load: &Load, expected: &str) -> Outcome {
+fn right_volume(cluster: &Cluster, load: &Load, reads: &[&str], expected: &str) -> Outcome {
     load.verify(&mut cluster.host.connect("disk")?)?;
     let disk = cluster.host.uri("disk");
-    clients::qemu_io(&disk, &format!("read {AFTER}"))?;
-    clients::qemu_io(&disk, &format!("read {UNTOUCHED}"))?;
-    clients::qemu_io(&cluster.host.uri("wide"), "read -P 0xc3 0 16M")?;
+    reads.iter().try_for_each(|range| clients::qemu_io(&disk, &format!("read {range}")))?;
+    clients::qemu_io(&cluster.host.uri("wide"), "read -P 0xc3 0 24M")?;
     let shards = shards(cluster)?;
     ensure(shards == expected, || format!("the shards were\n{expected}and are\n{shards}"))
 }
