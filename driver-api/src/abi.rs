@@ -16,8 +16,8 @@ use crate::{
     OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
     WriteFlags,
     ext::{
-        CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, ReplicationInfo,
-        ShardInfo, SnapshotInfo,
+        CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, RecoveredVolume,
+        ReplicationInfo, ShardInfo, SnapshotInfo,
     },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
@@ -26,7 +26,7 @@ use crate::{
 /// The ABI's major version: a driver of another one is refused.
 pub const MAJOR: u32 = 1;
 /// The ABI's minor version: any other one of the same major version is served.
-pub const MINOR: u32 = 2;
+pub const MINOR: u32 = 3;
 
 /// The table of functions behind a driver's entry symbol.
 #[repr(C)]
@@ -178,6 +178,16 @@ pub trait RawCluster: Send + Sync {
         len: u32,
         source: RStr<'_>,
     ) -> Op<()>;
+    /// Since 1.3.
+    fn recover(
+        &self,
+        _cx: &OpContext,
+        _volume: RStr<'_>,
+        _accept_missing: bool,
+        _dry_run: bool,
+    ) -> Op<RVec<RecoveredVolume>> {
+        Op::err(crate::ext::no_recovery())
+    }
 }
 
 #[sabi_trait]

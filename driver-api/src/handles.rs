@@ -16,8 +16,8 @@ use crate::{
         RawResize_TO, RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
-        self, CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, ReplicationInfo,
-        ShardInfo, SnapshotInfo,
+        self, CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, RecoveredVolume,
+        ReplicationInfo, ShardInfo, SnapshotInfo,
     },
 };
 
@@ -334,5 +334,15 @@ impl ext::Cluster for ClusterHandle {
 
     fn repair(&self, cx: &OpContext, volume: &str, offset: u64, len: u32, source: &str) -> Op<()> {
         self.raw.repair(cx, volume.into(), offset, len, source.into())
+    }
+
+    fn recover(
+        &self,
+        cx: &OpContext,
+        volume: &str,
+        accept_missing: bool,
+        dry_run: bool,
+    ) -> Op<RVec<RecoveredVolume>> {
+        self.raw.recover(cx, volume.into(), accept_missing, dry_run)
     }
 }

@@ -12,7 +12,10 @@ use super::{Contained, start};
 use crate::{
     ClusterHandle, Error, ErrorKind, Host, IoBuf, Op, OpContext, Result, WriteFlags,
     abi::{RawCluster, RawCluster_TO},
-    ext::{Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, ReplicationInfo, ShardInfo},
+    ext::{
+        Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, RecoveredVolume,
+        ReplicationInfo, ShardInfo,
+    },
 };
 
 /// The ability as the other side holds it; `max_io` is its backend's.
@@ -127,6 +130,16 @@ impl RawCluster for ClusterGlue {
         start_checked("repair", check_len(len.into(), PIECE), || {
             self.cluster.repair(cx, volume.as_str(), offset, len, source.as_str())
         })
+    }
+
+    fn recover(
+        &self,
+        cx: &OpContext,
+        volume: RStr<'_>,
+        accept_missing: bool,
+        dry_run: bool,
+    ) -> Op<RVec<RecoveredVolume>> {
+        start(|| self.cluster.recover(cx, volume.as_str(), accept_missing, dry_run))
     }
 }
 

@@ -125,3 +125,13 @@ fn a_panic_is_an_answer_and_texts_arrive() {
     let Op::Ready(answer) = cluster.verify(&cx, "disk", 0, 4096) else { panic!("it is ready") };
     assert_eq!(answer.into_result().expect("compared").differing[0].as_str(), "disk");
 }
+
+#[test]
+fn a_cluster_that_cannot_recover_says_so() {
+    let refused = match handle().recover(&OpContext::new(), "", false, true) {
+        Op::Ready(answer) => answer.into_result().expect_err("it cannot"),
+        Op::Pending(_) => panic!("it is ready"),
+    };
+    assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED);
+    assert!(refused.remedy_text().contains("driver-api 1.3"), "{refused:#}");
+}

@@ -25,7 +25,8 @@ pub struct Attach {
     pub mode: AttachMode,
     /// Take the volume from its present holder.
     pub force: bool,
-    /// The attach epoch: larger than that of every earlier attachment. A backend that remembers a larger one refuses with `Fenced`.
+    /// The attach epoch: larger than that of every earlier attachment. A backend that remembers a larger one refuses with `Fenced`,
+    /// and tells it as the error's context `latest_epoch`.
     pub epoch: u64,
     /// The attacher, for the messages that others get.
     pub owner: RString,

@@ -4,6 +4,7 @@ use abi_stable::{
     std_types::{ROption, RString, RVec},
 };
 
+use super::recovery::{RecoveredVolume, no_recovery};
 use crate::{Health, IoBuf, Op, OpContext, WriteFlags};
 
 /// Nodes, and volumes whose shards have replicas on them. Since 1.2.
@@ -69,6 +70,23 @@ pub trait Cluster: Send + Sync {
     /// Makes the in-sync replicas of one piece, as in [`Cluster::verify`], equal to the one on the node `source`,
     /// durably. A source that is not in sync is refused with `InvalidArgument`. `[any thread · volume attached]`
     fn repair(&self, cx: &OpContext, volume: &str, offset: u64, len: u32, source: &str) -> Op<()>;
+
+    /// Makes volumes whose state is lost anew from what their bricks say of themselves: the one named, or all that are
+    /// found if `volume` is empty. A named one of which nothing is found: `NotFound`.
+    ///
+    /// A volume that the state knows is left as it is, but for bricks of it that are back on a node. One that cannot be
+    /// made anew is told with the reason, and the others are made. With `accept_missing`, bricks that were not found
+    /// and may have later writes are given up. With `dry_run` nothing is changed, and nobody who has a volume attached
+    /// is disturbed. What was made anew is to be attached as any other. Since 1.3. `[any thread · backend open]`
+    fn recover(
+        &self,
+        _cx: &OpContext,
+        _volume: &str,
+        _accept_missing: bool,
+        _dry_run: bool,
+    ) -> Op<RVec<RecoveredVolume>> {
+        Op::err(no_recovery())
+    }
 }
 
 /// The longest range that is verified or repaired at once, in bytes.

@@ -6,6 +6,7 @@ mod attach;
 mod clones;
 mod cluster;
 mod commands;
+mod recovery;
 mod resize;
 mod snapshots;
 
@@ -17,6 +18,8 @@ pub use cluster::{
     ReplicationInfo, ReplicationState, ShardInfo,
 };
 pub use commands::{CommandSpec, Commands};
+pub(crate) use recovery::no_recovery;
+pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
 pub use resize::Resize;
 pub use snapshots::{SnapshotInfo, Snapshots};
 

@@ -206,6 +206,16 @@ impl Catalog {
         self.range(VOLUMES).await?.iter().map(descriptor).collect()
     }
 
+    /// The names of all volumes, and their descriptors as they are stored.
+    pub async fn stored_volumes(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let entries = self.range(VOLUMES).await?;
+        let named = entries.into_iter().filter_map(|entry| {
+            let name = entry.key.strip_prefix(VOLUMES)?.to_owned();
+            Some((name, entry.value.to_vec()))
+        });
+        Ok(named.collect())
+    }
+
     /// What a volume was created with.
     pub async fn chosen(&self, name: &str) -> Result<Chosen> {
         match self.get(&chosen_key(name)).await? {
@@ -281,6 +291,47 @@ impl Catalog {
             }
         }
         Err(contended(PROVISIONED))
+    }
+
+    /// Stores a volume that was recovered: its descriptor, in the place of a `damaged` one if there is one, its choices,
+    /// and the bytes that it provisions, all or nothing.
+    pub async fn restore(
+        &self,
+        descriptor: &Descriptor,
+        chosen: &Chosen,
+        damaged: Option<&[u8]>,
+    ) -> Result<()> {
+        let name = descriptor.volume.as_str();
+        let key = volume_key(name);
+        let bytes = descriptor.size.saturating_mul(u64::from(chosen.replication_factor));
+        // A damaged one is counted already.
+        let bytes = if damaged.is_none() { bytes } else { 0 };
+        let _alone = self.accounting.lock().await;
+        for _ in 0..TRIES {
+            let entry = self.get(&key).await?;
+            if entry.as_ref().map(|entry| entry.value.as_slice()) != damaged {
+                return Err(Error::new(ErrorKind::ALREADY_EXISTS, "a volume of this name exists")
+                    .with("volume", name)
+                    .remedy("try again"));
+            }
+            let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;
+            let transaction = Transaction::new()
+                .expect(&key, entry.map_or(0, |entry| entry.revision))
+                .expect(PROVISIONED, revision)
+                .put(&key, &descriptor.encode())
+                .put(&chosen_key(name), &to_json(chosen)?)
+                .put(PROVISIONED, &to_json(&provisioned.saturating_add(bytes))?);
+            if self.state.commit(transaction).await?.succeeded {
+                return Ok(());
+            }
+        }
+        Err(contended(PROVISIONED))
+    }
+
+    /// Stores what a volume was created with, as far as that is known, where it was lost.
+    pub async fn restore_chosen(&self, name: &str, chosen: &Chosen) -> Result<()> {
+        let put = Transaction::new().put(&chosen_key(name), &to_json(chosen)?);
+        self.state.commit(put).await.map(drop)
     }
 
     /// Stores a volume's shard map.

@@ -70,10 +70,15 @@ impl Nodes {
         OpContext::new().with_timeout(self.timeout)
     }
 
-    /// The backend behind a node.
+    /// The backend behind a node. One that the host does not have now is unavailable: of the bricks on it nothing is
+    /// known, least of all that they do not exist.
     pub async fn backend(&self, node: &Node) -> Result<BackendHandle> {
         self.host.backend(&node.name).await.map_err(|error| {
-            Error::new(error.kind(), "the node's backend is not open")
+            let kind = match error.kind() {
+                ErrorKind::NOT_FOUND => ErrorKind::UNAVAILABLE,
+                kind => kind,
+            };
+            Error::new(kind, "the node's backend is not open")
                 .with("node", &node.name)
                 .with_retry(error.retry())
                 .remedy("novastor backend list shows why")

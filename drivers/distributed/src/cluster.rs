@@ -10,8 +10,8 @@ use distributed_core::{
 use driver_api::{
     Error, ErrorKind, Health, IoBuf, Op, OpContext, ROption, RVec, Result, WriteFlags,
     ext::{
-        Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, ReplicaInfo, ReplicaState,
-        ReplicationInfo, ReplicationState, ShardInfo,
+        Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, RecoveredVolume, ReplicaInfo,
+        ReplicaState, ReplicationInfo, ReplicationState, ShardInfo,
     },
 };
 
@@ -21,6 +21,7 @@ use crate::{
     error::no_volume,
     names::base,
     nodes::{no_node, volumes_on},
+    recover::Wish,
 };
 
 impl Cluster for DistributedBackend {
@@ -40,7 +41,8 @@ impl Cluster for DistributedBackend {
     fn add_node(&self, _cx: &OpContext, spec: NodeSpec) -> Op<NodeInfo> {
         self.on(async move |backend| {
             let new = node_of(&spec);
-            // A backend that is not there, or is this one, cannot be a node.
+            // A backend that is not configured, not open, or this one, cannot be a node.
+            backend.0.nodes.driver_of(&new)?;
             backend.0.nodes.backend(&new).await?;
             let added = backend.0.catalog.change_nodes(|nodes| match nodes.named(&new.name) {
                 None => Ok(nodes.add(new.clone())),
@@ -107,6 +109,17 @@ impl Cluster for DistributedBackend {
                 })
                 .await
         })
+    }
+
+    fn recover(
+        &self,
+        _cx: &OpContext,
+        volume: &str,
+        accept_missing: bool,
+        dry_run: bool,
+    ) -> Op<RVec<RecoveredVolume>> {
+        let wish = Wish { volume: volume.to_owned(), accept_missing, dry_run };
+        self.on(async move |backend| backend.recover_volumes(wish).await)
     }
 
     fn replication(&self, _cx: &OpContext, volume: &str) -> Op<ReplicationInfo> {

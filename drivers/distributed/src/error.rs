@@ -7,7 +7,7 @@ use driver_api::{Error, ErrorKind, Result, Retry};
 /// What is stored is not what this driver stores.
 pub(crate) fn damaged(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::CORRUPTED, message)
-        .remedy("restore the host's state, or rebuild the volume from its companions")
+        .remedy("restore the host's state, or rebuild the volume from its companions: novastor node recover")
 }
 
 /// There is no such volume.

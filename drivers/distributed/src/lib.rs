@@ -14,6 +14,7 @@ mod health;
 mod names;
 mod nodes;
 mod orphans;
+mod recover;
 mod volume;
 
 pub use driver::{Distributed, DistributedBackend};

@@ -21,6 +21,16 @@ pub(crate) fn base(volume: &str, identity: u64) -> String {
     }
 }
 
+/// Whether the names of a volume's bricks may begin so, whatever its identity is.
+pub(crate) fn may_be_base(volume: &str, base: &str) -> bool {
+    match volume.get(..KEPT) {
+        Some(kept) if volume.len() > LONGEST => {
+            base.strip_prefix(kept).is_some_and(|rest| rest.len() == 17 && rest.starts_with('.'))
+        }
+        _ => base == volume,
+    }
+}
+
 /// One at a time creates or deletes a volume of a name.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
@@ -48,5 +58,7 @@ mod tests {
         assert_eq!(base("disk", 7), "disk");
         assert_eq!(base(&long, 7).len(), KEPT + 17);
         assert_ne!(base(&long, 7), base(&long, 8));
+        assert!(may_be_base(&long, &base(&long, 7)) && may_be_base("disk", "disk"));
+        assert!(!may_be_base(&long, &long) && !may_be_base("disk", "disk1"));
     }
 }

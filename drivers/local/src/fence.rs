@@ -126,7 +126,7 @@ pub(crate) fn acquire(dir: &VolumeDir, wish: &Wish<'_>) -> Result<Acquired> {
     let mut record: VolumeRecord = metadata::read(&dir.record())?;
     let epoch = wish.epoch.unwrap_or(record.epoch);
     if epoch < record.epoch {
-        return Err(fenced(&dir.name).with("epoch", epoch).with("known", record.epoch));
+        return Err(fenced(&dir.name).with("epoch", epoch).with("latest_epoch", record.epoch));
     }
     let writer = wish.mode != AttachMode::READ_ONLY;
     let conflicting: Vec<Other> = holders(dir)?

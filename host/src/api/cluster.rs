@@ -14,8 +14,12 @@ use serde::Deserialize;
 
 use super::{
     Answered, Api, Json,
-    types::{AddNode, JobView, NodeView, RepairVolume, ReplicationView, SetNode, ShardView},
+    types::{
+        AddNode, JobView, NodeView, RecoverVolumes, RecoveredView, RepairVolume, ReplicationView,
+        SetNode, ShardView,
+    },
 };
+use crate::volumes::Recovery;
 
 type Answer<T> = Answered<axum::Json<T>>;
 
@@ -28,6 +32,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/v1/backends/{name}/nodes", get(nodes).post(add))
         .route("/v1/backends/{name}/nodes/{node}", get(show).patch(set).delete(remove))
+        .route("/v1/backends/{name}/recover", post(recover))
         .route("/v1/volumes/{name}/replicas", get(replicas))
         .route("/v1/volumes/{name}/shards", get(shards))
         .route("/v1/volumes/{name}/verify", post(verify))
@@ -88,6 +93,17 @@ async fn remove(
 ) -> Answer<()> {
     api.volumes.node_remove(&backend, &node).await?;
     Ok(axum::Json(()))
+}
+
+async fn recover(
+    State(api): State<Api>,
+    Path(backend): Path<String>,
+    Json(body): Json<RecoverVolumes>,
+) -> Answer<Vec<RecoveredView>> {
+    let RecoverVolumes { volume, accept_missing, dry_run } = body;
+    let wish = Recovery { volume, accept_missing, dry_run };
+    let all = api.volumes.regain(&backend, &wish).await?;
+    Ok(axum::Json(all.into_iter().map(Into::into).collect()))
 }
 
 async fn replicas(State(api): State<Api>, Path(volume): Path<String>) -> Answer<ReplicationView> {

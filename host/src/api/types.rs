@@ -449,6 +449,53 @@ pub struct AddNode {
     pub set: SetNode,
 }
 
+/// `POST /v1/backends/NAME/recover`
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverVolumes {
+    /// The volume to be made anew from its bricks; all that are found if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Give up bricks that were not found and may have later writes.
+    #[serde(default)]
+    pub accept_missing: bool,
+    /// Change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What recovery found of a volume, and did.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct RecoveredView {
+    /// The volume, as its backend names it.
+    pub name: String,
+    /// A number that no other volume has, in hexadecimal digits.
+    pub identity: String,
+    /// The newest generation that was found.
+    pub generation: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Its bricks that were found.
+    pub found: Vec<BrickView>,
+    /// Its bricks that were not found.
+    pub missing: Vec<BrickView>,
+    /// `recovered`, `would be recovered`, `refused` or `present already`.
+    pub outcome: String,
+    /// Why it was refused, what may be lost, or what is to be done next.
+    pub reason: Option<String>,
+    /// The volume's name on this host, if it manages it.
+    pub managed: Option<String>,
+}
+
+/// A brick of a volume.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct BrickView {
+    /// Its node; `node NUMBER` if the name is lost.
+    pub node: String,
+    /// Its name on the node.
+    pub brick: String,
+}
+
 /// `PATCH /v1/backends/NAME/nodes/NODE`; what is absent stays.
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
 #[serde(deny_unknown_fields)]

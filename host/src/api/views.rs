@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use driver_api::{
     ErrorKind, MetricKind, OptionSpec, RString, RVec, Stats,
-    ext::{NodeInfo, ReplicaInfo, ReplicationInfo, ShardInfo, SnapshotInfo},
+    ext::{BrickPlace, NodeInfo, ReplicaInfo, ReplicationInfo, ShardInfo, SnapshotInfo},
 };
 
 use super::types::{
-    JobErrorView, JobView, MetricView, NodeView, OptionView, ReplicaView, ReplicationView,
-    ShardView, SnapshotView, VolumeView,
+    BrickView, JobErrorView, JobView, MetricView, NodeView, OptionView, RecoveredView, ReplicaView,
+    ReplicationView, ShardView, SnapshotView, VolumeView,
 };
 use crate::{
     jobs,
-    volumes::{Unmanaged, VolumeFigures},
+    volumes::{Regained, Unmanaged, VolumeFigures},
 };
 
 type Pairs = RVec<driver_api::export::abi_stable::std_types::Tuple2<RString, RString>>;
@@ -113,6 +113,29 @@ impl From<NodeInfo> for NodeView {
             why: unless_empty(node.health.reason),
             used: node.used,
             provisioned: node.provisioned,
+        }
+    }
+}
+
+impl From<BrickPlace> for BrickView {
+    fn from(place: BrickPlace) -> Self {
+        Self { node: place.node.into_string(), brick: place.brick.into_string() }
+    }
+}
+
+impl From<Regained> for RecoveredView {
+    fn from(regained: Regained) -> Self {
+        let Regained { volume, managed } = regained;
+        Self {
+            name: volume.name.into_string(),
+            identity: format!("{:016x}", volume.identity),
+            generation: volume.generation.into_string(),
+            size: volume.size,
+            found: volume.found.into_iter().map(Into::into).collect(),
+            missing: volume.missing.into_iter().map(Into::into).collect(),
+            outcome: volume.outcome.name().to_owned(),
+            reason: unless_empty(volume.reason),
+            managed,
         }
     }
 }

@@ -228,6 +228,19 @@ pub enum NodeCommand {
         #[command(flatten)]
         cluster: Cluster,
     },
+    /// Make volumes whose state is lost anew from what their bricks say of themselves
+    Recover {
+        /// The volume; all that are found if none
+        volume: Option<String>,
+        /// Give up bricks that were not found, and what only they have
+        #[arg(long)]
+        accept_missing: bool,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
     /// Change what is said of a node; bricks stay where they are
     Set {
         /// The node

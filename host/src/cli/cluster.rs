@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `novastor node`, `novastor shard`, and what `novastor volume` shows of replicas and shards.
 
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, ErrorKind, Result, ext::RecoveryOutcome};
 
 use super::{
     Session,
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     api::types::{
-        AddNode, BackendView, NodeView, ReplicaView, ReplicationView, SetNode, ShardView,
+        AddNode, BackendView, BrickView, NodeView, RecoverVolumes, RecoveredView, ReplicaView,
+        ReplicationView, SetNode, ShardView,
     },
     jobs::Walk,
 };
@@ -42,13 +43,43 @@ impl From<NodeFacts> for SetNode {
 }
 
 impl Session {
-    /// The resource of the nodes of the named backend, or of the only one that has nodes.
+    /// The named backend, or the only one that has nodes.
+    async fn backend_of(&self, cluster: Cluster) -> Result<String> {
+        match cluster.backend {
+            Some(name) => Ok(name),
+            None => only(self.client.get::<Vec<BackendView>>("/v1/backends").await?),
+        }
+    }
+
+    /// The resource of its nodes.
     async fn nodes_of(&self, cluster: Cluster) -> Result<String> {
-        let name = match cluster.backend {
-            Some(name) => name,
-            None => only(self.client.get::<Vec<BackendView>>("/v1/backends").await?)?,
-        };
-        Ok(format!("/v1/backends/{}/nodes", part(&name)))
+        Ok(format!("/v1/backends/{}/nodes", part(&self.backend_of(cluster).await?)))
+    }
+
+    async fn recover(&self, cluster: Cluster, wish: &RecoverVolumes) -> Result<()> {
+        let backend = self.backend_of(cluster).await?;
+        let path = format!("/v1/backends/{}/recover", part(&backend));
+        let told: Vec<RecoveredView> = self.client.post(&path, wish).await?;
+        show::list(self.output, &told)?;
+        if self.output == Output::Table {
+            let reasons = told.iter().filter_map(|one| Some((&one.name, one.reason.as_ref()?)));
+            reasons.for_each(|(name, reason)| eprintln!("{name}: {reason}"));
+            if told.is_empty() {
+                eprintln!("no bricks were found; the nodes that were asked: novastor node list");
+            }
+        }
+        let is_refused = |one: &&RecoveredView| one.outcome == RecoveryOutcome::REFUSED.name();
+        let refused: Vec<&str> =
+            told.iter().filter(is_refused).map(|one| one.name.as_str()).collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let why = format!("refused, and left as it was: {}", refused.join(", "));
+        Err(Error::new(ErrorKind::UNAVAILABLE, why).during("node recover").remedy(format!(
+            "bring back what is missing (novastor backend list shows what is not open) and try again; to give \
+             missing bricks up for good: novastor node recover {} --backend {backend} --accept-missing",
+            refused[0]
+        )))
     }
 
     pub(super) async fn node(&self, command: NodeCommand) -> Result<()> {
@@ -69,6 +100,10 @@ impl Session {
                 let path = format!("{}/{}", self.nodes_of(cluster).await?, part(&name));
                 self.client.delete(&path).await?;
                 self.done(&format!("node {name} is removed"))
+            }
+            NodeCommand::Recover { volume, accept_missing, dry_run, cluster } => {
+                let body = RecoverVolumes { volume, accept_missing, dry_run };
+                self.recover(cluster, &body).await
             }
             NodeCommand::Set { name, cluster, facts } => {
                 let path = format!("{}/{}", self.nodes_of(cluster).await?, part(&name));
@@ -158,6 +193,28 @@ impl Row for NodeView {
         };
         card.extend([("address", place), ("why", self.why.clone().unwrap_or_default())]);
         card
+    }
+}
+
+impl Row for RecoveredView {
+    const HEAD: &'static [&'static str] =
+        &["volume", "outcome", "size", "generation", "found on", "missing"];
+
+    fn cells(&self) -> Vec<String> {
+        let number = |brick: &BrickView| {
+            let number = brick.brick.rsplit_once('.').map_or("", |(_, number)| number);
+            format!("{number} of {}", brick.node)
+        };
+        let missing: Vec<String> = self.missing.iter().map(number).collect();
+        let found: Vec<&str> = self.found.iter().map(|brick| brick.node.as_str()).collect();
+        vec![
+            self.name.clone(),
+            self.outcome.clone(),
+            if self.size == 0 { String::new() } else { size(self.size) },
+            self.generation.clone(),
+            found.join(", "),
+            missing.join(", "),
+        ]
     }
 }
 

@@ -69,6 +69,7 @@ calls! {
     WriteShard = "write_shard", true;
     Verify = "verify", false;
     Repair = "repair", true;
+    Recover = "recover", true;
     Drop = "drop", false;
 }
 

@@ -33,7 +33,7 @@ impl Volumes {
             .remedy("see which backend can `cluster`: novastor backend list --output json"))
     }
 
-    fn cluster_named(&self, backend: &str) -> Result<Arc<OpenBackend>> {
+    pub(super) fn cluster_named(&self, backend: &str) -> Result<Arc<OpenBackend>> {
         self.cluster(self.backends().get(backend)?)
     }
 

@@ -16,6 +16,7 @@ mod lifecycle;
 mod locks;
 mod record;
 mod recover;
+mod regain;
 mod room;
 mod service;
 
@@ -27,5 +28,6 @@ pub use exports::NewExport;
 pub use figures::{BackendFigures, VolumeFigures};
 pub use lifecycle::Unmanaged;
 pub use record::{AttachState, ExportRecord, Hold, VolumeRecord, VolumeState, unix_now};
+pub use regain::{Recovery, Regained};
 pub use room::{Room, Stored};
 pub use service::{NewVolume, Volumes};

@@ -103,3 +103,13 @@ async fn nodes_are_resources_and_strange_requests_are_answered_with_problems() {
     let refused = client.get::<Vec<NodeView>>("/v1/backends/plain/nodes").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_cannot_recover_says_so() {
+    let house = mirrored(json!({})).await;
+    for words in [&["node", "recover"][..], &["node", "recover", "a", "--dry-run"]] {
+        let (code, text) = house.refuse(words).await;
+        assert_eq!(code, 14, "{text}");
+        assert!(text.contains("driver-api 1.3"), "{text}");
+    }
+}

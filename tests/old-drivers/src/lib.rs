@@ -52,6 +52,23 @@ pub fn build_driver(api: &Path, room: &Path) -> io::Result<PathBuf> {
     keep(&target.join("libold_driver.so"), &room.join("libmemory.so"))
 }
 
+/// The memory driver of this driver-api with the ability `cluster` as of 1.2, built against it.
+pub fn build_cluster_driver(api: &Path, room: &Path) -> io::Result<PathBuf> {
+    let memory = fs::read_to_string(api.join("examples/memory.rs"))?;
+    let ability = "    fn cluster(&self) -> Option<Arc<dyn ext::Cluster>> {\n        Some(Arc::new(self.clone()))\n    }\n\n";
+    let create = "    fn create(";
+    let with_ability = memory.replacen(create, &format!("{ability}{create}"), 1);
+    if with_ability == memory {
+        return Err(io::Error::other(format!("the memory driver does not contain {create:?}")));
+    }
+    let cluster = fs::read_to_string(repository().join("tests/old-drivers/drivers/cluster.rs"))?;
+    // What documents a file stands at its top.
+    let cluster = cluster.lines().filter(|line| !line.starts_with("//!"));
+    let source = with_ability + &cluster.collect::<Vec<_>>().join("\n");
+    let target = build(api, room, "old-driver", "lib.rs", &source, "[]")?;
+    keep(&target.join("libold_driver.so"), &room.join("libcluster.so"))
+}
+
 /// What a host said of a driver: whether it served it, and its lines.
 #[derive(Debug)]
 pub struct Served {

@@ -7,11 +7,13 @@ use driver_api::{
     Abilities, Attach, AttachMode, BackendConfig, BackendHandle, ErrorKind, Host, OpContext,
     VolumeSpec,
     descriptor::{Descriptor, MAGIC},
+    ext::Cluster,
     host::NoServices,
     import::open_library,
 };
 use novastor_old_drivers::{
-    build_driver, build_host, current_api, released_api, released_driver, serve,
+    build_cluster_driver, build_driver, build_host, current_api, released_api, released_driver,
+    serve,
 };
 use tempfile::tempdir;
 
@@ -23,9 +25,9 @@ fn descriptor(file: &Path) -> Descriptor {
 }
 
 /// The versions that `tests/old-drivers` keeps.
-const RELEASED: [&str; 2] = ["1.0", "1.1"];
+const RELEASED: [&str; 3] = ["1.0", "1.1", "1.2"];
 /// The version of this driver-api.
-const CURRENT: &str = "1.2";
+const CURRENT: &str = "1.3";
 
 fn assert_lines(lines: &str, expected: &[&str]) {
     for line in expected {
@@ -83,9 +85,12 @@ fn the_source_of_each_release_still_builds_the_driver() {
 
 /// A backend of a kept driver, with one volume.
 async fn opened(version: &str) -> BackendHandle {
-    let file = released_driver(version);
-    // SAFETY: the library is kept in this repository.
-    let module = unsafe { open_library(&file, &descriptor(&file), Host::new(NoServices)) };
+    opened_from(&released_driver(version)).await
+}
+
+async fn opened_from(file: &Path) -> BackendHandle {
+    // SAFETY: the library is kept in this repository, or was built from it.
+    let module = unsafe { open_library(file, &descriptor(file), Host::new(NoServices)) };
     let config = BackendConfig::new("old", &serde_json::json!({}));
     let opening = module.expect("loaded").open(Host::new(NoServices), config);
     let backend = opening.await.expect("opened");
@@ -110,4 +115,17 @@ async fn a_driver_from_before_1_2_has_no_cluster() {
         assert!(!backend.capabilities().expect("capabilities").has(Abilities::CLUSTER));
         assert!(backend.cluster().expect("an answer").is_none(), "{version}");
     }
+}
+
+#[tokio::test]
+async fn a_cluster_of_1_2_has_nodes_and_says_that_it_cannot_recover() {
+    let room = tempdir().expect("a temporary directory");
+    let api = released_api("1.2", room.path()).expect("the released source");
+    let driver = build_cluster_driver(&api, room.path()).expect("the driver builds");
+    let (backend, cx) = (opened_from(&driver).await, OpContext::new());
+    let cluster = backend.cluster().expect("an answer").expect("a cluster");
+    assert_eq!(cluster.nodes(&cx).await.expect("nodes")[0].spec.name.as_str(), "only");
+    let refused = cluster.recover(&cx, "", false, true).await.expect_err("1.2 cannot recover");
+    assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED);
+    assert!(refused.remedy_text().contains("driver-api 1.3"), "{refused:#}");
 }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{DecodeError, Descriptor, Generation, NodeId, Record, Run, ShardMap, Slot, SlotSet};
+use crate::{
+    BrickId, DecodeError, Descriptor, Generation, NodeId, Record, Run, ShardMap, Slot, SlotSet,
+};
 
 /// What a volume starts from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,13 +125,17 @@ pub(crate) fn recover(
 /// How far, at least, a rebuilt state leaves the epochs of the companions behind. An attachment that ended before it
 /// recorded anything raised the epoch in the lost state alone, and no epoch may be given twice.
 const UNRECORDED_EPOCHS: u64 = 1 << 20;
+/// How many bricks, at least, members that were given up may have made that no companion tells of. None of their
+/// numbers may be given to another brick.
+const UNRECORDED_BRICKS: u32 = 1000;
 
 /// Makes the descriptor of a volume whose state is lost, from the companions that were found. Store it under the
 /// volume's key, expecting nothing, then attach.
 ///
 /// The highest generation wins. Unless `accept_missing`, every member of its in-sync set must be among the records, and
 /// of the set before unless a record says that the state had the newest: a missing one may know a later generation, in
-/// which others are stale.
+/// which others are stale. One that is accepted as missing may return with writes that the others never had, of which no
+/// dirty map tells: a fresh brick takes its place, and it is condemned.
 ///
 /// `unix_millis` is the wall clock, in milliseconds since 1970. A state that is lost again before anything was recorded
 /// gets later epochs from it than the one before; a clock that was set back costs refused openings, since nodes hold to
@@ -163,13 +169,11 @@ pub fn rebuild(
     let left_last = (0..).map(Slot).zip(&highest.bricks);
     let left_last = left_last.filter(|(_, entry)| !entry.fresh && entry.left == highest.settled);
     let witnesses = highest.in_sync.or(left_last.map(|(slot, _)| slot).collect());
-    let missing: Vec<String> = witnesses
-        .iter()
-        .filter(|slot| !known(slot))
-        .filter_map(|slot| highest.bricks.get(slot.index()))
-        .map(|entry| format!("{} (brick {})", entry.node, entry.brick))
-        .collect();
-    if !missing.is_empty() && !accept_missing {
+    let unknown: SlotSet = witnesses.iter().filter(|slot| !known(slot)).collect();
+    if !unknown.is_empty() && !accept_missing {
+        let missing = unknown.iter().filter_map(|slot| highest.bricks.get(slot.index()));
+        let missing = missing.map(|entry| format!("{} (brick {})", entry.node, entry.brick));
+        let missing: Vec<String> = missing.collect();
         return Err(format!(
             "the state of volume {:?} is lost, and generation {} names in-sync bricks that were not found: {}; \
              they may have later writes: connect them, or accept the loss of what only they have",
@@ -181,5 +185,38 @@ pub fn rebuild(
     let epoch = records.iter().map(|record| record.descriptor.epoch).max().unwrap_or_default();
     let epoch = epoch.saturating_add(UNRECORDED_EPOCHS).max(unix_millis);
     let generation = Generation { epoch, change: 0 };
-    Ok(Descriptor { epoch, clean: false, generation, ..highest.clone() })
+    let mut rebuilt = Descriptor { epoch, clean: false, generation, ..highest.clone() };
+    if !unknown.is_empty() {
+        rebuilt.next_brick = rebuilt.next_brick.saturating_add(UNRECORDED_BRICKS);
+    }
+    rebuilt.in_sync = rebuilt.in_sync.without(unknown);
+    for slot in unknown.iter() {
+        let Some(entry) = rebuilt.bricks.get_mut(slot.index()) else { continue };
+        rebuilt.condemned.push((entry.brick, entry.node));
+        entry.brick = BrickId(rebuilt.next_brick);
+        entry.fresh = true;
+        entry.left = Generation::default();
+        rebuilt.next_brick += 1;
+    }
+    Ok(rebuilt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_given_up_is_never_believed_again() {
+        let volume = Descriptor::new("v", 7, 1 << 30, &[NodeId(4), NodeId(5), NodeId(6)]);
+        let old = Record::initial(&volume, Slot(2), 0).unwrap();
+        assert!(rebuild(std::slice::from_ref(&old), false, 5).is_err());
+        let rebuilt = rebuild(&[old], true, 5).unwrap();
+        assert_eq!(rebuilt.in_sync, SlotSet::only(Slot(2)));
+        assert_eq!(rebuilt.bricks[2], volume.bricks[2]);
+        for slot in [0, 1] {
+            let (before, now) = (volume.bricks[slot], rebuilt.bricks[slot]);
+            assert!(now.fresh && now.node == before.node && now.brick.0 > 100, "{now:?}");
+            assert!(rebuilt.condemned.contains(&(before.brick, before.node)));
+        }
+    }
 }

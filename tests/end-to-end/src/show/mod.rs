@@ -7,6 +7,7 @@ mod distributed_3;
 mod distributed_4;
 mod distributed_5;
 mod distributed_6;
+mod distributed_whole_5;
 mod house_1;
 mod house_2;
 mod house_3;
@@ -164,6 +165,12 @@ pub const SHOWS: &[Show] = &[
         title: "The options of a distributed backend read back from the running host; its speed beside plain volumes.",
         budget_secs: 60,
         play: distributed_6::play,
+    },
+    Show {
+        name: "distributed-whole-5",
+        title: "With the state lost, the right volumes are made anew from their bricks, or it is said what is missing; never stale data.",
+        budget_secs: 60,
+        play: distributed_whole_5::play,
     },
 ];
 

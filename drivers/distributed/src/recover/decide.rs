@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the companions of one volume make of it. Without I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use distributed_core::{
+    BrickEntry, BrickId, Descriptor, Generation, NodeId, Phase, Record, ShardMap, Slot, SlotSet,
+    rebuild,
+};
+
+/// A companion that was read: all in one list are of volumes with one name and identity.
+#[derive(Debug)]
+pub(super) struct Companion<'a> {
+    /// The node where it was found, by its present number.
+    pub node: NodeId,
+    pub record: &'a Record,
+    /// `None` if it cannot be read.
+    pub map: Option<&'a ShardMap>,
+}
+
+/// A brick and the number that its node had when the companions were written.
+pub(super) type Missing = (BrickId, NodeId);
+
+/// What is known before anything is decided.
+#[derive(Debug)]
+pub(super) struct Findings<'a> {
+    /// The companions, one for each brick.
+    companions: Vec<&'a Companion<'a>>,
+    /// The membership of the highest generation.
+    pub newest: &'a Descriptor,
+    /// Bricks of that membership that were not found.
+    pub missing: Vec<Missing>,
+}
+
+/// A volume as it is to be stored, but for the numbers of its nodes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rebuilt {
+    pub descriptor: Descriptor,
+    pub map: ShardMap,
+    /// What was given up, because the operator accepts it.
+    pub given_up: Vec<Missing>,
+    /// Where the nodes are that the descriptor names; those that were not found are absent.
+    pub nodes: BTreeMap<NodeId, NodeId>,
+}
+
+impl<'a> Findings<'a> {
+    /// Sorts what was found; `Ok(None)` if that is nothing.
+    ///
+    /// # Errors
+    /// Why nothing can be decided: the same brick is on several nodes.
+    pub fn new(all: &'a [Companion<'a>]) -> Result<Option<Self>, String> {
+        let generation = |companion: &Companion<'_>| companion.record.descriptor.generation;
+        let mut companions: BTreeMap<BrickId, &Companion<'_>> = BTreeMap::new();
+        for companion in all {
+            let brick = companion.record.brick;
+            match companions.get(&brick) {
+                Some(other) if generation(other) == generation(companion) => {
+                    return Err(format!(
+                        "brick {brick} is on two of its nodes, and one is a copy: disconnect the copy"
+                    ));
+                }
+                Some(other) if generation(other) > generation(companion) => {}
+                _ => _ = companions.insert(brick, companion),
+            }
+        }
+        let companions: Vec<_> = companions.into_values().collect();
+        let newest = companions.iter().max_by_key(|companion| generation(companion));
+        let Some(newest) = newest.map(|companion| &companion.record.descriptor) else {
+            return Ok(None);
+        };
+        let found: BTreeSet<BrickId> = companions.iter().map(|one| one.record.brick).collect();
+        let missing = newest.bricks.iter().filter(|entry| !found.contains(&entry.brick));
+        let missing = missing.map(|entry| (entry.brick, entry.node)).collect();
+        Ok(Some(Self { companions, newest, missing }))
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (Slot, &BrickEntry)> {
+        (0..).map(Slot).zip(&self.newest.bricks)
+    }
+
+    /// The newest generation that was found.
+    pub fn generation(&self) -> Generation {
+        self.newest.generation
+    }
+
+    /// The shard map: that of the companion with the highest generation that has one which fits; members go first.
+    pub fn map(&self) -> Option<ShardMap> {
+        let slot = |brick: BrickId| {
+            let mut slots = self.slots();
+            slots.find(|(_, entry)| entry.brick == brick).map(|(slot, _)| slot)
+        };
+        let is_member = |companion: &Companion<'_>| {
+            slot(companion.record.brick).is_some_and(|slot| self.newest.in_sync.has(slot))
+        };
+        let all: SlotSet = self.slots().map(|(slot, _)| slot).collect();
+        let fits = |map: &&ShardMap| {
+            !map.is_empty() && map.sets().iter().all(|set| set.without(all).is_empty())
+        };
+        let readable = self.companions.iter().filter_map(|companion| {
+            let rank = (companion.record.descriptor.generation, is_member(companion));
+            Some((rank, companion.map.filter(fits)?))
+        });
+        readable.max_by_key(|(rank, _)| *rank).map(|(_, map)| map.clone())
+    }
+
+    /// Decides. `unix_millis` is the wall clock, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// Why the volume cannot be made anew, for the operator.
+    pub fn rebuild(&self, accept_missing: bool, unix_millis: u64) -> Result<Rebuilt, String> {
+        let records: Vec<Record> = self.companions.iter().map(|one| one.record.clone()).collect();
+        let descriptor = rebuild(&records, accept_missing, unix_millis)?;
+        let Some(map) = self.map() else {
+            return Err("no companion that was found has a shard map that can be read: \
+                        connect further nodes of the volume"
+                .to_owned());
+        };
+        let uncovered = map.sets().iter().find(|set| set.and(descriptor.in_sync).is_empty());
+        if let Some(set) = uncovered {
+            let nodes = set.iter().filter_map(|slot| self.newest.bricks.get(slot.index()));
+            let nodes: Vec<String> = nodes.map(|e| format!("{} ({})", e.node, e.brick)).collect();
+            return Err(format!(
+                "of some of its shards no replica with all of their data was found, which no acceptance \
+                 replaces; they were on: {}",
+                nodes.join(", ")
+            ));
+        }
+        let before = self.newest.bricks.iter();
+        let given_up = before
+            .zip(&descriptor.bricks)
+            .filter(|(before, now)| before.brick != now.brick)
+            .map(|(before, _)| (before.brick, before.node))
+            .collect();
+        let at: BTreeMap<BrickId, NodeId> =
+            self.companions.iter().map(|one| (one.record.brick, one.node)).collect();
+        let was_on = self.newest.bricks.iter().map(|entry| (entry.brick, entry.node));
+        let was_on = self.newest.condemned.iter().copied().chain(was_on);
+        let nodes = was_on.filter_map(|(brick, node)| Some((node, *at.get(&brick)?))).collect();
+        // Companions have the phase of their volume's last attachment, and one that was never attached is made by now.
+        let descriptor = Descriptor { phase: Phase::Ready, ..descriptor };
+        Ok(Rebuilt { descriptor, map, given_up, nodes })
+    }
+}
+
+impl Rebuilt {
+    /// Gives nodes that were not found the registered one with their number, if `is_free` and nothing of the volume was
+    /// found there: most often it is the same node, registered in the same order. If it is another one, the brick is not
+    /// there and gets made anew.
+    pub fn guess(&mut self, is_free: impl Fn(NodeId) -> bool) {
+        for node in self.named() {
+            let taken = self.nodes.values().any(|present| *present == node);
+            if !self.nodes.contains_key(&node) && !taken && is_free(node) {
+                self.nodes.insert(node, node);
+            }
+        }
+    }
+
+    /// The nodes that are nowhere yet.
+    pub fn lost(&self) -> Vec<NodeId> {
+        self.named().into_iter().filter(|node| !self.nodes.contains_key(node)).collect()
+    }
+
+    fn named(&self) -> BTreeSet<NodeId> {
+        let condemned = self.descriptor.condemned.iter().map(|(_, node)| *node);
+        self.descriptor.bricks.iter().map(|entry| entry.node).chain(condemned).collect()
+    }
+
+    /// The descriptor with the present numbers of all nodes.
+    pub fn renumbered(&self) -> Descriptor {
+        renumbered(&self.descriptor, &self.nodes)
+    }
+}
+
+/// A descriptor with other numbers for some nodes.
+pub(super) fn renumbered(
+    descriptor: &Descriptor,
+    numbers: &BTreeMap<NodeId, NodeId>,
+) -> Descriptor {
+    let mut descriptor = descriptor.clone();
+    let now = |node: NodeId| numbers.get(&node).copied().unwrap_or(node);
+    descriptor.bricks.iter_mut().for_each(|entry| entry.node = now(entry.node));
+    descriptor.condemned.iter_mut().for_each(|(_, node)| *node = now(*node));
+    descriptor
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+use distributed_core::Slot;
+
+use super::*;
+
+const NODES: [NodeId; 3] = [NodeId(4), NodeId(5), NodeId(6)];
+
+fn set(slots: &[u8]) -> SlotSet {
+    slots.iter().map(|slot| Slot(*slot)).collect()
+}
+
+/// What the three companions of an attached volume say: brick 2 is stale since generation 3.1, and all know it.
+fn records() -> Vec<Record> {
+    let made = Descriptor::new("v", 7, 64 << 20, &NODES);
+    let attached = Descriptor {
+        phase: Phase::Ready,
+        epoch: 2,
+        generation: Generation { epoch: 2, change: 1 },
+        ..made
+    };
+    let mut now = Descriptor {
+        epoch: 3,
+        settled: Generation { epoch: 3, change: 1 },
+        generation: Generation { epoch: 3, change: 2 },
+        in_sync: set(&[0, 1]),
+        ..attached.clone()
+    };
+    now.bricks[2].left = attached.generation;
+    let record = |descriptor: &Descriptor, slot| Record::initial(descriptor, Slot(slot), 99);
+    [record(&now, 0), record(&now, 1), record(&attached, 2)].into_iter().flatten().collect()
+}
+
+fn map() -> ShardMap {
+    ShardMap::from_sets(1 << 20, [set(&[0, 1]), set(&[1, 2]), set(&[0, 2])]).expect("a map")
+}
+
+/// Companions found on nodes whose numbers are now 2, 1 and 0.
+fn companions<'a>(
+    records: &'a [Record],
+    maps: &'a [Option<ShardMap>],
+    which: &[usize],
+) -> Vec<Companion<'a>> {
+    let one = |index: &usize| Companion {
+        node: NodeId(2 - *index as u32),
+        record: &records[*index],
+        map: maps[*index].as_ref(),
+    };
+    which.iter().map(one).collect()
+}
+
+#[test]
+fn nodes_are_where_their_bricks_were_found() {
+    let (records, maps) = (records(), [Some(map()), Some(map()), Some(map())]);
+    let all = companions(&records, &maps, &[2, 0, 1]);
+    let findings = Findings::new(&all).unwrap().unwrap();
+    let rebuilt = findings.rebuild(false, 5).unwrap();
+    let descriptor = rebuilt.renumbered();
+    let nodes: Vec<NodeId> = descriptor.bricks.iter().map(|entry| entry.node).collect();
+    assert_eq!(nodes, [NodeId(2), NodeId(1), NodeId(0)]);
+    assert_eq!((descriptor.phase, descriptor.in_sync), (Phase::Ready, set(&[0, 1])));
+    assert_eq!((rebuilt.map.clone(), rebuilt.lost()), (map(), Vec::new()));
+    assert!(findings.missing.is_empty() && rebuilt.given_up.is_empty());
+}
+
+#[test]
+fn a_stale_replica_may_be_absent_and_its_node_is_guessed_or_lost() {
+    let (records, maps) = (records(), [Some(map()), Some(map()), None]);
+    let all = companions(&records, &maps, &[0, 1]);
+    let findings = Findings::new(&all).unwrap().unwrap();
+    assert_eq!(findings.missing, [(BrickId(2), NodeId(6))]);
+    let mut rebuilt = findings.rebuild(false, 5).unwrap();
+    rebuilt.guess(|_| false);
+    assert_eq!(rebuilt.lost(), [NodeId(6)]);
+    let mut guessed = findings.rebuild(false, 5).unwrap();
+    guessed.guess(|node| node == NodeId(6));
+    assert!(guessed.lost().is_empty());
+    assert_eq!(guessed.renumbered().bricks[2].node, NodeId(6));
+}
+
+#[test]
+fn a_number_whose_node_has_another_brick_is_not_guessed() {
+    let (records, maps) = (records(), [Some(map()), Some(map()), None]);
+    let mut all = companions(&records, &maps, &[0, 1]);
+    all[0].node = NodeId(6);
+    let findings = Findings::new(&all).unwrap().unwrap();
+    let mut rebuilt = findings.rebuild(false, 5).unwrap();
+    rebuilt.guess(|_| true);
+    assert_eq!(rebuilt.lost(), [NodeId(6)]);
+}
+
+#[test]
+fn the_stale_replica_alone_is_refused_and_if_accepted_the_others_are_never_believed() {
+    let (records, maps) =
+        (records(), [None, None, Some(ShardMap::uniform(1 << 20, 64, set(&[2])))]);
+    let all = companions(&records, &maps, &[2]);
+    let findings = Findings::new(&all).unwrap().unwrap();
+    let refusal = findings.rebuild(false, 5).unwrap_err();
+    assert!(refusal.contains("node 4") && refusal.contains("b1"), "{refusal}");
+    let rebuilt = findings.rebuild(true, 5).unwrap();
+    assert_eq!(rebuilt.given_up, [(BrickId(0), NodeId(4)), (BrickId(1), NodeId(5))]);
+    assert_eq!(rebuilt.descriptor.in_sync, set(&[2]));
+    assert!(rebuilt.descriptor.bricks[0].fresh && rebuilt.descriptor.bricks[1].fresh);
+}
+
+#[test]
+fn what_no_replica_has_is_not_accepted() {
+    let (records, maps) = (records(), [None, None, Some(map())]);
+    let all = companions(&records, &maps, &[2]);
+    let refusal = Findings::new(&all).unwrap().unwrap().rebuild(true, 5).unwrap_err();
+    assert!(refusal.contains("of some of its shards") && refusal.contains("node 4"), "{refusal}");
+}
+
+#[test]
+fn the_map_is_that_of_the_newest_member_that_can_be_read() {
+    let (records, other) = (records(), ShardMap::uniform(1 << 20, 64, set(&[0])));
+    let maps = [None, Some(map()), Some(other.clone())];
+    let all = companions(&records, &maps, &[2, 1, 0]);
+    assert_eq!(Findings::new(&all).unwrap().unwrap().map(), Some(map()));
+    let unfit = ShardMap::uniform(1 << 20, 64, set(&[3]));
+    let maps = [None, Some(unfit), Some(other.clone())];
+    let all = companions(&records, &maps, &[2, 1, 0]);
+    assert_eq!(Findings::new(&all).unwrap().unwrap().map(), Some(other));
+    let maps = [None, None, None];
+    let all = companions(&records, &maps, &[2, 1, 0]);
+    assert!(
+        Findings::new(&all).unwrap().unwrap().rebuild(true, 5).unwrap_err().contains("shard map")
+    );
+}
+
+#[test]
+fn of_a_copied_brick_the_newer_counts_and_equal_ones_are_refused() {
+    let (mut records, maps) = (records(), [Some(map()), Some(map()), None]);
+    let mut all = companions(&records, &maps, &[0, 1]);
+    all.push(Companion { node: NodeId(9), ..companions(&records, &maps, &[1]).remove(0) });
+    assert!(Findings::new(&all).unwrap_err().contains("b1"));
+    records[2] = Record { brick: BrickId(1), ..records[2].clone() };
+    let all = companions(&records, &maps, &[2, 0, 1]);
+    let rebuilt = Findings::new(&all).unwrap().unwrap().rebuild(false, 5).unwrap();
+    assert_eq!(rebuilt.renumbered().bricks[1].node, NodeId(1));
+    assert!(Findings::new(&[]).unwrap().is_none());
+}
