@@ -6,7 +6,9 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use distributed_core::{BrickId, MAP_OFFSET, Node, Record, SLOT_BYTES, Session, Slot, ZeroKind};
+use distributed_core::{
+    BrickId, MAP_OFFSET, Node, RECORD_ALIGNMENT, Record, SLOT_BYTES, Session, Slot, ZeroKind,
+};
 use driver_api::{
     Abilities, Attach, AttachMode, BackendHandle, Capabilities, Error, ErrorKind, Fencing, Host,
     IoBuf, IoBufMut, Op, OpContext, Result, VolumeHandle, VolumeSpec, WriteFlags, ext::Resize,
@@ -18,6 +20,8 @@ use crate::error;
 const OPENINGS: u32 = 1 << 20;
 /// Zeros that are copied stay a hole in pieces of so many bytes.
 const GRAIN: usize = 64 << 10;
+/// Bytes that are written into a companion at once.
+const PIECE: usize = 1 << 20;
 /// The least piece of a companion's room for the shard map, in bytes.
 const MAP_ROOM: u64 = 1 << 20;
 
@@ -29,9 +33,9 @@ pub(crate) struct Nodes {
     timeout: Duration,
 }
 
-/// Bytes of a companion that has to hold a shard map of so many bytes.
-pub(crate) fn companion_size(map_bytes: usize) -> u64 {
-    MAP_OFFSET + (map_bytes as u64).next_multiple_of(MAP_ROOM).max(MAP_ROOM)
+/// Whether a volume of so many bytes can be a companion.
+pub(crate) fn is_companion_size(bytes: u64) -> bool {
+    bytes > MAP_OFFSET && (bytes - MAP_OFFSET).is_multiple_of(MAP_ROOM)
 }
 
 /// A brick to be made.
@@ -259,9 +263,18 @@ impl OpenBrick {
         self.brick.flush(cx)
     }
 
-    /// Writes into the companion, durably.
+    /// Writes into the companion, durably; one that is too small grows.
     pub async fn write_companion(&self, cx: &OpContext, offset: u64, data: IoBuf) -> Result<()> {
-        self.companion.write(cx, offset, data, WriteFlags::NONE).await?;
+        let end = offset + data.len() as u64;
+        if end > self.companion.size()? {
+            let resize = self.companion.resize()?;
+            let resize = resize.ok_or_else(|| driver_api::ext::unsupported("resize"))?;
+            resize.resize(cx, end.next_multiple_of(MAP_ROOM), false).await?;
+        }
+        for start in (0..data.len()).step_by(PIECE) {
+            let piece = data.slice(start, PIECE.min(data.len() - start));
+            self.companion.write(cx, offset + start as u64, piece, WriteFlags::NONE).await?;
+        }
         self.companion.flush(cx).await
     }
 
@@ -274,21 +287,9 @@ impl OpenBrick {
         Ok([slot(0).await?, slot(1).await?])
     }
 
-    /// Has the companion hold this shard map.
-    pub async fn keep_map(&self, cx: &OpContext, map: &[u8]) -> Result<()> {
-        let mut padded = map.to_vec();
-        padded.resize(map.len().next_multiple_of(4096), 0);
-        for (start, piece) in (MAP_OFFSET..).step_by(1 << 20).zip(padded.chunks(1 << 20)) {
-            let kept = self.companion.read(cx, start, piece.len() as u32).await?;
-            if *kept != *piece {
-                self.write_companion(cx, start, IoBuf::copy_from(piece)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the first record of a volume's brick.
-    pub async fn begin(&self, cx: &OpContext, record: &Record) -> Result<()> {
+    /// Writes the shard map and the first record of a volume's brick.
+    pub async fn begin(&self, cx: &OpContext, map: &[u8], record: &Record) -> Result<()> {
+        self.write_companion(cx, record.map_at, IoBuf::copy_from(&padded(map))).await?;
         self.write_companion(cx, record.offset(), IoBuf::copy_from(&record.encode())).await
     }
 
@@ -331,6 +332,13 @@ pub(crate) async fn copy(
         }
     }
     Copied::Written(Ok(()))
+}
+
+/// A shard map as companions keep it: whole blocks.
+fn padded(map: &[u8]) -> Vec<u8> {
+    let mut padded = map.to_vec();
+    padded.resize(map.len().next_multiple_of(RECORD_ALIGNMENT), 0);
+    padded
 }
 
 fn is_zero(data: &[u8]) -> bool {

@@ -248,7 +248,7 @@ impl Load {
         for descriptor in backend.0.catalog.volumes().await? {
             // One that is being made or deleted may have no map.
             if descriptor.phase == Phase::Ready {
-                let map = backend.0.catalog.map(&descriptor.volume).await?;
+                let map = backend.0.catalog.map(&descriptor).await?;
                 volumes.push((descriptor, map));
             }
         }
@@ -259,7 +259,9 @@ impl Load {
     fn on(&self, node: NodeId) -> u64 {
         let of_volume = |(descriptor, map): &(Descriptor, ShardMap)| -> u64 {
             let slots = (0..).map(Slot).zip(&descriptor.bricks);
-            let here = slots.filter(|(_, entry)| entry.node == node).map(|(slot, _)| slot);
+            let here = slots
+                .filter(|(_, entry)| entry.node == node && !entry.vacant)
+                .map(|(slot, _)| slot);
             let here: SlotSet = here.collect();
             let pieces = map.pieces(0, descriptor.size);
             pieces.filter(|(_, _, set)| !set.and(here).is_empty()).map(|(_, len, _)| len).sum()
@@ -299,7 +301,8 @@ impl DistributedBackend {
 
     async fn look_up(&self, volume: &str) -> Result<(Descriptor, ShardMap)> {
         let descriptor = self.0.catalog.volume(volume).await?.ok_or_else(|| no_volume(volume))?;
-        Ok((descriptor, self.0.catalog.map(volume).await?))
+        let map = self.0.catalog.map(&descriptor).await?;
+        Ok((descriptor, map))
     }
 
     fn attached_engine(&self, volume: &str) -> Result<Arc<Engine>> {
@@ -481,7 +484,8 @@ fn detached_info(
 ) -> ReplicationInfo {
     let base = base(&descriptor.volume, descriptor.identity);
     let mut info = info(descriptor, map, ReplicationState::DETACHED);
-    for (slot, entry) in (0..).map(Slot).zip(&descriptor.bricks) {
+    let slots = (0..).map(Slot).zip(&descriptor.bricks).filter(|(_, entry)| !entry.vacant);
+    for (slot, entry) in slots {
         let state =
             if descriptor.in_sync.has(slot) { ReplicaState::IN_SYNC } else { ReplicaState::STALE };
         info.replicas.push(plain(name(entry.node), entry.brick.name(&base), state));

@@ -171,7 +171,7 @@ impl Maker<'_> {
         let name = descriptor.volume.as_str();
         let base = base(name, descriptor.identity);
         let encoded = map.encode();
-        self.catalog.put_map(name, map).await?;
+        self.catalog.put_map(name, descriptor.map, &encoded).await?;
         for (index, node) in members.iter().enumerate() {
             let slot = Slot(index as u8);
             let record = Record::initial(descriptor, slot, encoded.len() as u32);
@@ -188,7 +188,7 @@ impl Maker<'_> {
             let open = self.nodes.open(node, &base, record.brick, session, descriptor.size).await;
             let open = open.map_err(on_node(node))?;
             let cx = self.nodes.context();
-            let begun = open.keep_map(&cx, &encoded).await.and(open.begin(&cx, &record).await);
+            let begun = open.begin(&cx, &encoded, &record).await;
             begun.and(open.close(&cx).await).map_err(on_node(node))?;
         }
         let ready = Descriptor { phase: Phase::Ready, ..descriptor.clone() };
@@ -223,7 +223,8 @@ impl Maker<'_> {
         self.settle(&descriptor, &deleting).await?;
         let registered = self.catalog.nodes().await?.all();
         let base = base(name, descriptor.identity);
-        let bricks = descriptor.bricks.iter().map(|entry| (entry.brick, entry.node));
+        let bricks = descriptor.bricks.iter().filter(|entry| !entry.vacant);
+        let bricks = bricks.map(|entry| (entry.brick, entry.node));
         for (brick, node) in bricks.chain(descriptor.condemned.iter().copied()) {
             let node = find(&registered, node).ok_or_else(|| lost_node(node, name))?;
             self.nodes.delete(node, &base, brick).await?;
@@ -237,7 +238,8 @@ impl Maker<'_> {
 pub(crate) fn members(descriptor: &Descriptor, registered: &[Node]) -> Result<Vec<Node>> {
     let node =
         |id: NodeId| find(registered, id).cloned().ok_or_else(|| lost_node(id, &descriptor.volume));
-    descriptor.bricks.iter().map(|entry| node(entry.node)).collect()
+    let bricks = descriptor.bricks.iter().filter(|entry| !entry.vacant);
+    bricks.map(|entry| node(entry.node)).collect()
 }
 
 fn find(nodes: &[Node], id: NodeId) -> Option<&Node> {

@@ -158,17 +158,16 @@ impl DistributedBackend {
             damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", &name)
         })?;
         let chosen = shared.catalog.chosen(&name).await?;
-        let map = shared.catalog.map(&name).await?;
+        let maps = shared.catalog.maps(&name).await?;
         let registered = shared.catalog.nodes().await?.all();
         members(&descriptor, &registered)?;
-        let encoded = map.encode();
-        let map_bytes = encoded.len();
+        let map_bytes = maps.get(&descriptor.map).map_or(0, |map| map.encode().len());
         let work = Work {
             volume: name.clone(),
             base: base(&name, descriptor.identity),
             nodes: shared.nodes.clone(),
             catalog: shared.catalog.clone(),
-            map: encoded,
+            map_bytes,
             shard_size: chosen.shard_size,
             writable: attach.mode == AttachMode::EXCLUSIVE,
             io_timeout: shared.config.io_timeout(),
@@ -176,7 +175,7 @@ impl DistributedBackend {
         };
         let core = CoreAttach {
             state: state.into(),
-            map,
+            maps,
             settings: shared.config.settings(),
             protections: Protections::default(),
             holder: random()?,
@@ -202,7 +201,7 @@ impl DistributedBackend {
             }
             return Err(error);
         }
-        tokio::spawn(orphans::collect(self.clone(), name, map_bytes));
+        tokio::spawn(orphans::collect(self.clone(), name));
         let sessions = engine.sessions()?;
         let volume = Attached {
             capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),

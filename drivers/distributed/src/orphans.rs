@@ -6,10 +6,10 @@ use std::sync::Arc;
 use distributed_core::{BrickId, Descriptor, Node};
 use driver_api::Result;
 
-use crate::{client::companion_size, driver::DistributedBackend, names::base};
+use crate::{client::is_companion_size, driver::DistributedBackend, names::base};
 
 /// Deletes the bricks of a volume that its descriptor does not know, on all nodes that answer.
-pub(crate) async fn collect(backend: DistributedBackend, volume: String, map_bytes: usize) {
+pub(crate) async fn collect(backend: DistributedBackend, volume: String) {
     let nodes = match backend.0.catalog.nodes().await {
         Ok(nodes) => nodes.all(),
         Err(error) => {
@@ -18,7 +18,7 @@ pub(crate) async fn collect(backend: DistributedBackend, volume: String, map_byt
         }
     };
     for node in nodes {
-        if let Err(error) = collect_on(&backend, &node, &volume, map_bytes).await {
+        if let Err(error) = collect_on(&backend, &node, &volume).await {
             // The next attachment looks again.
             let error = format!("{error:#}");
             tracing::info!(volume, node = node.name, error, "unknown bricks may be left");
@@ -26,12 +26,7 @@ pub(crate) async fn collect(backend: DistributedBackend, volume: String, map_byt
     }
 }
 
-async fn collect_on(
-    backend: &DistributedBackend,
-    node: &Node,
-    volume: &str,
-    map_bytes: usize,
-) -> Result<()> {
+async fn collect_on(backend: &DistributedBackend, node: &Node, volume: &str) -> Result<()> {
     let shared = Arc::clone(&backend.0);
     let lent = shared.nodes.backend(node).await?;
     let volumes = lent.list(&shared.nodes.context()).await?;
@@ -40,9 +35,8 @@ async fn collect_on(
     let base = base(volume, descriptor.identity);
     for brick in unknown(&descriptor, &base, volumes.iter().map(|volume| volume.name.as_str())) {
         let companion = brick.companion_name(&base);
-        let is_ours = volumes
-            .iter()
-            .any(|volume| volume.name == companion && volume.size == companion_size(map_bytes));
+        let is_ours =
+            volumes.iter().any(|volume| volume.name == companion && is_companion_size(volume.size));
         if !is_ours {
             let name = brick.name(&base);
             tracing::warn!(

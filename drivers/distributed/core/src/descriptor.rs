@@ -2,7 +2,7 @@
 //! What the state store knows of a volume: small, and changed only when membership changes.
 
 use crate::{
-    BrickId, DecodeError, Generation, NodeId, Slot, SlotSet,
+    BrickId, DecodeError, Generation, NodeId, ShardMap, Slot, SlotSet,
     codec::{MOVES, Reader, Writer},
 };
 
@@ -156,6 +156,15 @@ impl Descriptor {
     pub fn knows(&self, brick: BrickId) -> bool {
         self.bricks.iter().any(|entry| entry.brick == brick && !entry.vacant)
             || self.condemned.iter().any(|(condemned, _)| *condemned == brick)
+    }
+
+    /// Where the volume's shards are: the stored map that the descriptor names, with what moved since. `None` if it
+    /// cannot be the volume's.
+    pub fn map_from(&self, stored: &ShardMap) -> Option<ShardMap> {
+        let all: SlotSet = (0..self.bricks.len()).map(|index| Slot(index as u8)).collect();
+        let map = stored.with(&self.moved, self.size.div_ceil(stored.shard_size()))?;
+        let fits = !map.is_empty() && map.sets().all(|set| set.without(all).is_empty());
+        fits.then_some(map)
     }
 
     /// The descriptor as bytes.

@@ -75,8 +75,7 @@ pub(crate) fn recover(
         None => state.everybody_has(),
     };
     let stored = maps.get(&descriptor.map);
-    let map = stored
-        .and_then(|map| map.with(&descriptor.moved, descriptor.size.div_ceil(map.shard_size())));
+    let map = stored.and_then(|stored| descriptor.map_from(stored));
     let Some(map) = map else { return Err(Refusal::NoMap(descriptor.map)) };
     let mut members = SlotSet::EMPTY;
     let mut distrusted = SlotSet::EMPTY;
@@ -191,7 +190,10 @@ pub fn rebuild(
     }
     rebuilt.in_sync = rebuilt.in_sync.without(unknown);
     for slot in unknown.iter() {
-        let Some(entry) = rebuilt.bricks.get_mut(slot.index()) else { continue };
+        let Some(entry) = rebuilt.bricks.get_mut(slot.index()).filter(|entry| !entry.vacant) else {
+            continue;
+        };
+        rebuilt.litter.retain(|litter| litter.slot != slot);
         rebuilt.condemned.push((entry.brick, entry.node));
         entry.brick = BrickId(rebuilt.next_brick);
         entry.fresh = true;

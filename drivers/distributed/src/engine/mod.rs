@@ -34,8 +34,8 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, ClientOp, Event, Failure, IoId, Node, NodeId, Outcome, RequestId, SlotSet,
-    Status, Time, Volume, VolumeState,
+    Action, BrickId, ClientOp, Event, Failure, Generation, IoId, Node, NodeId, Outcome, RequestId,
+    SlotSet, Status, Time, Volume, VolumeState,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 use tokio::sync::{Notify, mpsc};
@@ -77,8 +77,8 @@ pub(crate) struct Engine {
     catalog: Catalog,
     /// Nodes by number, for sessions and texts.
     members: BTreeMap<NodeId, Node>,
-    /// The shard map, as companions keep it.
-    map: Arc<[u8]>,
+    /// Bytes of the shard map, for companions to come.
+    map_bytes: usize,
     shard_size: u64,
     /// Whether it is attached for writing.
     pub writable: bool,
@@ -112,7 +112,7 @@ pub(crate) struct Work {
     pub nodes: Nodes,
     pub catalog: Catalog,
     pub members: Vec<Node>,
-    pub map: Vec<u8>,
+    pub map_bytes: usize,
     pub shard_size: u64,
     pub writable: bool,
     pub io_timeout: Duration,
@@ -128,7 +128,7 @@ impl Engine {
             nodes: work.nodes,
             catalog: work.catalog,
             members: work.members.into_iter().map(|node| (node.id, node)).collect(),
-            map: work.map.into(),
+            map_bytes: work.map_bytes,
             shard_size: work.shard_size,
             writable: work.writable,
             io_timeout: work.io_timeout,
@@ -319,6 +319,17 @@ impl Engine {
         let _ = self.pump.send(job);
     }
 
+    /// Deletes shard maps that count no more. What a crash leaves goes with the next ones.
+    fn forget_maps(&self, before: Generation) {
+        let (catalog, volume) = (self.catalog.clone(), self.volume.clone());
+        tokio::spawn(async move {
+            if let Err(error) = catalog.forget_maps(&volume, before).await {
+                let error = format!("{error:#}");
+                tracing::info!(volume, error, "old shard maps are left to the next change");
+            }
+        });
+    }
+
     /// One round: the ends of actions that were ready at once are given back.
     fn step(
         self: &Arc<Self>,
@@ -354,6 +365,7 @@ impl Engine {
                     wake.extend(inner.requests.finish(request, result));
                 }
                 Action::Report(notice) => self.report(&notice),
+                Action::ForgetMaps { before } => self.forget_maps(before),
                 action => todo.push(self.prepare(&mut inner, action)),
             }
         }

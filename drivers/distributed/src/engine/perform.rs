@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use distributed_core::{
-    Action, BrickId, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot, ZeroKind,
+    Action, BrickId, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot, ZeroKind,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 
@@ -36,6 +36,7 @@ enum Work {
     Create { brick: BrickId, node: NodeId, size: u64 },
     Delete { brick: BrickId, node: NodeId, session: Option<Arc<OpenBrick>> },
     SwapState { expected: Arc<[u8]>, bytes: Arc<[u8]> },
+    StoreMap { version: Generation, bytes: Arc<[u8]> },
 }
 
 /// An action that has begun.
@@ -102,8 +103,11 @@ impl Engine {
             Action::SwapState { io, expected, bytes } => {
                 (io, Ok(Work::SwapState { expected, bytes }))
             }
+            Action::StoreMap { io, version, bytes } => (io, Ok(Work::StoreMap { version, bytes })),
             // Taken care of where actions are taken from the core.
-            Action::Reply { .. } | Action::Report(_) => (IoId(0), Err(gone)),
+            Action::Reply { .. } | Action::Report(_) | Action::ForgetMaps { .. } => {
+                (IoId(0), Err(gone))
+            }
         };
         Task { io, reader, work }
     }
@@ -307,7 +311,7 @@ impl Work {
                         base: &engine.base,
                         brick,
                         size,
-                        map_bytes: engine.map.len(),
+                        map_bytes: engine.map_bytes,
                         shard_size: engine.shard_size,
                     };
                     engine.nodes.create(engine.member(node)?, &new).await
@@ -331,6 +335,11 @@ impl Work {
                     async move { engine.catalog.swap(&engine.volume, &expected, &bytes).await };
                 wait(io, timeout, swap, move |outcome| plain(io, outcome))
             }
+            Self::StoreMap { version, bytes } => {
+                let store =
+                    async move { engine.catalog.put_map(&engine.volume, version, &bytes).await };
+                wait(io, timeout, store, move |result| plain(io, changed(result)))
+            }
             // The others are begun within their session.
             _ => wait(io, timeout, std::future::ready(()), move |()| plain(io, Outcome::Failed)),
         })
@@ -347,9 +356,7 @@ impl Engine {
     ) -> Result<OpenBrick> {
         let node = self.member(node)?;
         let open = self.nodes.open(node, &self.base, brick, session, size).await;
-        let open = open.map_err(client::on_node(node))?;
-        open.keep_map(&self.nodes.context(), &self.map).await.map_err(client::on_node(node))?;
-        Ok(open)
+        open.map_err(client::on_node(node))
     }
 }
 

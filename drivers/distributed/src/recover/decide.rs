@@ -3,10 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distributed_core::{
-    BrickEntry, BrickId, Descriptor, Generation, NodeId, Phase, Record, ShardMap, Slot, SlotSet,
-    rebuild,
-};
+use distributed_core::{BrickId, Descriptor, Generation, NodeId, Phase, Record, ShardMap, rebuild};
 
 /// A companion that was read: all in one list are of volumes with one name and identity.
 #[derive(Debug)]
@@ -69,13 +66,10 @@ impl<'a> Findings<'a> {
             return Ok(None);
         };
         let found: BTreeSet<BrickId> = companions.iter().map(|one| one.record.brick).collect();
-        let missing = newest.bricks.iter().filter(|entry| !found.contains(&entry.brick));
+        let missing = newest.bricks.iter().filter(|entry| !entry.vacant);
+        let missing = missing.filter(|entry| !found.contains(&entry.brick));
         let missing = missing.map(|entry| (entry.brick, entry.node)).collect();
         Ok(Some(Self { companions, newest, missing }))
-    }
-
-    fn slots(&self) -> impl Iterator<Item = (Slot, &BrickEntry)> {
-        (0..).map(Slot).zip(&self.newest.bricks)
     }
 
     /// The newest generation that was found.
@@ -83,24 +77,12 @@ impl<'a> Findings<'a> {
         self.newest.generation
     }
 
-    /// The shard map: that of the companion with the highest generation that has one which fits; members go first.
-    pub fn map(&self) -> Option<ShardMap> {
-        let slot = |brick: BrickId| {
-            let mut slots = self.slots();
-            slots.find(|(_, entry)| entry.brick == brick).map(|(slot, _)| slot)
-        };
-        let is_member = |companion: &Companion<'_>| {
-            slot(companion.record.brick).is_some_and(|slot| self.newest.in_sync.has(slot))
-        };
-        let all: SlotSet = self.slots().map(|(slot, _)| slot).collect();
-        let fits = |map: &&ShardMap| {
-            !map.is_empty() && map.sets().iter().all(|set| set.without(all).is_empty())
-        };
-        let readable = self.companions.iter().filter_map(|companion| {
-            let rank = (companion.record.descriptor.generation, is_member(companion));
-            Some((rank, companion.map.filter(fits)?))
-        });
-        readable.max_by_key(|(rank, _)| *rank).map(|(_, map)| map.clone())
+    /// The stored shard map that a descriptor of the volume names, from any companion that has it.
+    pub fn map(&self, descriptor: &Descriptor) -> Option<ShardMap> {
+        let named = |companion: &&&Companion<'_>| companion.record.descriptor.map == descriptor.map;
+        let fits = |map: &&ShardMap| descriptor.map_from(map).is_some();
+        let mut maps = self.companions.iter().filter(named).filter_map(|companion| companion.map);
+        maps.find(fits).cloned()
     }
 
     /// Decides. `unix_millis` is the wall clock, in milliseconds since 1970.
@@ -110,12 +92,14 @@ impl<'a> Findings<'a> {
     pub fn rebuild(&self, accept_missing: bool, unix_millis: u64) -> Result<Rebuilt, String> {
         let records: Vec<Record> = self.companions.iter().map(|one| one.record.clone()).collect();
         let descriptor = rebuild(&records, accept_missing, unix_millis)?;
-        let Some(map) = self.map() else {
+        let stored = self.map(&descriptor);
+        let map = stored.as_ref().and_then(|stored| descriptor.map_from(stored));
+        let (Some(stored), Some(map)) = (stored, map) else {
             return Err("no companion that was found has a shard map that can be read: \
                         connect further nodes of the volume"
                 .to_owned());
         };
-        let uncovered = map.sets().iter().find(|set| set.and(descriptor.in_sync).is_empty());
+        let uncovered = map.sets().find(|set| set.and(descriptor.in_sync).is_empty());
         if let Some(set) = uncovered {
             let nodes = set.iter().filter_map(|slot| self.newest.bricks.get(slot.index()));
             let nodes: Vec<String> = nodes.map(|e| format!("{} ({})", e.node, e.brick)).collect();
@@ -138,7 +122,7 @@ impl<'a> Findings<'a> {
         let nodes = was_on.filter_map(|(brick, node)| Some((node, *at.get(&brick)?))).collect();
         // Companions have the phase of their volume's last attachment, and one that was never attached is made by now.
         let descriptor = Descriptor { phase: Phase::Ready, ..descriptor };
-        Ok(Rebuilt { descriptor, map, given_up, nodes })
+        Ok(Rebuilt { descriptor, map: stored, given_up, nodes })
     }
 }
 
@@ -162,7 +146,8 @@ impl Rebuilt {
 
     fn named(&self) -> BTreeSet<NodeId> {
         let condemned = self.descriptor.condemned.iter().map(|(_, node)| *node);
-        self.descriptor.bricks.iter().map(|entry| entry.node).chain(condemned).collect()
+        let bricks = self.descriptor.bricks.iter().filter(|entry| !entry.vacant);
+        bricks.map(|entry| entry.node).chain(condemned).collect()
     }
 
     /// The descriptor with the present numbers of all nodes.

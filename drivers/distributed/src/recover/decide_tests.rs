@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-use distributed_core::Slot;
+use distributed_core::{Slot, SlotSet};
 
 use super::*;
 
@@ -111,20 +111,28 @@ fn what_no_replica_has_is_not_accepted() {
 }
 
 #[test]
-fn the_map_is_that_of_the_newest_member_that_can_be_read() {
-    let (records, other) = (records(), ShardMap::uniform(1 << 20, 64, set(&[0])));
-    let maps = [None, Some(map()), Some(other.clone())];
-    let all = companions(&records, &maps, &[2, 1, 0]);
-    assert_eq!(Findings::new(&all).unwrap().unwrap().map(), Some(map()));
+fn the_map_is_the_one_that_the_newest_record_names() {
+    let mut records = records();
+    let other = ShardMap::uniform(1 << 20, 64, set(&[0]));
+    let map_of = |records: &[Record], maps: &[Option<ShardMap>; 3]| {
+        let all = companions(records, maps, &[2, 1, 0]);
+        let findings = Findings::new(&all).unwrap().unwrap();
+        findings.map(findings.newest)
+    };
+    assert_eq!(map_of(&records, &[None, Some(map()), None]), Some(map()));
     let unfit = ShardMap::uniform(1 << 20, 64, set(&[3]));
-    let maps = [None, Some(unfit), Some(other.clone())];
-    let all = companions(&records, &maps, &[2, 1, 0]);
-    assert_eq!(Findings::new(&all).unwrap().unwrap().map(), Some(other));
+    assert_eq!(map_of(&records, &[None, Some(unfit), Some(other.clone())]), Some(other.clone()));
     let maps = [None, None, None];
     let all = companions(&records, &maps, &[2, 1, 0]);
     assert!(
         Findings::new(&all).unwrap().unwrap().rebuild(true, 5).unwrap_err().contains("shard map")
     );
+    let later = Generation { epoch: 9, change: 1 };
+    for record in &mut records[..2] {
+        record.descriptor.map = later;
+    }
+    assert_eq!(map_of(&records, &[Some(map()), None, Some(other.clone())]), Some(map()));
+    assert_eq!(map_of(&records, &[None, None, Some(other)]), None, "it was before the last move");
 }
 
 #[test]

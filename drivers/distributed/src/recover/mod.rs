@@ -108,7 +108,7 @@ impl DistributedBackend {
                 // What is being made or deleted may have no map.
                 Ok(descriptor) if descriptor.phase != Phase::Ready => Kept::Whole(descriptor),
                 Ok(descriptor) => {
-                    let map = self.0.catalog.map(&name).await.map(drop);
+                    let map = self.0.catalog.map(&descriptor).await.map(drop);
                     match map.and(self.0.catalog.chosen(&name).await.map(drop)) {
                         Ok(()) => Kept::Whole(descriptor),
                         Err(error) if error.kind() == ErrorKind::CORRUPTED => {

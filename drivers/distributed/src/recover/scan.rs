@@ -172,22 +172,22 @@ async fn read_open(companion: &VolumeHandle, cx: &OpContext, size: u64) -> Resul
         Err(DecodeError::TooNew) => return Ok(Content::TooNew),
         Err(why) => return Ok(Content::Unreadable(why.to_string())),
     };
-    let map = read_map(companion, cx, record.map_bytes, size).await;
+    let map = read_map(companion, cx, (record.map_at, record.map_bytes), size).await;
     Ok(Content::Record(Box::new(record), map))
 }
 
 async fn read_map(
     companion: &VolumeHandle,
     cx: &OpContext,
-    len: u32,
+    (start, len): (u64, u32),
     size: u64,
 ) -> std::result::Result<ShardMap, String> {
-    if len == 0 || len > MOST_MAP || MAP_OFFSET + u64::from(len) > size {
+    if len == 0 || len > MOST_MAP || start.saturating_add(u64::from(len)) > size {
         return Err(format!("it cannot have {len} bytes"));
     }
     let mut bytes = Vec::new();
     for at in (0..len).step_by(PIECE as usize) {
-        let piece = companion.read(cx, MAP_OFFSET + u64::from(at), PIECE.min(len - at)).await;
+        let piece = companion.read(cx, start + u64::from(at), PIECE.min(len - at)).await;
         bytes.extend_from_slice(&piece.map_err(|error| told(&error))?);
     }
     ShardMap::decode(&bytes).map_err(|why| why.to_string())

@@ -26,14 +26,15 @@ impl Recovery {
         kept: Option<&Kept>,
     ) -> Result<Decided<()>> {
         if let Some(Kept::Partly(descriptor)) = kept {
-            return self.complete(report, descriptor, findings.map()).await;
+            return self.complete(report, descriptor, findings.map(descriptor)).await;
         }
         let mut rebuilt = match findings.rebuild(self.wish.accept_missing, unix_millis()) {
             Ok(rebuilt) => rebuilt,
             Err(why) => return Ok(Err(why)),
         };
         rebuilt.guess(|node| !self.is_lost(node));
-        let chosen = match self.chosen(&rebuilt.descriptor, &rebuilt.map) {
+        let map = rebuilt.descriptor.map_from(&rebuilt.map).unwrap_or_else(|| rebuilt.map.clone());
+        let chosen = match self.chosen(&rebuilt.descriptor, &map) {
             Ok(chosen) => chosen,
             Err(error) => return Ok(Err(error.message().to_owned())),
         };
@@ -46,7 +47,8 @@ impl Recovery {
             };
             let catalog = &self.backend.0.catalog;
             let descriptor = rebuilt.renumbered();
-            catalog.put_map(&descriptor.volume, &rebuilt.map).await?;
+            let map = rebuilt.map.encode();
+            catalog.put_map(&descriptor.volume, descriptor.map, &map).await?;
             catalog.restore(&descriptor, &chosen, damaged).await?;
             tracing::info!(
                 volume = descriptor.volume,
@@ -60,7 +62,7 @@ impl Recovery {
 
     /// What a recovered volume was created with, as far as its map tells; the rest is the backend's configuration.
     fn chosen(&self, descriptor: &Descriptor, map: &ShardMap) -> Result<Chosen> {
-        let factor = map.sets().iter().map(|set| set.len()).max().unwrap_or(1);
+        let factor = map.sets().map(|set| set.len()).max().unwrap_or(1);
         let options = [
             ("replication_factor".to_owned(), factor.to_string()),
             ("shard_size".to_owned(), map.shard_size().to_string()),
@@ -100,11 +102,7 @@ impl Recovery {
         map: Option<ShardMap>,
     ) -> Result<Decided<()>> {
         let catalog = &self.backend.0.catalog;
-        let kept = match catalog.map(&descriptor.volume).await {
-            Ok(map) => Some(map),
-            Err(error) if error.kind() == ErrorKind::CORRUPTED => None,
-            Err(error) => return Err(error),
-        };
+        let kept = catalog.maps(&descriptor.volume).await?.remove(&descriptor.map);
         let Some(map) = kept.or(map) else {
             return Ok(Err("no companion that was found has a shard map that can be read".into()));
         };
@@ -113,7 +111,7 @@ impl Recovery {
             Err(error) => return Ok(Err(error.message().to_owned())),
         };
         if !self.wish.dry_run {
-            catalog.put_map(&descriptor.volume, &map).await?;
+            catalog.put_map(&descriptor.volume, descriptor.map, &map.encode()).await?;
             match catalog.chosen(&descriptor.volume).await {
                 Err(error) if error.kind() == ErrorKind::CORRUPTED => {
                     catalog.restore_chosen(&descriptor.volume, &chosen).await?;

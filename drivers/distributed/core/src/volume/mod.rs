@@ -179,13 +179,8 @@ impl Volume {
         if descriptor.phase != descriptor::Phase::Ready {
             return Err(AttachError::Phase(descriptor.phase));
         }
-        let all: SlotSet = (0..descriptor.bricks.len()).map(|index| Slot(index as u8)).collect();
         let base = maps.get(&descriptor.map).ok_or(AttachError::Map)?;
-        let shards = descriptor.size.div_ceil(base.shard_size());
-        let map = base.with(&descriptor.moved, shards).ok_or(AttachError::Map)?;
-        if map.sets().next().is_none() || !map.sets().all(|set| set.without(all).is_empty()) {
-            return Err(AttachError::Map);
-        }
+        let map = descriptor.map_from(base).ok_or(AttachError::Map)?;
         let base = (descriptor.map, base.encode().into());
         let intent = IntentLog::new(settings.intent_regions, descriptor.region_size);
         let mut volume = Self {

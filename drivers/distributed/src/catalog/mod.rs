@@ -8,12 +8,15 @@
 //! volumes/NAME        the volume's descriptor                      Descriptor::encode
 //! chosen/NAME         what it was created with                     JSON
 //! claims/NAME         who has it attached, or had it last           JSON
-//! maps/NAME/NNNN      its shard map, in pieces                     ShardMap::encode
+//! maps/NAME/NNNN      the shard map of its creation, in pieces      ShardMap::encode
+//! maps/NAME/MAP/NNNN  a later one; the descriptor says which counts ShardMap::encode
 //! ```
+
+mod maps;
 
 use std::sync::Arc;
 
-use distributed_core::{Descriptor, Node, NodeId, Outcome, ShardMap};
+use distributed_core::{Descriptor, Node, NodeId, Outcome};
 use driver_api::{
     Error, ErrorKind, ROption, Result, StateHandle,
     state::{Entry, Transaction},
@@ -23,8 +26,6 @@ use tokio::sync::Mutex;
 
 use crate::{claims::Claim, config::Chosen, error};
 
-/// Bytes of a shard map in one entry: two fit a transaction.
-const MAP_PIECE: usize = 256 << 10;
 /// Entries asked for at once.
 const PAGE: u32 = 100;
 /// How often a change is tried while others change the same.
@@ -248,15 +249,6 @@ impl Catalog {
         Err(contended(&key))
     }
 
-    /// A volume's shard map.
-    pub async fn map(&self, name: &str) -> Result<ShardMap> {
-        let pieces = self.range(&map_prefix(name)).await?;
-        let bytes: Vec<u8> = pieces.iter().flat_map(|entry| entry.value.iter().copied()).collect();
-        ShardMap::decode(&bytes).map_err(|why| {
-            error::damaged(format!("the shard map cannot be read: {why}")).with("volume", name)
-        })
-    }
-
     /// Replica bytes that volumes may occupy.
     pub async fn provisioned(&self) -> Result<u64> {
         Ok(self.get_json::<u64>(PROVISIONED).await?.0)
@@ -332,15 +324,6 @@ impl Catalog {
     pub async fn restore_chosen(&self, name: &str, chosen: &Chosen) -> Result<()> {
         let put = Transaction::new().put(&chosen_key(name), &to_json(chosen)?);
         self.state.commit(put).await.map(drop)
-    }
-
-    /// Stores a volume's shard map.
-    pub async fn put_map(&self, name: &str, map: &ShardMap) -> Result<()> {
-        for (number, piece) in map.encode().chunks(MAP_PIECE).enumerate() {
-            let key = format!("{}{number:04}", map_prefix(name));
-            self.state.commit(Transaction::new().put(&key, piece)).await?;
-        }
-        Ok(())
     }
 
     /// Puts a descriptor in the place of exactly the one `expected`; if it is there already, that is as good.
