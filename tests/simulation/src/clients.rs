@@ -146,6 +146,9 @@ impl World {
         if self.arranging.remove(&request).is_some() {
             return self.arranged(&result);
         }
+        if let Some((_, wish)) = self.snapping.remove(&request) {
+            return self.snapped(wish, &result);
+        }
         let data = self.take_data(host, request);
         let Some(client) = self.calls.remove(&request) else {
             return self.fail(format!("request {request:?} was answered twice, or never asked"));

@@ -36,10 +36,16 @@ pub enum Deed {
     Moved,
     /// The state store got a shard map.
     Mapped,
+    /// A snapshot was taken.
+    Snapped,
+    /// One was deleted.
+    Unsnapped,
+    /// That, or this, was refused.
+    NotSnapped,
 }
 
 impl Deed {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 17] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -54,6 +60,9 @@ impl Deed {
         Self::Arranged,
         Self::Moved,
         Self::Mapped,
+        Self::Snapped,
+        Self::Unsnapped,
+        Self::NotSnapped,
     ];
 }
 

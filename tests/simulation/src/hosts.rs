@@ -141,6 +141,7 @@ impl World {
             copy_bytes: 4096,
             copies_in_flight: 3,
             retry_ns: 3 * MS,
+            snapshot_deadline_ns: 4 * MS,
             accept_unfenced: false,
         };
         self.hosts[host].epoch = descriptor.epoch + 1;
@@ -318,13 +319,20 @@ impl World {
                 let next = Next::State { host, instance, io, expected, bytes };
                 self.after(delay, next);
             }
+            Action::Snapshot { io, brick, number } => {
+                self.snapshot_begins(host, number);
+                self.send(host, io, brick, Request::Snapshot { number }, Pending::default());
+            }
+            Action::DropSnapshot { io, brick, number } => {
+                self.send(host, io, brick, Request::DropSnapshot { number }, Pending::default());
+            }
             Action::StoreMap { io, version, bytes } => {
                 let instance = self.hosts[host].instance;
                 let delay = self.rng.u64(50 * US..300 * US);
                 self.after(delay, Next::Map { host, instance, io, version, bytes });
             }
-            Action::ForgetMaps { before } => {
-                self.stored.maps.retain(|version, _| *version >= before)
+            Action::ForgetMaps { before, but } => {
+                self.stored.maps.retain(|version, _| *version >= before || but.contains(version))
             }
             Action::Reply { request, result } => self.replied(host, request, result),
         }

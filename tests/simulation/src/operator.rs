@@ -65,6 +65,10 @@ impl World {
             self.after(MS, Next::Client(client));
             return self.arrange(self.clients[client].host);
         }
+        if self.plan.snaps && self.rng.u32(0..4) == 0 {
+            self.after(MS, Next::Client(client));
+            return self.snap(self.clients[client].host);
+        }
         match self.rng.u32(0..10) {
             0..2 if self.plan.resizes => {
                 let to = self.rng.usize(8..=MOST_SECTORS);

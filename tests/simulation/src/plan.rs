@@ -49,6 +49,8 @@ pub struct Plan {
     pub arranges: bool,
     /// Nodes that the volume does not have at first.
     pub spares: usize,
+    /// Whether somebody takes snapshots.
+    pub snaps: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -91,6 +93,7 @@ impl Plan {
             lurks: draws(4),
             arranges: false,
             spares: 0,
+            snaps: false,
         }
     }
 
@@ -100,6 +103,7 @@ impl Plan {
         if self.arranges {
             self.spares = apart.usize(0..=2);
         }
+        self.snaps = apart.u32(0..3) != 0;
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

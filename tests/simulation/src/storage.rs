@@ -26,6 +26,8 @@ pub enum Request {
     Create { sectors: usize },
     Resize { sectors: usize },
     Delete,
+    Snapshot { number: u32 },
+    DropSnapshot { number: u32 },
 }
 
 impl Request {
@@ -46,6 +48,8 @@ pub struct Brick {
     pub companion: [Vec<u8>; 2],
     /// What follows them in the companion: shard maps.
     pub maps: Vec<u8>,
+    /// What the brick held when each was taken.
+    pub snapshots: BTreeMap<u32, Vec<Tag>>,
     session: Session,
     /// The node's incarnation when it was opened last.
     pub opened_in: u64,
@@ -218,6 +222,14 @@ impl Node {
                 return plain(Outcome::Opened { fenced });
             }
             Request::Resize { sectors } => brick.resize(*sectors),
+            Request::Snapshot { .. } if is_full => return plain(Outcome::NoSpace),
+            Request::Snapshot { number } => {
+                brick.snapshots.insert(*number, brick.memory.clone());
+            }
+            Request::DropSnapshot { number } => {
+                let dropped = brick.snapshots.remove(number);
+                return plain(dropped.map_or(Outcome::NotFound, |_| Outcome::Ok));
+            }
             Request::Create { .. } | Request::Delete => {}
         }
         plain(Outcome::Ok)

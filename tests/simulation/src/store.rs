@@ -153,6 +153,11 @@ impl World {
                 }
                 self.stored.bytes = descriptor.encode().into();
                 self.stored.maps = maps;
+                // Companions keep the map of now alone: one that only snapshots have is lost with the state.
+                let has_map = |snapshot: &distributed_core::Snapshot| {
+                    self.stored.maps.contains_key(&snapshot.map)
+                };
+                self.has_lost_bricks |= !is_whole || !descriptor.snapshots.iter().all(has_map);
                 self.deeds.count(if is_whole { Deed::Rebuilt } else { Deed::RebuiltWithout });
                 self.note(|| format!("the state is rebuilt: {descriptor:?}"));
                 true

@@ -202,6 +202,7 @@ impl World {
         if let Some(complaint) = complaints.into_iter().next() {
             self.fail(complaint);
         }
+        self.compare_snapshots();
     }
 
     /// Sees to it that somebody has the volume.
@@ -239,6 +240,7 @@ impl World {
         entry.serving = false;
         entry.tick_at = u64::MAX;
         self.arranging.retain(|_, asked| *asked != host);
+        self.snapping.retain(|_, (asked, _)| *asked != host);
         for client in 0..self.clients.len() {
             let calls_it = self.clients[client].call.as_ref().is_some_and(|call| call.host == host);
             if calls_it && let Some(call) = self.clients[client].call.take() {

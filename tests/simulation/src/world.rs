@@ -21,6 +21,7 @@ use crate::{
     operator::{Rot, Sizes},
     oracle::Oracle,
     plan::{Era, MOST_SECTORS, Plan},
+    snapper::{Frozen, Wish},
     storage::{Answer, Brick, Node, Request, SECTOR, Tag},
     store::Stored,
 };
@@ -119,6 +120,12 @@ pub struct World {
     pub calls: BTreeMap<RequestId, usize>,
     /// Orders of where shards are to be, by who was asked.
     pub arranging: BTreeMap<RequestId, usize>,
+    /// Wishes for snapshots, and who was asked.
+    pub snapping: BTreeMap<RequestId, (usize, Wish)>,
+    /// What snapshots have to hold, by their names.
+    pub frozen: BTreeMap<String, Frozen>,
+    /// The state was made anew without bricks that may have had the only copy of something.
+    pub has_lost_bricks: bool,
     pub next_request: u64,
     pub next_tag: Tag,
     pub matrix: Matrix,
@@ -145,7 +152,7 @@ impl World {
         if era == Era::Moving {
             plan.draw_moves(&mut Rng::with_seed(seed ^ MOVERS));
         }
-        let is_operated = plan.resizes || plan.checks || plan.arranges;
+        let is_operated = plan.resizes || plan.checks || plan.arranges || plan.snaps;
         let ids: Vec<NodeId> = (0..plan.nodes).map(|id| NodeId(id as u32)).collect();
         let size = plan.sectors as u64 * SECTOR;
         let mut descriptor = Descriptor::new("v", seed | 1, size, &ids);
@@ -175,6 +182,9 @@ impl World {
             current: 0,
             stored,
             arranging: BTreeMap::new(),
+            snapping: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            has_lost_bricks: false,
             oracle: Oracle::new(if plan.resizes { MOST_SECTORS } else { plan.sectors }),
             clients: (0..plan.clients + usize::from(is_operated))
                 .map(|_| Client::default())

@@ -155,6 +155,24 @@ pub enum Action {
         /// Its node.
         node: NodeId,
     },
+    /// Take a snapshot of a brick under this number: all that the brick answered before, durably.
+    Snapshot {
+        /// Names the answer.
+        io: IoId,
+        /// The brick.
+        brick: BrickId,
+        /// The snapshot's number.
+        number: u32,
+    },
+    /// Delete a snapshot of a brick; none is as good.
+    DropSnapshot {
+        /// Names the answer.
+        io: IoId,
+        /// The brick.
+        brick: BrickId,
+        /// The snapshot's number.
+        number: u32,
+    },
     /// Store this descriptor if what is stored now is exactly `expected`. If it is `bytes` already, that is as good (an
     /// attempt of unknown outcome was carried out). If it is anything else, answer
     /// [`Outcome::Conflict`](crate::Outcome::Conflict) and store nothing.
@@ -179,6 +197,8 @@ pub enum Action {
     ForgetMaps {
         /// The name of the one that counts.
         before: Generation,
+        /// But these: snapshots have them.
+        but: Vec<Generation>,
     },
     /// Answer a client. The last action that concerns this request, apart from abandoned ones.
     Reply {

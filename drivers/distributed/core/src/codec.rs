@@ -44,9 +44,11 @@ impl std::error::Error for DecodeError {}
 /// Features that this version writes; a reader without them may go on.
 const COMPATIBLE: u32 = 0;
 /// Features that a reader must know.
-const KNOWN_INCOMPATIBLE: u32 = MOVES;
+const KNOWN_INCOMPATIBLE: u32 = MOVES | SNAPSHOTS;
 /// A volume whose shards moved, or whose slots were vacated: its descriptor says more.
 pub(crate) const MOVES: u32 = 1;
+/// A volume that has, or had, snapshots.
+pub(crate) const SNAPSHOTS: u32 = 2;
 const VERSION: u16 = 1;
 
 /// Collects a record's body.

@@ -3,7 +3,7 @@
 
 use crate::{
     BrickId, DecodeError, Generation, NodeId, ShardMap, Slot, SlotSet,
-    codec::{MOVES, Reader, Writer},
+    codec::{MOVES, Reader, SNAPSHOTS, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSDSC\0";
@@ -32,6 +32,32 @@ pub struct BrickEntry {
     pub left: Generation,
     /// The slot holds no brick: the one that it names was emptied and condemned. Another node may get the slot.
     pub vacant: bool,
+}
+
+/// A snapshot of the volume: one of each of its bricks, all of the same moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Its number, which no other snapshot of the volume gets.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is whole. If not it is being taken or deleted: nobody may see it.
+    pub is_taken: bool,
+    /// The volume's size in bytes.
+    pub size: u64,
+    /// The stored shard map that it has.
+    pub map: Generation,
+    /// What had moved since that map was stored.
+    pub moved: Vec<Moved>,
+    /// The bricks that have it, with their slots of that time; before it is taken, those that may have it.
+    pub holders: Vec<(Slot, BrickId)>,
+}
+
+impl Snapshot {
+    /// Where its shards are, from the stored map that it names.
+    pub fn map_from(&self, stored: &ShardMap) -> Option<ShardMap> {
+        stored.with(&self.moved, self.size.div_ceil(stored.shard_size()))
+    }
 }
 
 /// Shards that have another replica set than the stored map says.
@@ -96,6 +122,10 @@ pub struct Descriptor {
     pub moved: Vec<Moved>,
     /// What is to be freed.
     pub litter: Vec<Litter>,
+    /// Its snapshots, oldest first.
+    pub snapshots: Vec<Snapshot>,
+    /// The number that the next snapshot gets.
+    pub next_snapshot: u32,
 }
 
 /// Regions are at least this long, in bytes.
@@ -140,6 +170,8 @@ impl Descriptor {
             map: Generation::default(),
             moved: Vec::new(),
             litter: Vec::new(),
+            snapshots: Vec::new(),
+            next_snapshot: 0,
         }
     }
 
@@ -209,6 +241,45 @@ impl Descriptor {
         if self.has_moves() {
             self.write_moves(writer);
         }
+        if self.next_snapshot != 0 {
+            self.write_snapshots(writer);
+        }
+    }
+
+    fn write_snapshots(&self, writer: &mut Writer) {
+        writer.need(SNAPSHOTS);
+        writer.u32(self.next_snapshot);
+        writer.len(self.snapshots.len());
+        for snapshot in &self.snapshots {
+            writer.u32(snapshot.number);
+            writer.text(&snapshot.name);
+            writer.u8(u8::from(snapshot.is_taken));
+            writer.u64(snapshot.size);
+            writer.u64(snapshot.map.epoch);
+            writer.u32(snapshot.map.change);
+            write_moved(writer, &snapshot.moved);
+            writer.len(snapshot.holders.len());
+            for (slot, brick) in &snapshot.holders {
+                writer.u8(slot.0);
+                writer.u32(brick.0);
+            }
+        }
+    }
+
+    fn read_snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.next_snapshot = reader.u32()?;
+        for _ in 0..reader.count(37)? {
+            let (number, name, is_taken) = (reader.u32()?, reader.text()?, reader.u8()? != 0);
+            let size = reader.u64()?;
+            let map = Generation { epoch: reader.u64()?, change: reader.u32()? };
+            let moved = read_moved(reader)?;
+            let mut holders = Vec::new();
+            for _ in 0..reader.count(5)? {
+                holders.push((Slot(reader.u8()?), BrickId(reader.u32()?)));
+            }
+            self.snapshots.push(Snapshot { number, name, is_taken, size, map, moved, holders });
+        }
+        Ok(())
     }
 
     /// Whether it says anything that a volume which stays where it was created has not to say.
@@ -223,12 +294,7 @@ impl Descriptor {
         writer.need(MOVES);
         writer.u64(self.map.epoch);
         writer.u32(self.map.change);
-        writer.len(self.moved.len());
-        for moved in &self.moved {
-            writer.u64(moved.first);
-            writer.u32(moved.count);
-            writer.u64(moved.set.0);
-        }
+        write_moved(writer, &self.moved);
         writer.len(self.litter.len());
         for litter in &self.litter {
             writer.u8(litter.slot.0);
@@ -244,13 +310,9 @@ impl Descriptor {
     fn read_moves(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         self.map = Generation { epoch: reader.u64()?, change: reader.u32()? };
         let all: SlotSet = (0..self.bricks.len()).map(|index| Slot(index as u8)).collect();
-        for _ in 0..reader.count(20)? {
-            let (first, count) = (reader.u64()?, reader.u32()?);
-            let set = SlotSet(reader.u64()?);
-            if set.is_empty() || !set.without(all).is_empty() {
-                return Err(DecodeError::Malformed);
-            }
-            self.moved.push(Moved { first, count, set });
+        self.moved = read_moved(reader)?;
+        if self.moved.iter().any(|moved| !moved.set.without(all).is_empty()) {
+            return Err(DecodeError::Malformed);
         }
         for _ in 0..reader.count(13)? {
             let (slot, first, count) = (Slot(reader.u8()?), reader.u64()?, reader.u32()?);
@@ -329,10 +391,37 @@ impl Descriptor {
             map: Generation::default(),
             moved: Vec::new(),
             litter: Vec::new(),
+            snapshots: Vec::new(),
+            next_snapshot: 0,
         };
         if reader.has(MOVES) {
             descriptor.read_moves(reader)?;
         }
+        if reader.has(SNAPSHOTS) {
+            descriptor.read_snapshots(reader)?;
+        }
         Ok(descriptor)
     }
+}
+
+fn write_moved(writer: &mut Writer, all: &[Moved]) {
+    writer.len(all.len());
+    for moved in all {
+        writer.u64(moved.first);
+        writer.u32(moved.count);
+        writer.u64(moved.set.0);
+    }
+}
+
+fn read_moved(reader: &mut Reader<'_>) -> Result<Vec<Moved>, DecodeError> {
+    let mut all = Vec::new();
+    for _ in 0..reader.count(20)? {
+        let (first, count) = (reader.u64()?, reader.u32()?);
+        let set = SlotSet(reader.u64()?);
+        if set.is_empty() {
+            return Err(DecodeError::Malformed);
+        }
+        all.push(Moved { first, count, set });
+    }
+    Ok(all)
 }

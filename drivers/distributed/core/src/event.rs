@@ -35,6 +35,20 @@ pub enum Event {
         /// Where all shards are to be.
         arrangement: Arrangement,
     },
+    /// Somebody wants a snapshot: all that was acknowledged before, and nothing that is asked for after the answer.
+    Snapshot {
+        /// The caller's number of this request.
+        request: RequestId,
+        /// A name that no snapshot of the volume has.
+        name: String,
+    },
+    /// Somebody wants a snapshot no more; [`Status::snapshots`](crate::Status) has the numbers.
+    DeleteSnapshot {
+        /// The caller's number of this request.
+        request: RequestId,
+        /// Which.
+        number: u32,
+    },
     /// A node answers its health check again.
     NodeUp(NodeId),
     /// A node failed its health check: its bricks are given up at once instead of with their next error.

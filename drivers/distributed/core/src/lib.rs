@@ -105,7 +105,7 @@ mod volume;
 
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
-pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase};
+pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, Snapshot};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
 pub use ids::{
     BrickId, Generation, IoId, MAX_BRICKS, NodeId, RequestId, Session, Slot, SlotSet, Time,

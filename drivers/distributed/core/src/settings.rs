@@ -27,6 +27,8 @@ pub struct Settings {
     pub copies_in_flight: u32,
     /// Time between two attempts to reach a brick, to store the state, or to resync onto a full node.
     pub retry_ns: u64,
+    /// How long writes may wait for a snapshot before it is given up.
+    pub snapshot_deadline_ns: u64,
     /// Serve although a backend cannot prove that earlier sessions with its brick have ended. The operator forces it.
     pub accept_unfenced: bool,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             copy_bytes: 1 << 20,
             copies_in_flight: 4,
             retry_ns: 1_000_000_000,
+            snapshot_deadline_ns: 2_000_000_000,
             accept_unfenced: false,
         }
     }

@@ -93,7 +93,8 @@ impl Volume {
         self.settled = self.descriptor.everybody_has();
         self.members = self.descriptor.in_sync;
         let epoch = self.descriptor.epoch;
-        if let Some(base) = std::mem::take(&mut self.maps).remove(&descriptor.map) {
+        let maps = std::mem::take(&mut self.maps);
+        if let Some(base) = maps.get(&descriptor.map) {
             self.base = (descriptor.map, base.encode().into());
         }
         self.map = map;
@@ -136,6 +137,7 @@ impl Volume {
         };
         self.settled_moved.clone_from(&self.descriptor.moved);
         self.restore_litter();
+        self.freeze(&maps);
         self.level_regions = intent;
         self.restore_dirty(&dirty);
         self.intent.restore(self.now, &self.level_regions);

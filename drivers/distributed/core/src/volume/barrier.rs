@@ -21,11 +21,17 @@ impl Volume {
         self.begin_barrier(request, BarrierKind::Detach);
     }
 
-    fn begin_barrier(&mut self, request: RequestId, kind: BarrierKind) {
+    pub(super) fn begin_barrier(&mut self, request: RequestId, kind: BarrierKind) {
         let stage = BarrierStage::Draining;
+        if matches!(kind, BarrierKind::Snapshot { .. }) {
+            let (outstanding, full, resized) = (0, false, false);
+            self.barrier = Some(Barrier { request, kind, stage, outstanding, full, resized });
+            return;
+        }
         self.abort_moves();
         if kind == BarrierKind::Detach {
             self.end_goal(Err(Failure::Refused("the volume is being detached".into())));
+            self.refuse_snapshots();
         }
         // They could wait for a replica that is not taken back while everything stops.
         for key in std::mem::take(&mut self.short) {
@@ -38,6 +44,17 @@ impl Volume {
     /// Goes on once nothing else is under way.
     pub(super) fn pump_barrier(&mut self) {
         let Some(barrier) = &mut self.barrier else { return };
+        if let BarrierKind::Snapshot { number, .. } = barrier.kind {
+            // Writes that wait for replicas were never begun.
+            let idle = self.ops.iter().count() == self.short.len()
+                && self.round.is_none()
+                && self.commit.is_none()
+                && !self.want_membership;
+            if idle && barrier.stage == BarrierStage::Draining {
+                self.take_snapshot(number);
+            }
+            return;
+        }
         let idle = self.ops.iter().next().is_none()
             && self.round.is_none()
             && self.flush_requests.is_empty()
@@ -47,6 +64,7 @@ impl Volume {
             return;
         }
         match barrier.kind {
+            BarrierKind::Snapshot { .. } => {}
             BarrierKind::Detach => {
                 barrier.stage = BarrierStage::Flushing;
                 self.pump_flush();
@@ -166,12 +184,18 @@ impl Volume {
                 self.resize_bricks(size);
             }
             BarrierKind::Resize { .. } => self.end_barrier(request, Ok(())),
+            BarrierKind::Snapshot { .. } => {}
         }
     }
 
     fn end_barrier(&mut self, request: RequestId, result: Result<(), Failure>) {
-        self.barrier = None;
         self.reply(request, result);
+        self.lift_barrier();
+    }
+
+    /// Lets those go on that came meanwhile.
+    pub(super) fn lift_barrier(&mut self) {
+        self.barrier = None;
         for (request, op) in std::mem::take(&mut self.early) {
             self.request(request, op);
         }

@@ -64,6 +64,7 @@ impl Volume {
         self.record_vacancies();
         self.record_moves();
         self.record_map();
+        self.record_snapshots();
         self.descriptor.settled = self.settled;
         self.descriptor.generation = self.descriptor.generation.next();
         let members = self.members;
@@ -275,6 +276,7 @@ impl Volume {
             return self.stop(Phase::Stopped(reason.into()));
         }
         self.map_recorded();
+        self.snapshots_recorded();
         self.delete_condemned();
         self.wake_short();
     }

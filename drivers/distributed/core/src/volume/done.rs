@@ -42,6 +42,11 @@ impl Volume {
             IoKind::State | IoKind::MapState => {}
             IoKind::Delete => self.deleted(io.brick, &outcome),
             IoKind::Create => self.created(&io, &outcome),
+            IoKind::Snapshot { .. } if !self.is_believed(&io, incarnation, &outcome) => {
+                self.snapshot_not_believed(&io);
+            }
+            IoKind::Snapshot { number } => self.snapshot_done(&io, number, &outcome),
+            IoKind::DropSnapshot { number } => self.snapshot_dropped(&io, number, &outcome),
             IoKind::Open => self.opened(&io, incarnation, &outcome),
             IoKind::Check => self.checked(&io, incarnation, outcome),
             IoKind::Compare => self.compare_done(&io, &outcome),
@@ -57,8 +62,10 @@ impl Volume {
 
     /// An operation that was given up has ended: it can no longer land.
     fn ended_late(&mut self, io: &Io) {
-        if io.kind == IoKind::Create {
-            return self.created_late(io.brick);
+        match io.kind {
+            IoKind::Create => return self.created_late(io.brick),
+            IoKind::Snapshot { number } => return self.snapshot_ended_late(io.brick, number),
+            _ => {}
         }
         let brick = self.brick(io.slot);
         if io.mutates() && brick.id == io.brick && io.opening >= brick.fenced_before {
@@ -204,6 +211,7 @@ impl Volume {
             }
             IoKind::Flush => self.flush_missed(io.slot),
             IoKind::Companion => self.companion_missed(io.slot),
+            IoKind::DropSnapshot { .. } => self.snapshots_abandoned(io.brick),
             _ => {}
         }
     }
@@ -214,6 +222,8 @@ impl Volume {
             IoKind::Flush => self.flush_answered(),
             IoKind::Companion => self.companions_answered(),
             IoKind::Resize => self.resize_answered(io, false),
+            IoKind::Snapshot { .. } => self.snapshot_fails("a replica left meanwhile".into()),
+            IoKind::DropSnapshot { .. } => {}
             _ => self.answered(io.op),
         }
     }
@@ -258,8 +268,12 @@ impl Volume {
             if io.mutates() {
                 self.brick(slot).unknown += 1;
             }
-            if io.kind == IoKind::Create {
-                *self.creating.entry(io.brick).or_default() += 1;
+            match io.kind {
+                IoKind::Create => *self.creating.entry(io.brick).or_default() += 1,
+                IoKind::Snapshot { number } => {
+                    *self.unknown_snapshots.entry((io.brick, number)).or_default() += 1;
+                }
+                _ => {}
             }
             self.failed(io);
         }

@@ -164,7 +164,8 @@ impl Volume {
         for brick in &mut self.bricks {
             brick.kept = brick.kept_next.take().or(brick.kept);
         }
-        self.actions.push_back(Action::ForgetMaps { before: write.version });
+        self.actions
+            .push_back(Action::ForgetMaps { before: write.version, but: self.frozen_maps() });
         self.try_moves = true;
         if self.barrier.as_ref().is_some_and(|barrier| barrier.stage == BarrierStage::Mapping) {
             self.grow_bricks();

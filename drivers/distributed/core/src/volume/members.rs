@@ -208,7 +208,9 @@ impl Volume {
             brick.unknown = 0;
             brick.fenced_before = brick.opening;
             brick.foreign = false;
+            self.snapshots_fenced(io.brick);
         }
+        let brick = self.brick(slot);
         let restarted = brick.incarnation != Some(incarnation);
         brick.incarnation = Some(incarnation);
         if restarted && check {
@@ -341,7 +343,7 @@ impl Volume {
                 None => false,
             };
             // A creation that may still happen would leave the brick behind for ever.
-            if is_listed || waits || self.creating.contains_key(&brick) {
+            if is_listed || waits || self.creating.contains_key(&brick) || self.is_needed(brick) {
                 continue;
             }
             self.deleting.insert(brick, None);

@@ -19,6 +19,7 @@ mod requests;
 mod resync;
 mod run;
 mod slots;
+mod snapshots;
 mod state;
 mod status;
 
@@ -38,7 +39,7 @@ use crate::{
 };
 use state::{
     Barrier, Brick, Commit, Goal, Held, Io, IoKind, Link, MapWrite, Move, Op, Phase, Rest, Role,
-    Round,
+    Round, Snapping,
 };
 pub use status::{BrickState, BrickStatus, Status, VolumeState};
 
@@ -142,6 +143,19 @@ pub struct Volume {
     map_writes: u32,
     /// What records that count say that changed since `base`.
     settled_moved: Vec<crate::Moved>,
+    snapshot_queue: VecDeque<(RequestId, String)>,
+    snapping: Option<Snapping>,
+    /// Who wants to hear that a snapshot is deleted, and whether the record under way says so.
+    snapshot_deletions: Vec<(RequestId, bool)>,
+    /// Snapshots that the record under way does not show, and those that no record shows.
+    collected: Vec<u32>,
+    may_drop: Vec<u32>,
+    /// What is being dropped, or when to try again.
+    dropping: BTreeMap<(BrickId, u32), Option<Time>>,
+    /// Snapshots of bricks whose end is unknown.
+    unknown_snapshots: BTreeMap<(BrickId, u32), u32>,
+    /// The replica sets of each snapshot's shards.
+    frozen: BTreeMap<u32, Vec<SlotSet>>,
     goal: Option<Goal>,
     moves: Vec<Move>,
     litter: BTreeMap<(Slot, u64), Rest>,
@@ -217,6 +231,14 @@ impl Volume {
             map_room: 0,
             map_writes: 0,
             settled_moved: Vec::new(),
+            snapshot_queue: VecDeque::new(),
+            snapping: None,
+            snapshot_deletions: Vec::new(),
+            collected: Vec::new(),
+            may_drop: Vec::new(),
+            dropping: BTreeMap::new(),
+            unknown_snapshots: BTreeMap::new(),
+            frozen: BTreeMap::new(),
             goal: None,
             moves: Vec::new(),
             litter: BTreeMap::new(),
@@ -256,6 +278,8 @@ impl Volume {
             Event::Request { request, op } => self.request(request, op),
             Event::Done { io, incarnation, outcome } => self.done(io, incarnation, outcome),
             Event::Arrange { request, arrangement } => self.arrange(request, arrangement),
+            Event::Snapshot { request, name } => self.snapshot(request, name),
+            Event::DeleteSnapshot { request, number } => self.delete_snapshot(request, number),
             Event::NodeUp(node) => self.node_up(node),
             Event::NodeDown(node) => self.node_down(node),
             Event::Tick => self.tick(),
@@ -285,7 +309,12 @@ impl Volume {
             return None;
         }
         let map = self.map_write.as_ref().and_then(|write| write.retry_at);
-        let state = commit.into_iter().chain(claim).chain(map);
+        let until = self.barrier.as_ref().and_then(|barrier| match barrier.kind {
+            state::BarrierKind::Snapshot { until, .. } => Some(until),
+            _ => None,
+        });
+        let dropping = self.dropping.values().filter_map(|at| *at);
+        let state = commit.into_iter().chain(claim).chain(map).chain(until).chain(dropping);
         retries.chain(deleting).chain(idle).chain(state).chain(self.moves_retry_at).min()
     }
 
@@ -347,6 +376,9 @@ impl Volume {
             if self.want_map || self.map_write.is_some() || !self.settled_moved.is_empty() {
                 self.pump_maps();
             }
+            if !self.snapshot_queue.is_empty() || !self.descriptor.snapshots.is_empty() {
+                self.pump_snapshots();
+            }
             self.pump_flush();
             self.pump_barrier();
         }
@@ -358,6 +390,7 @@ impl Volume {
         self.retry_state();
         self.retry_map();
         self.retry_moves();
+        self.retry_snapshots();
         if self.phase == Phase::Serving {
             self.delete_condemned();
             self.trim_intent();
@@ -385,6 +418,11 @@ impl Volume {
         requests.extend(self.early.drain(..).map(|(request, _)| request));
         requests.extend(self.barrier.take().map(|barrier| barrier.request));
         requests.extend(self.goal.take().map(|goal| goal.request));
+        // One that is being taken is the barrier's.
+        let snapping = self.snapping.take().map(|snapping| snapping.request);
+        requests.extend(snapping.filter(|request| !requests.contains(request)));
+        requests.extend(self.snapshot_queue.drain(..).map(|(request, _)| request));
+        requests.extend(self.snapshot_deletions.drain(..).map(|(request, _)| request));
         for request in requests {
             self.reply(request, Err(failure.clone()));
         }

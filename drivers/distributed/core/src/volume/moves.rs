@@ -439,10 +439,13 @@ impl Volume {
         let mut any = false;
         for slot in self.slots().filter(|slot| !goal.slots.contains(slot) && !holding.has(*slot)) {
             let brick = self.brick(slot);
-            if brick.role == Role::Vacant {
+            // What snapshots need stays.
+            let id = brick.id;
+            if brick.role == Role::Vacant || self.is_needed(id) {
                 continue;
             }
             any = true;
+            let brick = self.brick(slot);
             if !std::mem::replace(&mut brick.leaving, true) {
                 self.want_membership = true;
                 self.give_up(slot, Cause::Emptied);

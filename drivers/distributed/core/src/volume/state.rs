@@ -367,6 +367,12 @@ pub(super) enum IoKind {
     Compare,
     Flush,
     Companion,
+    Snapshot {
+        number: u32,
+    },
+    DropSnapshot {
+        number: u32,
+    },
     /// A shard map, into a companion.
     Map,
     /// A shard map, into the state.
@@ -458,8 +464,38 @@ pub(super) struct Barrier {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BarrierKind {
-    Resize { size: u64 },
+    Resize {
+        size: u64,
+    },
     Detach,
+    /// Until this time.
+    Snapshot {
+        number: u32,
+        until: Time,
+    },
+}
+
+/// A snapshot that is being taken.
+#[derive(Debug)]
+pub(super) struct Snapping {
+    pub(super) request: RequestId,
+    pub(super) number: u32,
+    pub(super) stage: SnappingStage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SnappingStage {
+    /// No record names it yet.
+    Unlisted,
+    /// The one under way does.
+    Listing,
+    Listed,
+    /// Writes wait.
+    Taking,
+    /// All bricks have it, and no record says so yet.
+    Taken,
+    /// The one under way does.
+    Recording,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

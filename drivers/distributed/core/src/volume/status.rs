@@ -7,7 +7,7 @@ use super::{
     Volume,
     state::{Brick, Phase, Role},
 };
-use crate::{BrickId, Cause, Generation, NodeId, ShardMap, Slot, Time};
+use crate::{BrickId, Cause, Generation, NodeId, ShardMap, Slot, Snapshot, Time};
 
 /// Where a volume is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,6 +71,8 @@ pub struct Status {
     pub bricks: Vec<BrickStatus>,
     /// Replaced bricks that still exist.
     pub condemned: Vec<(BrickId, NodeId)>,
+    /// Its snapshots, oldest first; without those that are being taken or deleted.
+    pub snapshots: Vec<Snapshot>,
     /// Shards that are still to be given other replicas.
     pub misplaced: u64,
     /// Shards that bricks still have to be freed of.
@@ -96,6 +98,7 @@ impl Volume {
             size: self.descriptor.size,
             bricks: bricks.collect(),
             condemned: self.descriptor.condemned.clone(),
+            snapshots: self.shown_snapshots().cloned().collect(),
             misplaced: (self.moves.len() + self.goal.as_ref().map_or(0, |goal| goal.queue.len()))
                 as u64,
             litter: self.litter.len() as u64,
@@ -132,7 +135,13 @@ impl Volume {
             && self.goal.is_none()
             && self.moves.is_empty()
             && self.litter.is_empty()
-            && self.descriptor.condemned.iter().all(|(brick, _)| self.creating.contains_key(brick))
+            && self
+                .descriptor
+                .condemned
+                .iter()
+                .all(|(brick, _)| self.creating.contains_key(brick) || self.is_needed(*brick))
+            && self.snapping.is_none()
+            && self.descriptor.snapshots.iter().all(|snapshot| snapshot.is_taken)
             && self.commit.is_none()
     }
 
@@ -145,6 +154,12 @@ impl Volume {
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.descriptor.size
+    }
+
+    /// The name of a snapshot, also of one that is being taken.
+    pub fn snapshot_name(&self, number: u32) -> Option<&str> {
+        let snapshots = &self.descriptor.snapshots;
+        snapshots.iter().find(|s| s.number == number).map(|s| s.name.as_str())
     }
 
     /// The shard map.
