@@ -27,7 +27,7 @@ mod status;
 mod volume_tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::Arc,
 };
@@ -149,7 +149,7 @@ pub struct Volume {
     snapshot_deletions: Vec<(RequestId, bool)>,
     /// Snapshots that the record under way does not show, and those that no record shows.
     collected: Vec<u32>,
-    may_drop: Vec<u32>,
+    may_drop: BTreeSet<u32>,
     /// What is being dropped, or when to try again.
     dropping: BTreeMap<(BrickId, u32), Option<Time>>,
     /// Snapshots of bricks whose end is unknown.
@@ -235,7 +235,7 @@ impl Volume {
             snapping: None,
             snapshot_deletions: Vec::new(),
             collected: Vec::new(),
-            may_drop: Vec::new(),
+            may_drop: BTreeSet::new(),
             dropping: BTreeMap::new(),
             unknown_snapshots: BTreeMap::new(),
             frozen: BTreeMap::new(),

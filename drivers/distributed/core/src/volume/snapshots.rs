@@ -156,7 +156,7 @@ impl Volume {
                 false => self.snapshot_deletions.push((request, false)),
             }
         }
-        self.may_drop.append(&mut self.collected);
+        self.may_drop.extend(std::mem::take(&mut self.collected));
     }
 
     /// The attachment is to end.
@@ -329,6 +329,11 @@ impl Volume {
                 self.unknown_snapshots.remove(&(brick, number));
             }
         }
+    }
+
+    /// Whether a brick may yet take a snapshot that it was asked for.
+    pub(super) fn may_come(&self, brick: BrickId, number: u32) -> bool {
+        self.unknown_snapshots.contains_key(&(brick, number))
     }
 
     /// Whether a snapshot has shards of which only this brick has a replica.

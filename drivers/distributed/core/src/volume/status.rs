@@ -127,8 +127,9 @@ impl Volume {
         self.bricks.iter().find(here).map(state_of)
     }
 
-    /// Whether every brick is in sync and none that was replaced can be deleted yet. One whose creation has an unknown
-    /// outcome is deleted by the next attachment, lest the creation comes after the deletion.
+    /// Whether every brick is in sync, every shard where it is wanted, and nothing is left to be deleted. A brick or
+    /// snapshot whose creation has an unknown outcome is deleted by the next attachment, lest the creation comes after the
+    /// deletion.
     pub fn is_whole(&self) -> bool {
         self.phase == Phase::Serving
             && self.bricks.iter().all(|brick| matches!(brick.role, Role::InSync | Role::Vacant))
@@ -141,7 +142,10 @@ impl Volume {
                 .iter()
                 .all(|(brick, _)| self.creating.contains_key(brick) || self.is_needed(*brick))
             && self.snapping.is_none()
-            && self.descriptor.snapshots.iter().all(|snapshot| snapshot.is_taken)
+            && self.descriptor.snapshots.iter().all(|snapshot| {
+                snapshot.is_taken
+                    || snapshot.holders.iter().all(|held| self.may_come(held.1, snapshot.number))
+            })
             && self.commit.is_none()
     }
 
