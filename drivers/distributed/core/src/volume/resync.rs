@@ -56,10 +56,16 @@ impl Volume {
         let (at, step) = (op.at, op.step);
         let brick = &self.bricks[slot.index()];
         let wanted = brick.receiving && brick.dirty.touches(at, at + step);
-        let set = self.map.pieces(at, step).next().map(|piece| piece.2).unwrap_or_default();
-        match self.least_busy(set).filter(|_| wanted) {
-            Some(source) => self.issue_copy(key, source, slot, at, step),
-            None => self.resync_ended(key),
+        // Shards may have moved while the copy waited for its range.
+        for (offset, len, set) in
+            self.pieces(at, step).filter(|(_, _, set)| wanted && set.has(slot))
+        {
+            if let Some(source) = self.least_busy(set) {
+                self.issue_copy(key, source, slot, offset, len);
+            }
+        }
+        if self.ops.get(key).is_some_and(|op| op.outstanding == 0) {
+            self.resync_ended(key);
         }
     }
 
