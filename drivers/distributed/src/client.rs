@@ -11,7 +11,8 @@ use distributed_core::{
 };
 use driver_api::{
     Abilities, Attach, AttachMode, BackendHandle, Capabilities, Error, ErrorKind, Fencing, Host,
-    IoBuf, IoBufMut, Op, OpContext, Result, VolumeHandle, VolumeSpec, WriteFlags, ext::Resize,
+    IoBuf, IoBufMut, Op, OpContext, Result, VolumeHandle, VolumeSpec, WriteFlags,
+    ext::{Resize, Snapshots},
 };
 
 use crate::error;
@@ -258,6 +259,26 @@ impl OpenBrick {
         })
     }
 
+    /// Takes a snapshot of the brick; one of this number is of the same attempt.
+    pub async fn snapshot(&self, cx: &OpContext, number: u32) -> Result<()> {
+        match self.snapshots()?.create(cx, &snapshot_name(number)).await {
+            Err(error) if error.kind() != ErrorKind::ALREADY_EXISTS => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a snapshot of the brick; none is as good.
+    pub async fn drop_snapshot(&self, cx: &OpContext, number: u32) -> Result<()> {
+        match self.snapshots()?.delete(cx, &snapshot_name(number)).await {
+            Err(error) if error.kind() != ErrorKind::NOT_FOUND => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn snapshots(&self) -> Result<driver_api::SnapshotsHandle> {
+        self.brick.snapshots()?.ok_or_else(|| driver_api::ext::unsupported("snapshots"))
+    }
+
     /// Makes everything that the brick answered durable.
     pub fn flush(&self, cx: &OpContext) -> Op<()> {
         self.brick.flush(cx)
@@ -390,6 +411,11 @@ pub(crate) async fn compare(
         }
     }
     Ok(differ)
+}
+
+/// What a volume's snapshot is called on its bricks.
+pub(crate) fn snapshot_name(number: u32) -> String {
+    format!("s{number}")
 }
 
 /// An error of a node, with the node's name.

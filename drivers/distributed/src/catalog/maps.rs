@@ -50,11 +50,17 @@ impl Catalog {
         Ok(())
     }
 
-    /// Deletes the shard maps with smaller names.
-    pub async fn forget_maps(&self, name: &str, before: Generation) -> Result<()> {
+    /// Deletes the shard maps with smaller names, but for some.
+    pub async fn forget_maps(
+        &self,
+        name: &str,
+        before: Generation,
+        but: &[Generation],
+    ) -> Result<()> {
         let prefix = map_prefix(name);
         for entry in self.range(&prefix).await? {
-            if version_of(&prefix, &entry.key).is_some_and(|version| version < before) {
+            let is_old = |version: Generation| version < before && !but.contains(&version);
+            if version_of(&prefix, &entry.key).is_some_and(is_old) {
                 self.state.commit(Transaction::new().delete(&entry.key)).await?;
             }
         }

@@ -320,10 +320,10 @@ impl Engine {
     }
 
     /// Deletes shard maps that count no more. What a crash leaves goes with the next ones.
-    fn forget_maps(&self, before: Generation) {
+    fn forget_maps(&self, before: Generation, but: Vec<Generation>) {
         let (catalog, volume) = (self.catalog.clone(), self.volume.clone());
         tokio::spawn(async move {
-            if let Err(error) = catalog.forget_maps(&volume, before).await {
+            if let Err(error) = catalog.forget_maps(&volume, before, &but).await {
                 let error = format!("{error:#}");
                 tracing::info!(volume, error, "old shard maps are left to the next change");
             }
@@ -365,7 +365,7 @@ impl Engine {
                     wake.extend(inner.requests.finish(request, result));
                 }
                 Action::Report(notice) => self.report(&notice),
-                Action::ForgetMaps { before } => self.forget_maps(before),
+                Action::ForgetMaps { before, but } => self.forget_maps(before, but),
                 action => todo.push(self.prepare(&mut inner, action)),
             }
         }

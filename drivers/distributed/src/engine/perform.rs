@@ -36,6 +36,8 @@ enum Work {
     Create { brick: BrickId, node: NodeId, size: u64 },
     Delete { brick: BrickId, node: NodeId, session: Option<Arc<OpenBrick>> },
     SwapState { expected: Arc<[u8]>, bytes: Arc<[u8]> },
+    Snapshot { on: Arc<OpenBrick>, number: u32 },
+    DropSnapshot { on: Arc<OpenBrick>, number: u32 },
     StoreMap { version: Generation, bytes: Arc<[u8]> },
 }
 
@@ -102,6 +104,12 @@ impl Engine {
             }
             Action::SwapState { io, expected, bytes } => {
                 (io, Ok(Work::SwapState { expected, bytes }))
+            }
+            Action::Snapshot { io, brick, number } => {
+                (io, session(brick).map(|on| Work::Snapshot { on, number }))
+            }
+            Action::DropSnapshot { io, brick, number } => {
+                (io, session(brick).map(|on| Work::DropSnapshot { on, number }))
             }
             Action::StoreMap { io, version, bytes } => (io, Ok(Work::StoreMap { version, bytes })),
             // Taken care of where actions are taken from the core.
@@ -287,6 +295,20 @@ impl Task {
                 let brick = Arc::clone(&on);
                 let resize = async move { brick.give_size(&cx, size).await };
                 Started::Pending(wait(io, timeout, resize, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            Work::Snapshot { on, number } => {
+                let brick = Arc::clone(&on);
+                let take = async move { brick.snapshot(&cx, number).await };
+                Started::Pending(wait(io, timeout, take, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            Work::DropSnapshot { on, number } => {
+                let brick = Arc::clone(&on);
+                let dropping = async move { brick.drop_snapshot(&cx, number).await };
+                Started::Pending(wait(io, timeout, dropping, move |result| {
                     change_ended(io, &on, result)
                 }))
             }
