@@ -103,9 +103,7 @@ impl World {
             };
             let stored = self.stored.maps.get(&snapshot.map);
             let Some(map) = stored.and_then(|stored| snapshot.map_from(stored)) else {
-                if !self.has_lost_bricks {
-                    complaints.push(format!("snapshot {} has no shard map", snapshot.name));
-                }
+                complaints.push(format!("snapshot {} has no shard map", snapshot.name));
                 continue;
             };
             for (sector, expected) in frozen.sectors.iter().enumerate() {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use distributed_core::{BrickId, MAP_OFFSET, Outcome, Record, SLOT_BYTES, Session, ShardMap};
+use distributed_core::{
+    BrickId, Generation, MAP_OFFSET, MapPlace, Outcome, Record, SLOT_BYTES, Session, ShardMap,
+};
 use fastrand::Rng;
 
 /// Bytes of a sector.
@@ -244,11 +246,17 @@ impl Brick {
         Self { memory: zeros.clone(), durable: zeros, companion, maps, ..Self::default() }
     }
 
-    /// The shard map that a record says is there.
-    pub fn map(&self, record: &Record) -> Option<ShardMap> {
-        let start = (record.map_at - MAP_OFFSET) as usize;
-        let bytes = self.maps.get(start..start + record.map_bytes as usize)?;
-        ShardMap::decode(bytes).ok()
+    /// The shard maps that a record says are there.
+    pub fn shard_maps(&self, record: &Record) -> Vec<(Generation, ShardMap)> {
+        let (version, at, bytes) = (record.descriptor.map, record.map_at, record.map_bytes);
+        let base = (bytes > 0).then_some(MapPlace { version, at, bytes });
+        let places = base.iter().chain(&record.snapshot_maps);
+        let read = |place: &MapPlace| {
+            let start = (place.at - MAP_OFFSET) as usize;
+            let bytes = self.maps.get(start..start + place.bytes as usize)?;
+            Some((place.version, ShardMap::decode(bytes).ok()?))
+        };
+        places.filter_map(read).collect()
     }
 
     fn put_in_companion(&mut self, offset: u64, bytes: &[u8]) {

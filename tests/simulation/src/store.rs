@@ -125,9 +125,7 @@ impl World {
         let mut records: Vec<Record> = Vec::new();
         for brick in reachable.flat_map(|node| node.bricks.values()) {
             let Ok(record) = Record::newest(&brick.companion) else { continue };
-            if let Some(map) = brick.map(&record) {
-                maps.insert(record.descriptor.map, map);
-            }
+            maps.extend(brick.shard_maps(&record));
             records.push(record);
         }
         // With every node there, one that knows less than others cannot know more.
@@ -153,11 +151,7 @@ impl World {
                 }
                 self.stored.bytes = descriptor.encode().into();
                 self.stored.maps = maps;
-                // Companions keep the map of now alone: one that only snapshots have is lost with the state.
-                let has_map = |snapshot: &distributed_core::Snapshot| {
-                    self.stored.maps.contains_key(&snapshot.map)
-                };
-                self.has_lost_bricks |= !is_whole || !descriptor.snapshots.iter().all(has_map);
+                self.has_lost_bricks |= !is_whole;
                 self.deeds.count(if is_whole { Deed::Rebuilt } else { Deed::RebuiltWithout });
                 self.note(|| format!("the state is rebuilt: {descriptor:?}"));
                 true

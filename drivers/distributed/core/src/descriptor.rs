@@ -241,9 +241,14 @@ impl Descriptor {
         if self.has_moves() {
             self.write_moves(writer);
         }
-        if self.next_snapshot != 0 {
+        if self.has_snapshots() {
             self.write_snapshots(writer);
         }
+    }
+
+    /// Whether the volume has, or had, snapshots.
+    pub(crate) fn has_snapshots(&self) -> bool {
+        self.next_snapshot != 0
     }
 
     fn write_snapshots(&self, writer: &mut Writer) {

@@ -114,7 +114,9 @@ pub use node::{Capacity, Node, NodeError, check_nodes};
 pub use placement::{
     Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, place, plan,
 };
-pub use record::{COMPANION_BYTES, MAP_OFFSET, RECORD_ALIGNMENT, Record, Run, SLOT_BYTES};
+pub use record::{
+    COMPANION_BYTES, MAP_OFFSET, MapPlace, RECORD_ALIGNMENT, Record, Run, SLOT_BYTES,
+};
 pub use recovery::rebuild;
 pub use settings::{Protections, Settings, Shortage};
 pub use shard_map::ShardMap;

@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! 0            512 KiB       1 MiB          MAP_OFFSET = 1 MiB          + MAP_BYTES
-//! | slot 0       | slot 1       | the shard map, and the one before or after it, where the record says
+//! | slot 0       | slot 1       | shard maps, where the record says: of now, of snapshots, and one to come
 //! ```
 //! A record goes to the slot of its sequence's parity, so that a torn write leaves the one before it. The companions
 //! of all in-sync bricks get the same membership, intent and dirty maps; together with the rule that nothing depends
 //! on a record before all of them have it, any one of them tells the truth or more.
 
 use crate::{
-    BrickId, DecodeError, Descriptor, Slot,
-    codec::{MOVES, Reader, Writer},
+    BrickId, DecodeError, Descriptor, Generation, Slot,
+    codec::{MOVES, Reader, SNAPSHOTS, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSREC\0";
@@ -45,6 +45,19 @@ pub struct Record {
     pub map_at: u64,
     /// How long the map is there, in bytes; zero: this companion does not have it.
     pub map_bytes: u32,
+    /// Where it keeps those that only snapshots name.
+    pub snapshot_maps: Vec<MapPlace>,
+}
+
+/// A shard map in a companion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapPlace {
+    /// Its name.
+    pub version: Generation,
+    /// Where it begins, in bytes.
+    pub at: u64,
+    /// How long it is, in bytes.
+    pub bytes: u32,
 }
 
 impl Record {
@@ -59,6 +72,7 @@ impl Record {
             dirty: Vec::new(),
             map_at: MAP_OFFSET,
             map_bytes,
+            snapshot_maps: Vec::new(),
         })
     }
 
@@ -89,6 +103,15 @@ impl Record {
         if self.descriptor.has_moves() {
             writer.u64(self.map_at);
         }
+        if self.descriptor.has_snapshots() {
+            writer.len(self.snapshot_maps.len());
+            for place in &self.snapshot_maps {
+                writer.u64(place.version.epoch);
+                writer.u32(place.version.change);
+                writer.u64(place.at);
+                writer.u32(place.bytes);
+            }
+        }
         writer.len(self.intent.len());
         self.intent.iter().for_each(|region| writer.u32(*region));
         writer.len(self.dirty.len());
@@ -118,6 +141,13 @@ impl Record {
         let descriptor = Descriptor::read(&mut reader)?;
         let map_bytes = reader.u32()?;
         let map_at = if reader.has(MOVES) { reader.u64()? } else { MAP_OFFSET };
+        let mut snapshot_maps = Vec::new();
+        if reader.has(SNAPSHOTS) {
+            for _ in 0..reader.count(24)? {
+                let version = Generation { epoch: reader.u64()?, change: reader.u32()? };
+                snapshot_maps.push(MapPlace { version, at: reader.u64()?, bytes: reader.u32()? });
+            }
+        }
         let intent = reader.numbers()?;
         let mut dirty = Vec::new();
         for _ in 0..reader.count(5)? {
@@ -131,7 +161,7 @@ impl Record {
             }
             dirty.push((slot, runs));
         }
-        Ok(Self { brick, sequence, descriptor, intent, dirty, map_at, map_bytes })
+        Ok(Self { brick, sequence, descriptor, intent, dirty, map_at, map_bytes, snapshot_maps })
     }
 
     /// The newest record in a companion's slots, or why neither slot holds one; the worse reason wins.

@@ -92,15 +92,14 @@ impl Volume {
             dirty: self.dirty_maps(),
             map_at: 0,
             map_bytes: 0,
+            snapshot_maps: Vec::new(),
         }
     }
 
     fn write_companions(&mut self, targets: SlotSet, mut record: Record) {
         for slot in targets.iter() {
+            self.place_maps(slot, &mut record);
             let brick = self.brick(slot);
-            let kept = [brick.kept, brick.kept_next].into_iter().flatten();
-            let kept = kept.filter(|kept| kept.version == record.descriptor.map).next_back();
-            (record.map_at, record.map_bytes) = kept.map_or((0, 0), |kept| (kept.at, kept.bytes));
             record.brick = brick.id;
             record.sequence = brick.sequence;
             brick.sequence += 1;

@@ -30,7 +30,7 @@ impl Volume {
             && !brick.join
             && brick.copies == 0
             && brick.dirty.is_empty()
-            && self.has_map(slot)
+            && self.has_maps(slot)
     }
 
     fn begin_round(&mut self) {

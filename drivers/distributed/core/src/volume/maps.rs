@@ -4,13 +4,13 @@
 //! A map is written beside the one that counts, into the state and into the companions of all bricks that count. Then
 //! one record names it. Its name has the epoch: a host that lost the volume never writes over another's map.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Volume,
-    state::{BarrierStage, Io, IoKind, Kept, Link, MapWrite, MoveStage, Phase, Role},
+    state::{BarrierStage, Io, IoKind, Link, MapWrite, MoveStage, Phase, Role},
 };
-use crate::{Action, Generation, MAP_OFFSET, Outcome, RECORD_ALIGNMENT, Slot};
+use crate::{Action, Generation, MAP_OFFSET, MapPlace, Outcome, RECORD_ALIGNMENT, Record, Slot};
 
 /// Changes that records carry before the map is stored anew.
 const MOST_MOVED: usize = 64;
@@ -72,17 +72,14 @@ impl Volume {
         }
     }
 
-    /// The map that a brick is to have next, if it has not.
-    fn map_for(&self, slot: Slot) -> Option<(Generation, &Arc<[u8]>)> {
-        let brick = &self.bricks[slot.index()];
-        let has = |version: Generation| {
-            [brick.kept, brick.kept_next].iter().flatten().any(|kept| kept.version == version)
-        };
-        if !has(self.base.0) {
-            return Some((self.base.0, &self.base.1));
-        }
-        let write = self.map_write.as_ref()?;
-        (!has(write.version)).then_some((write.version, &write.bytes))
+    /// The stored maps that companions keep: the one that counts, those of snapshots, and the one to come.
+    fn maps_to_keep(&self) -> impl Iterator<Item = (Generation, &Arc<[u8]>)> {
+        let base = std::iter::once((self.base.0, &self.base.1));
+        let taken = self.descriptor.snapshots.iter().filter(|snapshot| snapshot.is_taken);
+        // One that was lost with the state cannot be kept.
+        let frozen = taken.filter_map(|snapshot| self.old_maps.get_key_value(&snapshot.map));
+        let next = self.map_write.as_ref().map(|write| (write.version, &write.bytes));
+        base.chain(frozen.map(|(version, bytes)| (*version, bytes))).chain(next)
     }
 
     fn keep_map(&mut self, slot: Slot) {
@@ -91,56 +88,73 @@ impl Volume {
         if !gets || brick.link != Link::Open || brick.keeping.is_some() {
             return;
         }
-        let Some((version, bytes)) = self.map_for(slot) else { return };
-        let bytes = Arc::clone(bytes);
-        let room = (bytes.len() as u64).next_multiple_of(RECORD_ALIGNMENT as u64);
-        // Beside the one that it may have to keep until the next record.
-        let at = match brick.kept {
-            Some(kept) if kept.at < MAP_OFFSET + room => {
-                (kept.at + u64::from(kept.bytes)).next_multiple_of(RECORD_ALIGNMENT as u64)
-            }
-            _ => MAP_OFFSET,
+        let has = |version| brick.kept.iter().any(|kept| kept.version == version);
+        let missing = self.maps_to_keep().find(|(version, _)| !has(*version));
+        let Some((version, bytes)) = missing.map(|(version, bytes)| (version, Arc::clone(bytes)))
+        else {
+            return;
         };
+        let at = room_for(&brick.kept, bytes.len());
         let brick = self.brick(slot);
-        brick.keeping = Some(Kept { version, at, bytes: bytes.len() as u32 });
+        brick.keeping = Some(MapPlace { version, at, bytes: bytes.len() as u32 });
         let brick = brick.id;
-        let io = self.io(IoKind::Map, slot, 0, at, room);
         let mut padded = bytes.to_vec();
-        padded.resize(room as usize, 0);
-        self.actions.push_back(Action::WriteCompanion {
-            io,
-            brick,
-            offset: at,
-            bytes: padded.into(),
-        });
+        padded.resize(bytes.len().next_multiple_of(RECORD_ALIGNMENT), 0);
+        let io = self.io(IoKind::Map, slot, 0, at, padded.len() as u64);
+        let bytes = padded.into();
+        self.actions.push_back(Action::WriteCompanion { io, brick, offset: at, bytes });
     }
 
     pub(super) fn map_kept(&mut self, io: &Io) {
-        let base = self.base.0;
+        let is_next = |version| self.map_write.as_ref().is_some_and(|w| w.version == version);
+        let Some(kept) = self.bricks[io.slot.index()].keeping else { return };
+        // Until a record says where, nobody finds it.
+        self.want_intent |= !is_next(kept.version);
         let brick = self.brick(io.slot);
-        let Some(kept) = brick.keeping.take() else { return };
-        if kept.version == base {
-            brick.kept = Some(kept);
-            // Until a record says where, nobody finds it.
-            self.want_intent = true;
-        } else {
-            brick.kept_next = Some(kept);
-        }
+        brick.keeping = None;
+        brick.kept.push(kept);
     }
 
-    /// Whether a brick has the map that counts.
-    pub(super) fn has_map(&self, slot: Slot) -> bool {
-        self.bricks[slot.index()].kept.is_some_and(|kept| kept.version == self.base.0)
+    /// Whether a brick has every map that a record of it would name.
+    pub(super) fn has_maps(&self, slot: Slot) -> bool {
+        let next = self.map_write.as_ref().map(|write| write.version);
+        let named = self.maps_to_keep().filter(|(version, _)| Some(*version) != next);
+        let kept = &self.bricks[slot.index()].kept;
+        named.map(|(version, _)| version).all(|v| kept.iter().any(|kept| kept.version == v))
     }
 
     /// Whether the new map is everywhere, and only a record is missing that names it.
     pub(super) fn map_is_kept(&self) -> bool {
         let Some(write) = &self.map_write else { return false };
         let has = |slot: Slot| {
-            let kept = self.bricks[slot.index()].kept_next;
-            kept.is_some_and(|kept| kept.version == write.version)
+            self.bricks[slot.index()].kept.iter().any(|kept| kept.version == write.version)
         };
         write.is_stored && self.counting().iter().all(has)
+    }
+
+    /// Where a brick's companion has what a record names.
+    pub(super) fn place_maps(&self, slot: Slot, record: &mut Record) {
+        let kept = &self.bricks[slot.index()].kept;
+        let base = kept.iter().find(|kept| kept.version == record.descriptor.map);
+        (record.map_at, record.map_bytes) = base.map_or((0, 0), |kept| (kept.at, kept.bytes));
+        let of_snapshots =
+            kept.iter().filter(|kept| self.old_maps.contains_key(&kept.version)).copied();
+        record.snapshot_maps = of_snapshots.collect();
+    }
+
+    /// Forgets maps that nothing names any more.
+    pub(super) fn forget_maps(&mut self) {
+        let taken = self.descriptor.snapshots.iter().filter(|snapshot| snapshot.is_taken);
+        let named: BTreeSet<Generation> = taken.map(|snapshot| snapshot.map).collect();
+        self.old_maps.retain(|version, _| named.contains(version));
+        let next = self.map_write.as_ref().map(|write| write.version);
+        let base = self.base.0;
+        for brick in &mut self.bricks {
+            brick.kept.retain(|kept| {
+                let version = kept.version;
+                version == base || Some(version) == next || named.contains(&version)
+            });
+        }
     }
 
     /// Writes into the descriptor which map counts; after [`Volume::record_moves`].
@@ -159,11 +173,10 @@ impl Volume {
             return;
         }
         let Some(write) = self.map_write.take() else { return };
-        self.base = (write.version, write.bytes);
+        let (version, bytes) = std::mem::replace(&mut self.base, (write.version, write.bytes));
+        self.old_maps.insert(version, bytes);
         self.map.extend(write.shards);
-        for brick in &mut self.bricks {
-            brick.kept = brick.kept_next.take().or(brick.kept);
-        }
+        self.forget_maps();
         self.actions
             .push_back(Action::ForgetMaps { before: write.version, but: self.frozen_maps() });
         self.try_moves = true;
@@ -171,4 +184,15 @@ impl Volume {
             self.grow_bricks();
         }
     }
+}
+
+/// The first gap for a map of so many bytes.
+fn room_for(kept: &[MapPlace], bytes: usize) -> u64 {
+    let blocks = |bytes: u64| bytes.next_multiple_of(RECORD_ALIGNMENT as u64);
+    let mut taken: Vec<(u64, u64)> =
+        kept.iter().map(|kept| (kept.at, kept.at + blocks(u64::from(kept.bytes)))).collect();
+    taken.sort_unstable();
+    taken.into_iter().fold(MAP_OFFSET, |at, (start, end)| {
+        if at + blocks(bytes as u64) <= start { at } else { at.max(end) }
+    })
 }

@@ -3,11 +3,11 @@
 
 use super::{
     Volume,
-    state::{Brick, Io, IoKind, Kept, Link, Phase, Role},
+    state::{Brick, Io, IoKind, Link, Phase, Role},
 };
 use crate::{
-    Action, BrickId, Cause, NodeId, Notice, Outcome, Record, Session, Slot, SlotSet, Time,
-    extents::ExtentSet,
+    Action, BrickId, Cause, MapPlace, NodeId, Notice, Outcome, Record, Session, Slot, SlotSet,
+    Time, extents::ExtentSet,
 };
 
 impl Volume {
@@ -270,10 +270,10 @@ impl Volume {
         let record = Record::newest(&bytes);
         if let Ok(record) = &record {
             let (version, at, bytes) = (record.descriptor.map, record.map_at, record.map_bytes);
+            let base = (bytes > 0).then_some(MapPlace { version, at, bytes });
             let brick = self.brick(slot);
             brick.sequence = record.sequence + 1;
-            brick.kept = (bytes > 0).then_some(Kept { version, at, bytes });
-            brick.kept_next = None;
+            brick.kept = base.into_iter().chain(record.snapshot_maps.iter().copied()).collect();
         }
         if self.phase == Phase::Opening {
             self.brick(slot).link = Link::Open;

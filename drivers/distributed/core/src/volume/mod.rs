@@ -136,6 +136,8 @@ pub struct Volume {
     maps: BTreeMap<Generation, ShardMap>,
     /// The stored shard map that counts, and its name.
     base: (Generation, Arc<[u8]>),
+    /// Stored maps that only snapshots name.
+    old_maps: BTreeMap<Generation, Arc<[u8]>>,
     /// One that is being stored, whether one is to be, for how many shards, and how many there were.
     map_write: Option<MapWrite>,
     want_map: bool,
@@ -226,6 +228,7 @@ impl Volume {
             creating: BTreeMap::new(),
             maps,
             base,
+            old_maps: BTreeMap::new(),
             map_write: None,
             want_map: false,
             map_room: 0,

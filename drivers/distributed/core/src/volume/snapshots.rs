@@ -362,6 +362,10 @@ impl Volume {
             Some((snapshot.number, map.sets().collect()))
         });
         self.frozen = frozen.collect();
+        let base = self.base.0;
+        let old = maps.iter().filter(|(version, _)| **version != base);
+        self.old_maps = old.map(|(version, map)| (*version, map.encode().into())).collect();
+        self.forget_maps();
         let refuse = self.descriptor.snapshots.iter().filter(|snapshot| !snapshot.is_taken);
         self.may_drop = refuse.map(|snapshot| snapshot.number).collect();
     }
@@ -373,6 +377,7 @@ impl Volume {
         let descriptor = &self.descriptor;
         self.frozen.retain(|number, _| known(descriptor, *number));
         self.may_drop.retain(|number| known(descriptor, *number));
+        self.forget_maps();
     }
 
     /// The shard maps that snapshots name.

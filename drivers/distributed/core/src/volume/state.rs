@@ -4,8 +4,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    BrickId, Cause, Generation, NodeId, RequestId, ShardMap, Slot, SlotSet, Time, ZeroKind,
-    extents::ExtentSet,
+    BrickId, Cause, Generation, MapPlace, NodeId, RequestId, ShardMap, Slot, SlotSet, Time,
+    ZeroKind, extents::ExtentSet,
 };
 
 /// Where the attachment is; drawn on the crate's front page.
@@ -93,19 +93,10 @@ pub(super) struct Brick {
     pub(super) may_be_listed: bool,
     /// It is empty, and its slot is to be vacated.
     pub(super) leaving: bool,
-    /// Where its companion has the shard map that a record names, and one that no record names yet.
-    pub(super) kept: Option<Kept>,
-    pub(super) kept_next: Option<Kept>,
+    /// Where its companion has shard maps that records name, or will name.
+    pub(super) kept: Vec<MapPlace>,
     /// One that is being written.
-    pub(super) keeping: Option<Kept>,
-}
-
-/// A shard map in a companion.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
-    pub(super) version: Generation,
-    pub(super) at: u64,
-    pub(super) bytes: u32,
+    pub(super) keeping: Option<MapPlace>,
 }
 
 /// A shard map that is being stored.
@@ -237,8 +228,7 @@ impl Brick {
             cause: None,
             may_be_listed: false,
             leaving: false,
-            kept: None,
-            kept_next: None,
+            kept: Vec::new(),
             keeping: None,
         }
     }

@@ -109,6 +109,8 @@ impl Desk {
                 }
                 Action::Read { io, .. }
                 | Action::Write { io, .. }
+                | Action::Snapshot { io, .. }
+                | Action::DropSnapshot { io, .. }
                 | Action::Zero { io, .. }
                 | Action::Flush { io, .. }
                 | Action::Copy { io, .. }
