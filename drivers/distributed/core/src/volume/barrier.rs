@@ -101,9 +101,13 @@ impl Volume {
     fn grown(&mut self, size: u64) {
         let old = std::mem::replace(&mut self.descriptor.size, size);
         self.want_membership = true;
-        for brick in self.bricks.iter_mut().filter(|brick| brick.link != Link::Open) {
+        for slot in self.slots() {
+            if self.bricks[slot.index()].link == Link::Open {
+                continue;
+            }
             // It may have missed that the volume was larger once, and hold what was there.
-            brick.dirty.insert(old, size);
+            self.brick(slot).dirty.insert(old, size);
+            self.note_litter_within(slot, old, size);
         }
     }
 

@@ -21,6 +21,16 @@ impl Volume {
         self.try_sweeps = true;
     }
 
+    /// A brick may have something of all shards in a range that it is no replica of.
+    pub(super) fn note_litter_within(&mut self, slot: Slot, start: u64, end: u64) {
+        let size = self.map.shard_size();
+        for shard in start / size..end.div_ceil(size) {
+            if self.bricks[slot.index()].role != Role::Vacant && !self.map.set(shard).has(slot) {
+                self.note_litter(slot, shard);
+            }
+        }
+    }
+
     pub(super) fn forget_litter(&mut self, slot: Slot, shard: u64) {
         self.litter.remove(&(slot, shard));
     }

@@ -75,9 +75,9 @@ impl Volume {
     /// The stored maps that companions keep: the one that counts, those of snapshots, and the one to come.
     fn maps_to_keep(&self) -> impl Iterator<Item = (Generation, &Arc<[u8]>)> {
         let base = std::iter::once((self.base.0, &self.base.1));
-        let taken = self.descriptor.snapshots.iter().filter(|snapshot| snapshot.is_taken);
+        let snapshots = self.descriptor.snapshots.iter().filter(|snapshot| self.counts(snapshot));
         // One that was lost with the state cannot be kept.
-        let frozen = taken.filter_map(|snapshot| self.old_maps.get_key_value(&snapshot.map));
+        let frozen = snapshots.filter_map(|snapshot| self.old_maps.get_key_value(&snapshot.map));
         let next = self.map_write.as_ref().map(|write| (write.version, &write.bytes));
         base.chain(frozen.map(|(version, bytes)| (*version, bytes))).chain(next)
     }
@@ -144,8 +144,8 @@ impl Volume {
 
     /// Forgets maps that nothing names any more.
     pub(super) fn forget_maps(&mut self) {
-        let taken = self.descriptor.snapshots.iter().filter(|snapshot| snapshot.is_taken);
-        let named: BTreeSet<Generation> = taken.map(|snapshot| snapshot.map).collect();
+        let snapshots = self.descriptor.snapshots.iter().filter(|snapshot| self.counts(snapshot));
+        let named: BTreeSet<Generation> = snapshots.map(|snapshot| snapshot.map).collect();
         self.old_maps.retain(|version, _| named.contains(version));
         let next = self.map_write.as_ref().map(|write| write.version);
         let base = self.base.0;

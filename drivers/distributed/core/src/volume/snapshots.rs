@@ -336,11 +336,15 @@ impl Volume {
         self.unknown_snapshots.contains_key(&(brick, number))
     }
 
+    /// Whether somebody may yet see a snapshot: one that is to be deleted until every record says so, and one that is
+    /// being taken.
+    pub(super) fn counts(&self, snapshot: &Snapshot) -> bool {
+        !self.may_drop.contains(&snapshot.number)
+    }
+
     /// Whether a snapshot has shards of which only this brick has a replica.
     pub(super) fn is_needed(&self, brick: BrickId) -> bool {
-        // One that is to be deleted counts until every record says so.
-        let counts = |snapshot: &&Snapshot| !self.may_drop.contains(&snapshot.number);
-        self.descriptor.snapshots.iter().filter(counts).any(|snapshot| {
+        self.descriptor.snapshots.iter().filter(|snapshot| self.counts(snapshot)).any(|snapshot| {
             let Some(sets) = self.frozen.get(&snapshot.number) else { return true };
             // Condemned ones may be deleted already, by an attachment that did not come to record it.
             let others = snapshot.holders.iter().filter(|(_, other)| {
