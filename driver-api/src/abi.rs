@@ -8,7 +8,7 @@
 
 use abi_stable::{
     StableAbi, sabi_trait,
-    std_types::{ROption, RResult, RStr, RString, RVec},
+    std_types::{ROption, RResult, RStr, RString, RVec, Tuple2},
 };
 
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
     OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
     WriteFlags,
     ext::{
-        CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, RecoveredVolume,
-        ReplicationInfo, ShardInfo, SnapshotInfo,
+        CommandSpec, Comparison, Extent, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
+        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
     },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
@@ -187,6 +187,31 @@ pub trait RawCluster: Send + Sync {
         _dry_run: bool,
     ) -> Op<RVec<RecoveredVolume>> {
         Op::err(crate::ext::no_recovery())
+    }
+    /// Since 1.3.
+    fn plan(&self, _cx: &OpContext, _volume: RStr<'_>, _steps: RVec<NodeStep>) -> Op<MovementPlan> {
+        Op::err(crate::ext::no_movement("plan"))
+    }
+    /// Since 1.3.
+    fn drain(&self, _cx: &OpContext, _name: RStr<'_>, _on: bool) -> Op<NodeInfo> {
+        Op::err(crate::ext::no_movement("drain"))
+    }
+    /// Since 1.3.
+    fn rebalance(&self, _cx: &OpContext, _volume: RStr<'_>, _on: bool) -> Op<()> {
+        Op::err(crate::ext::no_movement("rebalance"))
+    }
+    /// Since 1.3.
+    fn rebalancing(&self, _cx: &OpContext, _volume: RStr<'_>) -> Op<Rebalancing> {
+        Op::err(crate::ext::no_movement("rebalancing"))
+    }
+    /// Since 1.3.
+    fn configure(
+        &self,
+        _cx: &OpContext,
+        _volume: RStr<'_>,
+        _options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<()> {
+        Op::err(crate::ext::no_movement("configure"))
     }
 }
 

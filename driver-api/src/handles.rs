@@ -5,7 +5,7 @@ use std::fmt;
 
 use abi_stable::{
     StableAbi,
-    std_types::{RArc, RString, RVec},
+    std_types::{RArc, RString, RVec, Tuple2},
 };
 
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
         RawResize_TO, RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
-        self, CommandSpec, Comparison, Extent, NodeChange, NodeInfo, NodeSpec, RecoveredVolume,
-        ReplicationInfo, ShardInfo, SnapshotInfo,
+        self, CommandSpec, Comparison, Extent, MovementPlan, NodeChange, NodeInfo, NodeSpec,
+        NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
     },
 };
 
@@ -344,5 +344,30 @@ impl ext::Cluster for ClusterHandle {
         dry_run: bool,
     ) -> Op<RVec<RecoveredVolume>> {
         self.raw.recover(cx, volume.into(), accept_missing, dry_run)
+    }
+
+    fn plan(&self, cx: &OpContext, volume: &str, steps: RVec<NodeStep>) -> Op<MovementPlan> {
+        self.raw.plan(cx, volume.into(), steps)
+    }
+
+    fn drain(&self, cx: &OpContext, name: &str, on: bool) -> Op<NodeInfo> {
+        self.raw.drain(cx, name.into(), on)
+    }
+
+    fn rebalance(&self, cx: &OpContext, volume: &str, on: bool) -> Op<()> {
+        self.raw.rebalance(cx, volume.into(), on)
+    }
+
+    fn rebalancing(&self, cx: &OpContext, volume: &str) -> Op<Rebalancing> {
+        self.raw.rebalancing(cx, volume.into())
+    }
+
+    fn configure(
+        &self,
+        cx: &OpContext,
+        volume: &str,
+        options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<()> {
+        self.raw.configure(cx, volume.into(), options)
     }
 }

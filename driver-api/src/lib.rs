@@ -29,7 +29,7 @@ pub mod host;
 pub mod import;
 pub mod state;
 
-pub use abi_stable::std_types::{ROption, RString, RVec};
+pub use abi_stable::std_types::{ROption, RString, RVec, Tuple2};
 pub use backend::{Backend, Health, HealthState, Usage};
 pub use buffer::{BufferVTable, IoBuf, IoBufMut};
 pub use capability::{Abilities, Capabilities, Fencing};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use abi_stable::{
     sabi_trait::TD_Opaque,
-    std_types::{RArc, RStr, RVec},
+    std_types::{RArc, RStr, RString, RVec, Tuple2},
 };
 
 use super::{Contained, start};
@@ -13,8 +13,8 @@ use crate::{
     ClusterHandle, Error, ErrorKind, Host, IoBuf, Op, OpContext, Result, WriteFlags,
     abi::{RawCluster, RawCluster_TO},
     ext::{
-        Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, RecoveredVolume,
-        ReplicationInfo, ShardInfo,
+        Cluster, Comparison, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep, PIECE,
+        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
     },
 };
 
@@ -140,6 +140,31 @@ impl RawCluster for ClusterGlue {
         dry_run: bool,
     ) -> Op<RVec<RecoveredVolume>> {
         start(|| self.cluster.recover(cx, volume.as_str(), accept_missing, dry_run))
+    }
+
+    fn plan(&self, cx: &OpContext, volume: RStr<'_>, steps: RVec<NodeStep>) -> Op<MovementPlan> {
+        start(|| self.cluster.plan(cx, volume.as_str(), steps))
+    }
+
+    fn drain(&self, cx: &OpContext, name: RStr<'_>, on: bool) -> Op<NodeInfo> {
+        start(|| self.cluster.drain(cx, name.as_str(), on))
+    }
+
+    fn rebalance(&self, cx: &OpContext, volume: RStr<'_>, on: bool) -> Op<()> {
+        start(|| self.cluster.rebalance(cx, volume.as_str(), on))
+    }
+
+    fn rebalancing(&self, cx: &OpContext, volume: RStr<'_>) -> Op<Rebalancing> {
+        start(|| self.cluster.rebalancing(cx, volume.as_str()))
+    }
+
+    fn configure(
+        &self,
+        cx: &OpContext,
+        volume: RStr<'_>,
+        options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<()> {
+        start(|| self.cluster.configure(cx, volume.as_str(), options))
     }
 }
 

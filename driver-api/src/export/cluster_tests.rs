@@ -135,3 +135,16 @@ fn a_cluster_that_cannot_recover_says_so() {
     assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED);
     assert!(refused.remedy_text().contains("driver-api 1.3"), "{refused:#}");
 }
+
+#[test]
+fn a_cluster_that_cannot_move_shards_says_so() {
+    let (cluster, cx) = (handle(), OpContext::new());
+    let kinds = [
+        kind(cluster.plan(&cx, "", RVec::new())),
+        kind(cluster.drain(&cx, "n1", true)),
+        kind(cluster.rebalance(&cx, "v", true)),
+        kind(cluster.rebalancing(&cx, "v")),
+        kind(cluster.configure(&cx, "v", RVec::new())),
+    ];
+    assert_eq!(kinds, [Some(ErrorKind::UNSUPPORTED); 5]);
+}

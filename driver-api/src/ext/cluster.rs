@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 use abi_stable::{
     StableAbi,
-    std_types::{ROption, RString, RVec},
+    std_types::{ROption, RString, RVec, Tuple2},
 };
 
-use super::recovery::{RecoveredVolume, no_recovery};
+use super::{
+    movement::{MovementPlan, NodeStep, Rebalancing, no_movement},
+    recovery::{RecoveredVolume, no_recovery},
+};
 use crate::{Health, IoBuf, Op, OpContext, WriteFlags};
 
 /// Nodes, and volumes whose shards have replicas on them. Since 1.2.
@@ -87,6 +90,45 @@ pub trait Cluster: Send + Sync {
     ) -> Op<RVec<RecoveredVolume>> {
         Op::err(no_recovery())
     }
+
+    /// What would move if these steps were taken, in their order, and then `volume`, or every volume if that is empty,
+    /// was rebalanced; with no step, what rebalancing would move now. Nothing is changed. A node of a step that is not
+    /// there, or is there already: refused. A volume that cannot be placed so is told with the reason, and the others
+    /// are planned. Since 1.3. `[any thread · backend open]`
+    fn plan(&self, _cx: &OpContext, _volume: &str, _steps: RVec<NodeStep>) -> Op<MovementPlan> {
+        Op::err(no_movement("plan"))
+    }
+
+    /// Marks a node, durably: it gets no shards, and the next rebalancing of a volume takes those that it has. With `on`
+    /// false the mark is taken away. Since 1.3. `[any thread · backend open]`
+    fn drain(&self, _cx: &OpContext, _name: &str, _on: bool) -> Op<NodeInfo> {
+        Op::err(no_movement("drain"))
+    }
+
+    /// Begins to move a volume's shards to where its options and the nodes of now say, with the least copies; the
+    /// volume serves meanwhile. With `on` false, stops where it is; shards that are half way stay where they were. It
+    /// ends with the attachment, and goes on when it is asked for anew; asked for while it is under way, it is planned
+    /// anew. Since 1.3. `[any thread · volume attached]`
+    fn rebalance(&self, _cx: &OpContext, _volume: &str, _on: bool) -> Op<()> {
+        Op::err(no_movement("rebalance"))
+    }
+
+    /// How far a volume's rebalancing is. Since 1.3. `[any thread · volume attached]`
+    fn rebalancing(&self, _cx: &OpContext, _volume: &str) -> Op<Rebalancing> {
+        Op::err(no_movement("rebalancing"))
+    }
+
+    /// Changes options that a volume was created with, durably, all of them or none. Shards are where they were until
+    /// the volume is rebalanced. One that cannot be changed, has no such value, or with which the volume could not be
+    /// placed: refused with `InvalidArgument`. Since 1.3. `[any thread · backend open]`
+    fn configure(
+        &self,
+        _cx: &OpContext,
+        _volume: &str,
+        _options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<()> {
+        Op::err(no_movement("configure"))
+    }
 }
 
 /// The longest range that is verified or repaired at once, in bytes.
@@ -164,8 +206,18 @@ pub struct NodeInfo {
     pub used: u64,
     /// Bytes that volumes provision on it: the sizes of its shards, whatever is written.
     pub provisioned: u64,
-    /// Zero in this version.
+    /// The first word: [`NodeInfo::DRAINING`] or zero, since 1.3. The others: zero in this version.
     pub reserved: [u64; 4],
+}
+
+impl NodeInfo {
+    /// The bit of a node that is to be emptied. Since 1.3.
+    pub const DRAINING: u64 = 1;
+
+    /// Whether the node gets no shards and is to be emptied: see [`Cluster::drain`]. Since 1.3.
+    pub fn is_draining(&self) -> bool {
+        self.reserved[0] & Self::DRAINING != 0
+    }
 }
 
 /// Where a replica is in its life.

@@ -6,6 +6,7 @@ mod attach;
 mod clones;
 mod cluster;
 mod commands;
+mod movement;
 mod recovery;
 mod resize;
 mod snapshots;
@@ -18,6 +19,8 @@ pub use cluster::{
     ReplicationInfo, ReplicationState, ShardInfo,
 };
 pub use commands::{CommandSpec, Commands};
+pub(crate) use movement::no_movement;
+pub use movement::{Movement, MovementPlan, NodeShare, NodeStep, NodeStepKind, Rebalancing};
 pub(crate) use recovery::no_recovery;
 pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
 pub use resize::Resize;

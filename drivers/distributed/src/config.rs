@@ -95,6 +95,18 @@ impl From<Placement> for Policy {
     }
 }
 
+impl Placement {
+    /// Its name among the options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Balanced => "balanced",
+            Self::Random => "random",
+            Self::Locality => "locality",
+            Self::Zone => "zone",
+        }
+    }
+}
+
 const PLACEMENTS: &[&str] = &["balanced", "random", "locality", "zone"];
 const CONSISTENCIES: &[&str] = &["eventual", "strong", "causal"];
 
@@ -209,6 +221,15 @@ impl Config {
 /// Shards are multiples of this, in bytes.
 const SHARD_UNIT: u64 = 1 << 20;
 
+/// Options of a volume that can be changed after its creation.
+const CHANGEABLE: &[&str] = &["replication_factor", "placement", "nodes", "drivers"];
+
+fn unfit(option: &str, value: &str) -> Error {
+    Error::new(ErrorKind::INVALID_ARGUMENT, format!("`{value}` does not fit the option"))
+        .with("option", option)
+        .remedy("look at the driver's options: novastor driver show distributed")
+}
+
 /// What a volume is created with, and stored beside it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Chosen {
@@ -247,14 +268,31 @@ impl Chosen {
             placement: config.placement,
         };
         for (key, value) in options {
-            chosen.set(key, value).ok_or_else(|| {
-                Error::new(
+            chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
+        }
+        chosen.check()?;
+        Ok(chosen)
+    }
+
+    /// The choices with these options changed.
+    ///
+    /// # Errors
+    /// When an option does not fit, or belongs to the volume since its creation.
+    pub fn changed(&self, options: &[(String, String)]) -> Result<Self> {
+        let mut chosen = self.clone();
+        for (key, value) in options {
+            if !CHANGEABLE.contains(&key.as_str()) {
+                return Err(Error::new(
                     ErrorKind::INVALID_ARGUMENT,
-                    format!("`{value}` does not fit the option"),
+                    format!("the option `{key}` of a volume cannot be changed"),
                 )
                 .with("option", key)
-                .remedy("look at the driver's options: novastor driver show distributed")
-            })?;
+                .remedy(format!("these can: {}", CHANGEABLE.join(", "))));
+            }
+            chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
+        }
+        if chosen.replication_factor == 0 {
+            return Err(unfit("replication_factor", "0"));
         }
         chosen.check()?;
         Ok(chosen)

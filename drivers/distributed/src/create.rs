@@ -128,13 +128,14 @@ impl Maker<'_> {
 
     /// The nodes that are named, or all.
     async fn named(&self, chosen: &Chosen) -> Result<Vec<Node>> {
-        let registered = self.catalog.nodes().await?;
+        let registered = self.catalog.nodes().await?.placeable();
         if chosen.nodes.is_empty() {
-            return Ok(registered.all());
+            return Ok(registered);
         }
         let mut nodes: Vec<Node> = Vec::new();
         for name in &chosen.nodes {
-            let node = registered.named(name).ok_or_else(|| no_node(name))?;
+            let node = registered.iter().find(|node| node.name == *name);
+            let node = node.ok_or_else(|| no_node(name))?.clone();
             if nodes.iter().any(|other| other.id == node.id) {
                 return Err(
                     invalid("a node is named twice, but holds one replica").with("node", name)
@@ -145,7 +146,8 @@ impl Maker<'_> {
         Ok(nodes)
     }
 
-    async fn check_node(&self, node: &Node, size: u64, chosen: &Chosen) -> Result<()> {
+    /// Refuses a node that cannot hold a brick of such a volume.
+    pub async fn check_node(&self, node: &Node, size: u64, chosen: &Chosen) -> Result<()> {
         let capabilities = self.nodes.backend(node).await?.capabilities()?;
         let refuse = |why: &str| Err(invalid(why).with("node", &node.name));
         if !capabilities.has(Abilities::WRITE) {
@@ -270,6 +272,7 @@ pub(crate) fn info(descriptor: &Descriptor, chosen: &Chosen) -> VolumeInfo {
     VolumeInfo::new(&descriptor.volume, descriptor.size, used)
         .label("replication_factor", &chosen.replication_factor.to_string())
         .label("shard_size", &chosen.shard_size.to_string())
+        .label("placement", chosen.placement.name())
         .label("consistency", "strong")
         .label("synchronous_replication", "true")
         .label("generation", &descriptor.generation.to_string())

@@ -9,6 +9,9 @@ use crate::catalog::Catalog;
 /// The weight of a node that was registered without one.
 const WEIGHT: u32 = 100;
 
+/// The turn of whoever takes a node out, or gives bricks to nodes that are registered. No volume has this name.
+pub(crate) const NODES_TURN: &str = "/nodes";
+
 /// A node that nothing is said of but its backend's name.
 pub(crate) fn plain(name: &str) -> Node {
     Node {

@@ -9,6 +9,7 @@ mod data;
 mod exports;
 mod jobs;
 mod metrics;
+pub mod movement;
 pub mod problem;
 pub mod requests;
 pub mod types;
@@ -136,6 +137,7 @@ impl Api {
             .merge(backends::routes())
             .merge(volumes::routes())
             .merge(cluster::routes())
+            .merge(movement::routes())
             .merge(exports::routes())
             .merge(jobs::routes())
             .layer(DefaultBodyLimit::max(LONGEST_BODY))

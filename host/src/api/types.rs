@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::{ImageFormat, Walk};
+use crate::jobs::{ImageFormat, REBALANCE, Walk};
 
 /// A volume.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -209,7 +209,7 @@ pub struct ExportView {
 pub struct JobView {
     /// Its number.
     pub id: u64,
-    /// `import`, `export`, `clone`, `verify` or `repair`.
+    /// `import`, `export`, `clone`, `verify`, `repair` or `rebalance`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,
@@ -230,6 +230,13 @@ pub struct JobView {
     pub ended_unix_secs: Option<u64>,
     /// Why it failed.
     pub error: Option<JobErrorView>,
+}
+
+impl JobView {
+    /// Whether it can go on once it was cut off.
+    pub fn is_resumable(&self) -> bool {
+        self.walk.is_some() || self.kind == REBALANCE
+    }
 }
 
 /// Why a job failed.
@@ -428,6 +435,9 @@ pub struct NodeView {
     pub weight: u32,
     /// Whether new shards may be placed on it.
     pub available: bool,
+    /// Whether it gets nothing and is to be emptied.
+    #[serde(default)]
+    pub draining: bool,
     /// `healthy`, `degraded` or `failed`.
     pub health: String,
     /// Why it is not healthy.

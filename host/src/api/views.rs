@@ -90,7 +90,7 @@ impl From<SnapshotInfo> for SnapshotView {
     }
 }
 
-fn unless_empty(text: RString) -> Option<String> {
+pub(super) fn unless_empty(text: RString) -> Option<String> {
     Some(text.into_string()).filter(|text| !text.is_empty())
 }
 
@@ -101,6 +101,7 @@ fn texts(list: RVec<RString>) -> Vec<String> {
 impl From<NodeInfo> for NodeView {
     fn from(node: NodeInfo) -> Self {
         Self {
+            draining: node.is_draining(),
             id: node.id,
             name: node.spec.name.into_string(),
             role: node.spec.role.into_string(),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{access::Rule, config::parse_size, jobs::ImageFormat};
+use super::movement::{addition, weight};
+use crate::{access::Rule, api::movement::PlanStep, config::parse_size, jobs::ImageFormat};
 
 /// A storage host for virtual machines and containers.
 #[derive(Parser, Debug)]
@@ -195,6 +196,23 @@ pub struct NodeFacts {
     pub available: Option<bool>,
 }
 
+/// Changes of nodes that are thought of.
+#[derive(Args, Clone, Debug)]
+pub struct PlanFlags {
+    /// A backend would become a node
+    #[arg(long, value_name = "NAME[:zone=ZONE,weight=WEIGHT]", value_parser = addition)]
+    pub add: Vec<PlanStep>,
+    /// A node would be taken out
+    #[arg(long, value_name = "NODE")]
+    pub remove: Vec<String>,
+    /// A node would be emptied
+    #[arg(long, value_name = "NODE")]
+    pub drain: Vec<String>,
+    /// A node would get another weight
+    #[arg(long, value_name = "NODE=WEIGHT", value_parser = weight)]
+    pub weight: Vec<PlanStep>,
+}
+
 /// `novastor node`
 #[derive(Subcommand, Debug)]
 pub enum NodeCommand {
@@ -238,6 +256,25 @@ pub enum NodeCommand {
         /// Only show what would be done
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Show what would move if nodes changed; without a change, what rebalancing would move now
+    Plan {
+        /// The volume; all if none
+        volume: Option<String>,
+        #[command(flatten)]
+        flags: PlanFlags,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Mark a node to be emptied: it gets nothing, and rebalancing takes what it has
+    Drain {
+        /// The node
+        name: String,
+        /// Take the mark away
+        #[arg(long)]
+        undo: bool,
         #[command(flatten)]
         cluster: Cluster,
     },
@@ -453,6 +490,24 @@ pub enum VolumeCommand {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// Move a volume's shards to where its options and the nodes of now say, while it is in use
+    Rebalance {
+        /// Its name
+        name: String,
+        /// Only show how far that is
+        #[arg(long)]
+        status: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Change options of the driver's own, such as replication_factor=2
+    Set {
+        /// Its name
+        name: String,
+        /// The options
+        #[arg(value_name = "KEY=VALUE", value_parser = pair, required = true)]
+        options: Vec<(String, String)>,
+    },
     /// Write bytes of a volume to standard output
     Read {
         /// Its name
@@ -566,7 +621,7 @@ pub enum JobCommand {
         /// Its number
         id: u64,
     },
-    /// Go on with a verify or repair that did not come to its end
+    /// Go on with a verify, repair or rebalance that did not come to its end
     Resume {
         /// Its number
         id: u64,

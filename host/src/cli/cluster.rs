@@ -44,7 +44,7 @@ impl From<NodeFacts> for SetNode {
 
 impl Session {
     /// The named backend, or the only one that has nodes.
-    async fn backend_of(&self, cluster: Cluster) -> Result<String> {
+    pub(super) async fn backend_of(&self, cluster: Cluster) -> Result<String> {
         match cluster.backend {
             Some(name) => Ok(name),
             None => only(self.client.get::<Vec<BackendView>>("/v1/backends").await?),
@@ -52,7 +52,7 @@ impl Session {
     }
 
     /// The resource of its nodes.
-    async fn nodes_of(&self, cluster: Cluster) -> Result<String> {
+    pub(super) async fn nodes_of(&self, cluster: Cluster) -> Result<String> {
         Ok(format!("/v1/backends/{}/nodes", part(&self.backend_of(cluster).await?)))
     }
 
@@ -105,6 +105,8 @@ impl Session {
                 let body = RecoverVolumes { volume, accept_missing, dry_run };
                 self.recover(cluster, &body).await
             }
+            NodeCommand::Plan { volume, flags, cluster } => self.plan(volume, flags, cluster).await,
+            NodeCommand::Drain { name, undo, cluster } => self.drain(&name, undo, cluster).await,
             NodeCommand::Set { name, cluster, facts } => {
                 let path = format!("{}/{}", self.nodes_of(cluster).await?, part(&name));
                 self.one(&self.client.patch::<NodeView>(&path, &SetNode::from(facts)).await?)
@@ -176,7 +178,12 @@ impl Row for NodeView {
             self.role.clone(),
             self.zone.clone(),
             self.weight.to_string(),
-            if self.available { "yes" } else { "no" }.to_owned(),
+            match (self.draining, self.available) {
+                (true, _) => "draining",
+                (false, true) => "yes",
+                (false, false) => "no",
+            }
+            .to_owned(),
             self.health.clone(),
             size(self.used),
             size(self.provisioned),

@@ -61,9 +61,9 @@ impl Session {
         if job.walk.is_some() && self.output == Output::Json {
             self.one(&job)?;
         }
-        let resume = match job.walk {
-            Some(_) => format!("novastor job resume {}", job.id),
-            None => String::new(),
+        let resume = match job.is_resumable() {
+            true => format!("novastor job resume {}", job.id),
+            false => String::new(),
         };
         let (kind, message, remedy) = match job.error {
             Some(error) if error.remedy.is_empty() => {

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod connect;
 mod jobs;
+mod movement;
 mod show;
 mod volumes;
 

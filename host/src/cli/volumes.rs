@@ -112,6 +112,12 @@ impl Session {
                 let job = client.post::<JobView>(&path, &RepairVolume { source }).await?;
                 self.follow(job, waiting).await
             }
+            VolumeCommand::Rebalance { name, status, waiting } => {
+                self.rebalance(&name, status, waiting).await
+            }
+            VolumeCommand::Set { name, options } => {
+                self.set_options(&name, options.into_iter().collect()).await
+            }
             VolumeCommand::Read { name, offset, length } => {
                 self.read(&of(&name), offset, length).await
             }

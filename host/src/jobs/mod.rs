@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   running ---> done | failed | cancelled <--+
-//!      | found at restart                       | a walk that did not come to its end: resume
+//!      | found at restart                       | a walk or rebalancing that did not come to its end: resume
 //!      +------> interrupted --------------------+---> running
 //! ```
 //! The record in the state changes when a job starts and ends; progress is kept in memory alone, except that a walk over
@@ -11,6 +11,7 @@
 
 mod copy;
 mod image;
+mod rebalance;
 mod replicas;
 mod transfer;
 mod walk;
@@ -32,6 +33,7 @@ use tokio::sync::Notify;
 use crate::volumes::{Room, Stored, unix_now};
 
 pub use image::ImageFormat;
+pub use rebalance::REBALANCE;
 pub use replicas::ReplicaJobs;
 pub use transfer::{ClonePlan, ExportPlan, ImportPlan, Transfers};
 pub use walk::{Difference, Walk};
@@ -51,9 +53,9 @@ pub enum JobState {
     Done,
     /// It ended with an error; what it had made is gone again.
     Failed,
-    /// It was cancelled; what it had made is gone again. A walk can be resumed.
+    /// It was cancelled; what it had made is gone again. A walk or a rebalancing can be resumed.
     Cancelled,
-    /// The host ended before it did; what it had made is removed at restart. A walk can be resumed.
+    /// The host ended before it did; what it had made is removed at restart. A walk or a rebalancing can be resumed.
     Interrupted,
 }
 
@@ -84,7 +86,7 @@ pub struct JobError {
 /// A job as the state keeps it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct JobRecord {
-    /// `import`, `export`, `clone`, `verify` or `repair`.
+    /// `import`, `export`, `clone`, `verify`, `repair` or `rebalance`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,
@@ -244,7 +246,7 @@ impl Jobs {
         Ok(self.run(id, stored, work))
     }
 
-    /// Starts a job again that walked and did not come to its end, at the place where it was.
+    /// Starts a job again that did not come to its end: a walk at the place where it was.
     async fn restart<F>(
         &self,
         job: JobView,

@@ -8,7 +8,7 @@ use driver_api::{
     ext::{PIECE, ReplicaState, ReplicationInfo, ShardInfo},
 };
 
-use super::{JobControl, JobState, JobView, Jobs, Walk, transfer::record};
+use super::{JobControl, JobState, JobView, Jobs, Walk, rebalance::REBALANCE, transfer::record};
 use crate::volumes::{Access, Use, Volumes};
 
 const VERIFY: &str = "verify";
@@ -17,8 +17,8 @@ const REPAIR: &str = "repair";
 /// Starts those jobs, and resumes them. A cheap handle.
 #[derive(Clone)]
 pub struct ReplicaJobs {
-    volumes: Volumes,
-    jobs: Jobs,
+    pub(super) volumes: Volumes,
+    pub(super) jobs: Jobs,
 }
 
 impl ReplicaJobs {
@@ -48,21 +48,31 @@ impl ReplicaJobs {
         self.jobs.start(id, job, |control| walk_through(volumes, name, id, control)).await
     }
 
-    /// Goes on with a walk that was cancelled, interrupted or cut off by a failure.
+    /// Goes on with a walk or rebalancing that was cancelled, interrupted or cut off by a failure.
     pub async fn resume(&self, id: u64) -> Result<JobView> {
         let job = self.jobs.show(id).await?;
         let (kind, volume) = (job.record.kind.clone(), job.record.target.clone());
         let refused = |kind, why: String, remedy: String| {
             Err(Error::new(kind, why).during("resume").with("job", id).remedy(remedy))
         };
-        let Some(walk) = &job.record.walk else {
+        let is_rebalancing = kind == REBALANCE;
+        if job.record.walk.is_none() && !is_rebalancing {
             let why = format!("a job of kind `{kind}` cannot be resumed");
             return refused(ErrorKind::UNSUPPORTED, why, "start it again".to_owned());
-        };
+        }
         if job.record.state == JobState::Running {
             let why = "it is at work".to_owned();
             return refused(ErrorKind::IN_USE, why, format!("novastor job wait {id}"));
         }
+        if is_rebalancing {
+            if job.record.state == JobState::Done {
+                let why = "it came to its end: there is nothing to go on with".to_owned();
+                let again = format!("novastor volume rebalance {volume}");
+                return refused(ErrorKind::INVALID_ARGUMENT, why, again);
+            }
+            return self.rebalance_again(job).await;
+        }
+        let walk = job.record.walk.clone().unwrap_or_default();
         if job.total > 0 && walk.next >= job.total {
             let again = match &walk.source {
                 None => format!("novastor volume verify {volume}"),

@@ -70,6 +70,11 @@ calls! {
     Verify = "verify", false;
     Repair = "repair", true;
     Recover = "recover", true;
+    Plan = "plan", false;
+    Drain = "drain", true;
+    Rebalance = "rebalance", true;
+    Rebalancing = "rebalancing", false;
+    Configure = "configure", true;
     Drop = "drop", false;
 }
 

@@ -38,7 +38,7 @@ impl Volumes {
     }
 
     /// The backend of a volume, if it has replicas, and the volume's name there.
-    async fn cluster_of(&self, volume: &str) -> Result<(Arc<OpenBackend>, String)> {
+    pub(super) async fn cluster_of(&self, volume: &str) -> Result<(Arc<OpenBackend>, String)> {
         let stored = self.usable(volume).await?;
         Ok((self.cluster(self.backend_of(&stored)?)?, stored.record.inner_name))
     }
@@ -147,7 +147,7 @@ async fn shards(
 }
 
 impl Use {
-    fn cx(&self) -> driver_api::OpContext {
+    pub(super) fn cx(&self) -> driver_api::OpContext {
         control().with_epoch(self.epoch())
     }
 

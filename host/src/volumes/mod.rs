@@ -14,6 +14,7 @@ mod figures;
 mod lending;
 mod lifecycle;
 mod locks;
+mod movement;
 mod record;
 mod recover;
 mod regain;

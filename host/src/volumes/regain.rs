@@ -133,7 +133,11 @@ impl Volumes {
     }
 
     /// The name under which this host manages a backend's volume.
-    async fn managed_as(&self, backend: &str, inner_name: &str) -> Result<Option<String>> {
+    pub(super) async fn managed_as(
+        &self,
+        backend: &str,
+        inner_name: &str,
+    ) -> Result<Option<String>> {
         let records = self.records().await?;
         let its = records.into_iter().find(|stored| {
             stored.record.backend == backend && stored.record.inner_name == inner_name

@@ -113,3 +113,32 @@ async fn a_cluster_that_cannot_recover_says_so() {
         assert!(text.contains("driver-api 1.3"), "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_cannot_move_shards_says_so() {
+    let house = mirrored(json!({})).await;
+    house.volumes.create(new("a", MIB)).await.unwrap();
+    for words in [
+        &["node", "plan"][..],
+        &["node", "plan", "a", "--add", "n4:zone=east", "--drain", "n1", "--weight", "n2=7"],
+        &["node", "drain", "n1"],
+        &["volume", "rebalance", "a"],
+        &["volume", "rebalance", "a", "--status"],
+        &["volume", "set", "a", "replication_factor=2"],
+    ] {
+        let (code, text) = house.refuse(words).await;
+        assert_eq!(code, 14, "{text}");
+        assert!(text.contains("driver-api 1.3"), "{text}");
+    }
+    assert!(house.jobs.list().await.unwrap().is_empty(), "what cannot be planned is no job");
+    for (words, code) in [
+        (&["node", "drain", "n9"][..], 3),
+        (&["node", "plan", "nothing"], 3),
+        (&["node", "plan", "--backend", "plain"], 14),
+        (&["node", "plan", "--add", "n4:colour=red"], 2),
+        (&["volume", "set", "a"], 2),
+        (&["volume", "set", "a", "replication_factor"], 2),
+    ] {
+        assert_eq!(house.refuse(words).await.0, code, "{words:?}");
+    }
+}

@@ -49,6 +49,15 @@ struct Worker {
     random: Random,
 }
 
+/// How a load ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The host dies.
+    Kill,
+    /// Each writer flushes, and leaves.
+    Flush,
+}
+
 /// A write whose reply is awaited.
 struct Sent {
     sectors: Range<u64>,
@@ -97,25 +106,70 @@ impl Load {
         duration: Duration,
         kill: impl FnOnce() -> Outcome,
     ) -> Outcome {
-        let killed = AtomicBool::new(false);
+        let kill = |ends: &AtomicBool| {
+            thread::sleep(duration);
+            ends.store(true, Ordering::SeqCst);
+            kill()
+        };
+        self.write_while(socket, export, End::Kill, kill)
+    }
+
+    /// Writes while `work` is done, which ends with the host's death: from the moment that it says so to its argument,
+    /// connections may break.
+    ///
+    /// # Errors
+    /// When the work fails, the host fails a request, or a connection breaks before.
+    pub fn until_killed_by(
+        &self,
+        socket: &Path,
+        export: &str,
+        work: impl FnOnce(&AtomicBool) -> Outcome,
+    ) -> Outcome {
+        self.write_while(socket, export, End::Kill, work)
+    }
+
+    /// Writes while `work` is done.
+    ///
+    /// # Errors
+    /// When the work fails, the host fails a request, or a connection breaks.
+    pub fn during(&self, socket: &Path, export: &str, work: impl FnOnce() -> Outcome) -> Outcome {
+        self.write_while(socket, export, End::Flush, |ends| {
+            let outcome = work();
+            ends.store(true, Ordering::SeqCst);
+            outcome
+        })
+    }
+
+    fn write_while(
+        &self,
+        socket: &Path,
+        export: &str,
+        end: End,
+        work: impl FnOnce(&AtomicBool) -> Outcome,
+    ) -> Outcome {
+        let ends = AtomicBool::new(false);
         thread::scope(|scope| {
             let writers: Vec<_> = self
                 .workers
                 .iter()
                 .map(|worker| {
-                    let killed = &killed;
+                    let ends = &ends;
                     scope.spawn(move || {
                         let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
-                        match worker.write(socket, export, killed, self) {
-                            Err(Error::Lost(_)) if killed.load(Ordering::SeqCst) => Ok(()),
+                        match worker.write(socket, export, (ends, end), self) {
+                            Err(Error::Lost(_))
+                                if end == End::Kill && ends.load(Ordering::SeqCst) =>
+                            {
+                                Ok(())
+                            }
                             other => other.context("a writer"),
                         }
                     })
                 })
                 .collect();
-            thread::sleep(duration);
-            killed.store(true, Ordering::SeqCst);
-            let outcome = kill();
+            let outcome = work(&ends);
+            // Work that failed on its way must not leave writers at work.
+            ends.store(true, Ordering::SeqCst);
             let joined = writers.into_iter().map(|writer| match writer.join() {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Failure::new("a writer panicked")),
@@ -150,7 +204,7 @@ impl Worker {
         &mut self,
         socket: &Path,
         export: &str,
-        killed: &AtomicBool,
+        (ends, end): (&AtomicBool, End),
         load: &Load,
     ) -> Result<(), Error> {
         let flushes = &load.counts.flushes;
@@ -162,7 +216,14 @@ impl Worker {
         // Without a kill that works, the load ends by itself; with one, a connection breaks first.
         let mut after_kill = 0;
         while after_kill < 1000 {
-            after_kill += u64::from(killed.load(Ordering::SeqCst));
+            if ends.load(Ordering::SeqCst) {
+                if end == End::Flush {
+                    clients[0].call(Command::Flush, 0, 0, &[])?;
+                    self.ledger.flushed();
+                    return Ok(());
+                }
+                after_kill += 1;
+            }
             self.batch(&mut clients, load)?;
             if self.random.once_in(3) {
                 let client = &mut clients[usize::from(self.random.once_in(2))];

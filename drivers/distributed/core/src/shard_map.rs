@@ -2,7 +2,7 @@
 //! Which slots hold each shard. Two bytes a shard: a number into a table of the sets that occur.
 
 use crate::{
-    DecodeError, Moved, SlotSet,
+    DecodeError, Moved, Slot, SlotSet,
     codec::{Reader, Writer},
 };
 
@@ -88,6 +88,13 @@ impl ShardMap {
             _ => 0,
         };
         self.sets.get(number).copied().unwrap_or_default()
+    }
+
+    /// The same with other slots; those for which there is none are left out. No two become one.
+    #[must_use]
+    pub fn renumbered(&self, slot: impl Fn(Slot) -> Option<Slot>) -> Self {
+        let sets = self.sets.iter().map(|set| set.iter().filter_map(&slot).collect());
+        Self { sets: sets.collect(), ..self.clone() }
     }
 
     /// The sets that occur.

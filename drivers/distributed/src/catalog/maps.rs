@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use distributed_core::{Descriptor, Generation, ShardMap};
 use driver_api::{Error, Result, state::Transaction};
 
-use super::{Catalog, map_prefix};
+use super::{Catalog, TRIES, contended, map_prefix, volume_key};
 use crate::error;
 
 /// Bytes of a shard map in one entry: two fit a transaction.
@@ -39,6 +39,21 @@ impl Catalog {
         let stored = maps.get(&descriptor.map);
         let map = stored.and_then(|stored| descriptor.map_from(stored));
         map.ok_or_else(|| no_map(descriptor))
+    }
+
+    /// A volume, and where its shards are. While they move, a map may be gone that a descriptor named a moment ago.
+    pub async fn located(&self, name: &str) -> Result<Option<(Descriptor, ShardMap)>> {
+        for _ in 0..TRIES {
+            let Some(descriptor) = self.volume(name).await? else { return Ok(None) };
+            match self.map(&descriptor).await {
+                Ok(map) => return Ok(Some((descriptor, map))),
+                Err(error) if self.volume(name).await?.as_ref() == Some(&descriptor) => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        Err(contended(&volume_key(name)))
     }
 
     /// Stores a shard map under this name.

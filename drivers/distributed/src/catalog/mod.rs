@@ -6,25 +6,28 @@
 //! nodes               the registered nodes                         JSON
 //! provisioned         replica bytes that volumes may occupy        decimal
 //! volumes/NAME        the volume's descriptor                      Descriptor::encode
-//! chosen/NAME         what it was created with                     JSON
+//! chosen/NAME         what it was created with, or is to be now    JSON
 //! claims/NAME         who has it attached, or had it last           JSON
 //! maps/NAME/NNNN      the shard map of its creation, in pieces      ShardMap::encode
 //! maps/NAME/MAP/NNNN  a later one; the descriptor says which counts ShardMap::encode
 //! ```
 
 mod maps;
+mod nodes;
+mod options;
 
 use std::sync::Arc;
 
-use distributed_core::{Descriptor, Node, NodeId, Outcome};
+use distributed_core::{Descriptor, Outcome};
 use driver_api::{
     Error, ErrorKind, ROption, Result, StateHandle,
     state::{Entry, Transaction},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 
 use crate::{claims::Claim, config::Chosen, error};
+pub(crate) use nodes::Nodes;
 
 /// Entries asked for at once.
 const PAGE: u32 = 100;
@@ -34,87 +37,6 @@ const TRIES: usize = 32;
 const NODES: &str = "nodes";
 const PROVISIONED: &str = "provisioned";
 const VOLUMES: &str = "volumes/";
-
-/// The registered nodes.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Nodes {
-    next: u32,
-    nodes: Vec<NodeRecord>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct NodeRecord {
-    id: u32,
-    name: String,
-    role: String,
-    address: String,
-    port: u16,
-    zone: String,
-    weight: u32,
-    available: bool,
-}
-
-impl From<&NodeRecord> for Node {
-    fn from(record: &NodeRecord) -> Self {
-        Self {
-            id: NodeId(record.id),
-            name: record.name.clone(),
-            role: record.role.clone(),
-            address: record.address.clone(),
-            port: record.port,
-            zone: record.zone.clone(),
-            weight: record.weight,
-            available: record.available,
-        }
-    }
-}
-
-impl From<&Node> for NodeRecord {
-    fn from(node: &Node) -> Self {
-        Self {
-            id: node.id.0,
-            name: node.name.clone(),
-            role: node.role.clone(),
-            address: node.address.clone(),
-            port: node.port,
-            zone: node.zone.clone(),
-            weight: node.weight,
-            available: node.available,
-        }
-    }
-}
-
-impl Nodes {
-    /// All of them, in the order of their registration.
-    pub fn all(&self) -> Vec<Node> {
-        self.nodes.iter().map(Node::from).collect()
-    }
-
-    /// The one with this name.
-    pub fn named(&self, name: &str) -> Option<Node> {
-        self.nodes.iter().find(|node| node.name == name).map(Node::from)
-    }
-
-    /// Adds a node under the next number, which it gives.
-    pub fn add(&mut self, mut node: Node) -> Node {
-        node.id = NodeId(self.next);
-        self.next += 1;
-        self.nodes.push((&node).into());
-        node
-    }
-
-    /// Puts this in the place of the node with its number.
-    pub fn replace(&mut self, node: &Node) {
-        if let Some(place) = self.nodes.iter_mut().find(|other| other.id == node.id.0) {
-            *place = node.into();
-        }
-    }
-
-    /// Forgets a node.
-    pub fn remove(&mut self, id: NodeId) {
-        self.nodes.retain(|node| node.id != id.0);
-    }
-}
 
 /// The state, as this driver uses it.
 #[derive(Clone, Debug)]
@@ -219,8 +141,13 @@ impl Catalog {
 
     /// What a volume was created with.
     pub async fn chosen(&self, name: &str) -> Result<Chosen> {
+        Ok(self.stored_choices(name).await?.0)
+    }
+
+    /// The same, and its revision.
+    async fn stored_choices(&self, name: &str) -> Result<(Chosen, u64)> {
         match self.get(&chosen_key(name)).await? {
-            Some(entry) => from_json(&entry),
+            Some(entry) => Ok((from_json(&entry)?, entry.revision)),
             None => Err(error::damaged("the volume's choices are missing").with("volume", name)),
         }
     }

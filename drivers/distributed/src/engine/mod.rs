@@ -17,6 +17,7 @@
 //! waits any more, by the pump. Mutations of bricks belong to the pump, whatever becomes of their client: each is polled
 //! to its end.
 
+mod movement;
 mod perform;
 mod pump;
 mod requests;
@@ -26,7 +27,7 @@ use std::{
     collections::BTreeMap,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
@@ -45,6 +46,8 @@ use crate::{
     client::{Nodes, OpenBrick},
     error::of_failure,
 };
+use movement::Ordered;
+pub(crate) use movement::Progress;
 use requests::{Requests, Unfulfilled};
 use waiting::{Reads, Waiting};
 
@@ -76,7 +79,7 @@ pub(crate) struct Engine {
     nodes: Nodes,
     catalog: Catalog,
     /// Nodes by number, for sessions and texts.
-    members: BTreeMap<NodeId, Node>,
+    members: RwLock<BTreeMap<NodeId, Node>>,
     /// Bytes of the shard map, for companions to come.
     map_bytes: usize,
     shard_size: u64,
@@ -86,6 +89,8 @@ pub(crate) struct Engine {
     begun: Instant,
     inner: Mutex<Inner>,
     pump: mpsc::UnboundedSender<Job>,
+    /// Bytes copied between bricks since the attachment began.
+    copied: AtomicU64,
     /// When the pump ticks next, in the core's time.
     armed: AtomicU64,
     /// Tells the pump that it has to tick earlier, or to end.
@@ -101,6 +106,7 @@ struct Inner {
     requests: Requests,
     sessions: BTreeMap<BrickId, Arc<OpenBrick>>,
     state: VolumeState,
+    ordered: Ordered,
     /// Taken over within this process.
     deposed: bool,
 }
@@ -127,7 +133,8 @@ impl Engine {
             base: work.base,
             nodes: work.nodes,
             catalog: work.catalog,
-            members: work.members.into_iter().map(|node| (node.id, node)).collect(),
+            members: RwLock::default(),
+            copied: AtomicU64::new(0),
             map_bytes: work.map_bytes,
             shard_size: work.shard_size,
             writable: work.writable,
@@ -138,6 +145,7 @@ impl Engine {
                 requests: Requests::default(),
                 sessions: BTreeMap::new(),
                 state: VolumeState::Attaching,
+                ordered: Ordered::default(),
                 deposed: false,
             }),
             pump,
@@ -146,6 +154,7 @@ impl Engine {
             moved: Notify::new(),
             closed: AtomicBool::new(false),
         });
+        engine.learn(work.members);
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));
         engine.run(vec![Event::Tick], None);
         engine
@@ -186,7 +195,7 @@ impl Engine {
         offset: u64,
         len: u32,
     ) -> Result<Option<SlotSet>> {
-        let request = self.admit(cx, ClientOp::Verify { offset, len }, IoBuf::empty())?;
+        let request = self.admit(cx, Some(ClientOp::Verify { offset, len }), IoBuf::empty())?;
         self.run(vec![Event::Request { request, op: ClientOp::Verify { offset, len } }], None);
         let mut waiting = Waiting::new(self, Reads::of(request));
         let result = std::future::poll_fn(|task| waiting.poll_result(task)).await;
@@ -203,8 +212,14 @@ impl Engine {
     }
 
     /// The node with this number.
-    pub fn node(&self, id: NodeId) -> Option<&Node> {
-        self.members.get(&id)
+    pub fn node(&self, id: NodeId) -> Option<Node> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Gets to know nodes that were registered meanwhile.
+    fn learn(&self, nodes: Vec<Node>) {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        members.extend(nodes.into_iter().map(|node| (node.id, node)));
     }
 
     /// The sessions with bricks that are open.
@@ -258,7 +273,7 @@ impl Engine {
 
     /// Asks the core for something. `data` is what a write writes.
     pub fn submit(self: &Arc<Self>, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<IoBuf> {
-        let request = match self.admit(cx, op, data) {
+        let request = match self.admit(cx, Some(op), data) {
             Ok(request) => request,
             Err(error) => return Op::err(error),
         };
@@ -272,7 +287,7 @@ impl Engine {
         }
     }
 
-    fn admit(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Result<RequestId> {
+    fn admit(&self, cx: &OpContext, op: Option<ClientOp>, data: IoBuf) -> Result<RequestId> {
         let mut inner = self.inner()?;
         if inner.deposed {
             return Err(of_failure(&self.volume, Failure::Fenced));

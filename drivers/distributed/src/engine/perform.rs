@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Carries out the core's actions.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use distributed_core::{
     Action, BrickId, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot, ZeroKind,
@@ -123,7 +126,8 @@ impl Engine {
     /// Tells the operator.
     pub(super) fn report(&self, notice: &Notice) {
         let volume = self.volume.as_str();
-        let name = |node: NodeId| self.node(node).map_or("unknown", |node| node.name.as_str());
+        let name =
+            |node: NodeId| self.node(node).map_or_else(|| node.to_string(), |node| node.name);
         match notice {
             Notice::Stale { brick, node, cause } => {
                 let node = name(*node);
@@ -143,7 +147,7 @@ impl Engine {
         }
     }
 
-    fn member(&self, node: NodeId) -> Result<&distributed_core::Node> {
+    fn member(&self, node: NodeId) -> Result<distributed_core::Node> {
         self.node(node).ok_or_else(|| {
             Error::new(ErrorKind::NOT_FOUND, "the node is not registered any more")
                 .with("node", node)
@@ -254,7 +258,14 @@ impl Task {
             Work::Copy { from, must_be, to, offset, len } => {
                 let target = Arc::clone(&to);
                 let copy = async move { client::copy(&cx, &from, must_be, &to, offset, len).await };
-                let ended = move |copied| copy_ended(io, &target, copied);
+                let engine = Arc::clone(engine);
+                let ended = move |copied| {
+                    let answer = copy_ended(io, &target, copied);
+                    if answer.outcome == Outcome::Ok {
+                        engine.copied.fetch_add(u64::from(len), Ordering::Relaxed);
+                    }
+                    answer
+                };
                 Started::Pending(wait(io, timeout, copy, ended))
             }
             Work::Compare { bricks, offset, len } => {
@@ -336,7 +347,7 @@ impl Work {
                         map_bytes: engine.map_bytes,
                         shard_size: engine.shard_size,
                     };
-                    engine.nodes.create(engine.member(node)?, &new).await
+                    engine.nodes.create(&engine.member(node)?, &new).await
                 };
                 wait(io, timeout, create, move |result| plain(io, changed(result)))
             }
@@ -348,7 +359,7 @@ impl Work {
                         // What matters is whether it can be deleted.
                         tracing::debug!(%error, %brick, "a brick to be deleted is not detached in order");
                     }
-                    engine.nodes.delete(engine.member(node)?, &engine.base, brick).await
+                    engine.nodes.delete(&engine.member(node)?, &engine.base, brick).await
                 };
                 wait(io, timeout, delete, move |result| plain(io, changed(result)))
             }
@@ -377,8 +388,8 @@ impl Engine {
         size: u64,
     ) -> Result<OpenBrick> {
         let node = self.member(node)?;
-        let open = self.nodes.open(node, &self.base, brick, session, size).await;
-        open.map_err(client::on_node(node))
+        let open = self.nodes.open(&node, &self.base, brick, session, size).await;
+        open.map_err(client::on_node(&node))
     }
 }
 

@@ -22,7 +22,8 @@ pub(super) struct Requests {
 
 struct Request {
     cx: OpContext,
-    op: ClientOp,
+    /// What a client asked for; `None`: an operator asked for something without data.
+    op: Option<ClientOp>,
     data: IoBuf,
     /// By offset: the newest read from there, and what it brought.
     pieces: Vec<Piece>,
@@ -65,7 +66,7 @@ impl Unfulfilled {
 
 impl Requests {
     /// Takes in a request.
-    pub fn add(&mut self, cx: OpContext, op: ClientOp, data: IoBuf) -> RequestId {
+    pub fn add(&mut self, cx: OpContext, op: Option<ClientOp>, data: IoBuf) -> RequestId {
         self.last += 1;
         let request = RequestId(self.last);
         let entry = Request {
@@ -89,7 +90,7 @@ impl Requests {
     /// The part of a write's data that belongs at `offset` of the volume.
     pub fn data(&self, request: RequestId, offset: u64, len: u32) -> Option<IoBuf> {
         let entry = self.all.get(&request)?;
-        let ClientOp::Write { offset: first, .. } = entry.op else { return None };
+        let Some(ClientOp::Write { offset: first, .. }) = entry.op else { return None };
         let (start, len) = (offset.checked_sub(first)? as usize, len as usize);
         if start == 0 && len == entry.data.len() {
             return Some(entry.data.clone());
@@ -101,7 +102,7 @@ impl Requests {
     pub fn reads(&mut self, request: RequestId, io: IoId, offset: u64) {
         let Some(entry) = self.all.get_mut(&request) else { return };
         self.reads.insert(io, (request, offset));
-        if matches!(entry.op, ClientOp::Read { offset: first, .. } if first == offset) {
+        if matches!(entry.op, Some(ClientOp::Read { offset: first, .. }) if first == offset) {
             // It is read anew, perhaps in other pieces.
             entry.pieces.clear();
         }
@@ -185,7 +186,7 @@ impl Requests {
 impl Request {
     /// What a read gives; nothing for everything else.
     fn into_data(mut self) -> Option<IoBuf> {
-        let ClientOp::Read { offset, len } = self.op else { return Some(IoBuf::empty()) };
+        let Some(ClientOp::Read { offset, len }) = self.op else { return Some(IoBuf::empty()) };
         if let [piece] = &mut self.pieces[..] {
             let data = piece.data.take()?;
             return (piece.offset == offset && data.len() == len as usize).then_some(data);

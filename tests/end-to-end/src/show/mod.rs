@@ -7,6 +7,7 @@ mod distributed_3;
 mod distributed_4;
 mod distributed_5;
 mod distributed_6;
+mod distributed_whole_4;
 mod distributed_whole_5;
 mod house_1;
 mod house_2;
@@ -165,6 +166,12 @@ pub const SHOWS: &[Show] = &[
         title: "The options of a distributed backend read back from the running host; its speed beside plain volumes.",
         budget_secs: 60,
         play: distributed_6::play,
+    },
+    Show {
+        name: "distributed-whole-4",
+        title: "A sixth node joins and an old one leaves under load, also across a kill: as much moves as was planned, evenly, and no byte is wrong.",
+        budget_secs: 60,
+        play: distributed_whole_4::play,
     },
     Show {
         name: "distributed-whole-5",
