@@ -118,4 +118,6 @@ pub use record::{COMPANION_BYTES, MAP_OFFSET, RECORD_ALIGNMENT, Record, Run, SLO
 pub use recovery::rebuild;
 pub use settings::{Protections, Settings, Shortage};
 pub use shard_map::ShardMap;
-pub use volume::{Attach, AttachError, BrickState, BrickStatus, Status, Volume, VolumeState};
+pub use volume::{
+    Attach, AttachError, BrickState, BrickStatus, Healing, Status, Volume, VolumeState,
+};
