@@ -8,7 +8,7 @@ use distributed_core::{
     Status, VolumeState,
 };
 use driver_api::{
-    Error, ErrorKind, Health, IoBuf, Op, OpContext, ROption, RVec, Result, WriteFlags,
+    Error, ErrorKind, IoBuf, Op, OpContext, ROption, RVec, Result, WriteFlags,
     ext::{
         Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, RecoveredVolume, ReplicaInfo,
         ReplicaState, ReplicationInfo, ReplicationState, ShardInfo,
@@ -278,10 +278,7 @@ impl DistributedBackend {
         NodeInfo {
             id: node.id.0,
             spec: spec_of(node),
-            health: match self.0.checks.failure(node.id) {
-                None => Health::healthy(),
-                Some(why) => Health::failed(&why),
-            },
+            health: self.0.checks.health(node.id),
             used,
             provisioned,
             reserved: [0; 4],

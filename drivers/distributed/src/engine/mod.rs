@@ -34,8 +34,8 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, ClientOp, Event, Failure, Generation, IoId, Node, NodeId, Outcome, RequestId,
-    SlotSet, Status, Time, Volume, VolumeState,
+    Action, BrickId, ClientOp, Event, Failure, Generation, Healing, IoId, Node, NodeId, Outcome,
+    RequestId, SlotSet, Status, Time, Volume, VolumeState,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 use tokio::sync::{Notify, mpsc};
@@ -44,6 +44,7 @@ use crate::{
     catalog::Catalog,
     client::{Nodes, OpenBrick},
     error::of_failure,
+    meters::Histogram,
 };
 use requests::{Requests, Unfulfilled};
 use waiting::{Reads, Waiting};
@@ -94,6 +95,8 @@ pub(crate) struct Engine {
     moved: Notify,
     /// Nothing more is asked for; the pump ends with its last operation.
     closed: AtomicBool,
+    /// How long clients' reads and writes take.
+    pub clients: Histogram,
 }
 
 struct Inner {
@@ -145,6 +148,7 @@ impl Engine {
             rearm: Notify::new(),
             moved: Notify::new(),
             closed: AtomicBool::new(false),
+            clients: Histogram::default(),
         });
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));
         engine.run(vec![Event::Tick], None);
@@ -212,9 +216,19 @@ impl Engine {
         Ok(self.inner()?.sessions.values().cloned().collect())
     }
 
-    /// Tells the core that a node is up or down.
-    pub fn node_changed(self: &Arc<Self>, node: NodeId, up: bool) {
-        self.run(vec![if up { Event::NodeUp(node) } else { Event::NodeDown(node) }], None);
+    /// Tells the core what happened outside of it.
+    pub fn tell(self: &Arc<Self>, events: Vec<Event>) {
+        self.run(events, None);
+    }
+
+    /// What there is to heal.
+    pub fn healing(&self) -> Result<Healing> {
+        Ok(self.inner()?.core.healing())
+    }
+
+    /// Whether nothing more is asked for.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Answers everything with `Fenced` from now on: another attachment of this process has the volume.
@@ -258,6 +272,9 @@ impl Engine {
 
     /// Asks the core for something. `data` is what a write writes.
     pub fn submit(self: &Arc<Self>, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<IoBuf> {
+        // Others take as long as they are long.
+        let is_counted = matches!(op, ClientOp::Read { .. } | ClientOp::Write { .. });
+        let begun = is_counted.then(Instant::now);
         let request = match self.admit(cx, op, data) {
             Ok(request) => request,
             Err(error) => return Op::err(error),
@@ -266,9 +283,16 @@ impl Engine {
         self.run(vec![Event::Request { request, op }], Some(&mut reads));
         match self.take(request, None) {
             Poll::Ready(result) => {
+                self.note_client(begun);
                 Op::ready(result.map_err(|failure| failure.into_error(&self.volume)))
             }
-            Poll::Pending => Op::run(Waiting::new(self, reads)),
+            Poll::Pending => Op::run(Waiting::new(self, reads).counted(begun)),
+        }
+    }
+
+    fn note_client(&self, begun: Option<Instant>) {
+        if let Some(begun) = begun {
+            self.clients.ended(begun);
         }
     }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Carries out the core's actions.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use distributed_core::{
     Action, BrickId, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot, ZeroKind,
@@ -118,6 +121,7 @@ impl Engine {
         let name = |node: NodeId| self.node(node).map_or("unknown", |node| node.name.as_str());
         match notice {
             Notice::Stale { brick, node, cause } => {
+                self.nodes.meters().of(*node).fell(*cause);
                 let node = name(*node);
                 tracing::warn!(volume, %brick, node, %cause, "a replica is out of sync");
             }
@@ -226,14 +230,21 @@ impl Task {
             Err(outcome) => return Started::Ready(plain(io, outcome)),
         };
         let cx = engine.nodes.context();
+        let begun = Instant::now();
         match work {
             Work::Read { on, cx, offset, len } => {
                 let op = on.read(&cx, offset, len);
-                go_on(io, timeout, op, move |result| read_ended(io, &on, len, result))
+                go_on(io, timeout, op, move |result| {
+                    on.meter.ended(begun, &result);
+                    read_ended(io, &on, len, result)
+                })
             }
             Work::Write { on, cx, offset, data, fua } => {
                 let op = on.write(&cx, offset, data, fua);
-                go_on(io, timeout, op, move |result| change_ended(io, &on, result))
+                go_on(io, timeout, op, move |result| {
+                    on.meter.ended(begun, &result);
+                    change_ended(io, &on, result)
+                })
             }
             Work::Zero { on, offset, len, how, fua } => {
                 let op = on.zero(&cx, offset, len, how, fua);
@@ -241,7 +252,10 @@ impl Task {
             }
             Work::Flush { on } => {
                 let op = on.flush(&cx);
-                go_on(io, timeout, op, move |result| change_ended(io, &on, result))
+                go_on(io, timeout, op, move |result| {
+                    on.meter.ended(begun, &result);
+                    change_ended(io, &on, result)
+                })
             }
             Work::Copy { from, must_be, to, offset, len } => {
                 let target = Arc::clone(&to);
@@ -356,6 +370,9 @@ impl Engine {
     ) -> Result<OpenBrick> {
         let node = self.member(node)?;
         let open = self.nodes.open(node, &self.base, brick, session, size).await;
+        if let Err(error) = &open {
+            self.nodes.meters().of(node.id).failed(error);
+        }
         open.map_err(client::on_node(node))
     }
 }

@@ -163,6 +163,15 @@ impl Judge {
         self.note_changes();
     }
 
+    /// A check could not be made, for a reason that is not the node's: it is due again after its usual time.
+    pub fn not_checked(&mut self, now: Time, node: NodeId) {
+        self.advance(now);
+        let (rules, clock) = (self.rules, self.clock);
+        if let Some(judged) = self.nodes.get_mut(&node) {
+            judged.check_at = clock.saturating_add(rules.check_ns);
+        }
+    }
+
     /// What was done on nodes since this was told last. Due about every 5 s; all nodes at once, for they are compared.
     pub fn observed(&mut self, now: Time, windows: &[(NodeId, Window)]) {
         self.advance(now);
