@@ -265,7 +265,10 @@ impl DistributedBackend {
 
     /// The shards of these nodes are to be replicated elsewhere.
     fn nodes_lost(&self, lost: &[NodeId]) {
-        tracing::warn!(nodes = lost.len(), "nodes are lost: their shards are to be replicated elsewhere");
+        tracing::warn!(
+            nodes = lost.len(),
+            "nodes are lost: their shards are to be replicated elsewhere"
+        );
     }
 
     fn tell(&self, events: &[Event]) {

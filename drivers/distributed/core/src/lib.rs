@@ -85,7 +85,7 @@
 //!   of its request drops what came before.
 //! - After attaching, delete bricks under the volume's names ([`BrickId::from_name`]) that [`Descriptor::knows`] denies.
 //! - Send [`Event::Tick`] when [`Volume::next_tick`] says so, and [`Event::NodeUp`] when a node is back: it hurries a
-//!   retry that comes anyway.
+//!   retry that comes anyway, and ends an [`Event::Hold`].
 //!
 //! # Who keeps what
 //!
