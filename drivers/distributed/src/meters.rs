@@ -55,12 +55,9 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// An operation that began then has ended.
-    pub fn ended<T>(&self, begun: Instant, result: &Result<T, Error>) {
+    /// An operation that began then has ended, well or not.
+    pub fn ended(&self, begun: Instant) {
         self.latencies.ended(begun);
-        if let Err(error) = result {
-            self.failed(error);
-        }
     }
 
     /// Something failed, perhaps for a reason that is not the node's.
@@ -130,9 +127,9 @@ mod tests {
         let (meters, node) = (Meters::default(), NodeId(7));
         let meter = meters.of(node);
         let begun = Instant::now();
-        (0..10).for_each(|_| meter.ended(begun, &Ok(())));
-        meter.ended(begun, &Err::<(), _>(Error::new(ErrorKind::UNAVAILABLE, "gone")));
-        meter.ended(begun, &Err::<(), _>(Error::new(ErrorKind::NO_SPACE, "full")));
+        (0..12).for_each(|_| meter.ended(begun));
+        meter.failed(&Error::new(ErrorKind::UNAVAILABLE, "gone"));
+        meter.failed(&Error::new(ErrorKind::NO_SPACE, "full"));
         meter.fell(Cause::Unknown);
         meter.fell(Cause::NodeDown);
         let [(taken, window)] = meters.take()[..] else { panic!("one node") };

@@ -131,7 +131,9 @@ impl Engine {
             Notice::InSync { brick, copied } => {
                 tracing::info!(volume, %brick, copied, "a replica is in sync again");
             }
-            Notice::Replaced { old, new, cause } => {
+            Notice::Replaced { old, new, node, cause } => {
+                // One that was stale already is not said to be out of sync again.
+                self.nodes.meters().of(*node).fell(*cause);
                 tracing::warn!(volume, %old, %new, %cause, "a brick is replaced by a fresh one");
             }
             Notice::Serving => tracing::info!(volume, "the volume serves"),
@@ -168,6 +170,7 @@ fn read_ended(io: IoId, on: &OpenBrick, len: u32, result: Result<IoBuf>) -> Answ
         Ok(data) if data.len() == len as usize => of_brick(io, on, Outcome::Ok, Some(data)),
         Ok(_) => of_brick(io, on, Outcome::Failed, None),
         Err(error) => {
+            on.meter.failed(&error);
             tracing::debug!(%error, "a brick cannot be read");
             of_brick(io, on, asked(&error), None)
         }
@@ -176,6 +179,7 @@ fn read_ended(io: IoId, on: &OpenBrick, len: u32, result: Result<IoBuf>) -> Answ
 
 fn change_ended(io: IoId, on: &OpenBrick, result: Result<()>) -> Answer {
     if let Err(error) = &result {
+        on.meter.failed(error);
         tracing::debug!(error = format!("{error:#}"), "a brick cannot be changed");
     }
     of_brick(io, on, changed(result), None)
@@ -235,14 +239,14 @@ impl Task {
             Work::Read { on, cx, offset, len } => {
                 let op = on.read(&cx, offset, len);
                 go_on(io, timeout, op, move |result| {
-                    on.meter.ended(begun, &result);
+                    on.meter.ended(begun);
                     read_ended(io, &on, len, result)
                 })
             }
             Work::Write { on, cx, offset, data, fua } => {
                 let op = on.write(&cx, offset, data, fua);
                 go_on(io, timeout, op, move |result| {
-                    on.meter.ended(begun, &result);
+                    on.meter.ended(begun);
                     change_ended(io, &on, result)
                 })
             }
@@ -253,7 +257,7 @@ impl Task {
             Work::Flush { on } => {
                 let op = on.flush(&cx);
                 go_on(io, timeout, op, move |result| {
-                    on.meter.ended(begun, &result);
+                    on.meter.ended(begun);
                     change_ended(io, &on, result)
                 })
             }

@@ -74,7 +74,7 @@ pub enum NodeState {
 pub struct Window {
     /// Operations that ended.
     pub operations: u64,
-    /// Those of them that failed for a reason that is the node's; and sessions that could not be begun.
+    /// What failed for a reason that is the node's: operations, also copies, and sessions that could not be begun.
     pub errors: u64,
     /// Bricks that were given up for what they answered, or did not.
     pub falls: u64,

@@ -167,18 +167,21 @@ impl Judged {
         if window.falls > 0 && !self.failures.is_since(clock.saturating_sub(ONE_FAILURE_NS)) {
             self.failures.strike(clock);
         }
+        let failed = if window.errors > 0 {
+            format!("{} errors in {} operations", window.errors, window.operations)
+        } else {
+            "a brick was given up for what it answered, or did not".to_owned()
+        };
         if self.bad_rounds >= rules.failures {
             if !self.failures.is_since(clock.saturating_sub(ONE_FAILURE_NS)) {
                 self.failures.strike(clock);
             }
-            let why = format!("{} of {} operations failed", window.errors, window.operations);
-            self.fail_although_it_answers(clock, why);
+            self.fail_although_it_answers(clock, failed);
         } else if window.falls > 0 && self.failures.strikes(clock) >= TOO_OFTEN {
             let why = "its bricks fail again and again".to_owned();
             self.fail_although_it_answers(clock, why);
         } else if window.errors > 0 || window.falls > 0 {
-            let why = format!("{} of {} operations failed", window.errors, window.operations);
-            self.suspect(clock, why);
+            self.suspect(clock, failed);
         } else if self.slow_rounds >= SLOW_ROUNDS {
             let ms = |ns: u64| ns / 1_000_000;
             let (took, others) = (ms(window.p99_ns), ms(peers.unwrap_or_default()));

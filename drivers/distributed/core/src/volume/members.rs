@@ -333,7 +333,7 @@ impl Volume {
         *self.brick(slot) = brick;
         self.forget_litter_of(slot);
         self.want_membership = true;
-        self.report(Notice::Replaced { old, new, cause });
+        self.report(Notice::Replaced { old, new, node, cause });
     }
 
     /// Deletes bricks that were replaced, once the state says so.
