@@ -42,7 +42,7 @@ impl Registry {
     pub fn new(backend: &DistributedBackend, registered: &Nodes) -> Self {
         let mut nodes = registered.all();
         for node in &mut nodes {
-            node.available &= backend.0.checks.failure(node.id).is_none();
+            node.available &= backend.0.checks.answers(node.id);
         }
         Self { nodes, leaving: registered.draining() }
     }

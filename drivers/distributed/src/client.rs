@@ -15,7 +15,10 @@ use driver_api::{
     ext::{Resize, Snapshots},
 };
 
-use crate::error;
+use crate::{
+    error,
+    meters::{Meter, Meters},
+};
 
 /// Openings within one attach epoch that its number leaves room for.
 const OPENINGS: u32 = 1 << 20;
@@ -32,6 +35,7 @@ pub(crate) struct Nodes {
     host: Host,
     /// How long any one call may take.
     timeout: Duration,
+    meters: Meters,
 }
 
 /// Whether a volume of so many bytes can be a companion.
@@ -62,12 +66,19 @@ pub(crate) struct OpenBrick {
     pub fenced: bool,
     /// What the brick can do.
     pub capabilities: Capabilities,
+    /// Counts what is done on its node.
+    pub meter: Arc<Meter>,
 }
 
 impl Nodes {
     /// Nodes are backends that this host lends.
     pub fn new(host: Host, timeout: Duration) -> Self {
-        Self { host, timeout }
+        Self { host, timeout, meters: Meters::default() }
+    }
+
+    /// What is done on nodes.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// A context for one call.
@@ -173,6 +184,7 @@ impl Nodes {
             brick: data,
             companion,
             capabilities,
+            meter: self.meters.of(node.id),
         };
         open.give_size(&self.context(), size).await?;
         Ok(open)

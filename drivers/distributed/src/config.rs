@@ -30,6 +30,9 @@ pub struct Config {
     /// Time between two health checks of a node.
     #[serde(deserialize_with = "duration")]
     pub health_check_interval: Duration,
+    /// For how long a node is down until it is lost: until its shards are to be replicated elsewhere.
+    #[serde(deserialize_with = "duration")]
+    pub down_grace: Duration,
     /// Time between two rounds of healing.
     #[serde(deserialize_with = "duration")]
     pub healing_interval: Duration,
@@ -399,6 +402,12 @@ pub(crate) fn describe() -> DriverInfo {
             OptionType::TEXT,
             "\"1m\"",
             "Time between two health checks of a node.",
+        ))
+        .option(option(
+            "down_grace",
+            OptionType::TEXT,
+            "\"10m\"",
+            "For how long a node is down until its shards are to be replicated elsewhere.",
         ))
         .option(option(
             "healing_interval",

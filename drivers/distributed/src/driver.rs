@@ -26,7 +26,7 @@ use crate::{
     error::{damaged, no_volume},
     health::{self, Checks},
     names::{Turns, base},
-    nodes, orphans,
+    nodes, orphans, throttle,
     volume::{ABILITIES, Attached, DistributedVolume, capabilities},
 };
 
@@ -66,9 +66,9 @@ impl Driver for Distributed {
         nodes::register(&catalog, &config.nodes).await.map_err(with_backend)?;
         let shared = Arc::new(Shared {
             nodes: Nodes::new(host, config.io_timeout()),
+            checks: Checks::new(&config),
             config,
             catalog,
-            checks: Checks::default(),
             turns: Turns::default(),
             attached: Mutex::default(),
         });
@@ -202,6 +202,8 @@ impl DistributedBackend {
             return Err(error);
         }
         tokio::spawn(orphans::collect(self.clone(), name));
+        let bounds = throttle::rules(&shared.config.settings());
+        tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds));
         let sessions = engine.sessions()?;
         let volume = Attached {
             capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
@@ -282,8 +284,9 @@ impl Backend for DistributedBackend {
         self.on(async move |backend| {
             let nodes = backend.0.catalog.nodes().await?.all();
             let failed = nodes.iter().filter_map(|node| {
-                let why = backend.0.checks.failure(node.id)?;
-                Some(format!("node {}: {why}", node.name))
+                let health = backend.0.checks.health(node.id);
+                let is_odd = health.state != driver_api::HealthState::HEALTHY;
+                is_odd.then(|| format!("node {}: {}", node.name, health.reason))
             });
             let failed: Vec<String> = failed.collect();
             Ok(if failed.is_empty() {

@@ -12,10 +12,12 @@ mod driver;
 mod engine;
 mod error;
 mod health;
+mod meters;
 mod names;
 mod nodes;
 mod orphans;
 mod recover;
+mod throttle;
 mod volume;
 
 pub use driver::{Distributed, DistributedBackend};

@@ -262,6 +262,8 @@ pub enum Notice {
         old: BrickId,
         /// The fresh one.
         new: BrickId,
+        /// The node of both.
+        node: NodeId,
         /// Why.
         cause: Cause,
     },

@@ -51,8 +51,33 @@ pub enum Event {
     },
     /// A node answers its health check again.
     NodeUp(NodeId),
-    /// A node failed its health check: its bricks are given up at once instead of with their next error.
+    /// A node failed its health check: its bricks are given up at once instead of with their next error; but not one
+    /// that is the last in-sync copy of a shard.
     NodeDown(NodeId),
+    /// A node cannot be relied on: its bricks that are closed are not opened before this time has passed, or
+    /// [`Event::NodeUp`]. Said again it counts from then.
+    Hold {
+        /// The node.
+        node: NodeId,
+        /// For how long.
+        nanoseconds: u64,
+    },
+    /// Whether reads and the sources of copies are to be other replicas than those of a node, where there are some in
+    /// sync.
+    Shun {
+        /// The node.
+        node: NodeId,
+        /// Whether it is to be avoided.
+        is_shunned: bool,
+    },
+    /// How hard healing may work from now on. It concerns resyncs, moves, and the freeing of what they leave; not what an
+    /// attachment has to make equal before it serves. What is under way comes to its end.
+    Throttle {
+        /// Copies that are under way at once, for the whole volume; zero: none begins.
+        copies: u32,
+        /// Bytes that one copy moves at most.
+        bytes: u32,
+    },
     /// Time passed. Due whenever [`Volume::next_tick`](crate::Volume::next_tick) is reached; more often is harmless.
     Tick,
 }

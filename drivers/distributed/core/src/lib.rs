@@ -51,6 +51,12 @@
 //!                                            +-------> replaced by a fresh brick ------+  (old one deleted)
 //! ```
 //!
+//! # Beside volumes
+//!
+//! A [`Judge`] tells which nodes are healthy, suspected, down or lost, by checks and by what is done on them; a
+//! [`Throttle`] how hard a volume heals, by what its clients feel. Both are as pure as a volume: `now` and measures in,
+//! decisions out, which the driver hands to volumes as events.
+//!
 //! # Why it is safe
 //!
 //! - Nothing is written to a region before the companions of *all* in-sync bricks name it (intent), so whatever may
@@ -79,7 +85,7 @@
 //!   of its request drops what came before.
 //! - After attaching, delete bricks under the volume's names ([`BrickId::from_name`]) that [`Descriptor::knows`] denies.
 //! - Send [`Event::Tick`] when [`Volume::next_tick`] says so, and [`Event::NodeUp`] when a node is back: it hurries a
-//!   retry that comes anyway.
+//!   retry that comes anyway, and ends an [`Event::Hold`].
 //!
 //! # Who keeps what
 //!
@@ -92,8 +98,10 @@ mod codec;
 mod descriptor;
 mod event;
 mod extents;
+mod health;
 mod ids;
 mod intent;
+mod latency;
 mod node;
 mod placement;
 mod record;
@@ -101,15 +109,18 @@ mod recovery;
 mod settings;
 mod shard_map;
 mod slab;
+mod throttle;
 mod volume;
 
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
 pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, Snapshot};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
+pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{
     BrickId, Generation, IoId, MAX_BRICKS, NodeId, RequestId, Session, Slot, SlotSet, Time,
 };
+pub use latency::{LATENCY_BUCKETS, Latencies, latency_bucket};
 pub use node::{Capacity, Node, NodeError, check_nodes};
 pub use placement::{
     Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, place, plan,
@@ -120,4 +131,7 @@ pub use record::{
 pub use recovery::rebuild;
 pub use settings::{Protections, Settings, Shortage};
 pub use shard_map::ShardMap;
-pub use volume::{Attach, AttachError, BrickState, BrickStatus, Status, Volume, VolumeState};
+pub use throttle::{Pace, Throttle, ThrottleRules};
+pub use volume::{
+    Attach, AttachError, BrickState, BrickStatus, Healing, Status, Volume, VolumeState,
+};

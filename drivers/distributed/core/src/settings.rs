@@ -21,9 +21,10 @@ pub struct Settings {
     pub intent_regions: u32,
     /// A region that was flushed and not written for this long leaves the log on a tick.
     pub intent_idle_ns: u64,
-    /// Bytes that one copy of a resync moves at most.
+    /// Bytes that one copy of a resync moves at most; [`Event::Throttle`](crate::Event::Throttle) changes it.
     pub copy_bytes: u32,
-    /// Copies that are under way at once, for the whole volume.
+    /// Copies that are under way at once, for the whole volume, until [`Event::Throttle`](crate::Event::Throttle) says
+    /// otherwise; zero: nothing is healed.
     pub copies_in_flight: u32,
     /// Time between two attempts to reach a brick, to store the state, or to resync onto a full node.
     pub retry_ns: u64,

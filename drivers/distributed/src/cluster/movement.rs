@@ -103,7 +103,7 @@ impl DistributedBackend {
     pub(super) fn movement_of(&self, volume: &str) -> Result<Rebalancing> {
         let Progress { running, reason, status, copied } =
             self.attached_engine(volume)?.progress()?;
-        let answers = |node: NodeId| self.0.checks.failure(node).is_none();
+        let answers = |node: NodeId| self.0.checks.answers(node);
         let leaving = status.condemned.iter().filter(|(_, node)| answers(*node)).count() as u64;
         Ok(Rebalancing {
             running,

@@ -3,7 +3,7 @@
 
 use distributed_core::{BrickId, Descriptor, Node, NodeId, Phase, ShardMap, Slot, SlotSet};
 use driver_api::{
-    Error, ErrorKind, Health, ROption, RVec, Result,
+    Error, ErrorKind, ROption, RVec, Result,
     ext::{NodeChange, NodeInfo, NodeSpec},
 };
 
@@ -151,10 +151,7 @@ impl DistributedBackend {
         NodeInfo {
             id: node.id.0,
             spec: spec_of(node),
-            health: match self.0.checks.failure(node.id) {
-                None => Health::healthy(),
-                Some(why) => Health::failed(&why),
-            },
+            health: self.0.checks.health(node.id),
             used,
             provisioned,
             reserved: [draining, 0, 0, 0],

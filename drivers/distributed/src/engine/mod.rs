@@ -35,8 +35,8 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, ClientOp, Event, Failure, Generation, IoId, Node, NodeId, Outcome, RequestId,
-    SlotSet, Status, Time, Volume, VolumeState,
+    Action, BrickId, ClientOp, Event, Failure, Generation, Healing, IoId, Node, NodeId, Outcome,
+    RequestId, SlotSet, Status, Time, Volume, VolumeState,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 use tokio::sync::{Notify, mpsc};
@@ -45,6 +45,7 @@ use crate::{
     catalog::Catalog,
     client::{Nodes, OpenBrick},
     error::of_failure,
+    meters::Histogram,
 };
 use movement::Ordered;
 pub(crate) use movement::Progress;
@@ -99,6 +100,8 @@ pub(crate) struct Engine {
     moved: Notify,
     /// Nothing more is asked for; the pump ends with its last operation.
     closed: AtomicBool,
+    /// How long clients' reads and writes take.
+    pub clients: Histogram,
 }
 
 struct Inner {
@@ -153,6 +156,7 @@ impl Engine {
             rearm: Notify::new(),
             moved: Notify::new(),
             closed: AtomicBool::new(false),
+            clients: Histogram::default(),
         });
         engine.learn(work.members);
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));
@@ -227,9 +231,19 @@ impl Engine {
         Ok(self.inner()?.sessions.values().cloned().collect())
     }
 
-    /// Tells the core that a node is up or down.
-    pub fn node_changed(self: &Arc<Self>, node: NodeId, up: bool) {
-        self.run(vec![if up { Event::NodeUp(node) } else { Event::NodeDown(node) }], None);
+    /// Tells the core what happened outside of it.
+    pub fn tell(self: &Arc<Self>, events: Vec<Event>) {
+        self.run(events, None);
+    }
+
+    /// What there is to heal.
+    pub fn healing(&self) -> Result<Healing> {
+        Ok(self.inner()?.core.healing())
+    }
+
+    /// Whether nothing more is asked for.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Answers everything with `Fenced` from now on: another attachment of this process has the volume.
@@ -273,6 +287,9 @@ impl Engine {
 
     /// Asks the core for something. `data` is what a write writes.
     pub fn submit(self: &Arc<Self>, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<IoBuf> {
+        // Others take as long as they are long.
+        let is_counted = matches!(op, ClientOp::Read { .. } | ClientOp::Write { .. });
+        let begun = is_counted.then(Instant::now);
         let request = match self.admit(cx, Some(op), data) {
             Ok(request) => request,
             Err(error) => return Op::err(error),
@@ -281,9 +298,16 @@ impl Engine {
         self.run(vec![Event::Request { request, op }], Some(&mut reads));
         match self.take(request, None) {
             Poll::Ready(result) => {
+                self.note_client(begun);
                 Op::ready(result.map_err(|failure| failure.into_error(&self.volume)))
             }
-            Poll::Pending => Op::run(Waiting::new(self, reads)),
+            Poll::Pending => Op::run(Waiting::new(self, reads).counted(begun)),
+        }
+    }
+
+    fn note_client(&self, begun: Option<Instant>) {
+        if let Some(begun) = begun {
+            self.clients.ended(begun);
         }
     }
 

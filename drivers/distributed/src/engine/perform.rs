@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use distributed_core::{
@@ -130,6 +130,7 @@ impl Engine {
             |node: NodeId| self.node(node).map_or_else(|| node.to_string(), |node| node.name);
         match notice {
             Notice::Stale { brick, node, cause } => {
+                self.nodes.meters().of(*node).fell(*cause);
                 let node = name(*node);
                 tracing::warn!(volume, %brick, node, %cause, "a replica is out of sync");
             }
@@ -139,7 +140,9 @@ impl Engine {
             Notice::InSync { brick, copied } => {
                 tracing::info!(volume, %brick, copied, "a replica is in sync again");
             }
-            Notice::Replaced { old, new, cause } => {
+            Notice::Replaced { old, new, node, cause } => {
+                // One that was stale already is not said to be out of sync again.
+                self.nodes.meters().of(*node).fell(*cause);
                 tracing::warn!(volume, %old, %new, %cause, "a brick is replaced by a fresh one");
             }
             Notice::Serving => tracing::info!(volume, "the volume serves"),
@@ -176,6 +179,7 @@ fn read_ended(io: IoId, on: &OpenBrick, len: u32, result: Result<IoBuf>) -> Answ
         Ok(data) if data.len() == len as usize => of_brick(io, on, Outcome::Ok, Some(data)),
         Ok(_) => of_brick(io, on, Outcome::Failed, None),
         Err(error) => {
+            on.meter.failed(&error);
             tracing::debug!(%error, "a brick cannot be read");
             of_brick(io, on, asked(&error), None)
         }
@@ -184,6 +188,7 @@ fn read_ended(io: IoId, on: &OpenBrick, len: u32, result: Result<IoBuf>) -> Answ
 
 fn change_ended(io: IoId, on: &OpenBrick, result: Result<()>) -> Answer {
     if let Err(error) = &result {
+        on.meter.failed(error);
         tracing::debug!(error = format!("{error:#}"), "a brick cannot be changed");
     }
     of_brick(io, on, changed(result), None)
@@ -238,14 +243,21 @@ impl Task {
             Err(outcome) => return Started::Ready(plain(io, outcome)),
         };
         let cx = engine.nodes.context();
+        let begun = Instant::now();
         match work {
             Work::Read { on, cx, offset, len } => {
                 let op = on.read(&cx, offset, len);
-                go_on(io, timeout, op, move |result| read_ended(io, &on, len, result))
+                go_on(io, timeout, op, move |result| {
+                    on.meter.ended(begun);
+                    read_ended(io, &on, len, result)
+                })
             }
             Work::Write { on, cx, offset, data, fua } => {
                 let op = on.write(&cx, offset, data, fua);
-                go_on(io, timeout, op, move |result| change_ended(io, &on, result))
+                go_on(io, timeout, op, move |result| {
+                    on.meter.ended(begun);
+                    change_ended(io, &on, result)
+                })
             }
             Work::Zero { on, offset, len, how, fua } => {
                 let op = on.zero(&cx, offset, len, how, fua);
@@ -253,7 +265,10 @@ impl Task {
             }
             Work::Flush { on } => {
                 let op = on.flush(&cx);
-                go_on(io, timeout, op, move |result| change_ended(io, &on, result))
+                go_on(io, timeout, op, move |result| {
+                    on.meter.ended(begun);
+                    change_ended(io, &on, result)
+                })
             }
             Work::Copy { from, must_be, to, offset, len } => {
                 let target = Arc::clone(&to);
@@ -389,6 +404,9 @@ impl Engine {
     ) -> Result<OpenBrick> {
         let node = self.member(node)?;
         let open = self.nodes.open(&node, &self.base, brick, session, size).await;
+        if let Err(error) = &open {
+            self.nodes.meters().of(node.id).failed(error);
+        }
         open.map_err(client::on_node(&node))
     }
 }

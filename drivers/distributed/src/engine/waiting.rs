@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use distributed_core::RequestId;
@@ -30,12 +31,20 @@ pub(super) struct Waiting {
     engine: Arc<Engine>,
     reads: Reads,
     done: bool,
+    /// When it began, if it is one of those whose time is counted.
+    begun: Option<Instant>,
 }
 
 impl Waiting {
     /// Waits for the request that these reads are for.
     pub fn new(engine: &Arc<Engine>, reads: Reads) -> Self {
-        Self { engine: Arc::clone(engine), reads, done: false }
+        Self { engine: Arc::clone(engine), reads, done: false, begun: None }
+    }
+
+    /// Has its time counted.
+    pub fn counted(mut self, begun: Option<Instant>) -> Self {
+        self.begun = begun;
+        self
     }
 
     pub fn poll_result(&mut self, task: &mut Context<'_>) -> Poll<Result<IoBuf, Unfulfilled>> {
@@ -66,6 +75,10 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Result<IoBuf>> {
         let polled = self.poll_result(task);
+        if polled.is_ready() {
+            let begun = self.begun.take();
+            self.engine.note_client(begun);
+        }
         let volume = &self.engine.volume;
         polled.map(|result| result.map_err(|failure| failure.into_error(volume)))
     }

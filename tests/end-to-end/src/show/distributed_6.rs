@@ -111,6 +111,7 @@ fn expected() -> Vec<(&'static str, Value)> {
         ("consistency_protocol", json!("eventual")),
         ("healing_query_count", json!(5)),
         ("health_check_interval", json!("5s")),
+        ("down_grace", json!("10m")),
         ("healing_interval", json!("1h")),
         ("synchronous_replication", json!(true)),
         ("placement", json!("balanced")),

@@ -189,6 +189,7 @@ impl Volume {
     }
 
     fn pump_level(&mut self) {
+        // Clients wait for this: it is never paused.
         let most = self.settings.copies_in_flight.max(1);
         while self.phase == Phase::Leveling && self.copies < most {
             let Some((offset, len)) = self.level.pop_front() else { break };

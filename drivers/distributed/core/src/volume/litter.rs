@@ -101,10 +101,10 @@ impl Volume {
             return;
         }
         let mut found = Vec::new();
-        let mut room = self.settings.copies_in_flight.max(1).saturating_sub(self.copies);
+        let mut room = self.settings.copies_in_flight.saturating_sub(self.copies);
         for ((slot, shard), rest) in &mut self.litter {
             if room == 0 {
-                // Whoever ends a copy comes here again.
+                // Whoever ends a copy, or allows more, comes here again.
                 break;
             }
             let brick = &self.bricks[slot.index()];

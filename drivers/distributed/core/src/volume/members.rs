@@ -105,6 +105,7 @@ impl Volume {
 
     pub(super) fn node_up(&mut self, node: NodeId) {
         let now = self.now;
+        self.held_nodes.remove(&node);
         for brick in self.bricks.iter_mut().filter(|brick| brick.node == node) {
             brick.retry_at = now;
         }
@@ -113,7 +114,11 @@ impl Volume {
     pub(super) fn node_down(&mut self, node: NodeId) {
         for slot in self.slots() {
             let brick = &self.bricks[slot.index()];
-            if brick.node == node && brick.link == Link::Open && !self.is_over() {
+            if brick.node != node || brick.link != Link::Open || self.is_over() {
+                continue;
+            }
+            // A check is hearsay: the last copy goes only when it fails itself.
+            if brick.role != Role::InSync || self.is_covered_without(slot) {
                 self.give_up(slot, Cause::NodeDown);
             }
         }
@@ -126,7 +131,7 @@ impl Volume {
         }
         for slot in self.slots() {
             let brick = &self.bricks[slot.index()];
-            if !self.wants_opening(brick) || brick.retry_at > self.now {
+            if !self.wants_opening(brick) || self.opens_at(brick) > self.now {
                 continue;
             }
             if brick.created {
@@ -330,7 +335,7 @@ impl Volume {
         *self.brick(slot) = brick;
         self.forget_litter_of(slot);
         self.want_membership = true;
-        self.report(Notice::Replaced { old, new, cause });
+        self.report(Notice::Replaced { old, new, node, cause });
     }
 
     /// Deletes bricks that were replaced, once the state says so.

@@ -4,13 +4,14 @@
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
 //! `barrier` resizes and detaches, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
-//! left behind, `maps` stores the shard map; `status` tells.
+//! left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
 
 mod attaching;
 mod barrier;
 mod commit;
 mod done;
 mod flush;
+mod healing;
 mod litter;
 mod maps;
 mod members;
@@ -37,6 +38,7 @@ use crate::{
     Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, intent::IntentLog,
     slab::Slab,
 };
+pub use healing::Healing;
 use state::{
     Barrier, Brick, Commit, Goal, Held, Io, IoKind, Link, MapWrite, Move, Op, Phase, Rest, Role,
     Round, Snapping,
@@ -182,6 +184,10 @@ pub struct Volume {
     /// Chooses between equally busy bricks.
     turn: u64,
     copies: u32,
+    /// Nodes whose closed bricks stay closed until then.
+    held_nodes: BTreeMap<NodeId, Time>,
+    /// Nodes that are read from only if no other has it.
+    shunned: BTreeSet<NodeId>,
 }
 
 impl Volume {
@@ -258,6 +264,8 @@ impl Volume {
             companions: Vec::new(),
             turn: 0,
             copies: 0,
+            held_nodes: BTreeMap::new(),
+            shunned: BTreeSet::new(),
             map,
             descriptor,
         };
@@ -275,6 +283,7 @@ impl Volume {
             self.bricks.iter_mut().for_each(|brick| brick.retry_at = now);
             self.deleting.values_mut().flatten().for_each(|at| *at = now);
             self.moves_retry_at = self.moves_retry_at.map(|_| now);
+            self.held_nodes.clear();
         }
         self.now = now;
         match event {
@@ -285,6 +294,9 @@ impl Volume {
             Event::DeleteSnapshot { request, number } => self.delete_snapshot(request, number),
             Event::NodeUp(node) => self.node_up(node),
             Event::NodeDown(node) => self.node_down(node),
+            Event::Hold { node, nanoseconds } => self.hold(node, nanoseconds),
+            Event::Shun { node, is_shunned } => self.shun(node, is_shunned),
+            Event::Throttle { copies, bytes } => self.throttle(copies, bytes),
             Event::Tick => self.tick(),
         }
         self.pump();
@@ -298,7 +310,7 @@ impl Volume {
     /// When the next [`Event::Tick`] is due; `None`: something else has to happen first.
     pub fn next_tick(&self) -> Option<Time> {
         let retries = self.bricks.iter().filter(|brick| self.wants_opening(brick));
-        let retries = retries.map(|brick| brick.retry_at);
+        let retries = retries.map(|brick| self.opens_at(brick));
         // While a record is being written nothing leaves the log.
         let idle = self
             .intent

@@ -84,7 +84,9 @@ impl Volume {
         let filling = |m: &Move| matches!(m.stage, MoveStage::Filling | MoveStage::Flushing);
         let ready = self.moves.iter().filter(|m| m.stage == MoveStage::Ready && self.may_settle(m));
         let ready = ready.count();
-        let together = ready * 2 >= MOVES_AT_ONCE || !self.moves.iter().any(filling);
+        // While nothing is copied there is nobody to wait for.
+        let alone = self.is_paused() || !self.moves.iter().any(filling);
+        let together = ready * 2 >= MOVES_AT_ONCE || alone;
         if ready > 0 && together && self.map_write.is_none() {
             self.want_membership = true;
         }
@@ -182,7 +184,7 @@ impl Volume {
     fn pump_fills(&mut self) {
         let most = u64::from(self.settings.copy_bytes.max(4096));
         for index in 0..self.moves.len() {
-            while self.copies < self.settings.copies_in_flight.max(1) {
+            while self.copies < self.settings.copies_in_flight {
                 let Some(m) = self.moves.get_mut(index) else { return };
                 if m.stage != MoveStage::Filling {
                     break;

@@ -13,7 +13,7 @@ impl Volume {
             return;
         }
         for slot in self.slots() {
-            while self.copies < self.settings.copies_in_flight.max(1) {
+            while self.copies < self.settings.copies_in_flight {
                 let Some((start, end)) = self.next_copy(slot) else { break };
                 self.copies += 1;
                 self.brick(slot).copies += 1;

@@ -46,7 +46,9 @@ impl Volume {
             brick.role == Role::InSync && brick.link == Link::Open
         };
         let load = |slot: &Slot| {
-            (self.bricks[slot.index()].reads, (u64::from(slot.0) + self.turn) % count)
+            let brick = &self.bricks[slot.index()];
+            let is_shunned = !self.shunned.is_empty() && self.shunned.contains(&brick.node);
+            (is_shunned, brick.reads, (u64::from(slot.0) + self.turn) % count)
         };
         set.iter().filter(ready).min_by_key(load)
     }

@@ -9,6 +9,9 @@ use crate::{
     Settings, ShardMap, Shortage, Slot, SlotSet, Time, Volume, VolumeState, ZeroKind, rebuild,
 };
 
+#[path = "healing_tests.rs"]
+mod healing_tests;
+
 const SIZE: u64 = 64 << 20;
 
 /// A driver with its bricks and its state store.

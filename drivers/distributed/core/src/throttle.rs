@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How hard a volume may heal: as hard as clients do not feel it much.
+//!
+//! ```text
+//!             nothing wanted: gentle, clients are measured at rest
+//!                   |  something to heal
+//!                   v
+//!   paused <---- working: clients are measured under healing
+//!     | rest is       |  slower than they may be: half the level, and not above it for a time that doubles
+//!     | measured      |  hardly slower: one level more
+//!     +-------------> |  measured at rest too long ago: pause
+//! ```
+//! A level is a number of copies in flight and their size: one small copy now and then, one all the time, larger ones, for
+//! what a client waits for on a disk is the copy before it; then more of them. Both measures are histograms of clients' operations, so that what is compared
+//! is their p99 with healing and without.
+//!
+//! Healing never stands still for long ([`ThrottleRules::longest_rest_ns`]), and not at all while a shard has one copy
+//! left; while writes wait for healing there is nothing to protect from it.
+
+use crate::{Healing, Latencies, Time};
+
+/// Bytes of the smallest copies.
+const LEAST_BYTES: u32 = 16 << 10;
+/// Below the first level that always copies, one copies in some of so many intervals.
+const SHARES: usize = 4;
+/// Bytes of copies that are made whatever clients feel, when a shard has one copy left.
+const FLOOR_BYTES: u32 = 64 << 10;
+/// Operations after which a p99 is believed.
+const ENOUGH: u64 = 1_500;
+/// Percent above the limit up to which more are waited for.
+const DOUBT: u64 = 40;
+/// Operations without which a p99 says nothing.
+const FEW: u64 = 20;
+/// Operations at rest that are remembered; of more, half is forgotten.
+const MEMORY: u64 = 8_000;
+/// How long operations are collected when they are few.
+const PATIENCE_NS: u64 = 3_000_000_000;
+/// How long nobody asks for anything until nobody is there.
+const IDLE_NS: u64 = 400_000_000;
+/// How long a pause is at most, to measure clients at rest.
+const PAUSE_NS: u64 = 500_000_000;
+/// How old the measure of clients at rest may be.
+const OLD_NS: u64 = 10_000_000_000;
+/// The same when it is to convict healing.
+const YOUNG_NS: u64 = 3_000_000_000;
+/// How long a level that was too much is not tried again, at first.
+const FIRST_BAR_NS: u64 = 4_000_000_000;
+/// The longest such time.
+const LONGEST_BAR_NS: u64 = 12_000_000_000;
+/// The longest time between two decisions that is believed.
+const LONGEST_STEP_NS: u64 = 1_000_000_000;
+
+/// What the operator allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThrottleRules {
+    /// Copies that are under way at most; at least one.
+    pub most_copies: u32,
+    /// Bytes of a copy at most; 16 KiB at least.
+    pub most_bytes: u32,
+    /// Up to here healing grows: p99 with healing, in percent of that without.
+    pub more_below: u64,
+    /// From here on it shrinks.
+    pub less_above: u64,
+    /// The longest time for which nothing is copied although something is to be healed.
+    pub longest_rest_ns: u64,
+}
+
+impl Default for ThrottleRules {
+    fn default() -> Self {
+        Self {
+            most_copies: 4,
+            most_bytes: 1 << 20,
+            more_below: 125,
+            less_above: 140,
+            longest_rest_ns: 10_000_000_000,
+        }
+    }
+}
+
+/// What healing may do until the next decision: the fields of [`Event::Throttle`](crate::Event::Throttle).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// Copies under way at once; zero: none begins.
+    pub copies: u32,
+    /// Bytes of a copy at most.
+    pub bytes: u32,
+}
+
+/// Decides for one volume.
+#[derive(Clone, Debug)]
+pub struct Throttle {
+    rules: ThrottleRules,
+    last: Option<Time>,
+    /// Time that has passed between decisions; it never goes back.
+    clock: u64,
+    /// The level that is thought right.
+    level: usize,
+    /// The level that was given.
+    given: usize,
+    /// Which of the intervals this is in which the lowest levels copy or do not.
+    turn: usize,
+    /// Whether the next window still shows the level before.
+    is_mixed: bool,
+    /// Whether the level was reached while there were no clients.
+    is_unwatched: bool,
+    /// Clients at rest, and when they were last measured.
+    rest: Latencies,
+    rested_at: Option<u64>,
+    /// Clients under the present level, and since when.
+    busy: Latencies,
+    busy_since: u64,
+    /// Since when a pause is taken, and what was measured in it.
+    pause: Option<(u64, u64)>,
+    /// The last level that clients bore.
+    borne: usize,
+    /// The least level that was too much, until when it is not tried again, and for how long next time.
+    barred: usize,
+    barred_until: u64,
+    bar_ns: u64,
+}
+
+impl Throttle {
+    /// Begins gently.
+    pub fn new(rules: ThrottleRules) -> Self {
+        Self {
+            rules,
+            last: None,
+            clock: 0,
+            level: SHARES,
+            given: SHARES,
+            turn: 0,
+            is_mixed: false,
+            is_unwatched: false,
+            rest: Latencies::default(),
+            rested_at: None,
+            busy: Latencies::default(),
+            busy_since: 0,
+            pause: None,
+            borne: 0,
+            barred: usize::MAX,
+            barred_until: 0,
+            bar_ns: FIRST_BAR_NS,
+        }
+    }
+
+    /// Takes the latencies of clients' operations that ended since the last decision, and decides anew. Due every 100 ms
+    /// or so while something is healed, and now and then otherwise, to know clients at rest.
+    pub fn decide(&mut self, now: Time, window: &Latencies, healing: Healing) -> Pace {
+        let passed = now.0.saturating_sub(self.last.unwrap_or(now).0).min(LONGEST_STEP_NS);
+        self.last = Some(now);
+        self.clock += passed;
+        let is_mixed = std::mem::take(&mut self.is_mixed);
+        if !healing.is_wanted {
+            self.note_rest(window, is_mixed);
+            self.level = SHARES;
+            self.pause = None;
+            return self.give(SHARES);
+        }
+        if healing.is_short {
+            self.pause = None;
+            return self.give(self.top());
+        }
+        let floor = if healing.fewest <= 1 { level_of(FLOOR_BYTES).min(self.top()) } else { 0 };
+        if self.pause.is_some() {
+            self.rest_on(window, is_mixed);
+        } else if self.given == 0 {
+            self.note_rest(window, is_mixed);
+            let longest = self.bar_ns.min(self.rules.longest_rest_ns);
+            // The interval in which it begins again counts too.
+            if self.clock - self.busy_since + passed >= longest {
+                self.enter(1);
+                self.turn = SHARES - 1;
+            }
+        } else {
+            self.judge(window, is_mixed, floor);
+        }
+        if floor > 0 {
+            self.pause = None;
+        }
+        let wanted = if self.pause.is_some() { 0 } else { self.level };
+        self.give(wanted.max(floor))
+    }
+
+    fn give(&mut self, level: usize) -> Pace {
+        if level != self.given {
+            self.is_mixed = true;
+            self.busy.clear();
+            self.busy_since = self.clock;
+        }
+        self.given = level;
+        self.pace(level)
+    }
+
+    fn enter(&mut self, level: usize) {
+        self.level = level;
+        self.busy.clear();
+        self.busy_since = self.clock;
+    }
+
+    fn note_rest(&mut self, window: &Latencies, is_mixed: bool) {
+        if is_mixed || window.count() == 0 {
+            return;
+        }
+        if self.rest.count() > MEMORY {
+            self.rest.halve();
+        }
+        self.rest.merge(window);
+        self.rested_at = Some(self.clock);
+    }
+
+    fn rest_on(&mut self, window: &Latencies, is_mixed: bool) {
+        self.note_rest(window, is_mixed);
+        let Some((since, seen)) = &mut self.pause else { return };
+        *seen += if is_mixed { 0 } else { window.count() };
+        if *seen >= ENOUGH || self.clock - *since >= PAUSE_NS {
+            // What little came is all there is to know.
+            self.rested_at = Some(self.clock);
+            self.pause = None;
+        }
+    }
+
+    fn begin_pause(&mut self) {
+        self.rest.halve();
+        self.pause = Some((self.clock, 0));
+    }
+
+    fn judge(&mut self, window: &Latencies, is_mixed: bool, floor: usize) {
+        if !is_mixed {
+            self.busy.merge(window);
+        }
+        let (spent, seen) = (self.clock - self.busy_since, self.busy.count());
+        if seen == 0 && spent >= IDLE_NS {
+            self.is_unwatched = true;
+            return self.enter(self.top());
+        }
+        if seen > 0 && std::mem::take(&mut self.is_unwatched) {
+            // Somebody came: what nobody felt says nothing.
+            self.borne = 0;
+            self.enter(1);
+            self.rested_at = None;
+        }
+        let rest_age = self.rested_at.map_or(u64::MAX, |at| self.clock - at);
+        if seen > 0 && (rest_age > OLD_NS || self.rest.count() < FEW) && floor == 0 {
+            return self.begin_pause();
+        }
+        // What is far too much shows at once.
+        let rest = self.rest.p99().max(1);
+        let is_awful = window.count() >= 2 * FEW && window.p99() / rest >= 3 && !is_mixed;
+        if seen < ENOUGH && spent < PATIENCE_NS && !is_awful {
+            return;
+        }
+        if seen < FEW {
+            return self.rise();
+        }
+        let percent = self.busy.p99().saturating_mul(100) / rest;
+        let is_doubtful = percent > self.rules.less_above
+            && percent < self.rules.less_above + DOUBT
+            && seen < 3 * ENOUGH
+            && spent < PATIENCE_NS;
+        if is_doubtful && !is_awful {
+            return;
+        }
+        if percent > self.rules.less_above || is_awful {
+            self.fall(is_awful);
+            if rest_age > YOUNG_NS && floor == 0 {
+                self.begin_pause();
+            }
+        } else if percent < self.rules.more_below {
+            self.rise();
+        } else {
+            self.borne = self.level;
+            self.enter(self.level);
+        }
+    }
+
+    fn rise(&mut self) {
+        self.borne = self.level;
+        let next = (self.level + 1).min(self.top());
+        if next >= self.barred && self.clock < self.barred_until {
+            return self.enter(self.level);
+        }
+        if self.level >= self.barred {
+            // It is borne by now.
+            self.barred = usize::MAX;
+            self.bar_ns = FIRST_BAR_NS;
+        }
+        self.enter(next);
+    }
+
+    fn fall(&mut self, is_awful: bool) {
+        // About the same level again: it is not the load that changed.
+        let is_known = self.level.abs_diff(self.barred) <= 1;
+        self.bar_ns = if is_known { self.bar_ns.saturating_mul(2) } else { FIRST_BAR_NS };
+        self.bar_ns = self.bar_ns.min(LONGEST_BAR_NS);
+        self.barred = self.level;
+        self.barred_until = self.clock + self.bar_ns;
+        // One step too far is taken back; what was borne before and is not now, is not by far.
+        let is_step = self.level == self.borne + 1 && !is_awful;
+        self.borne = if is_step { self.borne } else { self.level / 2 };
+        self.enter(self.borne);
+    }
+
+    fn sizes(&self) -> usize {
+        level_of(self.most_bytes())
+    }
+
+    fn most_bytes(&self) -> u32 {
+        self.rules.most_bytes.clamp(LEAST_BYTES, 1 << 30)
+    }
+
+    fn top(&self) -> usize {
+        self.sizes() + self.rules.most_copies.max(1) as usize - 1
+    }
+
+    fn pace(&mut self, level: usize) -> Pace {
+        self.turn = (self.turn + 1) % SHARES;
+        let sizes = self.sizes();
+        let bytes = LEAST_BYTES << (level.clamp(SHARES, sizes) - SHARES);
+        let most = 1 + level.saturating_sub(sizes) as u32;
+        let copies = if self.turn < level { most } else { 0 };
+        Pace { copies, bytes: bytes.min(self.most_bytes()) }
+    }
+}
+
+/// The first level whose copies have so many bytes.
+fn level_of(bytes: u32) -> usize {
+    SHARES + bytes.div_ceil(LEAST_BYTES).next_power_of_two().ilog2() as usize
+}
+
+#[cfg(test)]
+#[path = "throttle_tests.rs"]
+mod throttle_tests;

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How hard healing may work, and which nodes it leaves alone.
+
+use super::{
+    Volume,
+    state::{Brick, Role},
+};
+use crate::{NodeId, Time};
+
+/// What a volume has to heal: replicas that lack something, shards on their way, what is left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Healing {
+    /// Whether something is being healed, or would be if copies were allowed.
+    pub is_wanted: bool,
+    /// Copies in sync of the shard that has the fewest.
+    pub fewest: u32,
+    /// Whether a shard has fewer than writes need: clients wait for the healing itself.
+    pub is_short: bool,
+}
+
+impl Volume {
+    /// What there is to heal. Costs little: it looks at bricks and at replica sets, not at shards.
+    pub fn healing(&self) -> Healing {
+        let in_sync = self.with_role(Role::InSync);
+        let fewest = self.map.sets().map(|set| set.and(in_sync).len()).min().unwrap_or_default();
+        let receives = |brick: &Brick| brick.receiving && !brick.dirty.is_empty();
+        let is_wanted = self.is_serving()
+            && (self.copies > 0
+                || self.bricks.iter().any(receives)
+                || !self.moves.is_empty()
+                || !self.litter.is_empty());
+        Healing { is_wanted, fewest, is_short: fewest < self.settings.min_in_sync }
+    }
+
+    /// Lets so many copies be under way from now on, each of at most so many bytes. Those that are more come to their end.
+    pub(super) fn throttle(&mut self, copies: u32, bytes: u32) {
+        self.settings.copies_in_flight = copies;
+        self.settings.copy_bytes = bytes;
+        // Whoever found no room waits for the end of a copy, and there may be none under way.
+        self.try_sweeps = true;
+    }
+
+    /// Whether healing stands still until it is allowed copies again.
+    pub(super) fn is_paused(&self) -> bool {
+        self.settings.copies_in_flight == 0
+    }
+
+    /// Leaves closed bricks of a node closed for a time.
+    pub(super) fn hold(&mut self, node: NodeId, nanoseconds: u64) {
+        self.held_nodes.insert(node, self.now.after(nanoseconds));
+    }
+
+    /// When a brick may be opened next.
+    pub(super) fn opens_at(&self, brick: &Brick) -> Time {
+        let held = self.held_nodes.get(&brick.node).copied().unwrap_or_default();
+        held.max(brick.retry_at)
+    }
+
+    /// Has reads and copies prefer other replicas, or no more.
+    pub(super) fn shun(&mut self, node: NodeId, is_shunned: bool) {
+        if is_shunned {
+            self.shunned.insert(node);
+        } else {
+            self.shunned.remove(&node);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Holds the healing of one attached volume back, by what its clients feel.
+
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use distributed_core::{Event, Settings, Throttle, ThrottleRules, Time};
+
+use crate::engine::Engine;
+
+/// Between two decisions while something is healed.
+const BUSY: Duration = Duration::from_millis(100);
+/// The same while nothing is: clients are measured at rest.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The bounds within which a throttle decides.
+pub(crate) fn rules(settings: &Settings) -> ThrottleRules {
+    ThrottleRules {
+        most_copies: settings.copies_in_flight,
+        most_bytes: settings.copy_bytes,
+        ..ThrottleRules::default()
+    }
+}
+
+/// Decides again and again while the engine works.
+pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules) {
+    let (mut throttle, begun) = (Throttle::new(rules), Instant::now());
+    let mut last = None;
+    loop {
+        let pause = {
+            let Some(engine) = engine.upgrade().filter(|engine| !engine.is_closed()) else {
+                return;
+            };
+            // A core that panicked heals nothing any more.
+            let Ok(healing) = engine.healing() else { return };
+            let now = Time(begun.elapsed().as_nanos() as u64);
+            let pace = throttle.decide(now, &engine.clients.take(), healing);
+            if last.replace(pace) != Some(pace) {
+                let (copies, bytes) = (pace.copies, pace.bytes);
+                Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes }]);
+            }
+            if healing.is_wanted { BUSY } else { IDLE }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
