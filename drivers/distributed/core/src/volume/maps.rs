@@ -137,9 +137,11 @@ impl Volume {
         let kept = &self.bricks[slot.index()].kept;
         let base = kept.iter().find(|kept| kept.version == record.descriptor.map);
         (record.map_at, record.map_bytes) = base.map_or((0, 0), |kept| (kept.at, kept.bytes));
-        let of_snapshots =
-            kept.iter().filter(|kept| self.old_maps.contains_key(&kept.version)).copied();
-        record.snapshot_maps = of_snapshots.collect();
+        // Also the one that counted until now.
+        let snapshots = self.descriptor.snapshots.iter().filter(|snapshot| self.counts(snapshot));
+        let named: BTreeSet<Generation> = snapshots.map(|snapshot| snapshot.map).collect();
+        let of_snapshots = kept.iter().filter(|kept| named.contains(&kept.version));
+        record.snapshot_maps = of_snapshots.copied().collect();
     }
 
     /// Forgets maps that nothing names any more.
