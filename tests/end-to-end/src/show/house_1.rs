@@ -29,8 +29,10 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     let target = target(stage, &clone)?;
 
     let (room, log) = (stage.path("demo"), stage.path("demo.log"));
-    // As a shell at the top of the clone would run it.
-    let program = Program::new("bash").args(["-c", &format!("exec {demo}")]).directory(&clone);
+    // As a shell at the top of the clone would run it: Ctrl-C ends it there, also where all this was started in the
+    // background of a script, which has it ignored.
+    let shell = ["--default-signal=INT", "bash", "-c", &format!("exec {demo}")];
+    let program = Program::new("env").args(shell).directory(&clone);
     let mut running =
         program.env("CARGO_TARGET_DIR", &target).env("NOVASTOR_DEMO_DIR", &room).start(&log)?;
     until(Duration::from_secs(1200), || {
