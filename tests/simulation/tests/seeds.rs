@@ -31,7 +31,7 @@ const REGRESSIONS: [(u64, &str); 22] = [
 ];
 
 /// The same, for seeds in which shards are moved and snapshots taken.
-const MOVING_REGRESSIONS: [(u64, &str); 9] = [
+const MOVING_REGRESSIONS: [(u64, &str); 10] = [
     (116, "a snapshot was shown, and could be deleted, before a record said that it was taken"),
     (
         142,
@@ -46,6 +46,10 @@ const MOVING_REGRESSIONS: [(u64, &str); 9] = [
     ),
     (312_837, "a snapshot's map was not named in the record that made another map count"),
     (1_020_483, "a map that was stored was forgotten when the brick of slot 0 was given up"),
+    (
+        1_034_405,
+        "a shard went back to replicas that were lost while the record of its move was written",
+    ),
     (900_899, "a snapshot counted on replicas that its shards were only about to have"),
 ];
 

@@ -308,14 +308,12 @@ impl Volume {
         }
     }
 
-    /// Whether the new replicas are as good as the old ones.
+    /// Whether the new replicas are as good as the old ones: whole, or the only ones that are left.
     fn may_settle(&self, m: &Move) -> bool {
         let in_sync = self.with_role(Role::InSync);
         let (old, new) = (m.old.and(in_sync).len(), m.new.and(in_sync).len());
-        m.lacks_nothing()
-            && m.gains.without(in_sync).is_empty()
-            && new >= 1
-            && new >= old.min(m.new.len())
+        let is_whole = m.gains.without(in_sync).is_empty() && new >= old.min(m.new.len());
+        m.lacks_nothing() && new >= 1 && (is_whole || old == 0)
     }
 
     /// Writes into the descriptor what the next record says of moves. One before may have come to nothing.
