@@ -60,13 +60,17 @@ impl World {
         let status = volume.status();
         let held = |sector: usize| {
             let set = volume.map().set((sector / SHARD_SECTORS) as u64);
-            let mut bricks = status.bricks.iter().filter(|brick| {
+            let bricks = status.bricks.iter().filter(|brick| {
                 set.has(brick.slot) && brick.state == distributed_core::BrickState::InSync
             });
-            bricks.find_map(|brick| {
+            // One that lost what it had not flushed will not be believed.
+            let may_hold = |tag: &Tag| self.oracle.may_hold(sector, *tag);
+            let mut values = bricks.filter_map(|brick| {
                 let node = &self.nodes[brick.node.0 as usize];
                 node.bricks.get(&brick.brick)?.memory.get(sector).copied()
-            })
+            });
+            let first = values.next();
+            first.filter(may_hold).or_else(|| values.find(may_hold)).or(first)
         };
         let size = self.sectors_at(host);
         let sectors: Vec<Tag> = (0..size).map(|sector| held(sector).unwrap_or_default()).collect();

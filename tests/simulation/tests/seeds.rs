@@ -31,7 +31,7 @@ const REGRESSIONS: [(u64, &str); 22] = [
 ];
 
 /// The same, for seeds in which shards are moved and snapshots taken.
-const MOVING_REGRESSIONS: [(u64, &str); 10] = [
+const MOVING_REGRESSIONS: [(u64, &str); 11] = [
     (116, "a snapshot was shown, and could be deleted, before a record said that it was taken"),
     (
         142,
@@ -50,6 +50,7 @@ const MOVING_REGRESSIONS: [(u64, &str); 10] = [
         1_034_405,
         "a shard went back to replicas that were lost while the record of its move was written",
     ),
+    (1_040_762, "the judge took a snapshot's content from a brick that had lost it"),
     (900_899, "a snapshot counted on replicas that its shards were only about to have"),
 ];
 
