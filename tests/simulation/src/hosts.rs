@@ -320,7 +320,7 @@ impl World {
                 self.after(delay, next);
             }
             Action::Snapshot { io, brick, number } => {
-                self.snapshot_begins(host, number);
+                self.snapshot_begins(host, number, brick);
                 self.send(host, io, brick, Request::Snapshot { number }, Pending::default());
             }
             Action::DropSnapshot { io, brick, number } => {

@@ -10,8 +10,8 @@ use crate::{deeds::Deed, operator::is_rotten, plan::SHARD_SECTORS, storage::Tag,
 /// What a snapshot has to hold.
 #[derive(Clone, Debug, Default)]
 pub struct Frozen {
-    /// The sectors, at the moment at which bricks were told to take it.
-    pub sectors: Vec<Tag>,
+    /// The sectors, at the moment at which bricks were told to take it; `None` of those that no such brick has.
+    pub sectors: Vec<Option<Tag>>,
     /// Somebody was told that it exists.
     pub is_told: bool,
 }
@@ -50,31 +50,23 @@ impl World {
         self.deliver(host, instance, event);
     }
 
-    /// Bricks are told to take a snapshot: no write is under way, so what they hold now is what it is to hold.
-    pub fn snapshot_begins(&mut self, host: usize, number: u32) {
+    /// A brick is told to take a snapshot: no write is under way, so what those hold that are told is what the snapshot
+    /// is to hold. One that restarted meanwhile holds less, but then the snapshot comes to nothing.
+    pub fn snapshot_begins(&mut self, host: usize, number: u32, brick: BrickId) {
         let Some(volume) = &self.hosts[host].volume else { return };
         let Some(name) = volume.snapshot_name(number).map(str::to_owned) else { return };
-        if self.frozen.contains_key(&name) {
-            return;
-        }
         let status = volume.status();
-        let held = |sector: usize| {
-            let set = volume.map().set((sector / SHARD_SECTORS) as u64);
-            let bricks = status.bricks.iter().filter(|brick| {
-                set.has(brick.slot) && brick.state == distributed_core::BrickState::InSync
-            });
-            // One that lost what it had not flushed will not be believed.
-            let may_hold = |tag: &Tag| self.oracle.may_hold(sector, *tag);
-            let mut values = bricks.filter_map(|brick| {
-                let node = &self.nodes[brick.node.0 as usize];
-                node.bricks.get(&brick.brick)?.memory.get(sector).copied()
-            });
-            let first = values.next();
-            first.filter(may_hold).or_else(|| values.find(may_hold)).or(first)
-        };
+        let Some(status) = status.bricks.iter().find(|other| other.brick == brick) else { return };
+        let held = self.nodes[status.node.0 as usize].bricks.get(&brick);
         let size = self.sectors_at(host);
-        let sectors: Vec<Tag> = (0..size).map(|sector| held(sector).unwrap_or_default()).collect();
-        self.frozen.insert(name, Frozen { sectors, is_told: false });
+        let frozen = self.frozen.entry(name).or_default();
+        frozen.sectors.resize(size, None);
+        for (sector, place) in frozen.sectors.iter_mut().enumerate() {
+            let is_its = volume.map().set((sector / SHARD_SECTORS) as u64).has(status.slot);
+            if place.is_none() && is_its {
+                *place = held.and_then(|held| held.memory.get(sector)).copied();
+            }
+        }
     }
 
     /// A host answered.
@@ -111,13 +103,14 @@ impl World {
                 continue;
             };
             for (sector, expected) in frozen.sectors.iter().enumerate() {
+                let expected = expected.unwrap_or_default();
                 let set = map.set((sector / SHARD_SECTORS) as u64);
                 let mut holders = 0;
                 for (slot, brick) in snapshot.holders.iter().filter(|(slot, _)| set.has(*slot)) {
                     let Some(held) = self.snapshot_of(*brick, snapshot.number) else { continue };
                     holders += 1;
                     let held = held.get(sector).copied().unwrap_or_default();
-                    if held != *expected && !is_rotten(held) && !is_rotten(*expected) {
+                    if held != expected && !is_rotten(held) && !is_rotten(expected) {
                         complaints.push(format!(
                             "snapshot {} of {slot:?} holds {held} in sector {sector}, not {expected}",
                             snapshot.name
