@@ -14,6 +14,7 @@ mod clients;
 mod deeds;
 mod faults;
 mod hosts;
+mod judge;
 mod matrix;
 mod mover;
 mod operator;

@@ -31,7 +31,7 @@ const REGRESSIONS: [(u64, &str); 22] = [
 ];
 
 /// The same, for seeds in which shards are moved and snapshots taken.
-const MOVING_REGRESSIONS: [(u64, &str); 5] = [
+const MOVING_REGRESSIONS: [(u64, &str); 7] = [
     (116, "a snapshot was shown, and could be deleted, before a record said that it was taken"),
     (
         142,
@@ -40,6 +40,8 @@ const MOVING_REGRESSIONS: [(u64, &str); 5] = [
     (444, "a snapshot counted as one to be dropped because of a record from before it was taken"),
     (6650, "a brick whose answer was lost kept a snapshot that failed from being forgotten"),
     (14_249, "a resync copied a shard from a brick that had lost it while the copy waited"),
+    (5_001_190, "a shard whose move was recorded meanwhile was elsewhere than the next order said"),
+    (5_002_227, "the judge took a shard that moved while it was compared for a wrong answer"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.

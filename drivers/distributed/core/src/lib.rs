@@ -123,7 +123,8 @@ pub use ids::{
 pub use latency::{LATENCY_BUCKETS, Latencies, latency_bucket};
 pub use node::{Capacity, Node, NodeError, check_nodes};
 pub use placement::{
-    Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, place, plan,
+    Mending, Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, mend, place,
+    plan,
 };
 pub use record::{
     COMPANION_BYTES, MAP_OFFSET, MapPlace, RECORD_ALIGNMENT, Record, Run, SLOT_BYTES,
