@@ -31,7 +31,7 @@ const REGRESSIONS: [(u64, &str); 22] = [
 ];
 
 /// The same, for seeds in which shards are moved and snapshots taken.
-const MOVING_REGRESSIONS: [(u64, &str); 7] = [
+const MOVING_REGRESSIONS: [(u64, &str); 8] = [
     (116, "a snapshot was shown, and could be deleted, before a record said that it was taken"),
     (
         142,
@@ -42,6 +42,7 @@ const MOVING_REGRESSIONS: [(u64, &str); 7] = [
     (14_249, "a resync copied a shard from a brick that had lost it while the copy waited"),
     (5_001_190, "a shard whose move was recorded meanwhile was elsewhere than the next order said"),
     (5_002_227, "the judge took a shard that moved while it was compared for a wrong answer"),
+    (5_016_224, "two bricks that left at once counted on each other to keep a snapshot"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.

@@ -55,7 +55,7 @@
 //!
 //! A [`Judge`] tells which nodes are healthy, suspected, down or lost, by checks and by what is done on them; a
 //! [`Throttle`] how hard a volume heals, by what its clients feel. Both are as pure as a volume: `now` and measures in,
-//! decisions out, which the driver hands to volumes as events.
+//! decisions out, which the driver hands to volumes as events. [`mend`] says where the replicas go that lost nodes had.
 //!
 //! # Why it is safe
 //!
