@@ -269,7 +269,14 @@ impl DistributedBackend {
             self.order(volume, purpose).await?;
             return Ok(true);
         }
-        Ok(healer.goes_on(volume, &progress))
+        if healer.goes_on(volume, &progress) {
+            return Ok(true);
+        }
+        // Where it was to go may be what holds it up. Meanwhile others come first.
+        healer.postpone(volume);
+        let is_balancing = progress.purpose == Some(Purpose::Rebalance);
+        self.order(volume, if is_balancing { Purpose::Rebalance } else { purpose }).await?;
+        Ok(false)
     }
 
     /// Attaches a volume that nobody has; `None` if somebody just did.

@@ -31,11 +31,14 @@ const SIZE: u64 = 32 * MIB;
 const LEDGER: u64 = 16 * MIB;
 const NODES: usize = 5;
 const VOLUME: &str = "disk";
-/// Nodes are judged quickly, and lost after some seconds.
-const OPTIONS: &str = "io_timeout_secs = 1\nhealth_check_interval = \"1s\"\nhealing_query_count = 2\n\
+/// Nodes are judged quickly, and lost some seconds later; but not for what most fates take.
+const OPTIONS: &str = "io_timeout_secs = 1\nhealth_check_interval = \"1s\"\nhealing_query_count = 20\n\
                        down_grace = \"4s\"\n";
-/// How long it may take until everything is in sync again.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take until everything is in sync again: a node that failed several times is on probation.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// How long a cluster is troubled. A node that fails again and again is left alone for longer and longer, so that after a while
+/// little would happen to anybody.
+const ROUND: Duration = Duration::from_secs(60);
 
 /// What happens to a node.
 #[derive(Clone, Copy, Debug)]
@@ -130,12 +133,16 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     let seed = Random::seed();
     stage.tell(format!("seed {seed}"));
     let mut random = Random::new(seed);
-    let length = Duration::from_secs(if stage.is_long() { 600 } else { 60 });
-    under_load(stage, length, &mut random).context(format!("NOVASTOR_SEED={seed}"))
+    for round in 1..=if stage.is_long() { 10 } else { 1 } {
+        let room = stage.path(&format!("round-{round}"));
+        under_load(stage, &room, &mut random)
+            .context(format!("round {round}, NOVASTOR_SEED={seed}"))?;
+    }
+    Ok(())
 }
 
-fn under_load(stage: &Stage, length: Duration, random: &mut Random) -> Outcome {
-    let mut farm = Farm::start(&stage.artifacts, &stage.path("nodes"), NODES, OPTIONS)?;
+fn under_load(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
+    let mut farm = Farm::start(&stage.artifacts, room, NODES, OPTIONS)?;
     let options = [("shard_size", "1MiB"), ("replication_factor", "3")];
     farm.cluster.volume_with(VOLUME, SIZE, &options)?;
     let uri = farm.cluster.host.uri(VOLUME);
@@ -149,7 +156,7 @@ fn under_load(stage: &Stage, length: Duration, random: &mut Random) -> Outcome {
     thread::scope(|scope| {
         let fio = scope.spawn(|| busy(&uri, first_seed, &over));
         let troubled =
-            load.during(&socket, VOLUME, || trouble(stage, &mut farm, length, random));
+            load.during(&socket, VOLUME, || trouble(stage, &mut farm, random));
         over.store(true, Ordering::SeqCst);
         let rounds = fio.join().map_err(|_| Failure::new("fio's thread panicked"))?;
         troubled?;
@@ -169,12 +176,11 @@ fn under_load(stage: &Stage, length: Duration, random: &mut Random) -> Outcome {
 }
 
 /// Has one or two nodes suffer, again and again.
-fn trouble(stage: &Stage, farm: &mut Farm, length: Duration, random: &mut Random) -> Outcome {
-    let until = Instant::now() + length;
-    let mut fates = Vec::new();
+fn trouble(stage: &Stage, farm: &mut Farm, random: &mut Random) -> Outcome {
+    let until = Instant::now() + ROUND;
+    let (mut fates, mut nodes) = (Vec::new(), Vec::new());
     while Instant::now() < until {
         if fates.is_empty() {
-            // Each of them once, then each of them once more.
             fates.extend(FATES);
         }
         let mut struck = Vec::new();
@@ -182,12 +188,14 @@ fn trouble(stage: &Stage, farm: &mut Farm, length: Duration, random: &mut Random
             if fates.is_empty() {
                 break;
             }
-            let node = usize::try_from(random.within(0..NODES as u64)).context("node")?;
+            if nodes.is_empty() {
+                nodes.extend(0..NODES);
+            }
+            let node = draw(&mut nodes, random)?;
             if struck.iter().any(|(other, _)| *other == node) {
                 continue;
             }
-            let fate = usize::try_from(random.within(0..fates.len() as u64)).context("fate")?;
-            let fate = fates.swap_remove(fate);
+            let fate = draw(&mut fates, random)?;
             farm.strike(node, fate).context(format!("{fate:?} n{}", node + 1))?;
             struck.push((node, fate));
         }
@@ -217,6 +225,12 @@ fn trouble(stage: &Stage, farm: &mut Farm, length: Duration, random: &mut Random
         farm.until_whole(VOLUME, &[]).context(said.join(", "))?;
     }
     Ok(())
+}
+
+/// Takes one of these.
+fn draw<T>(from: &mut Vec<T>, random: &mut Random) -> Outcome<T> {
+    let index = usize::try_from(random.within(0..from.len() as u64)).context("index")?;
+    Ok(from.swap_remove(index))
 }
 
 /// A client that writes every block of its half in some seconds, reads back, and fails at the first error or wrong byte; over
