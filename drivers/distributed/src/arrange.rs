@@ -8,12 +8,20 @@
 //! ```
 //! A plan is made anew from where shards are, so that one which was interrupted goes on with what is left.
 
-use distributed_core::{Arrangement, Node, NodeId, Plan, Present, ShardMap, Slot, Wish, plan};
+use distributed_core::{
+    Arrangement, Mending, Node, NodeId, PlacementError, Plan, Present, ShardMap, Slot, Wish, mend,
+    plan,
+};
 use driver_api::{Capabilities, Error, ErrorKind, Result};
 
 use crate::{
-    catalog::Nodes, cluster::writable, config::Chosen, driver::DistributedBackend, engine::Engine,
-    nodes::NODES_TURN, volume::capabilities,
+    catalog::Nodes,
+    cluster::writable,
+    config::Chosen,
+    driver::DistributedBackend,
+    engine::{Engine, Purpose},
+    nodes::NODES_TURN,
+    volume::capabilities,
 };
 
 /// Where a volume's shards are.
@@ -35,6 +43,15 @@ pub(crate) struct Registry {
     pub nodes: Vec<Node>,
     /// Those that are emptied.
     pub leaving: Vec<NodeId>,
+    /// Those that are lost: nothing is read from them, and what they have is to be elsewhere.
+    pub lost: Vec<NodeId>,
+}
+
+/// What an attached volume is to have.
+struct Wanted {
+    arrangement: Arrangement,
+    bytes: u64,
+    shards: u64,
 }
 
 impl Registry {
@@ -44,7 +61,14 @@ impl Registry {
         for node in &mut nodes {
             node.available &= backend.0.checks.answers(node.id);
         }
-        Self { nodes, leaving: registered.draining() }
+        let lost = backend.0.checks.lost_nodes();
+        Self { nodes, leaving: registered.draining(), lost }
+    }
+
+    /// Has a node get nothing.
+    fn leave_out(&mut self, node: NodeId) {
+        let nodes = self.nodes.iter_mut().filter(|other| other.id == node);
+        nodes.for_each(|node| node.available = false);
     }
 
     /// Those that a volume may have bricks on.
@@ -87,63 +111,145 @@ impl DistributedBackend {
         registry: &Registry,
     ) -> Result<Plan> {
         let nodes = registry.of_volume(self, chosen)?;
-        let (leaving, chosen) = (registry.leaving.clone(), chosen.clone());
-        // A plan of a million shards holds a thread for a while.
+        let (leaving, lost) = (registry.leaving.clone(), registry.lost.clone());
+        let planned = self.computed(layout, nodes, chosen, move |present, wish| {
+            let all: Vec<NodeId> = lost.iter().chain(&leaving).copied().collect();
+            let without_lost = plan(present, &Wish { leaving: &all, ..*wish });
+            // Too few may be left: then lost nodes are listed until others come.
+            without_lost.or_else(|_| plan(present, &Wish { leaving: &leaving, ..*wish }))
+        });
+        planned.await.map_err(|error| error.with("volume", volume))
+    }
+
+    /// Plans where the replicas go that a volume had on lost nodes. Nodes that are emptied get nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the volume's map is not what it must be.
+    pub(crate) async fn mend_volume(
+        &self,
+        volume: &str,
+        layout: Layout,
+        chosen: &Chosen,
+        registry: &Registry,
+    ) -> Result<Mending> {
+        let mut nodes = registry.of_volume(self, chosen)?;
+        let drains = |node: &Node| registry.leaving.contains(&node.id);
+        nodes.iter_mut().filter(|node| drains(node)).for_each(|node| node.available = false);
+        // Those that the volume may not have bricks on are not lost for that.
+        let others = registry.nodes.iter().filter(|node| !nodes.iter().any(|n| n.id == node.id));
+        let others: Vec<Node> =
+            others.map(|node| Node { available: false, ..node.clone() }).collect();
+        nodes.extend(others);
+        let lost = registry.lost.clone();
+        let planned = self.computed(layout, nodes, chosen, move |present, wish| {
+            mend(present, &Wish { leaving: &lost, ..*wish })
+        });
+        planned.await.map_err(|error| error.with("volume", volume))
+    }
+
+    /// Plans something for these nodes; of a million shards that holds a thread for a while.
+    async fn computed<T: Send + 'static>(
+        &self,
+        layout: Layout,
+        nodes: Vec<Node>,
+        chosen: &Chosen,
+        by: impl FnOnce(&Present<'_>, &Wish<'_>) -> Result<T, PlacementError> + Send + 'static,
+    ) -> Result<T> {
+        let (policy, factor) = (chosen.placement.into(), chosen.replication_factor);
         let planning = tokio::task::spawn_blocking(move || {
             let slots = each_node_once(&layout);
             let present = Present { slots: &slots, map: &layout.map, size: layout.size };
-            let wish = Wish {
-                policy: chosen.placement.into(),
-                factor: chosen.replication_factor,
-                nodes: &nodes,
-                leaving: &leaving,
-                seed: layout.identity,
-            };
-            plan(&present, &wish)
+            let seed = layout.identity;
+            by(&present, &Wish { policy, factor, nodes: &nodes, leaving: &[], seed })
         });
-        let planned = planning.await.map_err(|why| {
-            Error::new(ErrorKind::PANIC, format!("the plan was not made: {why}"))
-                .with("volume", volume)
-        })?;
-        planned.map_err(|why| {
-            Error::new(ErrorKind::INVALID_ARGUMENT, why.to_string()).with("volume", volume)
-        })
+        let planned = planning
+            .await
+            .map_err(|why| Error::new(ErrorKind::PANIC, format!("the plan was not made: {why}")))?;
+        planned.map_err(|why| Error::new(ErrorKind::INVALID_ARGUMENT, why.to_string()))
     }
 
     /// Begins to move an attached volume's shards to where they should be.
     pub(crate) async fn rearrange(&self, volume: &str) -> Result<()> {
+        self.order(volume, Purpose::Rebalance).await
+    }
+
+    /// Begins to move an attached volume's shards for this purpose, in the place of what was ordered before.
+    pub(crate) async fn order(&self, volume: &str, purpose: Purpose) -> Result<()> {
         // No node is taken out between the plan and the order.
         let _turn = self.0.turns.take(NODES_TURN).await;
         let engine = writable(self.attached_engine(volume)?)?;
-        let registry = Registry::new(self, &self.0.catalog.nodes().await?);
+        let mut registry = Registry::new(self, &self.0.catalog.nodes().await?);
         let chosen = self.0.catalog.chosen(volume).await?;
-        let layout = self.layout(volume).await?;
-        let (present, size) = (layout.slots.clone(), layout.size);
-        let plan = self.plan_volume(volume, layout, &chosen, &registry).await?;
-        let arrangement = arrangement(&plan);
-        let known = |id: &NodeId| registry.nodes.iter().find(|node| node.id == *id);
-        let nodes: Vec<Node> = arrangement.nodes.iter().filter_map(known).cloned().collect();
-        for node in nodes.iter().filter(|node| !present.contains(&Some(node.id))) {
-            self.maker().check_node(node, size, &chosen).await?;
-            self.check_joining(&engine, node).await?;
+        loop {
+            let layout = self.layout(volume).await?;
+            let (present, size) = (layout.slots.clone(), layout.size);
+            let wanted = self.wanted(volume, layout, &chosen, &registry, purpose).await?;
+            let known = |id: &NodeId| registry.nodes.iter().find(|node| node.id == *id);
+            let nodes = wanted.arrangement.nodes.iter().filter_map(known);
+            let nodes: Vec<Node> = nodes.cloned().collect();
+            let mut unfit = None;
+            for node in nodes.iter().filter(|node| !present.contains(&Some(node.id))) {
+                let checked = self.maker().check_node(node, size, &chosen).await;
+                let checked = match checked {
+                    Ok(()) => self.check_joining(&engine, node).await,
+                    error => error,
+                };
+                unfit = checked.err().map(|error| (node.id, error));
+                if unfit.is_some() {
+                    break;
+                }
+            }
+            match unfit {
+                // Nobody chose the nodes that take the place of lost ones: another one will do.
+                Some((node, error)) if purpose == Purpose::Mend => {
+                    let why = format!("{error:#}");
+                    tracing::info!(volume, why, "a node cannot replace a lost one for the volume");
+                    registry.leave_out(node);
+                }
+                Some((_, error)) => return Err(error),
+                None => {
+                    let Wanted { arrangement, bytes, shards } = wanted;
+                    engine.arrange(&self.0.nodes.context(), arrangement, nodes, purpose)?;
+                    tracing::info!(volume, bytes, shards, ?purpose, "shards are moved");
+                    return Ok(());
+                }
+            }
         }
-        let (bytes, shards) = (plan.moves.bytes, plan.moves.shards);
-        engine.arrange(&self.0.nodes.context(), arrangement, nodes)?;
-        tracing::info!(volume, bytes, shards, "shards are moved to where they should be");
-        Ok(())
     }
 
-    /// Ends the movement of an attached volume's shards where it is.
+    /// Where a volume's shards go for this purpose.
+    async fn wanted(
+        &self,
+        volume: &str,
+        layout: Layout,
+        chosen: &Chosen,
+        registry: &Registry,
+        purpose: Purpose,
+    ) -> Result<Wanted> {
+        match purpose {
+            Purpose::Rebalance => {
+                let plan = self.plan_volume(volume, layout, chosen, registry).await?;
+                let arrangement = renumbered(&plan.slots, &plan.map);
+                Ok(Wanted { arrangement, bytes: plan.moves.bytes, shards: plan.moves.shards })
+            }
+            Purpose::Mend => {
+                let mending = self.mend_volume(volume, layout, chosen, registry).await?;
+                let arrangement = renumbered(&mending.slots, &mending.map);
+                Ok(Wanted { arrangement, bytes: mending.bytes, shards: mending.shards })
+            }
+            Purpose::Stop => {
+                let arrangement = renumbered(&layout.slots, &layout.map);
+                Ok(Wanted { arrangement, bytes: 0, shards: 0 })
+            }
+        }
+    }
+
+    /// Ends the movement of an attached volume's shards where it is; those that are nearly there go on.
     pub(crate) async fn stop_moving(&self, volume: &str) -> Result<()> {
-        let _turn = self.0.turns.take(NODES_TURN).await;
-        let engine = writable(self.attached_engine(volume)?)?;
-        if !engine.progress()?.running {
+        if !writable(self.attached_engine(volume)?)?.progress()?.running {
             return Ok(());
         }
-        let (slots, map, _) = engine.layout()?;
-        let arrangement = renumbered(&slots, &map);
-        let nodes = arrangement.nodes.iter().filter_map(|id| engine.node(*id)).collect();
-        engine.arrange(&self.0.nodes.context(), arrangement, nodes)
+        self.order(volume, Purpose::Stop).await
     }
 
     /// Refuses a node whose backend cannot take what clients of an attached volume may send.
@@ -184,11 +290,6 @@ fn each_node_once(layout: &Layout) -> Vec<Option<NodeId>> {
 /// The slots that hold a shard.
 fn holding(map: &ShardMap) -> distributed_core::SlotSet {
     map.sets().fold(distributed_core::SlotSet::EMPTY, distributed_core::SlotSet::or)
-}
-
-/// What the core is told for this plan.
-fn arrangement(plan: &Plan) -> Arrangement {
-    renumbered(&plan.slots, &plan.map)
 }
 
 /// A map over the nodes that hold something.

@@ -77,6 +77,25 @@ pub(crate) async fn claim(catalog: &Catalog, volume: &str, attach: &Attach) -> R
     catalog.change_claim(volume, change).await
 }
 
+/// Claims a volume that nobody has, for work that gives way to every attachment: its epoch stays free for the next one.
+pub(crate) async fn borrow(catalog: &Catalog, volume: &str, owner: &str) -> Result<u64> {
+    let process = Process::this().map_err(|error| {
+        Error::from_io(format!("this process cannot tell when it began: {error}"), &error)
+    })?;
+    let epoch = catalog.claim(volume).await?.map_or(0, |claim| claim.epoch);
+    let change = |claim: Option<Claim>| {
+        if let Some(claim) = &claim {
+            claim.check_free(volume)?;
+            if claim.epoch != epoch {
+                return Err(in_use(volume, &claim.owner));
+            }
+        }
+        Ok(Claim { epoch, owner: owner.to_owned(), held: true, process: process.clone() })
+    };
+    catalog.change_claim(volume, change).await?;
+    Ok(epoch)
+}
+
 /// Ends a claim, unless a later one has taken its place.
 pub(crate) async fn release(catalog: &Catalog, volume: &str, epoch: u64) -> Result<()> {
     let change = |claim: Option<Claim>| match claim {
@@ -104,13 +123,17 @@ impl Claim {
     /// Fails while somebody has the volume.
     pub fn check_free(&self, volume: &str) -> Result<()> {
         if self.held && self.process.lives() {
-            return Err(Error::new(ErrorKind::IN_USE, "the volume is attached")
-                .with("volume", volume)
-                .with("owner", &self.owner)
-                .remedy("detach it there, or attach it by force"));
+            return Err(in_use(volume, &self.owner));
         }
         Ok(())
     }
+}
+
+fn in_use(volume: &str, owner: &str) -> Error {
+    Error::new(ErrorKind::IN_USE, "the volume is attached")
+        .with("volume", volume)
+        .with("owner", owner)
+        .remedy("detach it there, or attach it by force")
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Config {
     /// For how long a node is down until it is lost: until its shards are to be replicated elsewhere.
     #[serde(deserialize_with = "duration")]
     pub down_grace: Duration,
+    /// Whether volumes are rebalanced by themselves when nodes come, go or change weight.
+    pub auto_rebalance: bool,
     /// Time between two rounds of healing.
     #[serde(deserialize_with = "duration")]
     pub healing_interval: Duration,
@@ -410,10 +412,16 @@ pub(crate) fn describe() -> DriverInfo {
             "For how long a node is down until its shards are to be replicated elsewhere.",
         ))
         .option(option(
+            "auto_rebalance",
+            OptionType::BOOLEAN,
+            "false",
+            "Rebalance volumes when nodes come, go or change weight; otherwise when they are told to.",
+        ))
+        .option(option(
             "healing_interval",
             OptionType::TEXT,
             "\"1h\"",
-            "Time between two rounds of healing.",
+            "Time between two rounds that end interrupted deletions.",
         ))
         .option(option(
             "synchronous_replication",

@@ -8,13 +8,14 @@ use std::{
 };
 
 use distributed_core::{
-    Attach as CoreAttach, Capacity, Descriptor, Protections, Time, Volume as Core,
+    Attach as CoreAttach, Capacity, ClientOp, Descriptor, Protections, Time, Volume as Core,
 };
 use driver_api::{
     Abilities, Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error,
-    ErrorKind, Fencing, Health, Host, Op, OpContext, RVec, Result, Usage, VolumeInfo, VolumeSpec,
-    ext,
+    ErrorKind, Fencing, Health, Host, IoBuf, Op, OpContext, RVec, Result, Usage, VolumeInfo,
+    VolumeSpec, ext,
 };
+use tokio::sync::Notify;
 
 use crate::{
     catalog::Catalog,
@@ -24,7 +25,9 @@ use crate::{
     create::{Maker, info, members, random},
     engine::{Engine, Work},
     error::{damaged, no_volume},
+    heal::{self, Borrowed},
     health::{self, Checks},
+    meters::Histogram,
     names::{Turns, base},
     nodes, orphans, throttle,
     volume::{ABILITIES, Attached, DistributedVolume, capabilities},
@@ -47,6 +50,12 @@ pub(crate) struct Shared {
     pub nodes: Nodes,
     pub checks: Checks,
     pub turns: Turns,
+    /// Volumes that are attached only to be healed.
+    pub borrowed: Borrowed,
+    /// How long reads and writes of all clients take.
+    pub clients: Arc<Histogram>,
+    /// Something happened that healing has to look at.
+    pub heals: Notify,
     attached: Mutex<HashMap<String, Arc<Engine>>>,
 }
 
@@ -70,11 +79,15 @@ impl Driver for Distributed {
             config,
             catalog,
             turns: Turns::default(),
+            borrowed: Borrowed::default(),
+            clients: Arc::default(),
+            heals: Notify::new(),
             attached: Mutex::default(),
         });
         tracing::debug!(backend = name, root_dir = %shared.config.root_dir.display(), "the backend is open");
         tokio::spawn(health::watch(Arc::downgrade(&shared)));
         tokio::spawn(health::heal(Arc::downgrade(&shared)));
+        tokio::spawn(heal::run(Arc::downgrade(&shared)));
         Ok(DistributedBackend(shared))
     }
 }
@@ -153,25 +166,53 @@ impl DistributedBackend {
             return Err(ext::unsupported("this attach mode"));
         }
         let shared = &*self.0;
-        let state = shared.catalog.stored(&name).await?.ok_or_else(|| no_volume(&name))?;
+        let engine = {
+            // Nobody begins to heal it between the end of that and the claim.
+            let _turn = shared.turns.take(&name).await;
+            self.give_way(&name).await;
+            let is_writable = attach.mode == AttachMode::EXCLUSIVE;
+            let (work, core) = self.prepare(&name, is_writable).await?;
+            claims::claim(&shared.catalog, &name, &attach).await?;
+            self.depose(&name);
+            self.launch(work, core)
+        };
+        self.until_serving(&engine, attach.epoch, patience).await?;
+        let bounds = throttle::rules(&shared.config.settings());
+        tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds, Arc::clone(&engine.clients)));
+        let sessions = engine.sessions()?;
+        let volume = Attached {
+            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
+            size: AtomicU64::new(engine.size()?),
+            backend: self.clone(),
+            epoch: attach.epoch,
+            engine,
+        };
+        Ok(DistributedVolume(Arc::new(volume)))
+    }
+
+    /// Reads what an attachment of a volume begins with.
+    pub(crate) async fn prepare(&self, name: &str, writable: bool) -> Result<(Work, Core)> {
+        let shared = &*self.0;
+        let state = shared.catalog.stored(name).await?.ok_or_else(|| no_volume(name))?;
         let descriptor = Descriptor::decode(&state).map_err(|why| {
-            damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", &name)
+            damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", name)
         })?;
-        let chosen = shared.catalog.chosen(&name).await?;
-        let maps = shared.catalog.maps(&name).await?;
+        let chosen = shared.catalog.chosen(name).await?;
+        let maps = shared.catalog.maps(name).await?;
         let registered = shared.catalog.nodes().await?.all();
         members(&descriptor, &registered)?;
         let map_bytes = maps.get(&descriptor.map).map_or(0, |map| map.encode().len());
         let work = Work {
-            volume: name.clone(),
-            base: base(&name, descriptor.identity),
+            volume: name.to_owned(),
+            base: base(name, descriptor.identity),
             nodes: shared.nodes.clone(),
             catalog: shared.catalog.clone(),
             map_bytes,
             shard_size: chosen.shard_size,
-            writable: attach.mode == AttachMode::EXCLUSIVE,
+            writable,
             io_timeout: shared.config.io_timeout(),
             members: registered.clone(),
+            everybody: Arc::clone(&shared.clients),
         };
         let core = CoreAttach {
             state: state.into(),
@@ -182,37 +223,61 @@ impl DistributedBackend {
             node_names: registered.into_iter().map(|node| (node.id, node.name)).collect(),
         };
         let core = Core::attach(core, Time(0))
-            .map_err(|why| Error::new(ErrorKind::IN_USE, why.to_string()).with("volume", &name))?;
-        claims::claim(&shared.catalog, &name, &attach).await?;
-        self.depose(&name);
+            .map_err(|why| Error::new(ErrorKind::IN_USE, why.to_string()).with("volume", name))?;
+        Ok((work, core))
+    }
+
+    /// Starts an engine for a volume that is claimed.
+    pub(crate) fn launch(&self, work: Work, core: Core) -> Arc<Engine> {
         let engine = Engine::start(work, core);
-        self.engines().insert(name.clone(), Arc::clone(&engine));
+        self.engines().insert(engine.volume().to_owned(), Arc::clone(&engine));
+        engine
+    }
+
+    /// Waits until an engine serves. One that does not is ended, and its claim.
+    pub(crate) async fn until_serving(
+        &self,
+        engine: &Arc<Engine>,
+        epoch: u64,
+        patience: Duration,
+    ) -> Result<()> {
+        let name = engine.volume();
         let serving = tokio::time::timeout(patience, engine.serving()).await;
         let serving = serving.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::TIMED_OUT, "the volume's nodes did not answer in time")
-                .with("volume", &name)
+                .with("volume", name)
                 .remedy("look at the nodes: novastor node list"))
         });
         if let Err(error) = serving {
             engine.depose();
-            self.forget(&engine);
-            if let Err(left) = claims::release(&shared.catalog, &name, attach.epoch).await {
+            self.forget(engine);
+            if let Err(left) = claims::release(&self.0.catalog, name, epoch).await {
                 tracing::warn!(volume = name, %left, "a claim is left to the next attachment");
             }
             return Err(error);
         }
-        tokio::spawn(orphans::collect(self.clone(), name));
-        let bounds = throttle::rules(&shared.config.settings());
-        tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds));
-        let sessions = engine.sessions()?;
-        let volume = Attached {
-            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
-            size: AtomicU64::new(engine.size()?),
-            backend: self.clone(),
-            epoch: attach.epoch,
-            engine,
-        };
-        Ok(DistributedVolume(Arc::new(volume)))
+        tokio::spawn(orphans::collect(self.clone(), name.to_owned()));
+        Ok(())
+    }
+
+    /// Ends an attachment in order.
+    pub(crate) async fn detach(
+        &self,
+        engine: &Arc<Engine>,
+        epoch: u64,
+        cx: &OpContext,
+    ) -> Result<()> {
+        let ended = engine.submit(cx, ClientOp::Detach, IoBuf::empty()).await.map(drop);
+        for session in engine.sessions()? {
+            if let Err(error) = session.close(cx).await {
+                // The core has flushed it, or knows that it is not in sync.
+                tracing::debug!(%error, "a brick is not detached in order");
+            }
+        }
+        engine.close();
+        self.forget(engine);
+        let released = claims::release(&self.0.catalog, engine.volume(), epoch).await;
+        ended.and(released)
     }
 }
 
@@ -236,6 +301,7 @@ impl Backend for DistributedBackend {
         let name = name.to_owned();
         self.on(async move |backend| {
             let _turn = backend.0.turns.take(&name).await;
+            backend.give_way(&name).await;
             backend.maker().delete(&name).await
         })
     }
@@ -302,13 +368,14 @@ impl Backend for DistributedBackend {
     }
 
     fn close(&self, _cx: &OpContext) -> Op<()> {
-        match self.engines().keys().next() {
-            None => Op::ok(()),
-            Some(volume) => Op::err(
-                Error::new(ErrorKind::IN_USE, "a volume is attached")
+        self.on(async move |backend| {
+            backend.give_all_ways().await;
+            match backend.engines().keys().next() {
+                None => Ok(()),
+                Some(volume) => Err(Error::new(ErrorKind::IN_USE, "a volume is attached")
                     .with("volume", volume)
-                    .remedy("detach it first"),
-            ),
-        }
+                    .remedy("detach it first")),
+            }
+        })
     }
 }

@@ -4,21 +4,25 @@
 //! ```text
 //!   checks (a task each) ----+             +--> engines: NodeUp, NodeDown, Hold, Shun
 //!   meters, every 5 s -------+--> Judge ---+--> log, node list
-//!   clock -------------------+             +--> node_lost
+//!   clock -------------------+             +--> `heal`: what moves is planned anew
 //! ```
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use distributed_core::{
-    Event, HealthChange, HealthRules, Judge, Node, NodeHealth, NodeId, NodeState, Phase, Time,
+    Event, HealthChange, HealthRules, Judge, NodeHealth, NodeId, NodeState, Phase, Time,
 };
 use driver_api::{Health, HealthState};
 use tokio::sync::Notify;
 
 use crate::{
+    catalog::Nodes,
     config::Config,
     driver::{DistributedBackend, Shared},
 };
@@ -33,6 +37,8 @@ const HOLD: Duration = Duration::from_secs(30);
 pub(crate) struct Checks {
     judge: Mutex<Judge>,
     begun: Instant,
+    /// The judge was told which nodes were lost when this host was last at work.
+    presumed: AtomicBool,
     /// A check has ended.
     answered: Arc<Notify>,
 }
@@ -46,7 +52,12 @@ impl Checks {
             grace_ns: nanoseconds(config.down_grace),
         };
         let judge = Mutex::new(Judge::new(rules));
-        Self { judge, begun: Instant::now(), answered: Arc::default() }
+        let presumed = AtomicBool::new(false);
+        Self { judge, begun: Instant::now(), presumed, answered: Arc::default() }
+    }
+
+    fn knows_the_lost(&self) -> bool {
+        self.presumed.load(Ordering::Acquire)
     }
 
     fn judge(&self) -> (MutexGuard<'_, Judge>, Time) {
@@ -68,6 +79,18 @@ impl Checks {
     /// Nodes whose shards are to be replicated elsewhere.
     pub fn lost_nodes(&self) -> Vec<NodeId> {
         self.judge().0.lost_nodes()
+    }
+
+    /// The same, once it is known of all those that were lost before whether they still are.
+    pub fn lost_for_the_state(&self) -> Option<Vec<NodeId>> {
+        let (judge, _) = self.judge();
+        let lost = judge.lost_nodes();
+        (judge.in_state(NodeState::Lost) == lost && self.knows_the_lost()).then_some(lost)
+    }
+
+    /// Whether most nodes fail.
+    pub fn most_fail(&self) -> bool {
+        self.judge().0.most_fail()
     }
 
     /// How long nothing has to be done.
@@ -178,9 +201,9 @@ pub(crate) async fn heal(shared: std::sync::Weak<Shared>) {
 
 impl DistributedBackend {
     /// The nodes that are registered; none if the host's state cannot be read, which is said.
-    async fn registered(&self) -> Option<Vec<Node>> {
+    async fn registered(&self) -> Option<Nodes> {
         match self.0.catalog.nodes().await {
-            Ok(nodes) => Some(nodes.all()),
+            Ok(nodes) => Some(nodes),
             Err(error) => {
                 tracing::warn!(%error, "nodes cannot be checked: the host's state cannot be read");
                 None
@@ -191,11 +214,14 @@ impl DistributedBackend {
     /// Tells the judge which nodes there are and what was done on them, and volumes which are not healthy.
     async fn look(&self) {
         let Some(nodes) = self.registered().await else { return };
-        let ids: Vec<_> = nodes.iter().map(|node| (node.id, node.available)).collect();
+        let ids: Vec<_> = nodes.all().iter().map(|node| (node.id, node.available)).collect();
         let windows = self.0.nodes.meters().take();
         let reminders: Vec<Event> = {
             let (mut judge, now) = self.0.checks.judge();
             judge.set_nodes(now, &ids);
+            if !self.0.checks.presumed.swap(true, Ordering::AcqRel) {
+                judge.presume_lost(now, &nodes.lost());
+            }
             judge.observed(now, &windows);
             let odd = [NodeState::Suspected, NodeState::Down, NodeState::Lost];
             let each = |state| judge.in_state(state).into_iter().map(move |node| (node, state));
@@ -218,7 +244,7 @@ impl DistributedBackend {
         if due.is_empty() {
             return;
         }
-        let nodes = self.registered().await;
+        let nodes = self.registered().await.map(|nodes| nodes.all());
         for id in due {
             let node = nodes.as_ref().and_then(|nodes| nodes.iter().find(|node| node.id == id));
             let Some(node) = node.cloned() else {
@@ -247,7 +273,7 @@ impl DistributedBackend {
         if changes.is_empty() {
             return;
         }
-        let nodes = self.registered().await.unwrap_or_default();
+        let nodes = self.registered().await.unwrap_or_default().all();
         for change in &changes {
             let known = nodes.iter().find(|node| node.id == change.node);
             let node = known.map_or_else(|| change.node.to_string(), |node| node.name.clone());
@@ -262,18 +288,13 @@ impl DistributedBackend {
                 NodeState::Lost => tracing::error!(node, why, "a node is lost"),
             }
             self.tell(&news(change));
-            if change.to == NodeState::Lost {
-                self.nodes_lost(&self.0.checks.lost_nodes());
-            }
         }
-    }
-
-    /// The shards of these nodes are to be replicated elsewhere.
-    fn nodes_lost(&self, lost: &[NodeId]) {
-        tracing::warn!(
-            nodes = lost.len(),
-            "nodes are lost: their shards are to be replicated elsewhere"
-        );
+        let is_out = |state| matches!(state, NodeState::Down | NodeState::Lost);
+        if changes.iter().any(|change| is_out(change.from) || is_out(change.to)) {
+            // Planning takes a while, and checks must not wait for it.
+            let backend = self.clone();
+            tokio::spawn(async move { backend.replan().await });
+        }
     }
 
     fn tell(&self, events: &[Event]) {

@@ -11,6 +11,7 @@ mod create;
 mod driver;
 mod engine;
 mod error;
+mod heal;
 mod health;
 mod meters;
 mod names;

@@ -25,9 +25,15 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts an operation that began then and ended now.
-    pub fn ended(&self, begun: Instant) {
+    /// Counts an operation that began then and ended now; gives the place where it was counted.
+    pub fn ended(&self, begun: Instant) -> usize {
         let bucket = latency_bucket(begun.elapsed().as_nanos() as u64);
+        self.count(bucket);
+        bucket
+    }
+
+    /// Counts an operation in this place.
+    pub fn count(&self, bucket: usize) {
         if let Some(count) = self.0.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
         }

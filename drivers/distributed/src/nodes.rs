@@ -26,7 +26,7 @@ pub(crate) fn plain(name: &str) -> Node {
     }
 }
 
-/// Registers these backends where they are not yet.
+/// Registers these backends where they are not yet, but for those that the operator took out.
 pub(crate) async fn register(catalog: &Catalog, names: &[String]) -> Result<()> {
     if let Some(name) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
         return Err(Error::new(ErrorKind::INVALID_ARGUMENT, "a backend is named twice as a node")
@@ -34,12 +34,18 @@ pub(crate) async fn register(catalog: &Catalog, names: &[String]) -> Result<()> 
             .remedy("remove it once from `nodes`: its replicas would fail together"));
     }
     let known = catalog.nodes().await?;
-    if names.iter().all(|name| known.named(name).is_some()) {
+    for node in names.iter().filter(|name| known.was_removed(name)) {
+        tracing::warn!(
+            node,
+            "a node that was removed is still named in `nodes`: it stays out until `novastor node add`"
+        );
+    }
+    if names.iter().all(|name| known.named(name).is_some() || known.was_removed(name)) {
         return Ok(());
     }
     let missing = |nodes: &mut crate::catalog::Nodes| {
         for name in names {
-            if nodes.named(name).is_none() {
+            if nodes.named(name).is_none() && !nodes.was_removed(name) {
                 nodes.add(plain(name));
             }
         }

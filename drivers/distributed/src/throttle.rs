@@ -8,7 +8,7 @@ use std::{
 
 use distributed_core::{Event, Settings, Throttle, ThrottleRules, Time};
 
-use crate::engine::Engine;
+use crate::{engine::Engine, meters::Histogram};
 
 /// Between two decisions while something is healed.
 const BUSY: Duration = Duration::from_millis(100);
@@ -24,8 +24,9 @@ pub(crate) fn rules(settings: &Settings) -> ThrottleRules {
     }
 }
 
-/// Decides again and again while the engine works.
-pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules) {
+/// Decides again and again while the engine works, by what these clients feel: the volume's own, or if it has none those of
+/// all others.
+pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules, clients: Arc<Histogram>) {
     let (mut throttle, begun) = (Throttle::new(rules), Instant::now());
     let mut last = None;
     loop {
@@ -36,7 +37,7 @@ pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules) {
             // A core that panicked heals nothing any more.
             let Ok(healing) = engine.healing() else { return };
             let now = Time(begun.elapsed().as_nanos() as u64);
-            let pace = throttle.decide(now, &engine.clients.take(), healing);
+            let pace = throttle.decide(now, &clients.take(), healing);
             if last.replace(pace) != Some(pace) {
                 let (copies, bytes) = (pace.copies, pace.bytes);
                 Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes }]);

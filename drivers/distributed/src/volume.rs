@@ -11,7 +11,7 @@ use driver_api::{
     Abilities, Capabilities, Fencing, IoBuf, Op, OpContext, Result, Stats, Volume, WriteFlags, ext,
 };
 
-use crate::{claims, driver::DistributedBackend, engine::Engine};
+use crate::{driver::DistributedBackend, engine::Engine};
 
 /// What every volume can do.
 pub(crate) const ABILITIES: Abilities = Abilities::from_bits(
@@ -61,18 +61,7 @@ impl Attached {
     }
 
     async fn detach(self: Arc<Self>, cx: OpContext) -> Result<()> {
-        let ended = self.engine.submit(&cx, ClientOp::Detach, IoBuf::empty()).await.map(drop);
-        for session in self.engine.sessions()? {
-            if let Err(error) = session.close(&cx).await {
-                // The core has flushed it, or knows that it is not in sync.
-                tracing::debug!(%error, "a brick is not detached in order");
-            }
-        }
-        self.engine.close();
-        self.backend.forget(&self.engine);
-        let released =
-            claims::release(&self.backend.0.catalog, self.engine.volume(), self.epoch).await;
-        ended.and(released)
+        self.backend.detach(&self.engine, self.epoch, &cx).await
     }
 }
 
@@ -167,6 +156,8 @@ impl ext::Resize for DistributedVolume {
         }
         let (attached, cx) = (Arc::clone(&self.0), *cx);
         Op::run(async move {
+            // A factor that is changed meanwhile would be accounted for another size.
+            let _turn = attached.backend.0.turns.take(attached.engine.volume()).await;
             attached.backend.account_resize(attached.engine.volume(), now, size).await?;
             let resized = attached.change(&cx, ClientOp::Resize { size }, IoBuf::empty()).await;
             let size_now = attached.engine.size()?;

@@ -40,6 +40,13 @@ impl Remote {
     /// When it does not start.
     pub fn start(artifacts: &Artifacts, directory: &Path) -> Outcome<Self> {
         fs::create_dir_all(directory).context(directory.display())?;
+        // One that was killed leaves its socket and its words.
+        for left in ["socket", "log"] {
+            match fs::remove_file(directory.join(left)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.context(left)?,
+            }
+        }
         let program = Program::new(artifacts.remote_server()?);
         let program = program.arg(directory.join("socket")).arg(directory);
         let server = program.start(&directory.join("log"))?;
@@ -80,6 +87,31 @@ impl Remote {
     /// The file of a volume.
     pub fn file(&self, volume: &str) -> PathBuf {
         self.directory.join(format!("{volume}.raw"))
+    }
+
+    /// Kills it and all its sessions, as a power cut would; the volumes stay.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn kill9(&mut self) -> Outcome {
+        self.server.signal_group(Signal::KILL)?;
+        self.server.wait(PATIENCE).map(drop)
+    }
+
+    /// It and all its sessions stand still.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze_all(&self) -> Outcome {
+        self.server.signal_group(Signal::STOP)
+    }
+
+    /// They go on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn thaw_all(&self) -> Outcome {
+        self.server.signal_group(Signal::CONT)
     }
 
     /// From now on it takes no connections; sessions go on.

@@ -143,7 +143,10 @@ impl World {
 
     /// A volume answered a client.
     pub fn replied(&mut self, host: usize, request: RequestId, result: Result<(), Failure>) {
-        if self.arranging.remove(&request).is_some() {
+        if let Some(host) = self.arranging.remove(&request) {
+            if result.is_ok() {
+                self.check_arranged(request, host);
+            }
             return self.arranged(&result);
         }
         if let Some((_, wish)) = self.snapping.remove(&request) {

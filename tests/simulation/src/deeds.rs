@@ -42,10 +42,18 @@ pub enum Deed {
     Unsnapped,
     /// That, or this, was refused.
     NotSnapped,
+    /// Healing was told how hard it may work.
+    Throttled,
+    /// A node was left alone for a time.
+    Held,
+    /// Reads were to avoid a node, or no more.
+    Shunned,
+    /// What a lost node had was to be elsewhere.
+    Mended,
 }
 
 impl Deed {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 21] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -63,6 +71,10 @@ impl Deed {
         Self::Snapped,
         Self::Unsnapped,
         Self::NotSnapped,
+        Self::Throttled,
+        Self::Held,
+        Self::Shunned,
+        Self::Mended,
     ];
 }
 

@@ -213,6 +213,9 @@ impl World {
         if self.plan.rots && self.rng.u32(0..8) == 0 {
             self.rot();
         }
+        if self.plan.judges && self.rng.u32(0..3) == 0 {
+            self.judge();
+        }
         let mean = self.plan.fault_every_us * US;
         let delay = self.rng.u64(mean / 4..mean * 2);
         self.after(delay, Next::Fault);

@@ -13,7 +13,9 @@
 mod clients;
 mod deeds;
 mod faults;
+mod figures;
 mod hosts;
+mod judge;
 mod matrix;
 mod mover;
 mod operator;
@@ -26,6 +28,7 @@ mod verdict;
 mod world;
 
 pub use deeds::{Deed, Deeds};
+pub use figures::figures;
 pub use matrix::{Fault, Matrix};
 pub use plan::Era;
 pub use verdict::{Verdict, run};

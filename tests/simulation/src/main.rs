@@ -45,6 +45,9 @@ struct Arguments {
     /// Threads; 0: one for each processor.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Run no seeds: print what placement costs and how good it is, as JSON.
+    #[arg(long)]
+    figures: bool,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -73,6 +76,9 @@ struct Total {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.figures {
+        return print_figures();
+    }
     let without = arguments.without.as_deref();
     let protections = without.and_then(Protections::without).unwrap_or_default();
     if let Some(seed) = arguments.seed {
@@ -90,6 +96,19 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let total = run_all(&arguments, protections, started);
     report(&arguments, &total, started.elapsed())
+}
+
+fn print_figures() -> ExitCode {
+    match simulation::figures() {
+        Ok(figures) => {
+            println!("{}", json!(figures));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("novastor-simulation: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run_all(arguments: &Arguments, protections: Protections, started: Instant) -> Total {

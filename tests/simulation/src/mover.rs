@@ -8,10 +8,13 @@ use crate::{deeds::Deed, plan::SHARD_SECTORS, storage::SECTOR, world::World};
 impl World {
     /// Asks a host for another arrangement.
     pub fn arrange(&mut self, host: usize) {
-        let Some(arrangement) = self.draw_arrangement(host) else { return };
+        let is_mending = self.plan.judges && self.rng.bool();
+        let drawn = if is_mending { self.draw_mending(host) } else { self.draw_arrangement(host) };
+        let Some(arrangement) = drawn else { return };
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.arranging.insert(request, host);
+        self.arranged = Some((request, arrangement.clone()));
         self.deeds.count(Deed::Arranged);
         let instance = self.hosts[host].instance;
         self.deliver(host, instance, Event::Arrange { request, arrangement });

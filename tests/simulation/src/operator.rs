@@ -49,6 +49,8 @@ pub struct Rot {
 pub struct Before {
     in_sync: SlotSet,
     incarnations: Vec<u64>,
+    /// The replica set of each shard: one that moves meanwhile may be compared where it was, or where it is.
+    sets: Vec<SlotSet>,
 }
 
 impl World {
@@ -137,6 +139,9 @@ impl World {
         Before {
             in_sync: self.in_sync().into_iter().map(|(slot, _, _)| slot).collect(),
             incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
+            sets: (0..self.sizes.known.div_ceil(SHARD_SECTORS) as u64)
+                .map(|shard| self.shard_set(shard))
+                .collect(),
         }
     }
 
@@ -151,6 +156,7 @@ impl World {
             && self.hosts[call.host].epoch == self.stored.epoch
             && call.before.in_sync == now.in_sync
             && call.before.incarnations == now.incarnations
+            && call.before.sets == now.sets
             && self.in_sync().into_iter().all(|(_, brick, node)| notices((brick, node)))
             && self.rots.iter().all(|rot| rot.since < call.called)
     }

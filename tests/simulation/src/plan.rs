@@ -51,6 +51,8 @@ pub struct Plan {
     pub spares: usize,
     /// Whether somebody takes snapshots.
     pub snaps: bool,
+    /// Whether nodes are judged, and healing throttled.
+    pub judges: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -94,6 +96,7 @@ impl Plan {
             arranges: false,
             spares: 0,
             snaps: false,
+            judges: false,
         }
     }
 
@@ -104,6 +107,7 @@ impl Plan {
             self.spares = apart.usize(0..=2);
         }
         self.snaps = apart.u32(0..3) != 0;
+        self.judges = apart.u32(0..3) != 0;
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

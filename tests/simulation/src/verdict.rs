@@ -109,6 +109,7 @@ impl World {
                 self.end_instance(host);
             }
         }
+        self.acquit();
     }
 
     /// Waits until all replicas are in sync, nobody waits, and no fault shows its effect only now.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use distributed_core::{
-    BrickId, BrickState, Descriptor, Event, Generation, IoId, NodeId, Outcome, Protections, Record,
-    RequestId, Slot,
+    Arrangement, BrickId, BrickState, Descriptor, Event, Generation, IoId, NodeId, Outcome,
+    Protections, Record, RequestId, Slot,
 };
 use fastrand::Rng;
 
@@ -120,6 +120,8 @@ pub struct World {
     pub calls: BTreeMap<RequestId, usize>,
     /// Orders of where shards are to be, by who was asked.
     pub arranging: BTreeMap<RequestId, usize>,
+    /// What was ordered last, and by which request.
+    pub arranged: Option<(RequestId, Arrangement)>,
     /// Wishes for snapshots, and who was asked.
     pub snapping: BTreeMap<RequestId, (usize, Wish)>,
     /// What snapshots have to hold, by their names.
@@ -182,6 +184,7 @@ impl World {
             current: 0,
             stored,
             arranging: BTreeMap::new(),
+            arranged: None,
             snapping: BTreeMap::new(),
             frozen: BTreeMap::new(),
             has_lost_bricks: false,

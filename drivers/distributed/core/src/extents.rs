@@ -24,6 +24,13 @@ impl ExtentSet {
         self.ranges.iter().map(|(start, end)| end - start).sum()
     }
 
+    /// Bytes of `start..end` in the set.
+    pub(crate) fn within(&self, start: u64, end: u64) -> u64 {
+        let before = self.ranges.range(..start).next_back();
+        let touching = before.into_iter().chain(self.ranges.range(start..end));
+        touching.map(|(from, to)| end.min(*to).saturating_sub(start.max(*from))).sum()
+    }
+
     pub(crate) fn insert(&mut self, start: u64, end: u64) {
         if start >= end {
             return;
@@ -125,6 +132,7 @@ mod tests {
         }
         assert_eq!(ranges(&set), [(5, 6), (10, 25), (30, 50)]);
         assert_eq!(set.bytes(), 36);
+        assert_eq!((set.within(12, 35), set.within(0, 9), set.within(60, 70)), (18, 1, 0));
         set.remove(12, 35);
         assert_eq!(ranges(&set), [(5, 6), (10, 12), (35, 50)]);
         assert!(set.touches(11, 12) && !set.touches(12, 35) && set.touches(0, 100));

@@ -55,7 +55,7 @@
 //!
 //! A [`Judge`] tells which nodes are healthy, suspected, down or lost, by checks and by what is done on them; a
 //! [`Throttle`] how hard a volume heals, by what its clients feel. Both are as pure as a volume: `now` and measures in,
-//! decisions out, which the driver hands to volumes as events.
+//! decisions out, which the driver hands to volumes as events. [`mend`] says where the replicas go that lost nodes had.
 //!
 //! # Why it is safe
 //!
@@ -123,7 +123,8 @@ pub use ids::{
 pub use latency::{LATENCY_BUCKETS, Latencies, latency_bucket};
 pub use node::{Capacity, Node, NodeError, check_nodes};
 pub use placement::{
-    Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, place, plan,
+    Mending, Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, mend, place,
+    plan,
 };
 pub use record::{
     COMPANION_BYTES, MAP_OFFSET, MapPlace, RECORD_ALIGNMENT, Record, Run, SLOT_BYTES,

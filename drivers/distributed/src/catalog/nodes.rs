@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Nodes {
     next: u32,
     nodes: Vec<NodeRecord>,
+    /// Names that the operator took out: a configuration that still has them does not bring them back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    removed: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +27,9 @@ struct NodeRecord {
     /// It is to be emptied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     draining: bool,
+    /// It is away for good, as far as is known: its shards are replicated elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    lost: bool,
 }
 
 impl From<&NodeRecord> for Node {
@@ -53,6 +59,7 @@ impl From<&Node> for NodeRecord {
             weight: node.weight,
             available: node.available,
             draining: false,
+            lost: false,
         }
     }
 }
@@ -84,6 +91,22 @@ impl Nodes {
         marked.for_each(|node| node.draining = on);
     }
 
+    /// Those that were lost when that was looked at last.
+    pub fn lost(&self) -> Vec<NodeId> {
+        let lost = self.nodes.iter().filter(|node| node.lost);
+        lost.map(|node| NodeId(node.id)).collect()
+    }
+
+    /// Marks these nodes as lost, and no others.
+    pub fn set_lost(&mut self, ids: &[NodeId]) {
+        self.nodes.iter_mut().for_each(|node| node.lost = ids.contains(&NodeId(node.id)));
+    }
+
+    /// Whether the operator took a node of this name out.
+    pub fn was_removed(&self, name: &str) -> bool {
+        self.removed.iter().any(|removed| removed == name)
+    }
+
     /// The one with this name.
     pub fn named(&self, name: &str) -> Option<Node> {
         self.nodes.iter().find(|node| node.name == name).map(Node::from)
@@ -93,6 +116,7 @@ impl Nodes {
     pub fn add(&mut self, mut node: Node) -> Node {
         node.id = NodeId(self.next);
         self.next += 1;
+        self.removed.retain(|removed| *removed != node.name);
         self.nodes.push((&node).into());
         node
     }
@@ -100,12 +124,14 @@ impl Nodes {
     /// Puts this in the place of the node with its number.
     pub fn replace(&mut self, node: &Node) {
         if let Some(place) = self.nodes.iter_mut().find(|other| other.id == node.id.0) {
-            *place = NodeRecord { draining: place.draining, ..node.into() };
+            *place = NodeRecord { draining: place.draining, lost: place.lost, ..node.into() };
         }
     }
 
     /// Forgets a node.
     pub fn remove(&mut self, id: NodeId) {
+        let named = self.nodes.iter().filter(|node| node.id == id.0);
+        self.removed.extend(named.map(|node| node.name.clone()));
         self.nodes.retain(|node| node.id != id.0);
     }
 }
@@ -114,6 +140,21 @@ impl Nodes {
 mod tests {
     use super::*;
     use crate::nodes::plain;
+
+    #[test]
+    fn what_was_taken_out_is_known_until_it_is_added_again() {
+        let mut nodes = Nodes::default();
+        let node = nodes.add(plain("n1"));
+        nodes.set_lost(&[node.id]);
+        nodes.replace(&Node { weight: 7, ..node.clone() });
+        assert_eq!(nodes.lost(), [node.id]);
+        nodes.remove(node.id);
+        let stored = serde_json::to_vec(&nodes).unwrap();
+        let mut nodes: Nodes = serde_json::from_slice(&stored).unwrap();
+        assert!(nodes.was_removed("n1") && !nodes.was_removed("n2") && nodes.lost().is_empty());
+        nodes.add(plain("n1"));
+        assert!(!nodes.was_removed("n1"));
+    }
 
     #[test]
     fn a_drained_node_stays_so_whatever_else_is_said_of_it() {

@@ -101,7 +101,7 @@ impl DistributedBackend {
 
     /// How far an attached volume's movement is.
     pub(super) fn movement_of(&self, volume: &str) -> Result<Rebalancing> {
-        let Progress { running, reason, status, copied } =
+        let Progress { running, reason, status, copied, .. } =
             self.attached_engine(volume)?.progress()?;
         let answers = |node: NodeId| self.0.checks.answers(node);
         let leaving = status.condemned.iter().filter(|(_, node)| answers(*node)).count() as u64;

@@ -48,7 +48,7 @@ use crate::{
     meters::Histogram,
 };
 use movement::Ordered;
-pub(crate) use movement::Progress;
+pub(crate) use movement::{Progress, Purpose};
 use requests::{Requests, Unfulfilled};
 use waiting::{Reads, Waiting};
 
@@ -100,8 +100,9 @@ pub(crate) struct Engine {
     moved: Notify,
     /// Nothing more is asked for; the pump ends with its last operation.
     closed: AtomicBool,
-    /// How long clients' reads and writes take.
-    pub clients: Histogram,
+    /// How long clients' reads and writes take, of this volume and of all.
+    pub clients: Arc<Histogram>,
+    everybody: Arc<Histogram>,
 }
 
 struct Inner {
@@ -125,6 +126,8 @@ pub(crate) struct Work {
     pub shard_size: u64,
     pub writable: bool,
     pub io_timeout: Duration,
+    /// How long reads and writes of all volumes' clients take.
+    pub everybody: Arc<Histogram>,
 }
 
 impl Engine {
@@ -156,7 +159,8 @@ impl Engine {
             rearm: Notify::new(),
             moved: Notify::new(),
             closed: AtomicBool::new(false),
-            clients: Histogram::default(),
+            clients: Arc::default(),
+            everybody: work.everybody,
         });
         engine.learn(work.members);
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));
@@ -307,7 +311,8 @@ impl Engine {
 
     fn note_client(&self, begun: Option<Instant>) {
         if let Some(begun) = begun {
-            self.clients.ended(begun);
+            let bucket = self.clients.ended(begun);
+            self.everybody.count(bucket);
         }
     }
 

@@ -10,9 +10,23 @@ use driver_api::{IoBuf, OpContext, Result};
 
 use super::{Engine, requests::Unfulfilled};
 
+/// What an arrangement is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Shards go to where the volume's choices and the nodes say.
+    Rebalance,
+    /// What lost nodes had is replicated elsewhere, and nothing else moves.
+    Mend,
+    /// What moves stops.
+    Stop,
+}
+
 /// The last arrangement that was asked for.
 #[derive(Default)]
 pub(super) struct Ordered {
+    purpose: Option<Purpose>,
+    /// Another one is just being asked for.
+    is_changing: bool,
     /// While it is not reached.
     request: Option<RequestId>,
     /// The nodes that it has.
@@ -25,6 +39,8 @@ pub(super) struct Ordered {
 pub(crate) struct Progress {
     /// Whether the arrangement is still to be reached.
     pub running: bool,
+    /// What it is for.
+    pub purpose: Option<Purpose>,
     /// Why it was not reached.
     pub reason: String,
     /// The volume as the core sees it.
@@ -34,7 +50,7 @@ pub(crate) struct Progress {
 }
 
 impl Engine {
-    /// Where shards are, as the core has it: the node of each slot, the map, and the volume's size in bytes.
+    /// Where shards are, or as good as are, as the core has it: the node of each slot, the map, and the volume's size in bytes.
     pub fn layout(&self) -> Result<(Vec<Option<NodeId>>, ShardMap, u64)> {
         let inner = self.inner()?;
         let status = inner.core.status();
@@ -43,7 +59,7 @@ impl Engine {
             slots.resize(slots.len().max(brick.slot.index() + 1), None);
             slots[brick.slot.index()] = Some(brick.node);
         }
-        Ok((slots, inner.core.map().clone(), status.size))
+        Ok((slots, inner.core.map_ahead(), status.size))
     }
 
     /// Orders shards to be elsewhere, in the place of what was ordered before. `nodes` are those of the arrangement, some
@@ -56,12 +72,16 @@ impl Engine {
         cx: &OpContext,
         arrangement: Arrangement,
         nodes: Vec<Node>,
+        purpose: Purpose,
     ) -> Result<()> {
         let wanted = nodes.iter().map(|node| node.id).collect();
         self.learn(nodes);
         let request = self.admit(cx, None, IoBuf::empty())?;
+        // Until the new order is known, nobody is told that the old one came to nothing.
+        self.inner()?.ordered.is_changing = true;
         self.run(vec![Event::Arrange { request, arrangement }], None);
         let mut inner = self.inner()?;
+        inner.ordered.is_changing = false;
         let taken = inner.requests.take(request, None);
         let refused = match taken {
             Poll::Pending => None,
@@ -74,7 +94,7 @@ impl Engine {
         let request = refused.is_none().then_some(request);
         let before = std::mem::replace(
             &mut inner.ordered,
-            Ordered { request, nodes: wanted, reason: String::new() },
+            Ordered { request, nodes: wanted, purpose: Some(purpose), ..Ordered::default() },
         );
         if let Some(before) = before.request {
             inner.requests.abandon(before);
@@ -86,7 +106,7 @@ impl Engine {
     pub fn progress(&self) -> Result<Progress> {
         let mut inner = self.inner()?;
         let status = inner.core.status();
-        if let Some(request) = inner.ordered.request {
+        if let Some(request) = inner.ordered.request.filter(|_| !inner.ordered.is_changing) {
             let ended = match inner.requests.take(request, None) {
                 Poll::Ready(ended) => Some(ended.map(drop)),
                 // A core that has stopped does not answer for what it was to reach.
@@ -102,7 +122,8 @@ impl Engine {
             }
         }
         Ok(Progress {
-            running: inner.ordered.request.is_some(),
+            running: inner.ordered.request.is_some() || inner.ordered.is_changing,
+            purpose: inner.ordered.purpose,
             reason: inner.ordered.reason.clone(),
             status,
             copied: self.copied.load(std::sync::atomic::Ordering::Relaxed),

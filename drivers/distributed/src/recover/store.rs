@@ -150,6 +150,7 @@ impl Recovery {
         let said = pairs.join(", ");
         let volume = &descriptor.volume;
         let catalog = &self.backend.0.catalog;
+        self.backend.give_way(volume).await;
         let is_held = match catalog.claim(volume).await? {
             Some(claim) => claim.check_free(volume).is_err(),
             None => false,

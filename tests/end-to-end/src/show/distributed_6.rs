@@ -112,6 +112,7 @@ fn expected() -> Vec<(&'static str, Value)> {
         ("healing_query_count", json!(5)),
         ("health_check_interval", json!("5s")),
         ("down_grace", json!("10m")),
+        ("auto_rebalance", json!(false)),
         ("healing_interval", json!("1h")),
         ("synchronous_replication", json!(true)),
         ("placement", json!("balanced")),

@@ -466,3 +466,15 @@ fn histories_keep_to_the_drawn_ways_and_give_the_same_again() {
     }
     assert!(losses > 30, "the histories show too little: {losses} losses");
 }
+
+#[test]
+fn who_was_lost_before_is_lost_still_unless_it_answers() {
+    let mut world = World::new(4);
+    world.judge.presume_lost(Time(world.now), &[NodeId(1), NodeId(2), NodeId(9)]);
+    assert_eq!(world.judge.in_state(Lost), [NodeId(1), NodeId(2)]);
+    assert!(world.judge.lost_nodes().is_empty(), "nobody has asked them yet");
+    world.live(MINUTE, &mut |node, _| (node != NodeId(1), well()));
+    assert_eq!(world.judge.lost_nodes(), [NodeId(1)], "without a second grace");
+    assert_eq!(world.path(2), [Lost, Suspected, Healthy]);
+    assert!(!world.judge.most_fail());
+}

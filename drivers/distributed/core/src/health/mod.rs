@@ -141,6 +141,19 @@ impl Judge {
         }
     }
 
+    /// These nodes, which [`Judge::set_nodes`] named, were lost when their volumes were last looked after. Each is lost
+    /// still if it does not answer its first check, and back if it does: no second grace begins.
+    pub fn presume_lost(&mut self, now: Time, nodes: &[NodeId]) {
+        self.advance(now);
+        let clock = self.clock;
+        for id in nodes {
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.presume_lost(clock);
+            }
+        }
+        self.note_changes();
+    }
+
     /// The nodes that are to be checked now; each is given once until [`Judge::checked`].
     pub fn checks_due(&mut self, now: Time) -> Vec<NodeId> {
         self.advance(now);
@@ -210,7 +223,14 @@ impl Judge {
 
     /// The nodes whose shards are to be replicated elsewhere.
     pub fn lost_nodes(&self) -> Vec<NodeId> {
-        self.in_state(NodeState::Lost)
+        let lost = |node: &Judged| node.state == NodeState::Lost && !node.is_presumed;
+        self.nodes.iter().filter(|(_, node)| lost(node)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether most nodes fail: the fault is likely to be this host's, and nothing is to be replicated elsewhere, nor
+    /// moved.
+    pub fn most_fail(&self) -> bool {
+        self.have_most_failed()
     }
 
     /// Nanoseconds until a check is due, or a node may count as something else by time alone; `None` without nodes.

@@ -51,6 +51,8 @@ pub(super) struct Judged {
     /// Failures, and suspicions.
     failures: Penalty,
     doubts: Penalty,
+    /// It was lost before this judge began, and was not found silent since.
+    pub(super) is_presumed: bool,
     /// What was not told yet.
     pub(super) changes: Vec<(NodeState, NodeState, String)>,
 }
@@ -74,6 +76,7 @@ impl Judged {
             usual_p99: 0,
             failures: Penalty::default(),
             doubts: Penalty::default(),
+            is_presumed: false,
             changes: Vec::new(),
         }
     }
@@ -88,6 +91,17 @@ impl Judged {
     /// Whether it is one of those of which most may fail together.
     pub(super) fn counts(&self) -> bool {
         self.available && self.state != NodeState::Lost
+    }
+
+    /// It was lost when somebody last looked: it is checked at once, and back as soon as it answers.
+    pub(super) fn presume_lost(&mut self, clock: u64) {
+        self.is_presumed = true;
+        self.check_at = clock;
+        self.enter(
+            clock,
+            NodeState::Lost,
+            "it was lost when this host was last at work".to_owned(),
+        );
     }
 
     pub(super) fn fails(&self) -> bool {
@@ -117,6 +131,7 @@ impl Judged {
                 }
             }
             Err(why) => {
+                self.is_presumed = false;
                 self.failed = self.failed.saturating_add(1);
                 let silent_since = *self.silent_since.get_or_insert(clock);
                 if self.is_out() {

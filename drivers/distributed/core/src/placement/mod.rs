@@ -8,11 +8,12 @@
 //!                    flow    the fewest copies that get there
 //!                    plan -> the map then, and the movement in figures
 //! ```
-//! A new volume is a plan from nothing.
+//! A new volume is a plan from nothing. `mend` replaces what lost nodes had, and moves nothing else.
 
 mod flow;
 mod hash;
 mod ideal;
+mod mend;
 mod movement;
 mod plan;
 mod sites;
@@ -21,6 +22,7 @@ mod units;
 use std::fmt;
 
 use crate::{MAX_BRICKS, Node, NodeId, ShardMap, SlotSet};
+pub use mend::{Mending, mend};
 pub use movement::{Movement, Share};
 pub use plan::{Plan, Present, Wish, plan};
 

@@ -110,7 +110,7 @@ pub fn plan(present: &Present<'_>, wish: &Wish<'_>) -> Result<Plan, PlacementErr
 /// How many neighbouring shards stay together under locality: as many as leave each node some groups, however many nodes
 /// there are, so that groups stay what they are when nodes come and go; a power of two, so that they only split or join when the
 /// volume grows.
-fn neighbours(shards: u64) -> u32 {
+pub(super) fn neighbours(shards: u64) -> u32 {
     const MOST: u64 = 16;
     let len = (shards / MAX_BRICKS as u64).clamp(1, MOST);
     1 << len.ilog2()
@@ -270,7 +270,7 @@ impl<'a> Hand<'a> {
     }
 }
 
-fn push(spans: &mut Vec<Span>, span: Span) {
+pub(super) fn push(spans: &mut Vec<Span>, span: Span) {
     match spans.last_mut() {
         Some(last) if last.held == span.held && last.set == span.set => last.units += span.units,
         _ => spans.push(span),
@@ -278,14 +278,14 @@ fn push(spans: &mut Vec<Span>, span: Span) {
 }
 
 /// Where nodes are in the end: newcomers without a shard have no slot.
-struct Places {
-    slots: Vec<Option<NodeId>>,
+pub(super) struct Places {
+    pub slots: Vec<Option<NodeId>>,
     /// The slot that the plan's slots become.
     renumbered: Vec<Slot>,
 }
 
 impl Places {
-    fn of(present: &Present<'_>, sites: &Sites, spans: &[Span]) -> Self {
+    pub fn of(present: &Present<'_>, sites: &Sites, spans: &[Span]) -> Self {
         let used = spans.iter().fold(SlotSet::EMPTY, |used, span| used.or(span.set));
         let mut slots: Vec<Option<NodeId>> = present.slots.to_vec();
         let mut renumbered: Vec<Slot> = (0..sites.slots.len() as u8).map(Slot).collect();
@@ -304,7 +304,7 @@ impl Places {
     }
 
     /// The map of these spans; `None` if it would have too many sets.
-    fn map(&self, spans: &[Span], len: u32, shards: u64, shard_size: u64) -> Option<ShardMap> {
+    pub fn map(&self, spans: &[Span], len: u32, shards: u64, shard_size: u64) -> Option<ShardMap> {
         let final_set =
             |set: SlotSet| set.iter().map(|slot| self.renumbered[slot.index()]).collect();
         let first = spans.first()?.set;

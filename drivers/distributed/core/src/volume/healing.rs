@@ -5,7 +5,10 @@ use super::{
     Volume,
     state::{Brick, Role},
 };
-use crate::{NodeId, Time};
+use crate::{NodeId, Slot, Time};
+
+/// Of so many setbacks in a row each doubles the time until the next attempt.
+const MOST_SETBACKS: u32 = 6;
 
 /// What a volume has to heal: replicas that lack something, shards on their way, what is left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +51,21 @@ impl Volume {
     /// Leaves closed bricks of a node closed for a time.
     pub(super) fn hold(&mut self, node: NodeId, nanoseconds: u64) {
         self.held_nodes.insert(node, self.now.after(nanoseconds));
+    }
+
+    /// When a brick that is given up may be opened again: at once if it was in sync, and later each time that it fails
+    /// while it is brought back. A node that takes what it is sent and answers nothing would else cost a fresh brick each
+    /// time, and the beginning of a copy of everything.
+    pub(super) fn retry_after_setback(&mut self, slot: Slot) -> Time {
+        let brick = &self.bricks[slot.index()];
+        let so_far = self.setbacks.get(&brick.node).copied().unwrap_or_default();
+        let before = match brick.role {
+            Role::InSync => 0,
+            _ if brick.receiving => (so_far + 1).min(MOST_SETBACKS),
+            _ => so_far,
+        };
+        self.setbacks.insert(brick.node, before);
+        self.now.after(self.settings.retry_ns << before)
     }
 
     /// When a brick may be opened next.

@@ -174,3 +174,43 @@ fn a_failed_check_does_not_take_the_last_copy() {
     assert_eq!((in_sync, desk.volume.healing().fewest), (1, 1));
     assert_eq!(desk.write(1, 0), Some(Ok(())));
 }
+
+#[test]
+fn what_has_the_fewest_copies_left_is_copied_first() {
+    let mut desk = Desk::new(&Settings::default());
+    assert_eq!(desk.ask(1, ClientOp::Resize { size: 2 * SIZE }), Some(Ok(())));
+    let map = ShardMap::from_sets(SIZE, [SlotSet(7), SlotSet(3)]).unwrap();
+    let nodes = (0..3).map(NodeId).collect();
+    desk.tell(Event::Arrange { request: RequestId(2), arrangement: Arrangement { nodes, map } });
+    desk.tick(1);
+    assert!(desk.replies.contains(&(2, Ok(()))), "{:?}", desk.replies);
+    desk.spoiled.push(("brick: BrickId(1)", Outcome::Failed));
+    for (request, offset) in [(3, 0), (4, 8 << 20), (5, SIZE + (8 << 20)), (6, 16 << 20)] {
+        assert_eq!(desk.write(request, offset), Some(Ok(())));
+    }
+    desk.spoiled.clear();
+    desk.log.clear();
+    desk.tick(2);
+    assert_eq!(desk.states(), [BrickState::InSync; 3]);
+    let copies: Vec<bool> = desk
+        .log
+        .iter()
+        .filter(|line| line.starts_with("Copy"))
+        .map(|line| line.contains(&format!("offset: {}", SIZE + (8 << 20))))
+        .collect();
+    assert!(copies.len() > 3 && copies[0] && !copies[copies.len() - 1], "{copies:?}");
+}
+
+#[test]
+fn a_node_that_takes_copies_and_answers_none_is_tried_less_and_less_often() {
+    let mut desk = Desk::new(&Settings::default());
+    stale(&mut desk);
+    desk.spoiled.push(("Copy", Outcome::Unknown));
+    desk.log.clear();
+    (0..120).for_each(|_| desk.tick(1));
+    let openings = desk.done("Open");
+    assert!((5..=9).contains(&openings), "{openings} in two minutes");
+    desk.spoiled.clear();
+    desk.tell(Event::NodeUp(NodeId(1)));
+    assert_eq!(desk.states(), [BrickState::InSync; 3], "a node that is back is not made to wait");
+}

@@ -22,7 +22,7 @@ impl Volume {
             return self.stop(Phase::Stopped(text.into()));
         }
         let now = self.now;
-        let retry_at = self.retry_time();
+        let retry_at = self.retry_after_setback(slot);
         let unflushed = (role == Role::InSync).then(|| self.unflushed());
         if role == Role::InSync && self.phase == Phase::Leveling {
             // It may differ where it was not leveled yet.
@@ -106,6 +106,7 @@ impl Volume {
     pub(super) fn node_up(&mut self, node: NodeId) {
         let now = self.now;
         self.held_nodes.remove(&node);
+        self.setbacks.remove(&node);
         for brick in self.bricks.iter_mut().filter(|brick| brick.node == node) {
             brick.retry_at = now;
         }
@@ -306,7 +307,7 @@ impl Volume {
         let brick = self.brick(slot);
         brick.link = Link::Open;
         brick.receiving = true;
-        brick.copy_cursor = 0;
+        brick.copy_cursor = (0, 0);
         brick.copied = 0;
         let (brick, bytes) = (brick.id, brick.dirty.bytes());
         self.report(Notice::ResyncStarted { brick, bytes });

@@ -3,9 +3,10 @@
 //!
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
-//! `barrier` resizes and detaches, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
-//! left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
+//! `barrier` resizes and detaches, `moves` gives shards other replicas, with `ahead` for where they lead, `slots` for these
+//! replicas and `litter` for what is left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
 
+mod ahead;
 mod attaching;
 mod barrier;
 mod commit;
@@ -188,6 +189,8 @@ pub struct Volume {
     held_nodes: BTreeMap<NodeId, Time>,
     /// Nodes that are read from only if no other has it.
     shunned: BTreeSet<NodeId>,
+    /// How often in a row a node's brick was given up while it was brought back.
+    setbacks: BTreeMap<NodeId, u32>,
 }
 
 impl Volume {
@@ -266,6 +269,7 @@ impl Volume {
             copies: 0,
             held_nodes: BTreeMap::new(),
             shunned: BTreeSet::new(),
+            setbacks: BTreeMap::new(),
             map,
             descriptor,
         };

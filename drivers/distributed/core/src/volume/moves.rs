@@ -33,7 +33,6 @@ impl Volume {
             return self.reply(request, Err(Failure::Refused(reason.into())));
         }
         self.end_goal(Err(Failure::Refused("another arrangement was asked for".into())));
-        self.abort_moves();
         let Arrangement { nodes, map } = arrangement;
         let (slots, queue) = (Vec::new(), VecDeque::new());
         self.goal = Some(Goal { request, nodes, map, slots, queue, is_queued: false });
@@ -104,16 +103,17 @@ impl Volume {
         }
         self.map.extend(shards);
         if !std::mem::replace(&mut goal.is_queued, true) {
+            self.keep_moves_to(&goal);
             goal.queue = self.misplaced(&goal);
         }
         let mut in_vain = 0;
         while self.moves.len() < MOVES_AT_ONCE && in_vain < MOST_TRIES {
             let Some(shard) = goal.queue.pop_front() else { break };
             let wanted = goal.wanted(shard);
-            if self.is_moving(shard) || self.map.set(shard) == wanted || shard >= shards {
+            if self.leads_to(shard) == wanted || shard >= shards {
                 continue;
             }
-            if !self.begin_move(shard, wanted) {
+            if self.is_moving(shard) || !self.begin_move(shard, wanted) {
                 goal.queue.push_back(shard);
                 in_vain += 1;
                 if in_vain >= goal.queue.len() {
@@ -134,7 +134,8 @@ impl Volume {
     /// Shards that are not where they are to be, those with the fewest copies in sync first.
     fn misplaced(&self, goal: &Goal) -> VecDeque<u64> {
         let in_sync = self.with_role(Role::InSync);
-        let shards = (0..self.shards()).filter(|shard| self.map.set(*shard) != goal.wanted(*shard));
+        let shards =
+            (0..self.shards()).filter(|shard| self.leads_to(*shard) != goal.wanted(*shard));
         let mut shards: Vec<u64> = shards.collect();
         shards.sort_by_key(|shard| self.map.set(*shard).and(in_sync).len());
         shards.into()
@@ -142,6 +143,12 @@ impl Volume {
 
     fn is_moving(&self, shard: u64) -> bool {
         self.moves.iter().any(|m| m.shard == shard)
+    }
+
+    /// Where a shard is, or will be when its move has ended.
+    fn leads_to(&self, shard: u64) -> SlotSet {
+        let moving = self.moves.iter().find(|m| m.shard == shard);
+        moving.map_or_else(|| self.map.set(shard), |m| m.new)
     }
 
     /// Begins to move a shard; false if that has to wait.
@@ -181,7 +188,7 @@ impl Volume {
     }
 
     /// Copies to bricks what they lack of the shards that they gain.
-    fn pump_fills(&mut self) {
+    pub(super) fn pump_fills(&mut self) {
         let most = u64::from(self.settings.copy_bytes.max(4096));
         for index in 0..self.moves.len() {
             while self.copies < self.settings.copies_in_flight {

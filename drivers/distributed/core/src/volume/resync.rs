@@ -3,50 +3,84 @@
 
 use super::{
     Volume,
-    state::{Kind, Stage},
+    state::{Kind, Role, Stage},
 };
-use crate::{Slot, Time};
+use crate::{Slot, SlotSet, Time};
+
+/// What is to be copied to a brick next.
+enum Next {
+    Copy(u64, u64),
+    /// Nothing that has as few copies as what came before.
+    LessUrgent,
+    Nothing,
+}
 
 impl Volume {
+    /// Copies what is in the greatest danger first: shards with the fewest copies in sync, whichever brick lacks
+    /// them, and whether they are to be there again or for the first time.
     pub(super) fn pump_resync(&mut self) {
         if self.barrier.is_some() {
             return;
         }
-        for slot in self.slots() {
-            while self.copies < self.settings.copies_in_flight {
-                let Some((start, end)) = self.next_copy(slot) else { break };
-                self.copies += 1;
-                self.brick(slot).copies += 1;
-                self.submit_own(Kind::Resync { slot }, start, end - start);
+        let mut waiting: SlotSet = self.slots().collect();
+        let mut most_urgent_fill = self.most_urgent_fill();
+        while self.copies < self.settings.copies_in_flight {
+            let receiving = |slot: &Slot| {
+                let brick = &self.bricks[slot.index()];
+                waiting.has(*slot) && brick.receiving && !brick.join
+            };
+            let urgency = |slot: &Slot| self.bricks[slot.index()].copy_cursor.0;
+            let Some(slot) = self.slots().filter(receiving).min_by_key(urgency) else { break };
+            if most_urgent_fill.is_some_and(|copies| copies < urgency(&slot)) {
+                most_urgent_fill = None;
+                self.pump_fills();
+                continue;
+            }
+            match self.next_copy(slot) {
+                Next::Copy(start, end) => {
+                    self.copies += 1;
+                    self.brick(slot).copies += 1;
+                    self.submit_own(Kind::Resync { slot }, start, end - start);
+                }
+                // Another brick may lack something more urgent than what comes next here.
+                Next::LessUrgent => {}
+                Next::Nothing => waiting.remove(slot),
             }
         }
     }
 
-    /// The next range that a brick lacks and that is not being copied.
-    fn next_copy(&mut self, slot: Slot) -> Option<(u64, u64)> {
+    /// The next range that a brick lacks and that is not being copied. It goes through what is lacking once for each number
+    /// of copies that shards have left.
+    fn next_copy(&mut self, slot: Slot) -> Next {
         let most = u64::from(self.settings.copy_bytes.max(4096));
+        let in_sync = self.with_role(Role::InSync);
         loop {
             let brick = &self.bricks[slot.index()];
-            if !brick.receiving || brick.join {
-                return None;
-            }
-            let next = brick.dirty.next_from(brick.copy_cursor);
-            let Some((start, end)) = next else {
+            let (level, cursor) = brick.copy_cursor;
+            let Some((start, end)) = brick.dirty.next_from(cursor) else {
+                let last = self.map.sets().map(|set| set.and(in_sync).len()).max();
+                if !brick.dirty.is_empty() && Some(level) < last {
+                    self.brick(slot).copy_cursor = (level + 1, 0);
+                    return Next::LessUrgent;
+                }
                 // Once more from the beginning when the copies of this turn have ended.
-                if brick.copies == 0 && brick.copy_cursor != 0 {
-                    self.brick(slot).copy_cursor = 0;
+                if brick.copies == 0 && brick.copy_cursor != (0, 0) {
+                    self.brick(slot).copy_cursor = (0, 0);
                     continue;
                 }
-                return None;
+                return Next::Nothing;
             };
-            let (at, len, set) = self.map.pieces(start, end - start).next()?;
+            let Some((at, len, set)) = self.map.pieces(start, end - start).next() else {
+                return Next::Nothing;
+            };
+            let is_next = set.and(in_sync).len() == level;
+            let end = at + if is_next { len.min(most) } else { len };
+            self.brick(slot).copy_cursor = (level, end);
             if !set.has(slot) {
-                self.brick(slot).dirty.remove(at, at + len);
-                continue;
+                self.brick(slot).dirty.remove(at, end);
+            } else if is_next {
+                return Next::Copy(at, end);
             }
-            let end = at + len.min(most);
-            self.brick(slot).copy_cursor = end;
-            return Some((at, end));
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Volume,
-    state::{BarrierKind, BarrierStage, Io, IoKind, Link, Phase, Role, Snapping, SnappingStage},
+    state::{BarrierKind, BarrierStage, Brick, Io, IoKind, Link, Phase, Role, Snapping, SnappingStage},
 };
 use crate::{
     Action, BrickId, Cause, Descriptor, Failure, Generation, Outcome, RequestId, ShardMap, Slot,
@@ -355,10 +355,10 @@ impl Volume {
     pub(super) fn is_needed(&self, brick: BrickId) -> bool {
         self.descriptor.snapshots.iter().filter(|snapshot| self.counts(snapshot)).any(|snapshot| {
             let Some(sets) = self.frozen.get(&snapshot.number) else { return true };
-            // Condemned ones may be deleted already, by an attachment that did not come to record it.
+            // Condemned ones may be deleted already, by an attachment that did not come to record it. One that leaves will be.
+            let stays = |b: &Brick| b.role != Role::Vacant && !b.leaving;
             let others = snapshot.holders.iter().filter(|(_, other)| {
-                let lives = self.bricks.iter().any(|b| b.id == *other && b.role != Role::Vacant);
-                *other != brick && lives
+                *other != brick && self.bricks.iter().any(|b| b.id == *other && stays(b))
             });
             let others: SlotSet = others.map(|(slot, _)| *slot).collect();
             let mine = snapshot.holders.iter().find(|(_, other)| *other == brick);

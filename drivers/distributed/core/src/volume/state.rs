@@ -76,7 +76,8 @@ pub(super) struct Brick {
     /// The part of `volatile` that the flush under way covers.
     pub(super) flushing: ExtentSet,
     pub(super) copies: u32,
-    pub(super) copy_cursor: u64,
+    /// How many copies those shards have left that are copied now, and from where on.
+    pub(super) copy_cursor: (u32, u64),
     pub(super) copied: u64,
     pub(super) reads: u32,
     /// The sequence of the next companion record.
@@ -217,7 +218,7 @@ impl Brick {
             volatile: ExtentSet::default(),
             flushing: ExtentSet::default(),
             copies: 0,
-            copy_cursor: 0,
+            copy_cursor: (0, 0),
             copied: 0,
             reads: 0,
             sequence: 0,
