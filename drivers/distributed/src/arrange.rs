@@ -9,7 +9,7 @@
 //! A plan is made anew from where shards are, so that one which was interrupted goes on with what is left.
 
 use distributed_core::{Arrangement, Node, NodeId, Plan, Present, ShardMap, Slot, Wish, plan};
-use driver_api::{Capabilities, Error, ErrorKind, Result};
+use driver_api::{Abilities, Capabilities, Error, ErrorKind, Result};
 
 use crate::{
     catalog::Nodes, cluster::writable, config::Chosen, driver::DistributedBackend, engine::Engine,
@@ -152,6 +152,16 @@ impl DistributedBackend {
         let promised: Capabilities =
             capabilities(sessions.iter().map(|session| &session.capabilities));
         let own = self.0.nodes.backend(node).await?.capabilities()?;
+        let lacks = !own.abilities.has(Abilities::SNAPSHOT);
+        if lacks && promised.has(Abilities::SNAPSHOT) && !engine.snapshots()?.is_empty() {
+            return Err(Error::new(
+                ErrorKind::INVALID_ARGUMENT,
+                "the node's backend has no snapshots, and the volume has some",
+            )
+            .with("node", &node.name)
+            .with("volume", engine.volume())
+            .remedy("leave the node out, or delete the volume's snapshots"));
+        }
         if own.min_block <= promised.min_block && own.max_io >= promised.max_io {
             return Ok(());
         }

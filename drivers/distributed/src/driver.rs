@@ -222,6 +222,7 @@ impl Backend for DistributedBackend {
     fn capabilities(&self) -> Capabilities {
         // Of its bricks nothing is known before a volume is attached; each volume says what its own can do.
         let abilities = ABILITIES.and(Abilities::CLUSTER);
+        let abilities = abilities.and(Abilities::SNAPSHOT).and(Abilities::CLONE);
         Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(abilities) }
     }
 
@@ -295,6 +296,10 @@ impl Backend for DistributedBackend {
                 Health::degraded(&failed.join("; "))
             })
         })
+    }
+
+    fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn cluster(&self) -> Option<Arc<dyn ext::Cluster>> {

@@ -2,9 +2,11 @@
 #![doc = include_str!("../README.md")]
 
 mod arrange;
+mod bricks;
 mod catalog;
 mod claims;
 mod client;
+mod clones;
 mod cluster;
 mod config;
 mod create;
@@ -17,6 +19,7 @@ mod names;
 mod nodes;
 mod orphans;
 mod recover;
+mod snapshots;
 mod throttle;
 mod volume;
 

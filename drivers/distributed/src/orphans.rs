@@ -10,6 +10,9 @@ use crate::{client::is_companion_size, driver::DistributedBackend, names::base};
 
 /// Deletes the bricks of a volume that its descriptor does not know, on all nodes that answer.
 pub(crate) async fn collect(backend: DistributedBackend, volume: String) {
+    if let Err(error) = backend.forget_own_snapshots(&volume).await {
+        tracing::info!(volume, %error, "a snapshot that a clone was made of may be left");
+    }
     let nodes = match backend.0.catalog.nodes().await {
         Ok(nodes) => nodes.all(),
         Err(error) => {

@@ -39,8 +39,12 @@ pub(crate) struct Attached {
 
 /// What a volume on these bricks can do: no more than its weakest.
 pub(crate) fn capabilities<'a>(bricks: impl Iterator<Item = &'a Capabilities>) -> Capabilities {
-    let mut all = Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(ABILITIES) };
+    let abilities = ABILITIES.and(Abilities::SNAPSHOT);
+    let mut all = Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(abilities) };
     for brick in bricks {
+        if !brick.has(Abilities::SNAPSHOT) {
+            all.abilities = all.abilities.without(Abilities::SNAPSHOT);
+        }
         all.min_block = all.min_block.max(brick.min_block);
         all.preferred_block = all.preferred_block.max(brick.preferred_block);
         all.max_io = all.max_io.min(brick.max_io);
@@ -139,6 +143,10 @@ impl Volume for DistributedVolume {
             .gauge("replicas_in_sync", in_state(BrickState::InSync) as f64)
             .gauge("resync_bytes_left", sum(|brick| brick.dirty_bytes) as f64)
             .counter("resync_bytes_copied", sum(|brick| brick.copied_bytes))
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {
+        self.0.capabilities.has(Abilities::SNAPSHOT).then(|| Arc::new(self.clone()) as Arc<_>)
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {

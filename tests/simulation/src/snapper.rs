@@ -43,7 +43,7 @@ impl World {
             }
             None => {
                 let name = format!("s{}", request.0);
-                (Wish::Take(name.clone()), Event::Snapshot { request, name })
+                (Wish::Take(name.clone()), Event::Snapshot { request, name, unix_secs: 0 })
             }
         };
         self.snapping.insert(request, (host, wish));
@@ -84,7 +84,10 @@ impl World {
                 }
             }
             (Wish::Delete, Ok(())) => self.deeds.count(Deed::Unsnapped),
-            (_, Err(Failure::Refused(_) | Failure::Stopped(_) | Failure::Fenced)) => {
+            (
+                _,
+                Err(Failure::Refused(_) | Failure::Stopped(_) | Failure::Fenced | Failure::NoSpace),
+            ) => {
                 self.deeds.count(Deed::NotSnapped);
             }
             (wish, Err(failure)) => self.fail(format!("{wish:?} failed: {failure:?}")),

@@ -109,12 +109,13 @@ mod recovery;
 mod settings;
 mod shard_map;
 mod slab;
+mod snapshot;
 mod throttle;
 mod volume;
 
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
-pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, Snapshot};
+pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
 pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{
@@ -131,6 +132,7 @@ pub use record::{
 pub use recovery::rebuild;
 pub use settings::{Protections, Settings, Shortage};
 pub use shard_map::ShardMap;
+pub use snapshot::{Origin, Snapshot, Template};
 pub use throttle::{Pace, Throttle, ThrottleRules};
 pub use volume::{
     Attach, AttachError, BrickState, BrickStatus, Healing, Status, Volume, VolumeState,

@@ -21,6 +21,7 @@ mod movement;
 mod perform;
 mod pump;
 mod requests;
+mod snapshots;
 mod waiting;
 
 use std::{

@@ -325,7 +325,8 @@ impl Recovery {
             }
             report.found(seen);
             let entries = descriptor.bricks.iter().map(|entry| (entry.brick, entry.node));
-            let mut all = entries.chain(descriptor.condemned.iter().copied());
+            let beside = descriptor.condemned.iter().chain(&descriptor.keepers).copied();
+            let mut all = entries.chain(beside);
             let was_on = all.find(|(brick, _)| *brick == seen.brick).map(|(_, node)| node);
             if let Some(node) = was_on.filter(|node| *node != seen.node.id && self.is_lost(*node)) {
                 back.insert(node, seen.node.id);

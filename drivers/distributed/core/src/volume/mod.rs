@@ -147,7 +147,7 @@ pub struct Volume {
     map_writes: u32,
     /// What records that count say that changed since `base`.
     settled_moved: Vec<crate::Moved>,
-    snapshot_queue: VecDeque<(RequestId, String)>,
+    snapshot_queue: VecDeque<(RequestId, String, u64)>,
     snapping: Option<Snapping>,
     /// Who wants to hear that a snapshot is deleted, and whether the record under way says so.
     snapshot_deletions: Vec<(RequestId, bool)>,
@@ -290,7 +290,9 @@ impl Volume {
             Event::Request { request, op } => self.request(request, op),
             Event::Done { io, incarnation, outcome } => self.done(io, incarnation, outcome),
             Event::Arrange { request, arrangement } => self.arrange(request, arrangement),
-            Event::Snapshot { request, name } => self.snapshot(request, name),
+            Event::Snapshot { request, name, unix_secs } => {
+                self.snapshot(request, name, unix_secs);
+            }
             Event::DeleteSnapshot { request, number } => self.delete_snapshot(request, number),
             Event::NodeUp(node) => self.node_up(node),
             Event::NodeDown(node) => self.node_down(node),
@@ -436,7 +438,7 @@ impl Volume {
         // One that is being taken is the barrier's.
         let snapping = self.snapping.take().map(|snapping| snapping.request);
         requests.extend(snapping.filter(|request| !requests.contains(request)));
-        requests.extend(self.snapshot_queue.drain(..).map(|(request, _)| request));
+        requests.extend(self.snapshot_queue.drain(..).map(|(request, _, _)| request));
         requests.extend(self.snapshot_deletions.drain(..).map(|(request, _)| request));
         for request in requests {
             self.reply(request, Err(failure.clone()));

@@ -26,7 +26,7 @@ const MOST_NAME: usize = 255;
 
 impl Volume {
     /// Takes a wish for a snapshot.
-    pub(super) fn snapshot(&mut self, request: RequestId, name: String) {
+    pub(super) fn snapshot(&mut self, request: RequestId, name: String, unix_secs: u64) {
         let detaching =
             self.barrier.as_ref().is_some_and(|barrier| barrier.kind == BarrierKind::Detach);
         let refusal = if self.phase != Phase::Serving || detaching {
@@ -35,14 +35,15 @@ impl Volume {
             Some("a snapshot's name has 1 to 255 bytes")
         } else if self.descriptor.snapshots.len() + self.snapshot_queue.len() >= MAX_SNAPSHOTS {
             Some("the volume has 256 snapshots: delete one first")
-        } else if self.is_snapshot(&name) || self.snapshot_queue.iter().any(|(_, n)| *n == name) {
+        } else if self.is_snapshot(&name) || self.snapshot_queue.iter().any(|(_, n, _)| *n == name)
+        {
             Some("the volume has a snapshot of this name: choose another one")
         } else {
             None
         };
         match refusal {
             Some(reason) => self.reply(request, Err(Failure::Refused(reason.into()))),
-            None => self.snapshot_queue.push_back((request, name)),
+            None => self.snapshot_queue.push_back((request, name, unix_secs)),
         }
     }
 
@@ -77,9 +78,9 @@ impl Volume {
     pub(super) fn pump_snapshots(&mut self) {
         if self.snapping.is_none()
             && self.barrier.is_none()
-            && let Some((request, name)) = self.snapshot_queue.pop_front()
+            && let Some((request, name, unix_secs)) = self.snapshot_queue.pop_front()
         {
-            self.list_snapshot(request, name);
+            self.list_snapshot(request, name, unix_secs);
         }
         if let Some(snapping) = &mut self.snapping
             && snapping.stage == SnappingStage::Listed
@@ -93,13 +94,14 @@ impl Volume {
         self.collect_snapshots();
     }
 
-    fn list_snapshot(&mut self, request: RequestId, name: String) {
+    fn list_snapshot(&mut self, request: RequestId, name: String, unix_secs: u64) {
         let number = self.descriptor.next_snapshot;
         self.descriptor.next_snapshot += 1;
         self.descriptor.snapshots.push(Snapshot {
             number,
             name,
             is_taken: false,
+            created_unix_secs: unix_secs,
             size: self.descriptor.size,
             map: Generation::default(),
             moved: Vec::new(),
@@ -162,7 +164,7 @@ impl Volume {
     /// The attachment is to end.
     pub(super) fn refuse_snapshots(&mut self) {
         let queued =
-            std::mem::take(&mut self.snapshot_queue).into_iter().map(|(request, _)| request);
+            std::mem::take(&mut self.snapshot_queue).into_iter().map(|(request, _, _)| request);
         let snapping = self.snapping.take().map(|snapping| snapping.request);
         for request in snapping.into_iter().chain(queued) {
             self.reply(request, Err(Failure::Refused("the volume is being detached".into())));
@@ -200,7 +202,7 @@ impl Volume {
         }
         match outcome {
             Outcome::Ok => self.snapshot_answered(number),
-            Outcome::NoSpace => self.snapshot_fails("a node is full".into()),
+            Outcome::NoSpace => self.snapshot_ends(Failure::NoSpace),
             Outcome::Unknown => self.snapshot_fails("a node did not answer in time".into()),
             _ => self.snapshot_fails("a node refused".into()),
         }
@@ -229,9 +231,13 @@ impl Volume {
 
     /// It is not taken; what is there of it will be dropped.
     pub(super) fn snapshot_fails(&mut self, why: std::sync::Arc<str>) {
+        self.snapshot_ends(Failure::Refused(why));
+    }
+
+    fn snapshot_ends(&mut self, failure: Failure) {
         let is_taking = self.snapping.as_ref().is_some_and(|s| s.stage == SnappingStage::Taking);
         let Some(snapping) = self.snapping.take_if(|_| is_taking) else { return };
-        self.reply(snapping.request, Err(Failure::Refused(why)));
+        self.reply(snapping.request, Err(failure));
         self.want_membership = true;
         self.lift_barrier();
     }
