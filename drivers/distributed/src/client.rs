@@ -23,7 +23,7 @@ use crate::{
 /// Openings within one attach epoch that its number leaves room for.
 const OPENINGS: u32 = 1 << 20;
 /// Zeros that are copied stay a hole in pieces of so many bytes.
-const GRAIN: usize = 64 << 10;
+pub(crate) const GRAIN: usize = 64 << 10;
 /// Bytes that are written into a companion at once.
 const PIECE: usize = 1 << 20;
 /// The least piece of a companion's room for the shard map, in bytes.
@@ -341,7 +341,7 @@ fn padded(map: &[u8]) -> Vec<u8> {
     padded
 }
 
-fn is_zero(data: &[u8]) -> bool {
+pub(crate) fn is_zero(data: &[u8]) -> bool {
     // Without a way out in the middle, which lets the compiler take many bytes at a time.
     data.iter().fold(0, |all, byte| all | byte) == 0
 }

@@ -20,6 +20,7 @@ use crate::{
     error::no_volume,
     names::base,
     nodes::no_node,
+    readers,
 };
 
 /// What creation and deletion work with.
@@ -227,6 +228,13 @@ impl Maker<'_> {
         }
     }
 
+    /// Deletes clones of bricks that were made to be read: a brick may not be deleted before.
+    async fn sweep_readers(&self, node: &Node, base: &str) -> Result<()> {
+        let listed = self.nodes.backend(node).await?.list(&self.nodes.context()).await?;
+        let names = listed.iter().map(|volume| volume.name.to_string());
+        readers::sweep(self.nodes, node, base, names, None).await
+    }
+
     /// Deletes a volume that is not attached, or goes on deleting it.
     pub async fn delete(&self, name: &str) -> Result<()> {
         let descriptor = self.catalog.volume(name).await?.ok_or_else(|| no_volume(name))?;
@@ -244,6 +252,7 @@ impl Maker<'_> {
         let others = descriptor.condemned.iter().chain(&descriptor.keepers).copied();
         for (brick, node) in bricks.chain(others) {
             let node = find(&registered, node).ok_or_else(|| lost_node(node, name))?;
+            self.sweep_readers(node, &base).await?;
             self.nodes.delete(node, &base, brick).await?;
         }
         let bytes = descriptor.size.saturating_mul(u64::from(chosen.replication_factor));

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ use crate::{
     health::{self, Checks},
     names::{Turns, base},
     nodes, orphans, throttle,
-    volume::{ABILITIES, Attached, DistributedVolume, capabilities},
+    volume::{ABILITIES, Attached, DistributedVolume},
 };
 
 /// How long an attachment may take if the caller says nothing.
@@ -153,23 +153,86 @@ impl DistributedBackend {
             return Err(ext::unsupported("this attach mode"));
         }
         let shared = &*self.0;
-        let state = shared.catalog.stored(&name).await?.ok_or_else(|| no_volume(&name))?;
+        let writable = attach.mode == AttachMode::EXCLUSIVE;
+        let claim = async || claims::claim(&shared.catalog, &name, &attach).await;
+        let engine = match self.start_as(&name, writable, patience, claim).await {
+            Ok(engine) => engine,
+            Err((error, is_claimed)) => {
+                if is_claimed
+                    && let Err(left) = claims::release(&shared.catalog, &name, attach.epoch).await
+                {
+                    tracing::warn!(volume = name, %left, "a claim is left to the next attachment");
+                }
+                return Err(error);
+            }
+        };
+        let volume = Attached::new(self.clone(), engine, attach.epoch)?;
+        Ok(DistributedVolume(Arc::new(volume)))
+    }
+
+    /// Attaches a volume whose claim this process has.
+    pub(crate) async fn start(
+        &self,
+        name: &str,
+        writable: bool,
+        patience: Option<Duration>,
+    ) -> Result<Arc<Engine>> {
+        let patience = patience.unwrap_or(PATIENCE);
+        let started = self.start_as(name, writable, patience, async || Ok(())).await;
+        started.map_err(|(error, _)| error)
+    }
+
+    /// The same once it is claimed; an error comes with whether it was.
+    async fn start_as(
+        &self,
+        name: &str,
+        writable: bool,
+        patience: Duration,
+        claim: impl AsyncFnOnce() -> Result<()>,
+    ) -> std::result::Result<Arc<Engine>, (Error, bool)> {
+        let shared = &*self.0;
+        let (work, core) = self.work_on(name, writable).await.map_err(|error| (error, false))?;
+        claim().await.map_err(|error| (error, false))?;
+        self.depose(name);
+        let engine = Engine::start(work, core);
+        self.engines().insert(name.to_owned(), Arc::clone(&engine));
+        let serving = tokio::time::timeout(patience, engine.serving()).await;
+        let serving = serving.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::TIMED_OUT, "the volume's nodes did not answer in time")
+                .with("volume", name)
+                .remedy("look at the nodes: novastor node list"))
+        });
+        if let Err(error) = serving {
+            engine.depose();
+            self.forget(&engine);
+            return Err((error, true));
+        }
+        tokio::spawn(orphans::collect(self.clone(), name.to_owned()));
+        let bounds = throttle::rules(&shared.config.settings());
+        tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds));
+        Ok(engine)
+    }
+
+    /// What an engine for a volume begins with.
+    async fn work_on(&self, name: &str, writable: bool) -> Result<(Work, Core)> {
+        let shared = &*self.0;
+        let state = shared.catalog.stored(name).await?.ok_or_else(|| no_volume(name))?;
         let descriptor = Descriptor::decode(&state).map_err(|why| {
-            damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", &name)
+            damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", name)
         })?;
-        let chosen = shared.catalog.chosen(&name).await?;
-        let maps = shared.catalog.maps(&name).await?;
+        let chosen = shared.catalog.chosen(name).await?;
+        let maps = shared.catalog.maps(name).await?;
         let registered = shared.catalog.nodes().await?.all();
         members(&descriptor, &registered)?;
         let map_bytes = maps.get(&descriptor.map).map_or(0, |map| map.encode().len());
         let work = Work {
-            volume: name.clone(),
-            base: base(&name, descriptor.identity),
+            volume: name.to_owned(),
+            base: base(name, descriptor.identity),
             nodes: shared.nodes.clone(),
             catalog: shared.catalog.clone(),
             map_bytes,
             shard_size: chosen.shard_size,
-            writable: attach.mode == AttachMode::EXCLUSIVE,
+            writable,
             io_timeout: shared.config.io_timeout(),
             members: registered.clone(),
         };
@@ -182,37 +245,8 @@ impl DistributedBackend {
             node_names: registered.into_iter().map(|node| (node.id, node.name)).collect(),
         };
         let core = Core::attach(core, Time(0))
-            .map_err(|why| Error::new(ErrorKind::IN_USE, why.to_string()).with("volume", &name))?;
-        claims::claim(&shared.catalog, &name, &attach).await?;
-        self.depose(&name);
-        let engine = Engine::start(work, core);
-        self.engines().insert(name.clone(), Arc::clone(&engine));
-        let serving = tokio::time::timeout(patience, engine.serving()).await;
-        let serving = serving.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::TIMED_OUT, "the volume's nodes did not answer in time")
-                .with("volume", &name)
-                .remedy("look at the nodes: novastor node list"))
-        });
-        if let Err(error) = serving {
-            engine.depose();
-            self.forget(&engine);
-            if let Err(left) = claims::release(&shared.catalog, &name, attach.epoch).await {
-                tracing::warn!(volume = name, %left, "a claim is left to the next attachment");
-            }
-            return Err(error);
-        }
-        tokio::spawn(orphans::collect(self.clone(), name));
-        let bounds = throttle::rules(&shared.config.settings());
-        tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds));
-        let sessions = engine.sessions()?;
-        let volume = Attached {
-            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
-            size: AtomicU64::new(engine.size()?),
-            backend: self.clone(),
-            epoch: attach.epoch,
-            engine,
-        };
-        Ok(DistributedVolume(Arc::new(volume)))
+            .map_err(|why| Error::new(ErrorKind::IN_USE, why.to_string()).with("volume", name))?;
+        Ok((work, core))
     }
 }
 
@@ -222,7 +256,8 @@ impl Backend for DistributedBackend {
     fn capabilities(&self) -> Capabilities {
         // Of its bricks nothing is known before a volume is attached; each volume says what its own can do.
         let abilities = ABILITIES.and(Abilities::CLUSTER);
-        let abilities = abilities.and(Abilities::SNAPSHOT).and(Abilities::CLONE);
+        let abilities =
+            abilities.and(Abilities::SNAPSHOT).and(Abilities::ROLLBACK).and(Abilities::CLONE);
         Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(abilities) }
     }
 

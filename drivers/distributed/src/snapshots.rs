@@ -42,7 +42,7 @@ impl Snapshots for DistributedVolume {
     fn create(&self, cx: &OpContext, name: &str) -> Op<SnapshotInfo> {
         let (attached, cx, name) = (Arc::clone(&self.0), *cx, name.to_owned());
         self.0.backend.on(async move |_| {
-            let engine = &attached.engine;
+            let engine = attached.engine();
             if engine.snapshot_named(&name)?.is_some() {
                 return Err(Error::new(
                     ErrorKind::ALREADY_EXISTS,
@@ -56,7 +56,7 @@ impl Snapshots for DistributedVolume {
     }
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<SnapshotInfo>> {
-        match self.0.engine.snapshots() {
+        match self.0.engine().snapshots() {
             Ok(all) => Op::ok(all.iter().filter(|one| !is_own(&one.name)).map(info).collect()),
             Err(error) => Op::err(error),
         }
@@ -65,13 +65,18 @@ impl Snapshots for DistributedVolume {
     fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
         let (attached, cx, name) = (Arc::clone(&self.0), *cx, name.to_owned());
         self.0.backend.on(async move |_| {
-            let snapshot = find(&attached.engine, &name)?;
-            attached.engine.delete_snapshot(&cx, snapshot.number).await
+            let engine = attached.engine();
+            let snapshot = find(&engine, &name)?;
+            engine.delete_snapshot(&cx, snapshot.number).await
         })
     }
 
-    fn rollback(&self, _cx: &OpContext, _name: &str) -> Op<()> {
-        Op::err(driver_api::ext::unsupported("rollback"))
+    fn rollback(&self, cx: &OpContext, name: &str) -> Op<()> {
+        let (attached, cx, name) = (Arc::clone(&self.0), *cx, name.to_owned());
+        self.0.backend.on(async move |_| {
+            let rolled = attached.roll_back(cx, name).await;
+            rolled.map_err(|error| error.during("roll back"))
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //! An attached volume: the data path, on its way to the engine.
 
 use std::sync::{
-    Arc,
+    Arc, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -31,7 +31,8 @@ pub struct DistributedVolume(pub(crate) Arc<Attached>);
 /// What all handles to an attached volume share.
 pub(crate) struct Attached {
     pub backend: DistributedBackend,
-    pub engine: Arc<Engine>,
+    /// Another one after a roll back.
+    engine: RwLock<Arc<Engine>>,
     pub epoch: u64,
     pub capabilities: Capabilities,
     pub size: AtomicU64,
@@ -57,25 +58,43 @@ pub(crate) fn capabilities<'a>(bricks: impl Iterator<Item = &'a Capabilities>) -
 }
 
 impl Attached {
+    /// What all handles to a volume share that is attached by this engine.
+    pub fn new(backend: DistributedBackend, engine: Arc<Engine>, epoch: u64) -> Result<Self> {
+        let sessions = engine.sessions()?;
+        Ok(Self {
+            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
+            size: AtomicU64::new(engine.size()?),
+            backend,
+            epoch,
+            engine: RwLock::new(engine),
+        })
+    }
+
+    /// The engine that has the volume now.
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another engine has the volume from now on.
+    pub fn renew(&self, engine: Arc<Engine>) -> Result<()> {
+        self.size.store(engine.size()?, Ordering::Release);
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = engine;
+        Ok(())
+    }
+
     fn change(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<()> {
-        match self.engine.submit(cx, op, data) {
+        match self.engine().submit(cx, op, data) {
             Op::Ready(result) => Op::ready(result.into_result().map(drop)),
             Op::Pending(future) => Op::run(async move { future.await.map(drop) }),
         }
     }
 
     async fn detach(self: Arc<Self>, cx: OpContext) -> Result<()> {
-        let ended = self.engine.submit(&cx, ClientOp::Detach, IoBuf::empty()).await.map(drop);
-        for session in self.engine.sessions()? {
-            if let Err(error) = session.close(&cx).await {
-                // The core has flushed it, or knows that it is not in sync.
-                tracing::debug!(%error, "a brick is not detached in order");
-            }
-        }
-        self.engine.close();
-        self.backend.forget(&self.engine);
-        let released =
-            claims::release(&self.backend.0.catalog, self.engine.volume(), self.epoch).await;
+        let engine = self.engine();
+        let ended = engine.submit(&cx, ClientOp::Detach, IoBuf::empty()).await.map(drop);
+        engine.end().await;
+        self.backend.forget(&engine);
+        let released = claims::release(&self.backend.0.catalog, engine.volume(), self.epoch).await;
         ended.and(released)
     }
 }
@@ -93,7 +112,7 @@ impl Volume for DistributedVolume {
         if len == 0 {
             return Op::ok(IoBuf::empty());
         }
-        self.0.engine.submit(cx, ClientOp::Read { offset, len }, IoBuf::empty())
+        self.0.engine().submit(cx, ClientOp::Read { offset, len }, IoBuf::empty())
     }
 
     fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
@@ -133,7 +152,7 @@ impl Volume for DistributedVolume {
     }
 
     fn stats(&self) -> Stats {
-        let Ok(status) = self.0.engine.status() else { return Stats::new() };
+        let Ok(status) = self.0.engine().status() else { return Stats::new() };
         let in_state = |state| status.bricks.iter().filter(|brick| brick.state == state).count();
         let sum = |figure: fn(&distributed_core::BrickStatus) -> u64| -> u64 {
             status.bricks.iter().map(figure).sum()
@@ -175,12 +194,13 @@ impl ext::Resize for DistributedVolume {
         }
         let (attached, cx) = (Arc::clone(&self.0), *cx);
         Op::run(async move {
-            attached.backend.account_resize(attached.engine.volume(), now, size).await?;
+            let engine = attached.engine();
+            attached.backend.account_resize(engine.volume(), now, size).await?;
             let resized = attached.change(&cx, ClientOp::Resize { size }, IoBuf::empty()).await;
-            let size_now = attached.engine.size()?;
+            let size_now = engine.size()?;
             attached.size.store(size_now, Ordering::Release);
             if resized.is_err() {
-                attached.backend.account_resize(attached.engine.volume(), size, size_now).await?;
+                attached.backend.account_resize(engine.volume(), size, size_now).await?;
             }
             resized
         })

@@ -42,10 +42,12 @@ pub enum Deed {
     Unsnapped,
     /// That, or this, was refused.
     NotSnapped,
+    /// A piece of a snapshot was copied to a keeper.
+    Replayed,
 }
 
 impl Deed {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -63,6 +65,7 @@ impl Deed {
         Self::Snapped,
         Self::Unsnapped,
         Self::NotSnapped,
+        Self::Replayed,
     ];
 }
 

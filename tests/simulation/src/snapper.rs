@@ -96,7 +96,7 @@ impl World {
 
     /// Every snapshot that somebody was told of is there, and each is what it has to be; no brick has one that nobody
     /// knows.
-    pub fn compare_snapshots(&mut self) {
+    pub fn compare_snapshots(&mut self, is_peace: bool) {
         let Ok(descriptor) = Descriptor::decode(&self.stored.bytes) else { return };
         let mut complaints = Vec::new();
         for snapshot in descriptor.snapshots.iter().filter(|snapshot| snapshot.is_taken) {
@@ -129,6 +129,10 @@ impl World {
                 }
             }
         }
+        if !is_peace {
+            // What is being deleted is still on bricks, and what is told may be in companions only.
+            return self.complain(complaints);
+        }
         let there: BTreeSet<&String> =
             descriptor.snapshots.iter().filter(|s| s.is_taken).map(|s| &s.name).collect();
         for (name, frozen) in &self.frozen {
@@ -144,6 +148,7 @@ impl World {
         // Condemned bricks take theirs along.
         let stays = |(brick, _): &(&BrickId, &crate::storage::Brick)| {
             descriptor.bricks.iter().any(|entry| entry.brick == **brick && !entry.vacant)
+                || descriptor.keepers.iter().any(|(keeper, _)| keeper == *brick)
         };
         for (brick, held) in self.nodes.iter().flat_map(|node| &node.bricks).filter(stays) {
             for number in
@@ -152,6 +157,10 @@ impl World {
                 complaints.push(format!("brick {brick} has a snapshot {number} that nobody knows"));
             }
         }
+        self.complain(complaints);
+    }
+
+    fn complain(&mut self, complaints: Vec<String>) {
         if let Some(complaint) = complaints.into_iter().next() {
             self.fail(complaint);
         }

@@ -47,6 +47,7 @@ use crate::{
     client::{Nodes, OpenBrick},
     error::of_failure,
     meters::Histogram,
+    readers::Readers,
 };
 use movement::Ordered;
 pub(crate) use movement::Progress;
@@ -103,6 +104,8 @@ pub(crate) struct Engine {
     closed: AtomicBool,
     /// How long clients' reads and writes take.
     pub clients: Histogram,
+    /// Snapshots that are being replayed.
+    pub readers: Readers,
 }
 
 struct Inner {
@@ -158,6 +161,7 @@ impl Engine {
             moved: Notify::new(),
             closed: AtomicBool::new(false),
             clients: Histogram::default(),
+            readers: Readers::default(),
         });
         engine.learn(work.members);
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));

@@ -6,13 +6,17 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use distributed_core::{Event, Failure, RequestId, Snapshot};
+use distributed_core::{Event, Failure, NodeId, RequestId, Snapshot};
 use driver_api::{Error, ErrorKind, IoBuf, OpContext, Result, Retry};
 
 use super::{
     Engine,
     requests::Unfulfilled,
     waiting::{Reads, Waiting},
+};
+use crate::{
+    client::{Copied, OpenBrick},
+    readers::{Reading, write_differences},
 };
 
 impl Engine {
@@ -42,6 +46,30 @@ impl Engine {
     /// Deletes a snapshot; its space is freed on nodes as they answer.
     pub async fn delete_snapshot(self: &Arc<Self>, cx: &OpContext, number: u32) -> Result<()> {
         self.ask(cx, |request| Event::DeleteSnapshot { request, number }).await
+    }
+
+    /// Copies a range of a brick's own snapshot to another brick.
+    pub(super) async fn replay(
+        &self,
+        cx: &OpContext,
+        (reading, node): (Reading, NodeId),
+        to: &OpenBrick,
+        (offset, len): (u64, u32),
+    ) -> Copied {
+        let node = match self.member(node) {
+            Ok(node) => node,
+            Err(error) => return Copied::SourceFailed(error),
+        };
+        let from = (reading, &node, self.base.as_str());
+        match self.readers.read(&self.nodes, from, offset, len).await {
+            Ok(data) => Copied::Written(write_differences(cx, to, offset, data).await),
+            Err(error) => Copied::SourceFailed(error),
+        }
+    }
+
+    /// No snapshot is replayed any more.
+    pub async fn end_readers(&self) {
+        self.readers.end(&self.nodes, None).await;
     }
 
     async fn ask(

@@ -4,7 +4,7 @@
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
 //! `barrier` resizes and detaches, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
-//! left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
+//! left behind, `snapshots` takes them, `keepers` and `replay` keep those of bricks that go; `maps` stores the shard map; `healing` holds healing back; `status` tells.
 
 mod attaching;
 mod barrier;
@@ -12,10 +12,12 @@ mod commit;
 mod done;
 mod flush;
 mod healing;
+mod keepers;
 mod litter;
 mod maps;
 mod members;
 mod moves;
+mod replay;
 mod requests;
 mod resync;
 mod run;
@@ -160,6 +162,7 @@ pub struct Volume {
     unknown_snapshots: BTreeMap<(BrickId, u32), u32>,
     /// The replica sets of each snapshot's shards.
     frozen: BTreeMap<u32, Vec<SlotSet>>,
+    keepers: keepers::Keepers,
     goal: Option<Goal>,
     moves: Vec<Move>,
     litter: BTreeMap<(Slot, u64), Rest>,
@@ -248,6 +251,7 @@ impl Volume {
             dropping: BTreeMap::new(),
             unknown_snapshots: BTreeMap::new(),
             frozen: BTreeMap::new(),
+            keepers: keepers::Keepers::default(),
             goal: None,
             moves: Vec::new(),
             litter: BTreeMap::new(),
@@ -331,7 +335,13 @@ impl Volume {
             _ => None,
         });
         let dropping = self.dropping.values().filter_map(|at| *at);
-        let state = commit.into_iter().chain(claim).chain(map).chain(until).chain(dropping);
+        let state = commit
+            .into_iter()
+            .chain(claim)
+            .chain(map)
+            .chain(until)
+            .chain(dropping)
+            .chain(self.keepers_due());
         retries.chain(deleting).chain(idle).chain(state).chain(self.moves_retry_at).min()
     }
 
@@ -393,8 +403,12 @@ impl Volume {
             if self.want_map || self.map_write.is_some() || !self.settled_moved.is_empty() {
                 self.pump_maps();
             }
-            if !self.snapshot_queue.is_empty() || !self.descriptor.snapshots.is_empty() {
+            if !self.snapshot_queue.is_empty()
+                || !self.descriptor.snapshots.is_empty()
+                || !self.descriptor.keepers.is_empty()
+            {
                 self.pump_snapshots();
+                self.pump_keepers();
             }
             self.pump_flush();
             self.pump_barrier();
@@ -408,6 +422,7 @@ impl Volume {
         self.retry_map();
         self.retry_moves();
         self.retry_snapshots();
+        self.retry_keepers();
         if self.phase == Phase::Serving {
             self.delete_condemned();
             self.trim_intent();
@@ -456,6 +471,7 @@ impl Volume {
         self.map_write = None;
         self.moves.clear();
         self.litter.clear();
+        self.keepers = keepers::Keepers::default();
         self.want_intent = false;
         self.want_membership = false;
     }

@@ -123,6 +123,7 @@ impl Volume {
 
     /// The next record says what the descriptor says now.
     pub(super) fn record_snapshots(&mut self) {
+        self.record_replay();
         if let Some(snapping) = &mut self.snapping {
             snapping.stage = match snapping.stage {
                 SnappingStage::Unlisted => SnappingStage::Listing,
@@ -139,6 +140,7 @@ impl Volume {
 
     /// The record is everywhere.
     pub(super) fn snapshots_recorded(&mut self) {
+        self.replay_recorded();
         match self.snapping.as_mut().map(|snapping| snapping.stage) {
             Some(SnappingStage::Listing) => {
                 if let Some(snapping) = &mut self.snapping {
@@ -269,16 +271,19 @@ impl Volume {
                 continue;
             }
             // A brick that is gone took its snapshots along.
-            let bricks = &self.bricks;
-            let there = |(slot, brick): &(Slot, BrickId)| {
-                bricks.get(slot.index()).is_some_and(|b| b.id == *brick && b.role != Role::Vacant)
+            let (bricks, keepers) = (&self.bricks, &self.descriptor.keepers);
+            let in_slot = |(slot, brick): &(Slot, BrickId)| {
+                bricks.get(slot.index()).filter(|b| b.id == *brick && b.role != Role::Vacant)
             };
-            entry.holders.retain(there);
+            let keeps = |brick: BrickId| keepers.iter().any(|(keeper, _)| *keeper == brick);
+            entry.holders.retain(|held| in_slot(held).is_some() || keeps(held.1));
             for (slot, brick) in &entry.holders {
                 let key = (*brick, entry.number);
                 let due =
                     self.dropping.get(&key).is_none_or(|at| at.is_some_and(|at| at <= self.now));
-                let open = self.bricks[slot.index()].link == Link::Open;
+                // A keeper is opened when there is something to ask of it.
+                let in_slot = in_slot(&(*slot, *brick));
+                let open = in_slot.is_none_or(|b| b.link == Link::Open);
                 let is_coming = self.unknown_snapshots.contains_key(&key)
                     || self.ios.iter().any(|(_, io)| {
                         io.brick == *brick && io.kind == IoKind::Snapshot { number: entry.number }
@@ -289,6 +294,10 @@ impl Volume {
             }
         }
         for (slot, brick, number) in wanted {
+            let is_keeper = self.descriptor.keepers.iter().any(|(keeper, _)| *keeper == brick);
+            if is_keeper && !self.is_keeper_open(brick) {
+                continue;
+            }
             self.dropping.insert((brick, number), None);
             let io = self.io(IoKind::DropSnapshot { number }, slot, 0, 0, 0);
             self.actions.push_back(Action::DropSnapshot { io, brick, number });
@@ -300,6 +309,7 @@ impl Volume {
         self.descriptor.snapshots.retain(taken_or_held);
         if self.descriptor.snapshots.len() != before {
             self.want_membership = true;
+            self.keepers.look = true;
             self.forget_frozen();
         }
     }
@@ -310,6 +320,7 @@ impl Volume {
         if !matches!(outcome, Outcome::Ok | Outcome::NotFound) {
             let retry_at = self.retry_time();
             self.dropping.insert(key, Some(retry_at));
+            self.keeper_failed(io.brick);
             return;
         }
         self.dropping.remove(&key);
@@ -350,13 +361,14 @@ impl Volume {
 
     /// Whether a snapshot has shards of which only this brick has a replica.
     pub(super) fn is_needed(&self, brick: BrickId) -> bool {
+        if self.is_replayed(brick) {
+            return true;
+        }
         self.descriptor.snapshots.iter().filter(|snapshot| self.counts(snapshot)).any(|snapshot| {
-            let Some(sets) = self.frozen.get(&snapshot.number) else { return true };
+            let Some(sets) = self.sets_of(snapshot.number) else { return true };
             // Condemned ones may be deleted already, by an attachment that did not come to record it.
-            let others = snapshot.holders.iter().filter(|(_, other)| {
-                let lives = self.bricks.iter().any(|b| b.id == *other && b.role != Role::Vacant);
-                *other != brick && lives
-            });
+            let others = snapshot.holders.iter();
+            let others = others.filter(|(_, other)| *other != brick && self.lives(*other));
             let others: SlotSet = others.map(|(slot, _)| *slot).collect();
             let mine = snapshot.holders.iter().find(|(_, other)| *other == brick);
             mine.is_some_and(|(slot, _)| {
@@ -372,6 +384,7 @@ impl Volume {
             Some((snapshot.number, map.sets().collect()))
         });
         self.frozen = frozen.collect();
+        self.keepers.look = true;
         let base = self.base.0;
         let old = maps.iter().filter(|(version, _)| **version != base);
         self.old_maps = old.map(|(version, map)| (*version, map.encode().into())).collect();
