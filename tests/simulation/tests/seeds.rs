@@ -31,7 +31,7 @@ const REGRESSIONS: [(u64, &str); 22] = [
 ];
 
 /// The same, for seeds in which shards are moved and snapshots taken.
-const MOVING_REGRESSIONS: [(u64, &str); 5] = [
+const MOVING_REGRESSIONS: [(u64, &str); 9] = [
     (116, "a snapshot was shown, and could be deleted, before a record said that it was taken"),
     (
         142,
@@ -40,6 +40,13 @@ const MOVING_REGRESSIONS: [(u64, &str); 5] = [
     (444, "a snapshot counted as one to be dropped because of a record from before it was taken"),
     (6650, "a brick whose answer was lost kept a snapshot that failed from being forgotten"),
     (14_249, "a resync copied a shard from a brick that had lost it while the copy waited"),
+    (
+        305_417,
+        "what was left on a brick that was away while the volume shrank and grew was not freed",
+    ),
+    (312_837, "a snapshot's map was not named in the record that made another map count"),
+    (1_020_483, "a map that was stored was forgotten when the brick of slot 0 was given up"),
+    (900_899, "a snapshot counted on replicas that its shards were only about to have"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.

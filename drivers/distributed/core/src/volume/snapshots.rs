@@ -184,9 +184,11 @@ impl Volume {
             entry.holders.clone_from(&holders);
         }
         let taking: SlotSet = holders.iter().map(|(slot, _)| *slot).collect();
-        if self.map.sets().any(|set| set.and(taking).is_empty()) {
+        let sets = self.settled_sets();
+        if sets.iter().any(|set| set.and(taking).is_empty()) {
             return self.snapshot_fails("replicas came and went meanwhile: try again".into());
         }
+        self.frozen.insert(number, sets);
         if let Some(barrier) = &mut self.barrier {
             barrier.stage = BarrierStage::Bricks;
             barrier.outstanding = holders.len() as u32;
@@ -225,10 +227,17 @@ impl Volume {
         if let Some(snapping) = &mut self.snapping {
             snapping.stage = SnappingStage::Taken;
         }
-        let frozen = self.map.sets().collect();
-        self.frozen.insert(number, frozen);
         self.want_membership = true;
         self.lift_barrier();
+    }
+
+    /// The replica sets that shards have by the last record that is everywhere; by one under way some have more.
+    fn settled_sets(&self) -> Vec<SlotSet> {
+        let mut map = self.map.clone();
+        for m in self.moves.iter().filter(|m| m.is_recorded()) {
+            map.change(m.shard, m.old);
+        }
+        map.sets().collect()
     }
 
     /// It is not taken; what is there of it will be dropped.
