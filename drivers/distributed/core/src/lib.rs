@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!            Event, now                                  Action
-//!  client ------------+                        +------> bricks (Read Write Zero Flush Copy Compare)
+//!  client ------------+                        +------> bricks (Read Write Zero Flush Copy Compare Snapshot)
 //!  bricks ------------+--> Volume::handle      +------> companions (ReadCompanion WriteCompanion)
 //!  state store -------+    Volume::poll_action +------> nodes (Open Create ResizeBrick Delete)
 //!  health checks -----+                        +------> state store (SwapState)
@@ -50,6 +50,13 @@
 //!                                            | companion wrong, brick gone             |
 //!                                            +-------> replaced by a fresh brick ------+  (old one deleted)
 //! ```
+//!
+//! # Snapshots
+//!
+//! A snapshot is one of each brick in sync, taken while no write is under way, and owns the shard map of that moment.
+//! Bricks that it needs are kept, whatever becomes of the volume's shards. When one of them is to go, or is lost, its
+//! snapshots are replayed, oldest first, onto a fresh brick on another node: a keeper, which is in no slot and gets no
+//! writes. Until a record names the keeper it counts as condemned, so that a crash leaves only something to delete.
 //!
 //! # Beside volumes
 //!

@@ -13,6 +13,8 @@ pub(super) struct Companion<'a> {
     pub record: &'a Record,
     /// `None` if it cannot be read.
     pub map: Option<&'a ShardMap>,
+    /// Those that only snapshots name.
+    pub frozen: &'a BTreeMap<Generation, ShardMap>,
 }
 
 /// A brick and the number that its node had when the companions were written.
@@ -83,6 +85,21 @@ impl<'a> Findings<'a> {
         let fits = |map: &&ShardMap| descriptor.map_from(map).is_some();
         let mut maps = self.companions.iter().filter(named).filter_map(|companion| companion.map);
         maps.find(fits).cloned()
+    }
+
+    /// The shard maps that a descriptor's snapshots name, as far as a companion has them.
+    pub fn frozen(&self, descriptor: &Descriptor) -> BTreeMap<Generation, ShardMap> {
+        let mut found = BTreeMap::new();
+        for version in descriptor.snapshots.iter().map(|snapshot| snapshot.map) {
+            let named = self.companions.iter().filter(|c| c.record.descriptor.map == version);
+            let maps =
+                self.companions.iter().filter_map(|companion| companion.frozen.get(&version));
+            let mut maps = maps.chain(named.filter_map(|companion| companion.map));
+            if let Some(map) = maps.next() {
+                found.insert(version, map.clone());
+            }
+        }
+        found
     }
 
     /// Decides. `unix_millis` is the wall clock, in milliseconds since 1970.

@@ -308,7 +308,11 @@ impl Volume {
                 continue;
             }
             self.dropping.insert((brick, number), None);
-            let io = self.io(IoKind::DropSnapshot { number }, slot, 0, 0, 0);
+            let kind = IoKind::DropSnapshot { number };
+            let io = match is_keeper {
+                true => self.io_beside(kind, brick, None, 0),
+                false => self.io(kind, slot, 0, 0, 0),
+            };
             self.actions.push_back(Action::DropSnapshot { io, brick, number });
         }
         let taken_or_held = |snapshot: &Snapshot| {
