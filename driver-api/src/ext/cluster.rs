@@ -238,6 +238,8 @@ impl ReplicaState {
     pub const JOINING: Self = Self(4);
     /// It was replaced by a fresh brick and is still to be deleted.
     pub const CONDEMNED: Self = Self(5);
+    /// It has only snapshots: those of a replica that was emptied or lost. Since 1.3.
+    pub const KEEPER: Self = Self(6);
 
     /// The state's name.
     pub fn name(self) -> &'static str {
@@ -248,6 +250,7 @@ impl ReplicaState {
             Self::RESYNCING => "resyncing",
             Self::JOINING => "joining",
             Self::CONDEMNED => "condemned",
+            Self::KEEPER => "keeper",
             _ => "unknown",
         }
     }

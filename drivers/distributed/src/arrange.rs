@@ -12,7 +12,7 @@ use distributed_core::{
     Arrangement, Mending, Node, NodeId, PlacementError, Plan, Present, ShardMap, Slot, Wish, mend,
     plan,
 };
-use driver_api::{Capabilities, Error, ErrorKind, Result};
+use driver_api::{Abilities, Capabilities, Error, ErrorKind, Result};
 
 use crate::{
     catalog::Nodes,
@@ -258,6 +258,16 @@ impl DistributedBackend {
         let promised: Capabilities =
             capabilities(sessions.iter().map(|session| &session.capabilities));
         let own = self.0.nodes.backend(node).await?.capabilities()?;
+        let lacks = !own.abilities.has(Abilities::SNAPSHOT);
+        if lacks && promised.has(Abilities::SNAPSHOT) && !engine.snapshots()?.is_empty() {
+            return Err(Error::new(
+                ErrorKind::INVALID_ARGUMENT,
+                "the node's backend has no snapshots, and the volume has some",
+            )
+            .with("node", &node.name)
+            .with("volume", engine.volume())
+            .remedy("leave the node out, or delete the volume's snapshots"));
+        }
         if own.min_block <= promised.min_block && own.max_io >= promised.max_io {
             return Ok(());
         }

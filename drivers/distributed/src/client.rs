@@ -11,7 +11,7 @@ use distributed_core::{
 };
 use driver_api::{
     Abilities, Attach, AttachMode, BackendHandle, Capabilities, Error, ErrorKind, Fencing, Host,
-    IoBuf, IoBufMut, Op, OpContext, Result, VolumeHandle, VolumeSpec, WriteFlags,
+    IoBuf, IoBufMut, Op, OpContext, Result, VolumeHandle, WriteFlags,
     ext::{Resize, Snapshots},
 };
 
@@ -23,11 +23,11 @@ use crate::{
 /// Openings within one attach epoch that its number leaves room for.
 const OPENINGS: u32 = 1 << 20;
 /// Zeros that are copied stay a hole in pieces of so many bytes.
-const GRAIN: usize = 64 << 10;
+pub(crate) const GRAIN: usize = 64 << 10;
 /// Bytes that are written into a companion at once.
 const PIECE: usize = 1 << 20;
 /// The least piece of a companion's room for the shard map, in bytes.
-const MAP_ROOM: u64 = 1 << 20;
+pub(crate) const MAP_ROOM: u64 = 1 << 20;
 
 /// How nodes are reached.
 #[derive(Clone, Debug)]
@@ -123,39 +123,6 @@ impl Nodes {
                     .with("volume", &name)
                     .remedy("choose another name, or delete that volume if nobody needs it"));
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a brick and its companion. Ones that are there already are of an earlier attempt.
-    pub async fn create(&self, node: &Node, new: &NewBrick<'_>) -> Result<()> {
-        let backend = self.backend(node).await?;
-        let mut brick = VolumeSpec::new(&new.brick.name(new.base), new.size);
-        if !backend.capabilities()?.has(Abilities::DISCARD) {
-            brick.extent_size = new.shard_size;
-        }
-        let room = (new.map_bytes as u64).next_multiple_of(MAP_ROOM).max(MAP_ROOM);
-        let companion = VolumeSpec::new(&new.brick.companion_name(new.base), MAP_OFFSET + room);
-        for spec in [brick, companion] {
-            match backend.create(&self.context(), spec).await {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ALREADY_EXISTS => {}
-                Err(error) => return Err(error.with("node", &node.name)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes a brick and its companion; none is as good.
-    pub async fn delete(&self, node: &Node, base: &str, brick: BrickId) -> Result<()> {
-        let backend = self.backend(node).await?;
-        // The companion last: it shows whose the brick was.
-        for name in [brick.name(base), brick.companion_name(base)] {
-            match backend.delete(&self.context(), &name).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
-                Err(error) => return Err(error.with("node", &node.name)),
             }
         }
         Ok(())
@@ -374,7 +341,7 @@ fn padded(map: &[u8]) -> Vec<u8> {
     padded
 }
 
-fn is_zero(data: &[u8]) -> bool {
+pub(crate) fn is_zero(data: &[u8]) -> bool {
     // Without a way out in the middle, which lets the compiler take many bytes at a time.
     data.iter().fold(0, |all, byte| all | byte) == 0
 }

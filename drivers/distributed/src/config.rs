@@ -303,6 +303,12 @@ impl Chosen {
         Ok(chosen)
     }
 
+    /// Whether an option has this value.
+    pub fn is_so(&self, key: &str, value: &str) -> bool {
+        let mut same = self.clone();
+        same.set(key, value).is_some() && same == *self
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
             "replication_factor" => self.replication_factor = value.parse().ok()?,

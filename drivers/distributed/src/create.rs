@@ -15,10 +15,12 @@ use driver_api::{Abilities, Error, ErrorKind, Result, VolumeInfo, VolumeSpec};
 use crate::{
     catalog::Catalog,
     client::{NewBrick, Nodes, on_node},
+    clones::Sources,
     config::{Chosen, Config},
     error::no_volume,
     names::base,
     nodes::no_node,
+    readers,
 };
 
 /// What creation and deletion work with.
@@ -65,8 +67,11 @@ impl Maker<'_> {
             Ok(capacity.provisioned)
         };
         self.catalog.begin(&descriptor, &chosen, account).await?;
-        let made = self.make(&descriptor, &placement.map, &chosen, &members).await;
-        if let Err(error) = made {
+        let made = async {
+            self.make(&descriptor, &placement.map, &chosen, &members, None).await?;
+            self.ready(&descriptor).await
+        };
+        if let Err(error) = made.await {
             // What was begun is taken back as far as the nodes let it; the rest is left to a deletion.
             if let Err(left) = self.delete(name).await {
                 tracing::warn!(volume = name, %left, "an unfinished volume is left to be deleted");
@@ -163,12 +168,14 @@ impl Maker<'_> {
         Ok(())
     }
 
-    async fn make(
+    /// Makes the bricks of a volume that is being created, empty ones or clones of others.
+    pub async fn make(
         &self,
         descriptor: &Descriptor,
         map: &distributed_core::ShardMap,
         chosen: &Chosen,
         members: &[Node],
+        sources: Option<&Sources>,
     ) -> Result<()> {
         let name = descriptor.volume.as_str();
         let base = base(name, descriptor.identity);
@@ -185,7 +192,10 @@ impl Maker<'_> {
                 map_bytes: encoded.len(),
                 shard_size: chosen.shard_size,
             };
-            self.nodes.create(node, &new).await?;
+            match sources {
+                None => self.nodes.create(node, &new).await?,
+                Some(sources) => self.nodes.clone_brick(node, &new, sources, index).await?,
+            }
             let session = Session { epoch: descriptor.epoch, opening: 1 };
             let open = self.nodes.open(node, &base, record.brick, session, descriptor.size).await;
             let open = open.map_err(on_node(node))?;
@@ -193,6 +203,11 @@ impl Maker<'_> {
             let begun = open.begin(&cx, &encoded, &record).await;
             begun.and(open.close(&cx).await).map_err(on_node(node))?;
         }
+        Ok(())
+    }
+
+    /// The volume can be attached.
+    pub async fn ready(&self, descriptor: &Descriptor) -> Result<()> {
         let ready = Descriptor { phase: Phase::Ready, ..descriptor.clone() };
         self.settle(descriptor, &ready).await
     }
@@ -213,6 +228,13 @@ impl Maker<'_> {
         }
     }
 
+    /// Deletes clones of bricks that were made to be read: a brick may not be deleted before.
+    async fn sweep_readers(&self, node: &Node, base: &str) -> Result<()> {
+        let listed = self.nodes.backend(node).await?.list(&self.nodes.context()).await?;
+        let names = listed.iter().map(|volume| volume.name.to_string());
+        readers::sweep(self.nodes, node, base, names, None).await
+    }
+
     /// Deletes a volume that is not attached, or goes on deleting it.
     pub async fn delete(&self, name: &str) -> Result<()> {
         let descriptor = self.catalog.volume(name).await?.ok_or_else(|| no_volume(name))?;
@@ -227,8 +249,10 @@ impl Maker<'_> {
         let base = base(name, descriptor.identity);
         let bricks = descriptor.bricks.iter().filter(|entry| !entry.vacant);
         let bricks = bricks.map(|entry| (entry.brick, entry.node));
-        for (brick, node) in bricks.chain(descriptor.condemned.iter().copied()) {
+        let others = descriptor.condemned.iter().chain(&descriptor.keepers).copied();
+        for (brick, node) in bricks.chain(others) {
             let node = find(&registered, node).ok_or_else(|| lost_node(node, name))?;
+            self.sweep_readers(node, &base).await?;
             self.nodes.delete(node, &base, brick).await?;
         }
         let bytes = descriptor.size.saturating_mul(u64::from(chosen.replication_factor));

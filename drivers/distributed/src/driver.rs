@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -30,7 +30,7 @@ use crate::{
     meters::Histogram,
     names::{Turns, base},
     nodes, orphans, throttle,
-    volume::{ABILITIES, Attached, DistributedVolume, capabilities},
+    volume::{ABILITIES, Attached, DistributedVolume},
 };
 
 /// How long an attachment may take if the caller says nothing.
@@ -177,17 +177,29 @@ impl DistributedBackend {
             self.launch(work, core)
         };
         self.until_serving(&engine, attach.epoch, patience).await?;
-        let bounds = throttle::rules(&shared.config.settings());
-        tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds, Arc::clone(&engine.clients)));
-        let sessions = engine.sessions()?;
-        let volume = Attached {
-            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
-            size: AtomicU64::new(engine.size()?),
-            backend: self.clone(),
-            epoch: attach.epoch,
-            engine,
-        };
+        self.throttle(&engine);
+        let volume = Attached::new(self.clone(), engine, attach.epoch)?;
         Ok(DistributedVolume(Arc::new(volume)))
+    }
+
+    /// Attaches a volume whose claim this process has.
+    pub(crate) async fn start(
+        &self,
+        name: &str,
+        writable: bool,
+        patience: Option<Duration>,
+    ) -> Result<Arc<Engine>> {
+        let (work, core) = self.prepare(name, writable).await?;
+        self.depose(name);
+        let engine = self.launch(work, core);
+        self.serving(&engine, patience.unwrap_or(PATIENCE)).await?;
+        self.throttle(&engine);
+        Ok(engine)
+    }
+
+    fn throttle(&self, engine: &Arc<Engine>) {
+        let bounds = throttle::rules(&self.0.config.settings());
+        tokio::spawn(throttle::run(Arc::downgrade(engine), bounds, Arc::clone(&engine.clients)));
     }
 
     /// Reads what an attachment of a volume begins with.
@@ -241,6 +253,18 @@ impl DistributedBackend {
         epoch: u64,
         patience: Duration,
     ) -> Result<()> {
+        let serving = self.serving(engine, patience).await;
+        if serving.is_err()
+            && let Err(left) = claims::release(&self.0.catalog, engine.volume(), epoch).await
+        {
+            let volume = engine.volume();
+            tracing::warn!(volume, %left, "a claim is left to the next attachment");
+        }
+        serving
+    }
+
+    /// Waits until an engine serves. One that does not is ended.
+    async fn serving(&self, engine: &Arc<Engine>, patience: Duration) -> Result<()> {
         let name = engine.volume();
         let serving = tokio::time::timeout(patience, engine.serving()).await;
         let serving = serving.unwrap_or_else(|_| {
@@ -251,9 +275,6 @@ impl DistributedBackend {
         if let Err(error) = serving {
             engine.depose();
             self.forget(engine);
-            if let Err(left) = claims::release(&self.0.catalog, name, epoch).await {
-                tracing::warn!(volume = name, %left, "a claim is left to the next attachment");
-            }
             return Err(error);
         }
         tokio::spawn(orphans::collect(self.clone(), name.to_owned()));
@@ -268,13 +289,7 @@ impl DistributedBackend {
         cx: &OpContext,
     ) -> Result<()> {
         let ended = engine.submit(cx, ClientOp::Detach, IoBuf::empty()).await.map(drop);
-        for session in engine.sessions()? {
-            if let Err(error) = session.close(cx).await {
-                // The core has flushed it, or knows that it is not in sync.
-                tracing::debug!(%error, "a brick is not detached in order");
-            }
-        }
-        engine.close();
+        engine.end().await;
         self.forget(engine);
         let released = claims::release(&self.0.catalog, engine.volume(), epoch).await;
         ended.and(released)
@@ -287,6 +302,8 @@ impl Backend for DistributedBackend {
     fn capabilities(&self) -> Capabilities {
         // Of its bricks nothing is known before a volume is attached; each volume says what its own can do.
         let abilities = ABILITIES.and(Abilities::CLUSTER);
+        let abilities =
+            abilities.and(Abilities::SNAPSHOT).and(Abilities::ROLLBACK).and(Abilities::CLONE);
         Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(abilities) }
     }
 
@@ -361,6 +378,10 @@ impl Backend for DistributedBackend {
                 Health::degraded(&failed.join("; "))
             })
         })
+    }
+
+    fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn cluster(&self) -> Option<Arc<dyn ext::Cluster>> {

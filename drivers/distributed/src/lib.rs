@@ -2,9 +2,11 @@
 #![doc = include_str!("../README.md")]
 
 mod arrange;
+mod bricks;
 mod catalog;
 mod claims;
 mod client;
+mod clones;
 mod cluster;
 mod config;
 mod create;
@@ -17,7 +19,10 @@ mod meters;
 mod names;
 mod nodes;
 mod orphans;
+mod readers;
 mod recover;
+mod rollback;
+mod snapshots;
 mod throttle;
 mod volume;
 

@@ -65,7 +65,7 @@ pub(crate) fn no_node(name: &str) -> Error {
 pub(crate) fn volumes_on(node: NodeId, volumes: &[Descriptor]) -> Vec<&str> {
     let has = |volume: &&Descriptor| {
         volume.bricks.iter().any(|entry| entry.node == node && !entry.vacant)
-            || volume.condemned.iter().any(|(_, other)| *other == node)
+            || volume.condemned.iter().chain(&volume.keepers).any(|(_, other)| *other == node)
     };
     volumes.iter().filter(has).map(|volume| volume.volume.as_str()).collect()
 }

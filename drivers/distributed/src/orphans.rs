@@ -6,10 +6,13 @@ use std::sync::Arc;
 use distributed_core::{BrickId, Descriptor, Node};
 use driver_api::Result;
 
-use crate::{client::is_companion_size, driver::DistributedBackend, names::base};
+use crate::{client::is_companion_size, driver::DistributedBackend, names::base, readers};
 
 /// Deletes the bricks of a volume that its descriptor does not know, on all nodes that answer.
 pub(crate) async fn collect(backend: DistributedBackend, volume: String) {
+    if let Err(error) = backend.forget_own_snapshots(&volume).await {
+        tracing::info!(volume, %error, "a snapshot that a clone was made of may be left");
+    }
     let nodes = match backend.0.catalog.nodes().await {
         Ok(nodes) => nodes.all(),
         Err(error) => {
@@ -33,6 +36,10 @@ async fn collect_on(backend: &DistributedBackend, node: &Node, volume: &str) -> 
     // Read after the list: what was made since then is not in it.
     let Some(descriptor) = shared.catalog.volume(volume).await? else { return Ok(()) };
     let base = base(volume, descriptor.identity);
+    let engine = backend.engine(volume);
+    let names = volumes.iter().map(|volume| volume.name.to_string());
+    let readers = engine.as_ref().map(|engine| &engine.readers);
+    readers::sweep(&shared.nodes, node, &base, names, readers).await?;
     for brick in unknown(&descriptor, &base, volumes.iter().map(|volume| volume.name.as_str())) {
         let companion = brick.companion_name(&base);
         let is_ours =

@@ -2,7 +2,7 @@
 //! An attached volume: the data path, on its way to the engine.
 
 use std::sync::{
-    Arc,
+    Arc, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -31,7 +31,8 @@ pub struct DistributedVolume(pub(crate) Arc<Attached>);
 /// What all handles to an attached volume share.
 pub(crate) struct Attached {
     pub backend: DistributedBackend,
-    pub engine: Arc<Engine>,
+    /// Another one after a roll back.
+    engine: RwLock<Arc<Engine>>,
     pub epoch: u64,
     pub capabilities: Capabilities,
     pub size: AtomicU64,
@@ -39,8 +40,12 @@ pub(crate) struct Attached {
 
 /// What a volume on these bricks can do: no more than its weakest.
 pub(crate) fn capabilities<'a>(bricks: impl Iterator<Item = &'a Capabilities>) -> Capabilities {
-    let mut all = Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(ABILITIES) };
+    let abilities = ABILITIES.and(Abilities::SNAPSHOT);
+    let mut all = Capabilities { fencing: Fencing::EXCLUSIVE_LOCK, ..Capabilities::new(abilities) };
     for brick in bricks {
+        if !brick.has(Abilities::SNAPSHOT) {
+            all.abilities = all.abilities.without(Abilities::SNAPSHOT);
+        }
         all.min_block = all.min_block.max(brick.min_block);
         all.preferred_block = all.preferred_block.max(brick.preferred_block);
         all.max_io = all.max_io.min(brick.max_io);
@@ -53,15 +58,39 @@ pub(crate) fn capabilities<'a>(bricks: impl Iterator<Item = &'a Capabilities>) -
 }
 
 impl Attached {
+    /// What all handles to a volume share that is attached by this engine.
+    pub fn new(backend: DistributedBackend, engine: Arc<Engine>, epoch: u64) -> Result<Self> {
+        let sessions = engine.sessions()?;
+        Ok(Self {
+            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
+            size: AtomicU64::new(engine.size()?),
+            backend,
+            epoch,
+            engine: RwLock::new(engine),
+        })
+    }
+
+    /// The engine that has the volume now.
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another engine has the volume from now on.
+    pub fn renew(&self, engine: Arc<Engine>) -> Result<()> {
+        self.size.store(engine.size()?, Ordering::Release);
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = engine;
+        Ok(())
+    }
+
     fn change(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<()> {
-        match self.engine.submit(cx, op, data) {
+        match self.engine().submit(cx, op, data) {
             Op::Ready(result) => Op::ready(result.into_result().map(drop)),
             Op::Pending(future) => Op::run(async move { future.await.map(drop) }),
         }
     }
 
     async fn detach(self: Arc<Self>, cx: OpContext) -> Result<()> {
-        self.backend.detach(&self.engine, self.epoch, &cx).await
+        self.backend.detach(&self.engine(), self.epoch, &cx).await
     }
 }
 
@@ -78,7 +107,7 @@ impl Volume for DistributedVolume {
         if len == 0 {
             return Op::ok(IoBuf::empty());
         }
-        self.0.engine.submit(cx, ClientOp::Read { offset, len }, IoBuf::empty())
+        self.0.engine().submit(cx, ClientOp::Read { offset, len }, IoBuf::empty())
     }
 
     fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
@@ -118,7 +147,7 @@ impl Volume for DistributedVolume {
     }
 
     fn stats(&self) -> Stats {
-        let Ok(status) = self.0.engine.status() else { return Stats::new() };
+        let Ok(status) = self.0.engine().status() else { return Stats::new() };
         let in_state = |state| status.bricks.iter().filter(|brick| brick.state == state).count();
         let sum = |figure: fn(&distributed_core::BrickStatus) -> u64| -> u64 {
             status.bricks.iter().map(figure).sum()
@@ -128,6 +157,10 @@ impl Volume for DistributedVolume {
             .gauge("replicas_in_sync", in_state(BrickState::InSync) as f64)
             .gauge("resync_bytes_left", sum(|brick| brick.dirty_bytes) as f64)
             .counter("resync_bytes_copied", sum(|brick| brick.copied_bytes))
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {
+        self.0.capabilities.has(Abilities::SNAPSHOT).then(|| Arc::new(self.clone()) as Arc<_>)
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
@@ -156,14 +189,15 @@ impl ext::Resize for DistributedVolume {
         }
         let (attached, cx) = (Arc::clone(&self.0), *cx);
         Op::run(async move {
+            let engine = attached.engine();
             // A factor that is changed meanwhile would be accounted for another size.
-            let _turn = attached.backend.0.turns.take(attached.engine.volume()).await;
-            attached.backend.account_resize(attached.engine.volume(), now, size).await?;
+            let _turn = attached.backend.0.turns.take(engine.volume()).await;
+            attached.backend.account_resize(engine.volume(), now, size).await?;
             let resized = attached.change(&cx, ClientOp::Resize { size }, IoBuf::empty()).await;
-            let size_now = attached.engine.size()?;
+            let size_now = engine.size()?;
             attached.size.store(size_now, Ordering::Release);
             if resized.is_err() {
-                attached.backend.account_resize(attached.engine.volume(), size, size_now).await?;
+                attached.backend.account_resize(engine.volume(), size, size_now).await?;
             }
             resized
         })

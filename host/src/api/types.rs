@@ -556,7 +556,7 @@ pub struct ReplicaView {
     pub node: String,
     /// The volume there that has the data.
     pub brick: String,
-    /// `in-sync`, `failing`, `stale`, `resyncing`, `joining` or `condemned`.
+    /// `in-sync`, `failing`, `stale`, `resyncing`, `joining`, `condemned` or `keeper`.
     pub state: String,
     /// Bytes that it lacks.
     pub dirty: u64,

@@ -98,7 +98,7 @@ impl Cluster {
         let said = self.host.cli().ask().args(["volume", "replicas", volume, "--output", "json"]);
         let answer: Value = serde_json::from_str(&said.run()?.stdout).context("replicas")?;
         let mut replicas = answer["replicas"].as_array().cloned().unwrap_or_default();
-        replicas.retain(|replica| replica["state"] != "condemned");
+        replicas.retain(|replica| replica["state"] != "condemned" && replica["state"] != "keeper");
         Ok(replicas)
     }
 

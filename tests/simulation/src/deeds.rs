@@ -42,6 +42,8 @@ pub enum Deed {
     Unsnapped,
     /// That, or this, was refused.
     NotSnapped,
+    /// A piece of a snapshot was copied to a keeper.
+    Replayed,
     /// Healing was told how hard it may work.
     Throttled,
     /// A node was left alone for a time.
@@ -53,7 +55,7 @@ pub enum Deed {
 }
 
 impl Deed {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -71,6 +73,7 @@ impl Deed {
         Self::Snapped,
         Self::Unsnapped,
         Self::NotSnapped,
+        Self::Replayed,
         Self::Throttled,
         Self::Held,
         Self::Shunned,

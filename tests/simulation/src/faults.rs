@@ -293,6 +293,7 @@ impl World {
             self.count_for_all(Fault::HostCrash);
         }
         self.note(|| format!("host {host} dies"));
+        self.compare_snapshots(false);
         self.end_instance(host);
     }
 

@@ -9,6 +9,7 @@ use distributed_core::{
 };
 
 use crate::{
+    deeds::Deed,
     storage::{Answer, Request, SECTOR, Tag},
     world::{MS, Next, US, World},
 };
@@ -325,6 +326,25 @@ impl World {
             }
             Action::DropSnapshot { io, brick, number } => {
                 self.send(host, io, brick, Request::DropSnapshot { number }, Pending::default());
+            }
+            Action::CopySnapshot { io, from, from_node, number, to, offset, len } => {
+                let Some(session) = self.hosts[host].sessions.get(&to).copied() else {
+                    return self
+                        .fail(format!("host {host} replays to brick {to} that it did not open"));
+                };
+                let (first, count) = (sector(offset), sector(u64::from(len)));
+                let ask = Request::ReadSnapshot { number, sector: first, count };
+                let target =
+                    CopyTarget { brick: to, session, sector: first, source_incarnation: None };
+                let instance = self.hosts[host].instance;
+                let pending = Pending { copy: Some(target), ..Pending::default() };
+                self.hosts[host].pending.insert(io, pending);
+                self.after(TIMEOUT, Next::Timeout { host, instance, io });
+                // A node reads it for whoever asks: there is no session with it.
+                let asks = Session { epoch: self.hosts[host].epoch, opening: 0 };
+                let sender = Sender { host, instance, io, part: 0 };
+                self.transmit_in((from_node.0 as usize, asks), sender, from, ask);
+                self.deeds.count(Deed::Replayed);
             }
             Action::StoreMap { io, version, bytes } => {
                 let instance = self.hosts[host].instance;

@@ -43,7 +43,7 @@ impl World {
             }
             None => {
                 let name = format!("s{}", request.0);
-                (Wish::Take(name.clone()), Event::Snapshot { request, name })
+                (Wish::Take(name.clone()), Event::Snapshot { request, name, unix_secs: 0 })
             }
         };
         self.snapping.insert(request, (host, wish));
@@ -80,7 +80,10 @@ impl World {
                 }
             }
             (Wish::Delete, Ok(())) => self.deeds.count(Deed::Unsnapped),
-            (_, Err(Failure::Refused(_) | Failure::Stopped(_) | Failure::Fenced)) => {
+            (
+                _,
+                Err(Failure::Refused(_) | Failure::Stopped(_) | Failure::Fenced | Failure::NoSpace),
+            ) => {
                 self.deeds.count(Deed::NotSnapped);
             }
             (wish, Err(failure)) => self.fail(format!("{wish:?} failed: {failure:?}")),
@@ -89,7 +92,7 @@ impl World {
 
     /// Every snapshot that somebody was told of is there, and each is what it has to be; no brick has one that nobody
     /// knows.
-    pub fn compare_snapshots(&mut self) {
+    pub fn compare_snapshots(&mut self, is_peace: bool) {
         let Ok(descriptor) = Descriptor::decode(&self.stored.bytes) else { return };
         let mut complaints = Vec::new();
         for snapshot in descriptor.snapshots.iter().filter(|snapshot| snapshot.is_taken) {
@@ -123,6 +126,10 @@ impl World {
                 }
             }
         }
+        if !is_peace {
+            // What is being deleted is still on bricks, and what is told may be in companions only.
+            return self.complain(complaints);
+        }
         let there: BTreeSet<&String> =
             descriptor.snapshots.iter().filter(|s| s.is_taken).map(|s| &s.name).collect();
         for (name, frozen) in &self.frozen {
@@ -138,6 +145,7 @@ impl World {
         // Condemned bricks take theirs along.
         let stays = |(brick, _): &(&BrickId, &crate::storage::Brick)| {
             descriptor.bricks.iter().any(|entry| entry.brick == **brick && !entry.vacant)
+                || descriptor.keepers.iter().any(|(keeper, _)| keeper == *brick)
         };
         for (brick, held) in self.nodes.iter().flat_map(|node| &node.bricks).filter(stays) {
             for number in
@@ -146,6 +154,10 @@ impl World {
                 complaints.push(format!("brick {brick} has a snapshot {number} that nobody knows"));
             }
         }
+        self.complain(complaints);
+    }
+
+    fn complain(&mut self, complaints: Vec<String>) {
         if let Some(complaint) = complaints.into_iter().next() {
             self.fail(complaint);
         }

@@ -20,6 +20,7 @@ pub type Tag = u32;
 #[derive(Clone, Debug)]
 pub enum Request {
     Read { sector: usize, count: usize },
+    ReadSnapshot { number: u32, sector: usize, count: usize },
     Write { sector: usize, data: Vec<Tag>, durable: bool },
     Flush,
     WriteCompanion { offset: u64, bytes: std::sync::Arc<[u8]> },
@@ -114,7 +115,9 @@ impl Node {
 
     /// Whether a session may still use a brick.
     pub fn admits(&self, id: BrickId, session: Session, request: &Request) -> Result<(), Outcome> {
-        if matches!(request, Request::Create { .. } | Request::Delete) {
+        let asks_nobody =
+            |request: &Request| matches!(request, Request::Create { .. } | Request::Delete);
+        if asks_nobody(request) || matches!(request, Request::ReadSnapshot { .. }) {
             return Ok(());
         }
         let brick = self.bricks.get(&id).ok_or(Outcome::NotFound)?;
@@ -187,7 +190,9 @@ impl Node {
                 self.tear(id, request, rng);
                 return plain(Outcome::NoSpace);
             }
-            Request::Write { .. } | Request::Read { .. } if fails => {
+            Request::Write { .. } | Request::Read { .. } | Request::ReadSnapshot { .. }
+                if fails =>
+            {
                 self.tear(id, request, rng);
                 return plain(Outcome::Failed);
             }
@@ -201,6 +206,13 @@ impl Node {
             }
             Request::Read { sector, count } => {
                 let data = brick.memory.get(*sector..sector + count);
+                return data.map_or(plain(Outcome::Failed), |data| (Outcome::Ok, data.to_vec()));
+            }
+            Request::ReadSnapshot { number, sector, count } => {
+                let Some(taken) = brick.snapshots.get(number) else {
+                    return plain(Outcome::NotFound);
+                };
+                let data = taken.get(*sector..sector + count);
                 return data.map_or(plain(Outcome::Failed), |data| (Outcome::Ok, data.to_vec()));
             }
             Request::Write { sector, data, durable } => {

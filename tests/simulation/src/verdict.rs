@@ -192,7 +192,7 @@ impl World {
             }
         }
         let known: BTreeSet<(BrickId, NodeId)> =
-            bricks.into_values().chain(status.condemned).collect();
+            bricks.into_values().chain(status.condemned).chain(status.keepers).collect();
         for (index, node) in self.nodes.iter().enumerate() {
             for brick in node.bricks.keys() {
                 if !known.contains(&(*brick, NodeId(index as u32))) {
@@ -203,7 +203,7 @@ impl World {
         if let Some(complaint) = complaints.into_iter().next() {
             self.fail(complaint);
         }
-        self.compare_snapshots();
+        self.compare_snapshots(true);
     }
 
     /// Sees to it that somebody has the volume.

@@ -173,6 +173,24 @@ pub enum Action {
         /// The snapshot's number.
         number: u32,
     },
+    /// Copy a range of a brick's own snapshot to another brick, where it becomes what the brick holds. The source is not
+    /// opened: it may be condemned, or a keeper. Its failure is [`Outcome::SourceFailed`](crate::Outcome::SourceFailed).
+    CopySnapshot {
+        /// The operation.
+        io: IoId,
+        /// The brick whose snapshot is read.
+        from: BrickId,
+        /// Its node.
+        from_node: NodeId,
+        /// The snapshot's number.
+        number: u32,
+        /// The brick that gets it.
+        to: BrickId,
+        /// Where the range begins in both, in bytes.
+        offset: u64,
+        /// How long it is, in bytes.
+        len: u32,
+    },
     /// Store this descriptor if what is stored now is exactly `expected`. If it is `bytes` already, that is as good (an
     /// attempt of unknown outcome was carried out). If it is anything else, answer
     /// [`Outcome::Conflict`](crate::Outcome::Conflict) and store nothing.

@@ -2,7 +2,7 @@
 //! What the state store knows of a volume: small, and changed only when membership changes.
 
 use crate::{
-    BrickId, DecodeError, Generation, NodeId, ShardMap, Slot, SlotSet,
+    BrickId, DecodeError, Generation, NodeId, ShardMap, Slot, SlotSet, Snapshot,
     codec::{MOVES, Reader, SNAPSHOTS, Writer},
 };
 
@@ -32,32 +32,6 @@ pub struct BrickEntry {
     pub left: Generation,
     /// The slot holds no brick: the one that it names was emptied and condemned. Another node may get the slot.
     pub vacant: bool,
-}
-
-/// A snapshot of the volume: one of each of its bricks, all of the same moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Snapshot {
-    /// Its number, which no other snapshot of the volume gets.
-    pub number: u32,
-    /// Its name.
-    pub name: String,
-    /// Whether it is whole. If not it is being taken or deleted: nobody may see it.
-    pub is_taken: bool,
-    /// The volume's size in bytes.
-    pub size: u64,
-    /// The stored shard map that it has.
-    pub map: Generation,
-    /// What had moved since that map was stored.
-    pub moved: Vec<Moved>,
-    /// The bricks that have it, with their slots of that time; before it is taken, those that may have it.
-    pub holders: Vec<(Slot, BrickId)>,
-}
-
-impl Snapshot {
-    /// Where its shards are, from the stored map that it names.
-    pub fn map_from(&self, stored: &ShardMap) -> Option<ShardMap> {
-        stored.with(&self.moved, self.size.div_ceil(stored.shard_size()))
-    }
 }
 
 /// Shards that have another replica set than the stored map says.
@@ -126,6 +100,8 @@ pub struct Descriptor {
     pub snapshots: Vec<Snapshot>,
     /// The number that the next snapshot gets.
     pub next_snapshot: u32,
+    /// Bricks that hold only snapshots: those of bricks that were emptied or lost.
+    pub keepers: Vec<(BrickId, NodeId)>,
 }
 
 /// Regions are at least this long, in bytes.
@@ -172,6 +148,7 @@ impl Descriptor {
             litter: Vec::new(),
             snapshots: Vec::new(),
             next_snapshot: 0,
+            keepers: Vec::new(),
         }
     }
 
@@ -187,7 +164,7 @@ impl Descriptor {
     /// finds when it attaches.
     pub fn knows(&self, brick: BrickId) -> bool {
         self.bricks.iter().any(|entry| entry.brick == brick && !entry.vacant)
-            || self.condemned.iter().any(|(condemned, _)| *condemned == brick)
+            || self.condemned.iter().chain(&self.keepers).any(|(other, _)| *other == brick)
     }
 
     /// Where the volume's shards are: the stored map that the descriptor names, with what moved since. `None` if it
@@ -244,47 +221,6 @@ impl Descriptor {
         if self.has_snapshots() {
             self.write_snapshots(writer);
         }
-    }
-
-    /// Whether the volume has, or had, snapshots.
-    pub(crate) fn has_snapshots(&self) -> bool {
-        self.next_snapshot != 0
-    }
-
-    fn write_snapshots(&self, writer: &mut Writer) {
-        writer.need(SNAPSHOTS);
-        writer.u32(self.next_snapshot);
-        writer.len(self.snapshots.len());
-        for snapshot in &self.snapshots {
-            writer.u32(snapshot.number);
-            writer.text(&snapshot.name);
-            writer.u8(u8::from(snapshot.is_taken));
-            writer.u64(snapshot.size);
-            writer.u64(snapshot.map.epoch);
-            writer.u32(snapshot.map.change);
-            write_moved(writer, &snapshot.moved);
-            writer.len(snapshot.holders.len());
-            for (slot, brick) in &snapshot.holders {
-                writer.u8(slot.0);
-                writer.u32(brick.0);
-            }
-        }
-    }
-
-    fn read_snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-        self.next_snapshot = reader.u32()?;
-        for _ in 0..reader.count(37)? {
-            let (number, name, is_taken) = (reader.u32()?, reader.text()?, reader.u8()? != 0);
-            let size = reader.u64()?;
-            let map = Generation { epoch: reader.u64()?, change: reader.u32()? };
-            let moved = read_moved(reader)?;
-            let mut holders = Vec::new();
-            for _ in 0..reader.count(5)? {
-                holders.push((Slot(reader.u8()?), BrickId(reader.u32()?)));
-            }
-            self.snapshots.push(Snapshot { number, name, is_taken, size, map, moved, holders });
-        }
-        Ok(())
     }
 
     /// Whether it says anything that a volume which stays where it was created has not to say.
@@ -398,6 +334,7 @@ impl Descriptor {
             litter: Vec::new(),
             snapshots: Vec::new(),
             next_snapshot: 0,
+            keepers: Vec::new(),
         };
         if reader.has(MOVES) {
             descriptor.read_moves(reader)?;
@@ -409,7 +346,7 @@ impl Descriptor {
     }
 }
 
-fn write_moved(writer: &mut Writer, all: &[Moved]) {
+pub(crate) fn write_moved(writer: &mut Writer, all: &[Moved]) {
     writer.len(all.len());
     for moved in all {
         writer.u64(moved.first);
@@ -418,7 +355,7 @@ fn write_moved(writer: &mut Writer, all: &[Moved]) {
     }
 }
 
-fn read_moved(reader: &mut Reader<'_>) -> Result<Vec<Moved>, DecodeError> {
+pub(crate) fn read_moved(reader: &mut Reader<'_>) -> Result<Vec<Moved>, DecodeError> {
     let mut all = Vec::new();
     for _ in 0..reader.count(20)? {
         let (first, count) = (reader.u64()?, reader.u32()?);

@@ -41,6 +41,8 @@ pub enum Event {
         request: RequestId,
         /// A name that no snapshot of the volume has.
         name: String,
+        /// The time of now, in seconds since 1970, for those who list it.
+        unix_secs: u64,
     },
     /// Somebody wants a snapshot no more; [`Status::snapshots`](crate::Status) has the numbers.
     DeleteSnapshot {

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!            Event, now                                  Action
-//!  client ------------+                        +------> bricks (Read Write Zero Flush Copy Compare)
+//!  client ------------+                        +------> bricks (Read Write Zero Flush Copy Compare Snapshot)
 //!  bricks ------------+--> Volume::handle      +------> companions (ReadCompanion WriteCompanion)
 //!  state store -------+    Volume::poll_action +------> nodes (Open Create ResizeBrick Delete)
 //!  health checks -----+                        +------> state store (SwapState)
@@ -50,6 +50,13 @@
 //!                                            | companion wrong, brick gone             |
 //!                                            +-------> replaced by a fresh brick ------+  (old one deleted)
 //! ```
+//!
+//! # Snapshots
+//!
+//! A snapshot is one of each brick in sync, taken while no write is under way, and owns the shard map of that moment.
+//! Bricks that it needs are kept, whatever becomes of the volume's shards. When one of them is to go, or is lost, its
+//! snapshots are replayed, oldest first, onto a fresh brick on another node: a keeper, which is in no slot and gets no
+//! writes. Until a record names the keeper it counts as condemned, so that a crash leaves only something to delete.
 //!
 //! # Beside volumes
 //!
@@ -109,12 +116,13 @@ mod recovery;
 mod settings;
 mod shard_map;
 mod slab;
+mod snapshot;
 mod throttle;
 mod volume;
 
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
-pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, Snapshot};
+pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
 pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{
@@ -132,6 +140,7 @@ pub use record::{
 pub use recovery::rebuild;
 pub use settings::{Protections, Settings, Shortage};
 pub use shard_map::ShardMap;
+pub use snapshot::{Origin, Snapshot, Template};
 pub use throttle::{Pace, Throttle, ThrottleRules};
 pub use volume::{
     Attach, AttachError, BrickState, BrickStatus, Healing, Status, Volume, VolumeState,

@@ -67,6 +67,9 @@ pub(super) fn attached_info(
     for (brick, node) in &status.condemned {
         info.replicas.push(plain(name(*node), brick.name(&base), ReplicaState::CONDEMNED));
     }
+    for (brick, node) in &status.keepers {
+        info.replicas.push(plain(name(*node), brick.name(&base), ReplicaState::KEEPER));
+    }
     info
 }
 
@@ -86,6 +89,9 @@ pub(super) fn detached_info(
     }
     for (brick, node) in &descriptor.condemned {
         info.replicas.push(plain(name(*node), brick.name(&base), ReplicaState::CONDEMNED));
+    }
+    for (brick, node) in &descriptor.keepers {
+        info.replicas.push(plain(name(*node), brick.name(&base), ReplicaState::KEEPER));
     }
     info
 }

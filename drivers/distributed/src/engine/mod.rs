@@ -21,6 +21,7 @@ mod movement;
 mod perform;
 mod pump;
 mod requests;
+mod snapshots;
 mod waiting;
 
 use std::{
@@ -46,6 +47,7 @@ use crate::{
     client::{Nodes, OpenBrick},
     error::of_failure,
     meters::Histogram,
+    readers::Readers,
 };
 use movement::Ordered;
 pub(crate) use movement::{Progress, Purpose};
@@ -103,6 +105,8 @@ pub(crate) struct Engine {
     /// How long clients' reads and writes take, of this volume and of all.
     pub clients: Arc<Histogram>,
     everybody: Arc<Histogram>,
+    /// Snapshots that are being replayed.
+    pub readers: Readers,
 }
 
 struct Inner {
@@ -161,6 +165,7 @@ impl Engine {
             closed: AtomicBool::new(false),
             clients: Arc::default(),
             everybody: work.everybody,
+            readers: Readers::default(),
         });
         engine.learn(work.members);
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));

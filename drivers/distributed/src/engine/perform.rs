@@ -15,6 +15,7 @@ use super::{Answer, Ended, Engine, Inner, Job};
 use crate::{
     client::{self, Copied, NewBrick, OpenBrick, changed},
     error::asked,
+    readers::Reading,
 };
 
 /// An action with all that it needs, so that it can begin without the core's lock.
@@ -39,9 +40,10 @@ enum Work {
     Create { brick: BrickId, node: NodeId, size: u64 },
     Delete { brick: BrickId, node: NodeId, session: Option<Arc<OpenBrick>> },
     SwapState { expected: Arc<[u8]>, bytes: Arc<[u8]> },
-    Snapshot { on: Arc<OpenBrick>, number: u32 },
+    Snapshot { on: Arc<OpenBrick>, brick: BrickId, number: u32 },
     DropSnapshot { on: Arc<OpenBrick>, number: u32 },
     StoreMap { version: Generation, bytes: Arc<[u8]> },
+    Replay { from: (Reading, NodeId), to: Arc<OpenBrick>, offset: u64, len: u32 },
 }
 
 /// An action that has begun.
@@ -109,10 +111,14 @@ impl Engine {
                 (io, Ok(Work::SwapState { expected, bytes }))
             }
             Action::Snapshot { io, brick, number } => {
-                (io, session(brick).map(|on| Work::Snapshot { on, number }))
+                (io, session(brick).map(|on| Work::Snapshot { on, brick, number }))
             }
             Action::DropSnapshot { io, brick, number } => {
                 (io, session(brick).map(|on| Work::DropSnapshot { on, number }))
+            }
+            Action::CopySnapshot { io, from, from_node, number, to, offset, len } => {
+                let from = (Reading { to, from, number }, from_node);
+                (io, session(to).map(|to| Work::Replay { from, to, offset, len }))
             }
             Action::StoreMap { io, version, bytes } => (io, Ok(Work::StoreMap { version, bytes })),
             // Taken care of where actions are taken from the core.
@@ -150,7 +156,7 @@ impl Engine {
         }
     }
 
-    fn member(&self, node: NodeId) -> Result<distributed_core::Node> {
+    pub(super) fn member(&self, node: NodeId) -> Result<distributed_core::Node> {
         self.node(node).ok_or_else(|| {
             Error::new(ErrorKind::NOT_FOUND, "the node is not registered any more")
                 .with("node", node)
@@ -324,9 +330,18 @@ impl Task {
                     change_ended(io, &on, result)
                 }))
             }
-            Work::Snapshot { on, number } => {
-                let brick = Arc::clone(&on);
-                let take = async move { brick.snapshot(&cx, number).await };
+            Work::Replay { from, to, offset, len } => {
+                let (target, copied_by) = (Arc::clone(&to), Arc::clone(engine));
+                let copy = async move { copied_by.replay(&cx, from, &target, (offset, len)).await };
+                Started::Pending(wait(io, timeout, copy, move |ended| copy_ended(io, &to, ended)))
+            }
+            Work::Snapshot { on, brick: id, number } => {
+                let (brick, engine) = (Arc::clone(&on), Arc::clone(engine));
+                let take = async move {
+                    // What it was filled from has no other use.
+                    engine.readers.end(&engine.nodes, Some(id)).await;
+                    brick.snapshot(&cx, number).await
+                };
                 Started::Pending(wait(io, timeout, take, move |result| {
                     change_ended(io, &on, result)
                 }))
@@ -368,6 +383,7 @@ impl Work {
             }
             Self::Delete { brick, node, session } => {
                 let delete = async move {
+                    engine.readers.end(&engine.nodes, Some(brick)).await;
                     if let Some(session) = session
                         && let Err(error) = session.close(&engine.nodes.context()).await
                     {

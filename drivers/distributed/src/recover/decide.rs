@@ -13,6 +13,8 @@ pub(super) struct Companion<'a> {
     pub record: &'a Record,
     /// `None` if it cannot be read.
     pub map: Option<&'a ShardMap>,
+    /// Those that only snapshots name.
+    pub frozen: &'a BTreeMap<Generation, ShardMap>,
 }
 
 /// A brick and the number that its node had when the companions were written.
@@ -85,6 +87,21 @@ impl<'a> Findings<'a> {
         maps.find(fits).cloned()
     }
 
+    /// The shard maps that a descriptor's snapshots name, as far as a companion has them.
+    pub fn frozen(&self, descriptor: &Descriptor) -> BTreeMap<Generation, ShardMap> {
+        let mut found = BTreeMap::new();
+        for version in descriptor.snapshots.iter().map(|snapshot| snapshot.map) {
+            let named = self.companions.iter().filter(|c| c.record.descriptor.map == version);
+            let maps =
+                self.companions.iter().filter_map(|companion| companion.frozen.get(&version));
+            let mut maps = maps.chain(named.filter_map(|companion| companion.map));
+            if let Some(map) = maps.next() {
+                found.insert(version, map.clone());
+            }
+        }
+        found
+    }
+
     /// Decides. `unix_millis` is the wall clock, in milliseconds since 1970.
     ///
     /// # Errors
@@ -118,7 +135,8 @@ impl<'a> Findings<'a> {
         let at: BTreeMap<BrickId, NodeId> =
             self.companions.iter().map(|one| (one.record.brick, one.node)).collect();
         let was_on = self.newest.bricks.iter().map(|entry| (entry.brick, entry.node));
-        let was_on = self.newest.condemned.iter().copied().chain(was_on);
+        let beside = self.newest.condemned.iter().chain(&self.newest.keepers).copied();
+        let was_on = beside.chain(was_on);
         let nodes = was_on.filter_map(|(brick, node)| Some((node, *at.get(&brick)?))).collect();
         // Companions have the phase of their volume's last attachment, and one that was never attached is made by now.
         let descriptor = Descriptor { phase: Phase::Ready, ..descriptor };
@@ -145,7 +163,8 @@ impl Rebuilt {
     }
 
     fn named(&self) -> BTreeSet<NodeId> {
-        let condemned = self.descriptor.condemned.iter().map(|(_, node)| *node);
+        let beside = self.descriptor.condemned.iter().chain(&self.descriptor.keepers);
+        let condemned = beside.map(|(_, node)| *node);
         let bricks = self.descriptor.bricks.iter().filter(|entry| !entry.vacant);
         bricks.map(|entry| entry.node).chain(condemned).collect()
     }
@@ -164,7 +183,8 @@ pub(super) fn renumbered(
     let mut descriptor = descriptor.clone();
     let now = |node: NodeId| numbers.get(&node).copied().unwrap_or(node);
     descriptor.bricks.iter_mut().for_each(|entry| entry.node = now(entry.node));
-    descriptor.condemned.iter_mut().for_each(|(_, node)| *node = now(*node));
+    let beside = descriptor.condemned.iter_mut().chain(&mut descriptor.keepers);
+    beside.for_each(|(_, node)| *node = now(*node));
     descriptor
 }
 

@@ -3,6 +3,8 @@ use distributed_core::{Slot, SlotSet};
 
 use super::*;
 
+static NO_MAPS: BTreeMap<Generation, ShardMap> = BTreeMap::new();
+
 const NODES: [NodeId; 3] = [NodeId(4), NodeId(5), NodeId(6)];
 
 fn set(slots: &[u8]) -> SlotSet {
@@ -44,6 +46,7 @@ fn companions<'a>(
         node: NodeId(2 - *index as u32),
         record: &records[*index],
         map: maps[*index].as_ref(),
+        frozen: &NO_MAPS,
     };
     which.iter().map(one).collect()
 }
@@ -146,4 +149,30 @@ fn of_a_copied_brick_the_newer_counts_and_equal_ones_are_refused() {
     let rebuilt = Findings::new(&all).unwrap().unwrap().rebuild(false, 5).unwrap();
     assert_eq!(rebuilt.renumbered().bricks[1].node, NodeId(1));
     assert!(Findings::new(&[]).unwrap().is_none());
+}
+
+#[test]
+fn maps_of_snapshots_come_from_any_companion_that_has_them() {
+    let (mut records, maps) = (records(), [Some(map()), Some(map()), None]);
+    let (old, gone) = (Generation { epoch: 1, change: 1 }, Generation { epoch: 1, change: 2 });
+    let snapshot = |number: u32, map: Generation| distributed_core::Snapshot {
+        number,
+        name: number.to_string(),
+        is_taken: true,
+        created_unix_secs: 0,
+        size: 64 << 20,
+        map,
+        moved: Vec::new(),
+        holders: Vec::new(),
+    };
+    let base = records[0].descriptor.map;
+    for record in &mut records {
+        record.descriptor.snapshots = vec![snapshot(0, old), snapshot(1, base), snapshot(2, gone)];
+    }
+    let frozen = BTreeMap::from([(old, ShardMap::uniform(1 << 20, 64, set(&[2])))]);
+    let mut all = companions(&records, &maps, &[0, 1, 2]);
+    all[2].frozen = &frozen;
+    let findings = Findings::new(&all).unwrap().unwrap();
+    let found = findings.frozen(findings.newest);
+    assert_eq!(found, BTreeMap::from([(base, map()), (old, frozen[&old].clone())]));
 }

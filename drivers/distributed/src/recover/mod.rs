@@ -153,7 +153,7 @@ impl Recovery {
     /// Records that are where their own names say.
     fn records(&self) -> impl Iterator<Item = (&Seen, &Descriptor)> {
         self.scan.seen.iter().filter_map(|seen| {
-            let Content::Record(record, _) = &seen.content else { return None };
+            let Content::Record(record, ..) = &seen.content else { return None };
             let volume = &record.descriptor;
             let is_its_own =
                 record.brick == seen.brick && base(&volume.volume, volume.identity) == seen.base;
@@ -216,12 +216,13 @@ impl Recovery {
                 continue;
             }
             report.found(seen);
-            if let Content::Record(record, map) = &seen.content {
+            if let Content::Record(record, map, frozen) = &seen.content {
                 if let Err(why) = map {
                     let place = report::place(seen);
                     tracing::warn!(name, place, why, "a shard map cannot be read");
                 }
-                companions.push(Companion { node: seen.node.id, record, map: map.as_ref().ok() });
+                let (node, map) = (seen.node.id, map.as_ref().ok());
+                companions.push(Companion { node, record, map, frozen });
             }
         }
         let findings = match Findings::new(&companions) {
@@ -318,14 +319,15 @@ impl Recovery {
         for seen in self.scan.seen.iter().filter(|seen| seen.base == base) {
             match &seen.content {
                 Content::Known => {}
-                Content::Record(record, _)
+                Content::Record(record, ..)
                     if record.descriptor.identity == descriptor.identity
                         && record.brick == seen.brick => {}
                 _ => continue,
             }
             report.found(seen);
             let entries = descriptor.bricks.iter().map(|entry| (entry.brick, entry.node));
-            let mut all = entries.chain(descriptor.condemned.iter().copied());
+            let beside = descriptor.condemned.iter().chain(&descriptor.keepers).copied();
+            let mut all = entries.chain(beside);
             let was_on = all.find(|(brick, _)| *brick == seen.brick).map(|(_, node)| node);
             if let Some(node) = was_on.filter(|node| *node != seen.node.id && self.is_lost(*node)) {
                 back.insert(node, seen.node.id);

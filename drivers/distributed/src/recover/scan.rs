@@ -2,9 +2,11 @@
 //! Looks for companions on all nodes, and reads them as a guest: read-only, without force, and at an epoch that leaves
 //! no later one of their owner behind.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use distributed_core::{BrickId, DecodeError, MAP_OFFSET, Node, Record, SLOT_BYTES, ShardMap};
+use distributed_core::{
+    BrickId, DecodeError, Generation, MAP_OFFSET, Node, Record, SLOT_BYTES, ShardMap,
+};
 use driver_api::{
     Attach, AttachMode, BackendHandle, Error, ErrorKind, OpContext, Result, VolumeHandle,
 };
@@ -30,13 +32,17 @@ pub(super) struct Seen {
     pub content: Content,
 }
 
+/// Shard maps that snapshots name, by their names.
+pub(super) type Frozen = BTreeMap<Generation, ShardMap>;
+
 /// What a companion says.
 #[derive(Debug)]
 pub(super) enum Content {
     /// It was not asked: the state knows the brick.
     Known,
     /// Its newest record, and its shard map, or why that cannot be read.
-    Record(Box<Record>, std::result::Result<ShardMap, String>),
+    /// The third: the maps that only its snapshots name, as far as they can be read.
+    Record(Box<Record>, std::result::Result<ShardMap, String>, Frozen),
     /// Nothing was ever written there.
     Empty,
     /// Somebody has it attached: who, in words.
@@ -173,7 +179,17 @@ async fn read_open(companion: &VolumeHandle, cx: &OpContext, size: u64) -> Resul
         Err(why) => return Ok(Content::Unreadable(why.to_string())),
     };
     let map = read_map(companion, cx, (record.map_at, record.map_bytes), size).await;
-    Ok(Content::Record(Box::new(record), map))
+    let mut frozen = Frozen::new();
+    for place in &record.snapshot_maps {
+        match read_map(companion, cx, (place.at, place.bytes), size).await {
+            Ok(map) => _ = frozen.insert(place.version, map),
+            // Another companion has it, too.
+            Err(why) => {
+                tracing::warn!(version = %place.version, why, "a snapshot's shard map cannot be read")
+            }
+        }
+    }
+    Ok(Content::Record(Box::new(record), map, frozen))
 }
 
 async fn read_map(

@@ -49,6 +49,9 @@ impl Recovery {
             let descriptor = rebuilt.renumbered();
             let map = rebuilt.map.encode();
             catalog.put_map(&descriptor.volume, descriptor.map, &map).await?;
+            for (version, map) in findings.frozen(&descriptor) {
+                catalog.put_map(&descriptor.volume, version, &map.encode()).await?;
+            }
             catalog.restore(&descriptor, &chosen, damaged).await?;
             tracing::info!(
                 volume = descriptor.volume,

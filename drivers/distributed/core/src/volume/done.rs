@@ -42,6 +42,7 @@ impl Volume {
             IoKind::State | IoKind::MapState => {}
             IoKind::Delete => self.deleted(io.brick, &outcome),
             IoKind::Create => self.created(&io, &outcome),
+            IoKind::Replay => self.replay_done(&io, incarnation, &outcome),
             IoKind::Snapshot { .. } if !self.is_believed(&io, incarnation, &outcome) => {
                 self.snapshot_not_believed(&io);
             }

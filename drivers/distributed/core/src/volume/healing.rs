@@ -31,7 +31,8 @@ impl Volume {
             && (self.copies > 0
                 || self.bricks.iter().any(receives)
                 || !self.moves.is_empty()
-                || !self.litter.is_empty());
+                || !self.litter.is_empty()
+                || self.keepers.replay.is_some());
         Healing { is_wanted, fewest, is_short: fewest < self.settings.min_in_sync }
     }
 

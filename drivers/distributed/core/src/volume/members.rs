@@ -159,7 +159,7 @@ impl Volume {
         let retry_at = self.retry_time();
         let brick = self.brick(io.slot);
         if brick.id != io.brick {
-            return;
+            return self.replay_created(io, outcome);
         }
         brick.link = Link::Closed;
         if *outcome == Outcome::Ok {
@@ -194,7 +194,10 @@ impl Volume {
 
     pub(super) fn opened(&mut self, io: &Io, incarnation: u64, outcome: &Outcome) {
         let slot = io.slot;
-        if self.brick(slot).id != io.brick || self.brick(slot).link != Link::Opening {
+        if self.brick(slot).id != io.brick {
+            return self.keeper_opened(io, incarnation, outcome);
+        }
+        if self.brick(slot).link != Link::Opening {
             return;
         }
         let attaching = self.phase == Phase::Opening;

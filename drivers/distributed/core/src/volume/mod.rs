@@ -4,7 +4,8 @@
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
 //! `barrier` resizes and detaches, `moves` gives shards other replicas, with `ahead` for where they lead, `slots` for these
-//! replicas and `litter` for what is left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
+//! replicas and `litter` for what is left behind, `snapshots` takes them, `keepers` and `replay` keep those of bricks that
+//! go; `maps` stores the shard map; `healing` holds healing back; `status` tells.
 
 mod ahead;
 mod attaching;
@@ -13,10 +14,12 @@ mod commit;
 mod done;
 mod flush;
 mod healing;
+mod keepers;
 mod litter;
 mod maps;
 mod members;
 mod moves;
+mod replay;
 mod requests;
 mod resync;
 mod run;
@@ -148,7 +151,7 @@ pub struct Volume {
     map_writes: u32,
     /// What records that count say that changed since `base`.
     settled_moved: Vec<crate::Moved>,
-    snapshot_queue: VecDeque<(RequestId, String)>,
+    snapshot_queue: VecDeque<(RequestId, String, u64)>,
     snapping: Option<Snapping>,
     /// Who wants to hear that a snapshot is deleted, and whether the record under way says so.
     snapshot_deletions: Vec<(RequestId, bool)>,
@@ -161,6 +164,7 @@ pub struct Volume {
     unknown_snapshots: BTreeMap<(BrickId, u32), u32>,
     /// The replica sets of each snapshot's shards.
     frozen: BTreeMap<u32, Vec<SlotSet>>,
+    keepers: keepers::Keepers,
     goal: Option<Goal>,
     moves: Vec<Move>,
     litter: BTreeMap<(Slot, u64), Rest>,
@@ -251,6 +255,7 @@ impl Volume {
             dropping: BTreeMap::new(),
             unknown_snapshots: BTreeMap::new(),
             frozen: BTreeMap::new(),
+            keepers: keepers::Keepers::default(),
             goal: None,
             moves: Vec::new(),
             litter: BTreeMap::new(),
@@ -294,7 +299,9 @@ impl Volume {
             Event::Request { request, op } => self.request(request, op),
             Event::Done { io, incarnation, outcome } => self.done(io, incarnation, outcome),
             Event::Arrange { request, arrangement } => self.arrange(request, arrangement),
-            Event::Snapshot { request, name } => self.snapshot(request, name),
+            Event::Snapshot { request, name, unix_secs } => {
+                self.snapshot(request, name, unix_secs);
+            }
             Event::DeleteSnapshot { request, number } => self.delete_snapshot(request, number),
             Event::NodeUp(node) => self.node_up(node),
             Event::NodeDown(node) => self.node_down(node),
@@ -333,7 +340,13 @@ impl Volume {
             _ => None,
         });
         let dropping = self.dropping.values().filter_map(|at| *at);
-        let state = commit.into_iter().chain(claim).chain(map).chain(until).chain(dropping);
+        let state = commit
+            .into_iter()
+            .chain(claim)
+            .chain(map)
+            .chain(until)
+            .chain(dropping)
+            .chain(self.keepers_due());
         retries.chain(deleting).chain(idle).chain(state).chain(self.moves_retry_at).min()
     }
 
@@ -395,8 +408,12 @@ impl Volume {
             if self.want_map || self.map_write.is_some() || !self.settled_moved.is_empty() {
                 self.pump_maps();
             }
-            if !self.snapshot_queue.is_empty() || !self.descriptor.snapshots.is_empty() {
+            if !self.snapshot_queue.is_empty()
+                || !self.descriptor.snapshots.is_empty()
+                || !self.descriptor.keepers.is_empty()
+            {
                 self.pump_snapshots();
+                self.pump_keepers();
             }
             self.pump_flush();
             self.pump_barrier();
@@ -410,6 +427,7 @@ impl Volume {
         self.retry_map();
         self.retry_moves();
         self.retry_snapshots();
+        self.retry_keepers();
         if self.phase == Phase::Serving {
             self.delete_condemned();
             self.trim_intent();
@@ -440,7 +458,7 @@ impl Volume {
         // One that is being taken is the barrier's.
         let snapping = self.snapping.take().map(|snapping| snapping.request);
         requests.extend(snapping.filter(|request| !requests.contains(request)));
-        requests.extend(self.snapshot_queue.drain(..).map(|(request, _)| request));
+        requests.extend(self.snapshot_queue.drain(..).map(|(request, _, _)| request));
         requests.extend(self.snapshot_deletions.drain(..).map(|(request, _)| request));
         for request in requests {
             self.reply(request, Err(failure.clone()));
@@ -458,6 +476,7 @@ impl Volume {
         self.map_write = None;
         self.moves.clear();
         self.litter.clear();
+        self.keepers = keepers::Keepers::default();
         self.want_intent = false;
         self.want_membership = false;
     }

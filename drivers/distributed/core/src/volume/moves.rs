@@ -15,10 +15,12 @@ use std::collections::VecDeque;
 
 use super::{
     Volume,
+    keepers::Leave,
     state::{BarrierKind, Goal, Kind, Link, Move, MoveStage, Phase, Role, Stage},
 };
 use crate::{
-    Arrangement, Cause, Failure, MAX_BRICKS, Moved, RequestId, Slot, SlotSet, extents::ExtentSet,
+    Arrangement, BrickId, Cause, Failure, MAX_BRICKS, Moved, RequestId, Slot, SlotSet,
+    extents::ExtentSet,
 };
 
 /// Shards that are on their way at once: they share the records that list and settle them.
@@ -33,6 +35,7 @@ impl Volume {
             return self.reply(request, Err(Failure::Refused(reason.into())));
         }
         self.end_goal(Err(Failure::Refused("another arrangement was asked for".into())));
+        self.try_leavers_again();
         let Arrangement { nodes, map } = arrangement;
         let (slots, queue) = (Vec::new(), VecDeque::new());
         self.goal = Some(Goal { request, nodes, map, slots, queue, is_queued: false });
@@ -63,6 +66,7 @@ impl Volume {
 
     /// Answers whoever asked for the present arrangement.
     pub(super) fn end_goal(&mut self, result: Result<(), Failure>) {
+        self.forget_leavers();
         if let Some(goal) = self.goal.take() {
             self.reply(goal.request, result);
         }
@@ -127,7 +131,9 @@ impl Volume {
         if self.map_write.is_some() || self.want_membership || self.commit.is_some() {
             return Some(goal);
         }
-        self.reply(goal.request, Ok(()));
+        let kept = self.why_kept().map(|why| Failure::Refused(why.into()));
+        self.forget_leavers();
+        self.reply(goal.request, kept.map_or(Ok(()), Err));
         None
     }
 
@@ -444,12 +450,24 @@ impl Volume {
     fn vacate(&mut self, goal: &Goal) -> bool {
         let holding = self.map.sets().fold(SlotSet::EMPTY, SlotSet::or);
         let mut any = false;
+        self.forget_leavers();
+        let keepers = self.descriptor.keepers.iter().filter(|(_, at)| !goal.nodes.contains(at));
+        let keepers: Vec<BrickId> = keepers.map(|(brick, _)| *brick).collect();
+        for keeper in keepers {
+            any |= self.leave(keeper, goal) == Leave::Later;
+        }
         for slot in self.slots().filter(|slot| !goal.slots.contains(slot) && !holding.has(*slot)) {
-            let brick = self.brick(slot);
-            // What snapshots need stays.
-            let id = brick.id;
-            if brick.role == Role::Vacant || self.is_needed(id) {
+            let (id, role) = (self.brick(slot).id, self.brick(slot).role);
+            if role == Role::Vacant {
                 continue;
+            }
+            match self.leave(id, goal) {
+                Leave::Now => {}
+                Leave::Later => {
+                    any = true;
+                    continue;
+                }
+                Leave::Never => continue,
             }
             any = true;
             let brick = self.brick(slot);

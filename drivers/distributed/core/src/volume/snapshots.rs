@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Volume,
-    state::{BarrierKind, BarrierStage, Brick, Io, IoKind, Link, Phase, Role, Snapping, SnappingStage},
+    state::{BarrierKind, BarrierStage, Io, IoKind, Link, Phase, Role, Snapping, SnappingStage},
 };
 use crate::{
     Action, BrickId, Cause, Descriptor, Failure, Generation, Outcome, RequestId, ShardMap, Slot,
@@ -26,7 +26,7 @@ const MOST_NAME: usize = 255;
 
 impl Volume {
     /// Takes a wish for a snapshot.
-    pub(super) fn snapshot(&mut self, request: RequestId, name: String) {
+    pub(super) fn snapshot(&mut self, request: RequestId, name: String, unix_secs: u64) {
         let detaching =
             self.barrier.as_ref().is_some_and(|barrier| barrier.kind == BarrierKind::Detach);
         let refusal = if self.phase != Phase::Serving || detaching {
@@ -35,14 +35,15 @@ impl Volume {
             Some("a snapshot's name has 1 to 255 bytes")
         } else if self.descriptor.snapshots.len() + self.snapshot_queue.len() >= MAX_SNAPSHOTS {
             Some("the volume has 256 snapshots: delete one first")
-        } else if self.is_snapshot(&name) || self.snapshot_queue.iter().any(|(_, n)| *n == name) {
+        } else if self.is_snapshot(&name) || self.snapshot_queue.iter().any(|(_, n, _)| *n == name)
+        {
             Some("the volume has a snapshot of this name: choose another one")
         } else {
             None
         };
         match refusal {
             Some(reason) => self.reply(request, Err(Failure::Refused(reason.into()))),
-            None => self.snapshot_queue.push_back((request, name)),
+            None => self.snapshot_queue.push_back((request, name, unix_secs)),
         }
     }
 
@@ -77,9 +78,9 @@ impl Volume {
     pub(super) fn pump_snapshots(&mut self) {
         if self.snapping.is_none()
             && self.barrier.is_none()
-            && let Some((request, name)) = self.snapshot_queue.pop_front()
+            && let Some((request, name, unix_secs)) = self.snapshot_queue.pop_front()
         {
-            self.list_snapshot(request, name);
+            self.list_snapshot(request, name, unix_secs);
         }
         if let Some(snapping) = &mut self.snapping
             && snapping.stage == SnappingStage::Listed
@@ -93,13 +94,14 @@ impl Volume {
         self.collect_snapshots();
     }
 
-    fn list_snapshot(&mut self, request: RequestId, name: String) {
+    fn list_snapshot(&mut self, request: RequestId, name: String, unix_secs: u64) {
         let number = self.descriptor.next_snapshot;
         self.descriptor.next_snapshot += 1;
         self.descriptor.snapshots.push(Snapshot {
             number,
             name,
             is_taken: false,
+            created_unix_secs: unix_secs,
             size: self.descriptor.size,
             map: Generation::default(),
             moved: Vec::new(),
@@ -121,6 +123,7 @@ impl Volume {
 
     /// The next record says what the descriptor says now.
     pub(super) fn record_snapshots(&mut self) {
+        self.record_replay();
         if let Some(snapping) = &mut self.snapping {
             snapping.stage = match snapping.stage {
                 SnappingStage::Unlisted => SnappingStage::Listing,
@@ -137,6 +140,7 @@ impl Volume {
 
     /// The record is everywhere.
     pub(super) fn snapshots_recorded(&mut self) {
+        self.replay_recorded();
         match self.snapping.as_mut().map(|snapping| snapping.stage) {
             Some(SnappingStage::Listing) => {
                 if let Some(snapping) = &mut self.snapping {
@@ -162,7 +166,7 @@ impl Volume {
     /// The attachment is to end.
     pub(super) fn refuse_snapshots(&mut self) {
         let queued =
-            std::mem::take(&mut self.snapshot_queue).into_iter().map(|(request, _)| request);
+            std::mem::take(&mut self.snapshot_queue).into_iter().map(|(request, _, _)| request);
         let snapping = self.snapping.take().map(|snapping| snapping.request);
         for request in snapping.into_iter().chain(queued) {
             self.reply(request, Err(Failure::Refused("the volume is being detached".into())));
@@ -202,7 +206,7 @@ impl Volume {
         }
         match outcome {
             Outcome::Ok => self.snapshot_answered(number),
-            Outcome::NoSpace => self.snapshot_fails("a node is full".into()),
+            Outcome::NoSpace => self.snapshot_ends(Failure::NoSpace),
             Outcome::Unknown => self.snapshot_fails("a node did not answer in time".into()),
             _ => self.snapshot_fails("a node refused".into()),
         }
@@ -238,9 +242,13 @@ impl Volume {
 
     /// It is not taken; what is there of it will be dropped.
     pub(super) fn snapshot_fails(&mut self, why: std::sync::Arc<str>) {
+        self.snapshot_ends(Failure::Refused(why));
+    }
+
+    fn snapshot_ends(&mut self, failure: Failure) {
         let is_taking = self.snapping.as_ref().is_some_and(|s| s.stage == SnappingStage::Taking);
         let Some(snapping) = self.snapping.take_if(|_| is_taking) else { return };
-        self.reply(snapping.request, Err(Failure::Refused(why)));
+        self.reply(snapping.request, Err(failure));
         self.want_membership = true;
         self.lift_barrier();
     }
@@ -272,16 +280,19 @@ impl Volume {
                 continue;
             }
             // A brick that is gone took its snapshots along.
-            let bricks = &self.bricks;
-            let there = |(slot, brick): &(Slot, BrickId)| {
-                bricks.get(slot.index()).is_some_and(|b| b.id == *brick && b.role != Role::Vacant)
+            let (bricks, keepers) = (&self.bricks, &self.descriptor.keepers);
+            let in_slot = |(slot, brick): &(Slot, BrickId)| {
+                bricks.get(slot.index()).filter(|b| b.id == *brick && b.role != Role::Vacant)
             };
-            entry.holders.retain(there);
+            let keeps = |brick: BrickId| keepers.iter().any(|(keeper, _)| *keeper == brick);
+            entry.holders.retain(|held| in_slot(held).is_some() || keeps(held.1));
             for (slot, brick) in &entry.holders {
                 let key = (*brick, entry.number);
                 let due =
                     self.dropping.get(&key).is_none_or(|at| at.is_some_and(|at| at <= self.now));
-                let open = self.bricks[slot.index()].link == Link::Open;
+                // A keeper is opened when there is something to ask of it.
+                let in_slot = in_slot(&(*slot, *brick));
+                let open = in_slot.is_none_or(|b| b.link == Link::Open);
                 let is_coming = self.unknown_snapshots.contains_key(&key)
                     || self.ios.iter().any(|(_, io)| {
                         io.brick == *brick && io.kind == IoKind::Snapshot { number: entry.number }
@@ -292,8 +303,16 @@ impl Volume {
             }
         }
         for (slot, brick, number) in wanted {
+            let is_keeper = self.descriptor.keepers.iter().any(|(keeper, _)| *keeper == brick);
+            if is_keeper && !self.is_keeper_open(brick) {
+                continue;
+            }
             self.dropping.insert((brick, number), None);
-            let io = self.io(IoKind::DropSnapshot { number }, slot, 0, 0, 0);
+            let kind = IoKind::DropSnapshot { number };
+            let io = match is_keeper {
+                true => self.io_beside(kind, brick, None, 0),
+                false => self.io(kind, slot, 0, 0, 0),
+            };
             self.actions.push_back(Action::DropSnapshot { io, brick, number });
         }
         let taken_or_held = |snapshot: &Snapshot| {
@@ -303,6 +322,7 @@ impl Volume {
         self.descriptor.snapshots.retain(taken_or_held);
         if self.descriptor.snapshots.len() != before {
             self.want_membership = true;
+            self.keepers.look = true;
             self.forget_frozen();
         }
     }
@@ -313,6 +333,7 @@ impl Volume {
         if !matches!(outcome, Outcome::Ok | Outcome::NotFound) {
             let retry_at = self.retry_time();
             self.dropping.insert(key, Some(retry_at));
+            self.keeper_failed(io.brick);
             return;
         }
         self.dropping.remove(&key);
@@ -353,13 +374,17 @@ impl Volume {
 
     /// Whether a snapshot has shards of which only this brick has a replica.
     pub(super) fn is_needed(&self, brick: BrickId) -> bool {
+        if self.is_replayed(brick) {
+            return true;
+        }
         self.descriptor.snapshots.iter().filter(|snapshot| self.counts(snapshot)).any(|snapshot| {
-            let Some(sets) = self.frozen.get(&snapshot.number) else { return true };
+            let Some(sets) = self.sets_of(snapshot.number) else { return true };
             // Condemned ones may be deleted already, by an attachment that did not come to record it. One that leaves will be.
-            let stays = |b: &Brick| b.role != Role::Vacant && !b.leaving;
-            let others = snapshot.holders.iter().filter(|(_, other)| {
-                *other != brick && self.bricks.iter().any(|b| b.id == *other && stays(b))
-            });
+            let leaves = |brick: BrickId| self.bricks.iter().any(|b| b.id == brick && b.leaving);
+            let others = snapshot
+                .holders
+                .iter()
+                .filter(|(_, other)| *other != brick && self.lives(*other) && !leaves(*other));
             let others: SlotSet = others.map(|(slot, _)| *slot).collect();
             let mine = snapshot.holders.iter().find(|(_, other)| *other == brick);
             mine.is_some_and(|(slot, _)| {
@@ -375,6 +400,7 @@ impl Volume {
             Some((snapshot.number, map.sets().collect()))
         });
         self.frozen = frozen.collect();
+        self.keepers.look = true;
         let base = self.base.0;
         let old = maps.iter().filter(|(version, _)| **version != base);
         self.old_maps = old.map(|(version, map)| (*version, map.encode().into())).collect();

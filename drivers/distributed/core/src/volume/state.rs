@@ -364,6 +364,8 @@ pub(super) enum IoKind {
     DropSnapshot {
         number: u32,
     },
+    /// A step of the replay of snapshots.
+    Replay,
     /// A shard map, into a companion.
     Map,
     /// A shard map, into the state.

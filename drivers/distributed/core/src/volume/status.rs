@@ -71,6 +71,8 @@ pub struct Status {
     pub bricks: Vec<BrickStatus>,
     /// Replaced bricks that still exist.
     pub condemned: Vec<(BrickId, NodeId)>,
+    /// Bricks that hold only snapshots.
+    pub keepers: Vec<(BrickId, NodeId)>,
     /// Its snapshots, oldest first; without those that are being taken or deleted.
     pub snapshots: Vec<Snapshot>,
     /// Shards that are still to be given other replicas.
@@ -98,6 +100,7 @@ impl Volume {
             size: self.descriptor.size,
             bricks: bricks.collect(),
             condemned: self.descriptor.condemned.clone(),
+            keepers: self.descriptor.keepers.clone(),
             snapshots: self.shown_snapshots().cloned().collect(),
             misplaced: (self.moves.len() + self.goal.as_ref().map_or(0, |goal| goal.queue.len()))
                 as u64,
@@ -146,6 +149,8 @@ impl Volume {
                 snapshot.is_taken
                     || snapshot.holders.iter().all(|held| self.may_come(held.1, snapshot.number))
             })
+            && self.keepers.replay.is_none()
+            && !self.has_lost_holders()
             && self.commit.is_none()
     }
 
