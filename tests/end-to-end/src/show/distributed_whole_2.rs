@@ -155,8 +155,7 @@ fn under_load(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     let first_seed = random.within(1..1 << 20);
     thread::scope(|scope| {
         let fio = scope.spawn(|| busy(&uri, first_seed, &over));
-        let troubled =
-            load.during(&socket, VOLUME, || trouble(stage, &mut farm, random));
+        let troubled = load.during(&socket, VOLUME, || trouble(stage, &mut farm, random));
         over.store(true, Ordering::SeqCst);
         let rounds = fio.join().map_err(|_| Failure::new("fio's thread panicked"))?;
         troubled?;

@@ -143,9 +143,8 @@ fn beside_healing(cluster: &Cluster, secs: u64) -> Outcome<Felt> {
 
 /// Moves a replica of everything, until it is over; what is under way then comes to its end.
 fn to_and_fro(cluster: &Cluster, over: &AtomicBool) -> Outcome {
-    let said = |words: &[&str]| {
-        cluster.host.cli().ask().args(words).limit_secs(600).run().map(drop)
-    };
+    let said =
+        |words: &[&str]| cluster.host.cli().ask().args(words).limit_secs(600).run().map(drop);
     while !over.load(Ordering::SeqCst) {
         for nodes in [NODES[1], NODES[0]] {
             said(&["volume", "set", VOLUME, nodes])?;
@@ -175,7 +174,8 @@ fn p99(cluster: &Cluster, secs: u64) -> Outcome<f64> {
         .run()?;
     // libnbd says its own first.
     let json = said.stdout.find('{').map(|start| &said.stdout[start..]);
-    let json = json.ok_or_else(|| Failure::new(format!("fio gives no figures: {}", said.stdout)))?;
+    let json =
+        json.ok_or_else(|| Failure::new(format!("fio gives no figures: {}", said.stdout)))?;
     let report: Value = serde_json::from_str(json).context("fio's figures")?;
     let figure = report["jobs"][0]["mixed"]["clat_ns"]["percentile"]["99.000000"].as_f64();
     let figure = figure.ok_or_else(|| Failure::new("fio gives no p99"))?;
