@@ -31,6 +31,8 @@ const NODES: [&str; 2] = ["nodes=n1,n2,n3", "nodes=n1,n2,n4"];
 const TARGET: f64 = 1.5;
 /// The short form is for machines that do other things besides: it only fails when there is no throttle to speak of.
 const GROSS: f64 = 6.0;
+/// How much longer than its target a placement may take there.
+const BUSY: f64 = 3.0;
 
 /// How much is measured.
 struct Extent {
@@ -65,7 +67,9 @@ fn placement(stage: &Stage) -> Outcome {
         };
         let (told, wanted) = (format!("{figure:.2} {unit}"), format!("{target:.2} {unit}"));
         stage.tell(format!("{name:<44} {told:>12} {wanted:>12}"));
-        if figure > target {
+        let is_time = ["ns", "us"].contains(&unit);
+        let allowed = if is_time && !stage.is_long() { target * BUSY } else { target };
+        if figure > allowed {
             missed.push(name.to_owned());
         }
     }
