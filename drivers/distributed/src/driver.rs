@@ -166,7 +166,7 @@ impl DistributedBackend {
                 return Err(error);
             }
         };
-        let volume = Attached::new(self.clone(), engine, attach.epoch)?;
+        let volume = Attached::new(self.clone(), engine, attach.epoch).await?;
         Ok(DistributedVolume(Arc::new(volume)))
     }
 

@@ -17,7 +17,7 @@ use distributed_core::{
     BrickEntry, BrickId, ClientOp, Descriptor, Generation, Node, Outcome, Record, Session,
     ShardMap, Slot, SlotSet,
 };
-use driver_api::{Error, ErrorKind, IoBuf, OpContext, Result};
+use driver_api::{Abilities, Error, ErrorKind, IoBuf, OpContext, Result};
 
 use crate::{
     client::{NewBrick, on_node, snapshot_name},
@@ -67,6 +67,19 @@ impl Attached {
 }
 
 impl DistributedBackend {
+    /// Whether every node that a volume has a brick on can clone it; of one that does not answer nothing is known.
+    pub(crate) async fn nodes_clone(&self, engine: &Engine) -> Result<bool> {
+        for brick in engine.status()?.bricks {
+            let Some(node) = engine.node(brick.node) else { continue };
+            if let Ok(backend) = self.0.nodes.backend(&node).await
+                && !backend.capabilities()?.has(Abilities::CLONE)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Has a volume that this process holds, and that is detached within, consist of a snapshot's content.
     async fn switch_to(&self, volume: &str, number: u32) -> Result<()> {
         let catalog = &self.0.catalog;

@@ -65,7 +65,10 @@ impl World {
             });
             bricks.find_map(|brick| {
                 let node = &self.nodes[brick.node.0 as usize];
-                node.bricks.get(&brick.brick)?.memory.get(sector).copied()
+                let held = node.bricks.get(&brick.brick)?;
+                // One that restarted and lost something, which the host has yet to learn, does not take it.
+                let is_sound = held.opened_in == node.incarnation;
+                is_sound.then(|| held.memory.get(sector).copied()).flatten()
             })
         };
         let size = self.sectors_at(host);
