@@ -178,7 +178,7 @@ impl DistributedBackend {
         };
         self.until_serving(&engine, attach.epoch, patience).await?;
         self.throttle(&engine);
-        let volume = Attached::new(self.clone(), engine, attach.epoch)?;
+        let volume = Attached::new(self.clone(), engine, attach.epoch).await?;
         Ok(DistributedVolume(Arc::new(volume)))
     }
 

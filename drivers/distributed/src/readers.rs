@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bricks' own snapshots, opened to be read: each as a clone that its node makes for that and that is deleted afterwards.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+};
 
 use distributed_core::{BrickId, Node, ZeroKind};
 use driver_api::{
@@ -44,7 +47,11 @@ struct Reader {
 
 /// The snapshots that are open. Half-made ones are never among them.
 #[derive(Default)]
-pub(crate) struct Readers(Mutex<BTreeMap<Reading, Arc<Reader>>>);
+pub(crate) struct Readers {
+    open: Mutex<BTreeMap<Reading, Arc<Reader>>>,
+    /// The bricks that are being filled. Those of other bricks do not wait while a clone is made.
+    filling: std::sync::Mutex<BTreeSet<BrickId>>,
+}
 
 impl Readers {
     /// Reads a range of a snapshot; the first time, has it cloned.
@@ -55,9 +62,10 @@ impl Readers {
         offset: u64,
         len: u32,
     ) -> Result<IoBuf> {
+        self.filling().insert(reading.to);
         let reader = {
             // One is made at a time: the others wait for the same one.
-            let mut readers = self.0.lock().await;
+            let mut readers = self.open.lock().await;
             match readers.get(&reading) {
                 Some(reader) => Arc::clone(reader),
                 None => {
@@ -72,7 +80,11 @@ impl Readers {
 
     /// Ends those that this brick is filled from, or all.
     pub async fn end(&self, nodes: &Nodes, to: Option<BrickId>) {
-        let mut readers = self.0.lock().await;
+        let is_filled = |to: BrickId| self.filling().remove(&to);
+        if to.is_some_and(|to| !is_filled(to)) {
+            return;
+        }
+        let mut readers = self.open.lock().await;
         let ended: Vec<Reading> =
             readers.keys().filter(|one| to.is_none_or(|to| one.to == to)).copied().collect();
         for reading in ended {
@@ -87,8 +99,12 @@ impl Readers {
         }
     }
 
+    fn filling(&self) -> std::sync::MutexGuard<'_, BTreeSet<BrickId>> {
+        self.filling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn has(&self, name: &str) -> bool {
-        self.0.lock().await.values().any(|reader| reader.name == name)
+        self.open.lock().await.values().any(|reader| reader.name == name)
     }
 }
 

@@ -2,14 +2,13 @@
 //! Puts a volume back to a snapshot: fresh bricks, each a clone of a brick's own snapshot, and one swap that makes them count.
 //!
 //! ```text
-//!   detached within --> clones of the snapshot's bricks --> their first records --> state swapped --> attached within
-//!                            | anything fails                                          |
-//!                            +--> deleted, attached as it was                          +--> old bricks: keepers if a
-//!                                                                                           snapshot is on them, else
-//!                                                                                           condemned
+//!   detached within --> fresh bricks listed as condemned --> clones of the snapshot's bricks --> their first records
+//!     --> state swapped --> attached within
+//!              |
+//!              +--> old bricks: keepers if a snapshot is on them, else condemned
 //! ```
-//! Before the swap the descriptor names none of the fresh bricks, after it all of them: a crash leaves the volume as it was
-//! or as it is to be, and the next attachment deletes what is too much. All snapshots stay, later ones, too.
+//! Until the swap the fresh bricks are condemned, after it they are the volume: a crash, or whatever goes wrong, leaves it as
+//! it was or as it is to be, and the next attachment deletes what is too much. All snapshots stay, later ones, too.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use distributed_core::{
     BrickEntry, BrickId, ClientOp, Descriptor, Generation, Node, Outcome, Record, Session,
     ShardMap, Slot, SlotSet,
 };
-use driver_api::{Error, ErrorKind, IoBuf, OpContext, Result};
+use driver_api::{Abilities, Error, ErrorKind, IoBuf, OpContext, Result};
 
 use crate::{
     client::{NewBrick, on_node, snapshot_name},
@@ -48,25 +47,40 @@ impl Attached {
         if is_own(&name) {
             return Err(no_snapshot(&volume, &name));
         }
-        let number = find(&before, &name)?.number;
+        let snapshot = find(&before, &name)?;
         let size = before.size()?;
+        self.backend.account_resize(&volume, size, snapshot.size).await?;
         before.submit(&cx, ClientOp::Detach, IoBuf::empty()).await?;
         before.end().await;
-        let rolled = self.backend.switch_to(&volume, number).await;
+        let rolled = self.backend.switch_to(&volume, snapshot.number).await;
         // Also after a failure it is attached as before.
         let attached = self.backend.start(&volume, before.writable, None).await;
         let engine = attached.map_err(|error| {
             error.remedy("attach the volume again: it is as it was, or as the snapshot, whole")
         })?;
         self.renew(engine)?;
-        if rolled.is_ok() {
-            self.backend.account_resize(&volume, size, self.engine().size()?).await?;
+        let now = self.engine().size()?;
+        if now != snapshot.size {
+            self.backend.account_resize(&volume, snapshot.size, now).await?;
         }
         rolled
     }
 }
 
 impl DistributedBackend {
+    /// Whether every node that a volume has a brick on can clone it; of one that does not answer nothing is known.
+    pub(crate) async fn nodes_clone(&self, engine: &Engine) -> Result<bool> {
+        for brick in engine.status()?.bricks {
+            let Some(node) = engine.node(brick.node) else { continue };
+            if let Ok(backend) = self.0.nodes.backend(&node).await
+                && !backend.capabilities()?.has(Abilities::CLONE)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Has a volume that this process holds, and that is detached within, consist of a snapshot's content.
     async fn switch_to(&self, volume: &str, number: u32) -> Result<()> {
         let catalog = &self.0.catalog;
@@ -75,21 +89,23 @@ impl DistributedBackend {
             damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", volume)
         })?;
         let target = self.target(&before, number).await?;
-        let made = async {
-            self.make_bricks(&target).await?;
-            match catalog.swap(volume, &stored, &target.descriptor.encode()).await {
-                Outcome::Ok => Ok(()),
-                Outcome::Conflict => Err(Error::new(
-                    ErrorKind::FENCED,
-                    "another host has attached the volume meanwhile",
-                )
-                .with("volume", volume)),
-                _ => Err(Error::new(ErrorKind::UNAVAILABLE, "the host's state cannot be written")
-                    .with("volume", volume)
-                    .remedy("look at the host's log, then look which content the volume has")),
+        let listed = reserved(&before, &target.descriptor).encode();
+        self.swap(volume, &stored, &listed).await?;
+        self.make_bricks(&target).await?;
+        self.swap(volume, &listed, &target.descriptor.encode()).await
+    }
+
+    async fn swap(&self, volume: &str, before: &[u8], after: &[u8]) -> Result<()> {
+        match self.0.catalog.swap(volume, before, after).await {
+            Outcome::Ok => Ok(()),
+            Outcome::Conflict => {
+                Err(Error::new(ErrorKind::FENCED, "another host has attached the volume meanwhile")
+                    .with("volume", volume))
             }
-        };
-        made.await
+            _ => Err(Error::new(ErrorKind::UNAVAILABLE, "the host's state cannot be written")
+                .with("volume", volume)
+                .remedy("look at the host's log, then look which content the volume has")),
+        }
     }
 
     async fn target(&self, before: &Descriptor, number: u32) -> Result<Target> {
@@ -132,8 +148,6 @@ impl DistributedBackend {
                 map_bytes: encoded.len(),
                 shard_size,
             };
-            // A brick of this number is of an attempt that came to nothing.
-            nodes.delete(node, &sources.base, new.brick).await?;
             nodes.clone_brick(node, &new, sources, index).await?;
         }
         for (index, node) in members.iter().enumerate() {
@@ -149,6 +163,14 @@ impl DistributedBackend {
         }
         Ok(())
     }
+}
+
+/// The descriptor with the bricks to be, as condemned: whoever attaches the volume before they count deletes them.
+fn reserved(before: &Descriptor, target: &Descriptor) -> Descriptor {
+    let mut descriptor = before.clone();
+    descriptor.next_brick = target.next_brick;
+    descriptor.condemned.extend(target.bricks.iter().map(|entry| (entry.brick, entry.node)));
+    descriptor
 }
 
 /// The descriptor with these bricks, of which each has the snapshot, in the place of those that it has.
@@ -229,5 +251,8 @@ mod tests {
         assert_eq!(after.snapshots, before.snapshots);
         assert!(after.generation > before.generation && after.clean);
         assert_eq!(after.in_sync.len(), 2);
+        let between = reserved(&before, &after);
+        assert_eq!(between.condemned, [(BrickId(3), NodeId(3)), (BrickId(4), NodeId(4))]);
+        assert_eq!((between.bricks, between.next_brick), (before.bricks, 5));
     }
 }

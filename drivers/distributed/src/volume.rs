@@ -59,10 +59,14 @@ pub(crate) fn capabilities<'a>(bricks: impl Iterator<Item = &'a Capabilities>) -
 
 impl Attached {
     /// What all handles to a volume share that is attached by this engine.
-    pub fn new(backend: DistributedBackend, engine: Arc<Engine>, epoch: u64) -> Result<Self> {
+    pub async fn new(backend: DistributedBackend, engine: Arc<Engine>, epoch: u64) -> Result<Self> {
         let sessions = engine.sessions()?;
+        let mut own = capabilities(sessions.iter().map(|session| &session.capabilities));
+        if own.has(Abilities::SNAPSHOT) && backend.nodes_clone(&engine).await? {
+            own.abilities = own.abilities.and(Abilities::ROLLBACK);
+        }
         Ok(Self {
-            capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),
+            capabilities: own,
             size: AtomicU64::new(engine.size()?),
             backend,
             epoch,

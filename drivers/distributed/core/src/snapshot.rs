@@ -113,15 +113,20 @@ impl Descriptor {
         };
         let snapshot = self.snapshots.iter().find(|s| s.number == number && s.is_taken)?;
         let map = snapshot.map_from(maps.get(&snapshot.map)?)?;
-        let in_slots = self.bricks.iter().filter(|entry| !entry.vacant);
-        let in_slots = in_slots.map(|entry| (entry.brick, entry.node));
-        // One that is condemned may be gone, so it comes last.
-        let all = in_slots.chain(self.keepers.iter().copied()).chain(self.condemned.clone());
-        let bricks = all.filter_map(|(brick, node)| {
+        let held = |(brick, node): (BrickId, NodeId)| {
             let (slot, _) = snapshot.holders.iter().find(|(_, holder)| *holder == brick)?;
             Some((*slot, brick, node))
-        });
-        Some(Origin { map, size: snapshot.size, bricks: bricks.collect() })
+        };
+        let in_slots = self.bricks.iter().filter(|entry| !entry.vacant);
+        let in_slots = in_slots.map(|entry| (entry.brick, entry.node));
+        let mut bricks: Vec<_> =
+            in_slots.chain(self.keepers.iter().copied()).filter_map(held).collect();
+        let covered: SlotSet = bricks.iter().map(|(slot, _, _)| *slot).collect();
+        if map.sets().any(|set| set.and(covered).is_empty()) {
+            // Those that a snapshot needs are there; others may be gone already.
+            bricks.extend(self.condemned.iter().copied().filter_map(held));
+        }
+        Some(Origin { map, size: snapshot.size, bricks })
     }
 }
 
@@ -231,16 +236,22 @@ mod tests {
         volume.snapshots[0].holders[2].1 = BrickId(6);
         volume.keepers.push((BrickId(6), NodeId(8)));
         let origin = volume.origin(Some(3), &maps).unwrap();
-        let bricks = [(0, 0, 4), (2, 6, 8), (1, 1, 5)];
-        let bricks = bricks.map(|(slot, brick, node)| (Slot(slot), BrickId(brick), NodeId(node)));
-        assert_eq!(origin.bricks, bricks);
+        let bricks = |all: &[(u8, u32, u32)]| -> Vec<(Slot, BrickId, NodeId)> {
+            all.iter()
+                .map(|(slot, brick, node)| (Slot(*slot), BrickId(*brick), NodeId(*node)))
+                .collect()
+        };
+        assert_eq!(origin.bricks, bricks(&[(0, 0, 4), (2, 6, 8)]), "the condemned one may be gone");
         let template = origin.template("c", 9, 6 << 20).unwrap();
-        assert_eq!(template.sources, [BrickId(0), BrickId(6), BrickId(1)]);
+        assert_eq!(template.sources, [BrickId(0), BrickId(6)]);
         let nodes: Vec<NodeId> = template.descriptor.bricks.iter().map(|e| e.node).collect();
-        assert_eq!(nodes, [NodeId(4), NodeId(8), NodeId(5)]);
+        assert_eq!(nodes, [NodeId(4), NodeId(8)]);
         let sets: Vec<SlotSet> = (0..4).map(|shard| template.map.set(shard)).collect();
-        assert_eq!(sets, [set(&[0, 2]), set(&[2, 1]), set(&[1, 0]), set(&[1, 0])]);
+        assert_eq!(sets, [set(&[0]), set(&[1]), set(&[0, 1]), set(&[0, 1])]);
         assert_eq!(template.map.len(), 6);
+        volume.snapshots[0].holders.remove(0);
+        let origin = volume.origin(Some(3), &maps).unwrap();
+        assert_eq!(origin.bricks, bricks(&[(2, 6, 8), (1, 1, 5)]), "the condemned one is needed");
         assert!(volume.origin(Some(2), &maps).is_none());
     }
 

@@ -18,6 +18,9 @@ use crate::{
     readers::Reading,
 };
 
+/// A node may take so many times as long to clone a brick as to answer.
+const CLONING: u32 = 120;
+
 /// An action with all that it needs, so that it can begin without the core's lock.
 pub(super) struct Task {
     io: IoId,
@@ -333,6 +336,8 @@ impl Task {
             Work::Replay { from, to, offset, len } => {
                 let (target, copied_by) = (Arc::clone(&to), Arc::clone(engine));
                 let copy = async move { copied_by.replay(&cx, from, &target, (offset, len)).await };
+                // The first has its source cloned, which may be a full copy; the others have their own deadline.
+                let timeout = timeout.saturating_mul(CLONING);
                 Started::Pending(wait(io, timeout, copy, move |ended| copy_ended(io, &to, ended)))
             }
             Work::Snapshot { on, brick: id, number } => {
