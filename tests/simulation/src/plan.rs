@@ -51,6 +51,8 @@ pub struct Plan {
     pub spares: usize,
     /// Whether somebody takes snapshots.
     pub snaps: bool,
+    /// Whether those who have shards moved have them split and merged, too.
+    pub cuts: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -58,8 +60,10 @@ pub struct Plan {
 pub enum Era {
     /// They do.
     Staying,
-    /// In some of them shards are moved.
+    /// In some of them shards are moved, and snapshots taken.
     Moving,
+    /// In some of these shards are split and merged, too.
+    Cutting,
 }
 
 impl Plan {
@@ -94,6 +98,7 @@ impl Plan {
             arranges: false,
             spares: 0,
             snaps: false,
+            cuts: false,
         }
     }
 
@@ -104,6 +109,11 @@ impl Plan {
             self.spares = apart.usize(0..=2);
         }
         self.snaps = apart.u32(0..3) != 0;
+    }
+
+    /// Draws what came after that.
+    pub fn draw_cuts(&mut self, apart: &mut Rng) {
+        self.cuts = self.arranges && apart.u32(0..4) != 0;
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

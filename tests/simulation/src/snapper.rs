@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 
 use distributed_core::{BrickId, Descriptor, Event, Failure, RequestId};
 
-use crate::{deeds::Deed, operator::is_rotten, plan::SHARD_SECTORS, storage::Tag, world::World};
+use crate::{
+    deeds::Deed,
+    operator::{is_rotten, set_of},
+    storage::Tag,
+    world::World,
+};
 
 /// What a snapshot has to hold.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +64,7 @@ impl World {
         }
         let status = volume.status();
         let held = |sector: usize| {
-            let set = volume.map().set((sector / SHARD_SECTORS) as u64);
+            let set = set_of(volume.map(), sector);
             let mut bricks = status.bricks.iter().filter(|brick| {
                 set.has(brick.slot) && brick.state == distributed_core::BrickState::InSync
             });
@@ -107,7 +112,7 @@ impl World {
                 continue;
             };
             for (sector, expected) in frozen.sectors.iter().enumerate() {
-                let set = map.set((sector / SHARD_SECTORS) as u64);
+                let set = set_of(&map, sector);
                 let mut holders = 0;
                 for (slot, brick) in snapshot.holders.iter().filter(|(slot, _)| set.has(*slot)) {
                     let Some(held) = self.snapshot_of(*brick, snapshot.number) else { continue };

@@ -258,7 +258,10 @@ impl Volume {
             io.brick == brick
                 && io.slot == slot
                 && !io.abandoned
-                && !matches!(io.kind, IoKind::Delete | IoKind::State | IoKind::Compare)
+                && !matches!(
+                    io.kind,
+                    IoKind::Delete | IoKind::State | IoKind::MapState | IoKind::Compare
+                )
         });
         let under_way: Vec<(u64, Io)> = under_way.map(|(key, io)| (key, *io)).collect();
         for (key, io) in &under_way {

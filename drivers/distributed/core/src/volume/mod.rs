@@ -4,7 +4,7 @@
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
 //! `barrier` resizes and detaches, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
-//! left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
+//! left behind, `maps` stores the shard map, `reshard` in shards of another size; `healing` holds healing back; `status` tells.
 
 mod attaching;
 mod barrier;
@@ -17,6 +17,7 @@ mod maps;
 mod members;
 mod moves;
 mod requests;
+mod reshard;
 mod resync;
 mod run;
 mod slots;
@@ -39,6 +40,7 @@ use crate::{
     slab::Slab,
 };
 pub use healing::Healing;
+use reshard::Resharding;
 use state::{
     Barrier, Brick, Commit, Goal, Held, Io, IoKind, Link, MapWrite, Move, Op, Phase, Rest, Role,
     Round, Snapping,
@@ -140,13 +142,16 @@ pub struct Volume {
     base: (Generation, Arc<[u8]>),
     /// Stored maps that only snapshots name.
     old_maps: BTreeMap<Generation, Arc<[u8]>>,
-    /// One that is being stored, whether one is to be, for how many shards, and how many there were.
+    /// One that is being stored, whether one is to be, for how many bytes, and how many there were.
     map_write: Option<MapWrite>,
     want_map: bool,
     map_room: u64,
     map_writes: u32,
     /// What records that count say that changed since `base`.
     settled_moved: Vec<crate::Moved>,
+    /// What they say of the shard size.
+    settled_shard_size: u64,
+    resharding: Option<Resharding>,
     snapshot_queue: VecDeque<(RequestId, String)>,
     snapping: Option<Snapping>,
     /// Who wants to hear that a snapshot is deleted, and whether the record under way says so.
@@ -240,6 +245,8 @@ impl Volume {
             map_room: 0,
             map_writes: 0,
             settled_moved: Vec::new(),
+            settled_shard_size: 0,
+            resharding: None,
             snapshot_queue: VecDeque::new(),
             snapping: None,
             snapshot_deletions: Vec::new(),
@@ -452,6 +459,7 @@ impl Volume {
         self.commit = None;
         self.claim = None;
         self.map_write = None;
+        self.resharding = None;
         self.moves.clear();
         self.litter.clear();
         self.want_intent = false;

@@ -348,7 +348,8 @@ impl Volume {
             let Some(sets) = self.frozen.get(&snapshot.number) else { return true };
             // Condemned ones may be deleted already, by an attachment that did not come to record it.
             let others = snapshot.holders.iter().filter(|(_, other)| {
-                let lives = self.bricks.iter().any(|b| b.id == *other && b.role != Role::Vacant);
+                let stays = |b: &super::Brick| b.role != Role::Vacant && !b.leaving;
+                let lives = self.bricks.iter().any(|b| b.id == *other && stays(b));
                 *other != brick && lives
             });
             let others: SlotSet = others.map(|(slot, _)| *slot).collect();
