@@ -8,7 +8,9 @@
 //! ```
 //! A plan is made anew from where shards are, so that one which was interrupted goes on with what is left.
 
-use distributed_core::{Arrangement, Node, NodeId, Plan, Present, ShardMap, Slot, Wish, plan};
+use distributed_core::{
+    Arrangement, Node, NodeId, Plan, Present, ShardMap, Slot, Wish, plan_with_shards_of,
+};
 use driver_api::{Capabilities, Error, ErrorKind, Result};
 
 use crate::{
@@ -75,7 +77,7 @@ impl DistributedBackend {
         Ok(Layout { slots: slots.collect(), map, size: descriptor.size, identity })
     }
 
-    /// Plans what a volume should have.
+    /// Plans what a volume should have, in shards of the size that is chosen for it.
     ///
     /// # Errors
     /// `InvalidArgument` if it cannot be placed so.
@@ -99,7 +101,7 @@ impl DistributedBackend {
                 leaving: &leaving,
                 seed: layout.identity,
             };
-            plan(&present, &wish)
+            plan_with_shards_of(chosen.shard_size, &present, &wish)
         });
         let planned = planning.await.map_err(|why| {
             Error::new(ErrorKind::PANIC, format!("the plan was not made: {why}"))
@@ -110,7 +112,8 @@ impl DistributedBackend {
         })
     }
 
-    /// Begins to move an attached volume's shards to where they should be.
+    /// Begins to move an attached volume's shards to where they should be, and to split or merge them if they are to have
+    /// another size.
     pub(crate) async fn rearrange(&self, volume: &str) -> Result<()> {
         // No node is taken out between the plan and the order.
         let _turn = self.0.turns.take(NODES_TURN).await;

@@ -17,6 +17,7 @@ mod names;
 mod nodes;
 mod orphans;
 mod recover;
+mod sharding;
 mod throttle;
 mod volume;
 
