@@ -40,7 +40,7 @@ impl Volume {
         let mut map = self.map.clone();
         let shards = self.descriptor.size.max(self.map_room).div_ceil(map.shard_size());
         map.extend(shards);
-        let Some(map) = self.map_in_new_size(map) else { return };
+        let Some(map) = self.map_in_new_size(map) else { return self.pump_moves() };
         self.map_writes += 1;
         let version = Generation { epoch: self.descriptor.epoch, change: self.map_writes };
         let bytes: Arc<[u8]> = map.encode().into();

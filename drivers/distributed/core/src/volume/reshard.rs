@@ -95,6 +95,8 @@ impl Volume {
             self.resharding = None;
             self.forget_maps();
             self.requeue();
+            // Nothing else may happen that would have it go on.
+            self.pump_moves();
         }
     }
 

@@ -60,8 +60,8 @@ fn shards_are_brought_together_before_they_are_one() {
 #[test]
 fn litter_is_counted_in_the_new_shards() {
     let mut desk = Desk::new(&Settings::default());
-    // What one brick loses cannot be freed.
-    desk.spoiled.push(("how: Discard", Outcome::NoSpace));
+    // What one brick loses is not freed yet.
+    desk.volume.handle(Time(0), Event::Throttle { copies: 0, bytes: 1 << 20 });
     assert_eq!(desk.arrange(1, sets(16, &[3, 7, 7, 7])), Some(Ok(())));
     assert_eq!(desk.volume.status().litter, 1);
     let mut split = [7; 16];
@@ -73,8 +73,8 @@ fn litter_is_counted_in_the_new_shards() {
         (litter.len(), litter[0].slot, litter[0].first, litter[0].count),
         (1, Slot(2), 0, 4)
     );
-    desk.spoiled.clear();
-    desk.tick(2);
+    desk.volume.handle(Time(0), Event::Throttle { copies: 4, bytes: 1 << 20 });
+    desk.work();
     assert!(desk.volume.is_whole() && desk.stored().litter.is_empty());
 }
 
