@@ -16,8 +16,8 @@ use crate::{
     OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
     WriteFlags,
     ext::{
-        CommandSpec, Comparison, Extent, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
-        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
+        CommandSpec, Comparison, Extent, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec,
+        NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
     },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
@@ -212,6 +212,15 @@ pub trait RawCluster: Send + Sync {
         _options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         Op::err(crate::ext::no_movement("configure"))
+    }
+    /// Since 1.3.
+    fn plan_options(
+        &self,
+        _cx: &OpContext,
+        _volume: RStr<'_>,
+        _options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<Movement> {
+        Op::err(crate::ext::no_movement("plan_options"))
     }
 }
 

@@ -16,8 +16,8 @@ use crate::{
         RawResize_TO, RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
-        self, CommandSpec, Comparison, Extent, MovementPlan, NodeChange, NodeInfo, NodeSpec,
-        NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
+        self, CommandSpec, Comparison, Extent, Movement, MovementPlan, NodeChange, NodeInfo,
+        NodeSpec, NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
     },
 };
 
@@ -369,5 +369,14 @@ impl ext::Cluster for ClusterHandle {
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         self.raw.configure(cx, volume.into(), options)
+    }
+
+    fn plan_options(
+        &self,
+        cx: &OpContext,
+        volume: &str,
+        options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<Movement> {
+        self.raw.plan_options(cx, volume.into(), options)
     }
 }

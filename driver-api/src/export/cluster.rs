@@ -13,8 +13,8 @@ use crate::{
     ClusterHandle, Error, ErrorKind, Host, IoBuf, Op, OpContext, Result, WriteFlags,
     abi::{RawCluster, RawCluster_TO},
     ext::{
-        Cluster, Comparison, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep, PIECE,
-        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
+        Cluster, Comparison, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
+        PIECE, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
     },
 };
 
@@ -165,6 +165,15 @@ impl RawCluster for ClusterGlue {
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         start(|| self.cluster.configure(cx, volume.as_str(), options))
+    }
+
+    fn plan_options(
+        &self,
+        cx: &OpContext,
+        volume: RStr<'_>,
+        options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<Movement> {
+        start(|| self.cluster.plan_options(cx, volume.as_str(), options))
     }
 }
 

@@ -145,6 +145,7 @@ fn a_cluster_that_cannot_move_shards_says_so() {
         kind(cluster.rebalance(&cx, "v", true)),
         kind(cluster.rebalancing(&cx, "v")),
         kind(cluster.configure(&cx, "v", RVec::new())),
+        kind(cluster.plan_options(&cx, "v", RVec::new())),
     ];
-    assert_eq!(kinds, [Some(ErrorKind::UNSUPPORTED); 5]);
+    assert_eq!(kinds, [Some(ErrorKind::UNSUPPORTED); 6]);
 }

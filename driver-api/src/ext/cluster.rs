@@ -5,7 +5,7 @@ use abi_stable::{
 };
 
 use super::{
-    movement::{MovementPlan, NodeStep, Rebalancing, no_movement},
+    movement::{Movement, MovementPlan, NodeStep, Rebalancing, no_movement},
     recovery::{RecoveredVolume, no_recovery},
 };
 use crate::{Health, IoBuf, Op, OpContext, WriteFlags};
@@ -105,8 +105,8 @@ pub trait Cluster: Send + Sync {
         Op::err(no_movement("drain"))
     }
 
-    /// Begins to move a volume's shards to where its options and the nodes of now say, with the least copies; the
-    /// volume serves meanwhile. With `on` false, stops where it is; shards that are half way stay where they were. It
+    /// Begins to move a volume's shards to where its options and the nodes of now say, with the least copies, and to split
+    /// or merge them where its options say another size; the volume serves meanwhile. With `on` false, stops where it is; shards that are half way stay where they were. It
     /// ends with the attachment, and goes on when it is asked for anew; asked for while it is under way, it is planned
     /// anew. Since 1.3. `[any thread · volume attached]`
     fn rebalance(&self, _cx: &OpContext, _volume: &str, _on: bool) -> Op<()> {
@@ -128,6 +128,17 @@ pub trait Cluster: Send + Sync {
         _options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         Op::err(no_movement("configure"))
+    }
+
+    /// What would move if these options were changed, and the volume rebalanced then. Nothing is changed; refused is what
+    /// [`Cluster::configure`] would refuse. Since 1.3. `[any thread · backend open]`
+    fn plan_options(
+        &self,
+        _cx: &OpContext,
+        _volume: &str,
+        _options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<Movement> {
+        Op::err(no_movement("plan_options"))
     }
 }
 

@@ -118,8 +118,10 @@ pub struct Rebalancing {
     pub copied: u64,
     /// Why the last rebalancing ended before its end; empty if it did not.
     pub reason: RString,
+    /// Bytes of a shard, now: while shards are split or merged it changes.
+    pub shard_size: u64,
     /// Zero in this version.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 /// What a driver from before 1.3 answers, and one that cannot move shards.

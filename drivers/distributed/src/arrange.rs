@@ -10,7 +10,7 @@
 
 use distributed_core::{
     Arrangement, Mending, Node, NodeId, PlacementError, Plan, Present, ShardMap, Slot, Wish, mend,
-    plan,
+    plan_with_shards_of,
 };
 use driver_api::{Abilities, Capabilities, Error, ErrorKind, Result};
 
@@ -99,7 +99,7 @@ impl DistributedBackend {
         Ok(Layout { slots: slots.collect(), map, size: descriptor.size, identity })
     }
 
-    /// Plans what a volume should have.
+    /// Plans what a volume should have, in shards of the size that is chosen for it.
     ///
     /// # Errors
     /// `InvalidArgument` if it cannot be placed so.
@@ -112,11 +112,14 @@ impl DistributedBackend {
     ) -> Result<Plan> {
         let nodes = registry.of_volume(self, chosen)?;
         let (leaving, lost) = (registry.leaving.clone(), registry.lost.clone());
+        let shard_size = chosen.shard_size;
         let planned = self.computed(layout, nodes, chosen, move |present, wish| {
+            let plan = |leaving: &[NodeId]| {
+                plan_with_shards_of(shard_size, present, &Wish { leaving, ..*wish })
+            };
             let all: Vec<NodeId> = lost.iter().chain(&leaving).copied().collect();
-            let without_lost = plan(present, &Wish { leaving: &all, ..*wish });
             // Too few may be left: then lost nodes are listed until others come.
-            without_lost.or_else(|_| plan(present, &Wish { leaving: &leaving, ..*wish }))
+            plan(&all).or_else(|_| plan(&leaving))
         });
         planned.await.map_err(|error| error.with("volume", volume))
     }
@@ -168,7 +171,8 @@ impl DistributedBackend {
         planned.map_err(|why| Error::new(ErrorKind::INVALID_ARGUMENT, why.to_string()))
     }
 
-    /// Begins to move an attached volume's shards to where they should be.
+    /// Begins to move an attached volume's shards to where they should be, and to split or merge them if they are to have
+    /// another size.
     pub(crate) async fn rearrange(&self, volume: &str) -> Result<()> {
         self.order(volume, Purpose::Rebalance).await
     }

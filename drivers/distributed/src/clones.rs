@@ -187,7 +187,8 @@ impl DistributedBackend {
         }
         // What a volume has since its creation, a clone has from its source.
         options.retain(|key, value| !chosen.is_so(key, value));
-        chosen.changed(&options.into_iter().collect::<Vec<_>>())
+        let options: Vec<(String, String)> = options.into_iter().collect();
+        chosen.changed(&self.0.config, from.size, &options)
     }
 
     async fn check_cloning(

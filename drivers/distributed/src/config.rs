@@ -7,6 +7,8 @@ use distributed_core::{Policy, Settings, Shortage};
 use driver_api::{DriverInfo, Error, ErrorKind, OptionSpec, OptionType, Result};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use crate::sharding::{PATTERNS, Pattern};
+
 /// The options of `[backends.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,8 +23,9 @@ pub struct Config {
     pub default_encryption: bool,
     /// Whether volumes are cut into shards; otherwise each is one shard.
     pub enable_sharding: bool,
-    /// Bytes of a shard of a volume that names no size.
-    pub shard_size: u64,
+    /// Bytes of a shard of a volume that names no size; none: see [`Pattern::shard_size`].
+    #[serde(default)]
+    pub shard_size: Option<u64>,
     /// What readers see of a volume that names no level.
     pub consistency_protocol: Consistency,
     /// Health checks in a row that a node has to fail before it counts as down.
@@ -182,7 +185,7 @@ impl Config {
                 "set 1 or more",
             );
         }
-        if self.shard_size == 0 || !self.shard_size.is_multiple_of(SHARD_UNIT) {
+        if self.shard_size.is_some_and(|size| size == 0 || !size.is_multiple_of(SHARD_UNIT)) {
             return refuse(
                 "shard_size",
                 "a shard is a multiple of 1 MiB, and not empty",
@@ -227,7 +230,10 @@ impl Config {
 const SHARD_UNIT: u64 = 1 << 20;
 
 /// Options of a volume that can be changed after its creation.
-const CHANGEABLE: &[&str] = &["replication_factor", "placement", "nodes", "drivers"];
+const CHANGEABLE: &[&str] =
+    &["replication_factor", "placement", "nodes", "drivers", "shard_size", "pattern"];
+/// A shard size that the driver is to choose.
+const AUTOMATIC: &str = "auto";
 
 fn unfit(option: &str, value: &str) -> Error {
     Error::new(ErrorKind::INVALID_ARGUMENT, format!("`{value}` does not fit the option"))
@@ -254,6 +260,9 @@ pub struct Chosen {
     /// How it is spread over them.
     #[serde(default)]
     pub placement: Placement,
+    /// How clients use it.
+    #[serde(default)]
+    pub pattern: Pattern,
 }
 
 impl Chosen {
@@ -262,30 +271,56 @@ impl Chosen {
     /// # Errors
     /// When an option does not fit, or asks for what this version cannot do.
     pub fn new(config: &Config, size: u64, options: &[(String, String)]) -> Result<Self> {
-        let whole = size.max(1).next_multiple_of(SHARD_UNIT);
         let mut chosen = Self {
             replication_factor: config.default_replication_factor,
-            shard_size: if config.enable_sharding { config.shard_size } else { whole },
+            shard_size: 0,
             consistency: config.consistency_protocol,
             synchronous: config.synchronous_replication,
             nodes: Vec::new(),
             drivers: Vec::new(),
             placement: config.placement,
+            pattern: Pattern::default(),
         };
-        for (key, value) in options {
-            chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
+        chosen.take(config, size, options)?;
+        if !options.iter().any(|(key, _)| key == "shard_size") {
+            chosen.shard_size = chosen.usual_shard_size(config, size);
         }
         chosen.check()?;
         Ok(chosen)
     }
 
-    /// The choices with these options changed.
+    /// Bytes of a shard of a volume of `size` bytes that names none.
+    fn usual_shard_size(&self, config: &Config, size: u64) -> u64 {
+        if !config.enable_sharding {
+            return size.max(1).next_multiple_of(SHARD_UNIT);
+        }
+        config.shard_size.unwrap_or_else(|| self.pattern.shard_size(size))
+    }
+
+    fn take(&mut self, config: &Config, size: u64, options: &[(String, String)]) -> Result<()> {
+        for (key, value) in options {
+            self.set(key, value).ok_or_else(|| unfit(key, value))?;
+        }
+        // After the pattern, wherever that stands.
+        let automatic = |(key, value): &(String, String)| key == "shard_size" && value == AUTOMATIC;
+        if options.iter().any(automatic) {
+            self.shard_size = self.usual_shard_size(config, size);
+        }
+        Ok(())
+    }
+
+    /// The choices with these options changed, for a volume of `size` bytes.
     ///
     /// # Errors
     /// When an option does not fit, or belongs to the volume since its creation.
-    pub fn changed(&self, options: &[(String, String)]) -> Result<Self> {
+    pub fn changed(
+        &self,
+        config: &Config,
+        size: u64,
+        options: &[(String, String)],
+    ) -> Result<Self> {
         let mut chosen = self.clone();
-        for (key, value) in options {
+        for (key, _) in options {
             if !CHANGEABLE.contains(&key.as_str()) {
                 return Err(Error::new(
                     ErrorKind::INVALID_ARGUMENT,
@@ -294,8 +329,8 @@ impl Chosen {
                 .with("option", key)
                 .remedy(format!("these can: {}", CHANGEABLE.join(", "))));
             }
-            chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
         }
+        chosen.take(config, size, options)?;
         if chosen.replication_factor == 0 {
             return Err(unfit("replication_factor", "0"));
         }
@@ -312,7 +347,9 @@ impl Chosen {
     fn set(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
             "replication_factor" => self.replication_factor = value.parse().ok()?,
+            "shard_size" if value == AUTOMATIC => {}
             "shard_size" => self.shard_size = parse_size(value)?,
+            "pattern" => self.pattern = serde_json::from_value(value.into()).ok()?,
             "synchronous_replication" => self.synchronous = value.parse().ok()?,
             "consistency_protocol" => {
                 self.consistency = serde_json::from_value(value.into()).ok()?;
@@ -389,7 +426,11 @@ pub(crate) fn describe() -> DriverInfo {
             "true",
             "Cut volumes into shards; otherwise each is one shard.",
         ))
-        .option(option("shard_size", OptionType::SIZE, "67108864", "Bytes of a shard."))
+        .option(OptionSpec::new(
+            "shard_size",
+            OptionType::SIZE,
+            "Bytes of a shard of a volume that names no size; default: by its size and pattern.",
+        ))
         .option(
             option(
                 "consistency_protocol",
@@ -478,9 +519,17 @@ pub(crate) fn describe() -> DriverInfo {
         ))
         .volume_option(OptionSpec::new(
             "shard_size",
-            OptionType::SIZE,
-            "Bytes of a shard; default: the backend's.",
+            OptionType::TEXT,
+            "Bytes of a shard, such as 64MiB, or auto: by size and pattern; default: the backend's.",
         ))
+        .volume_option(
+            OptionSpec::new(
+                "pattern",
+                OptionType::CHOICE,
+                "How clients use it, which says how large shards are that name no size; default: mixed.",
+            )
+            .choices(PATTERNS),
+        )
         .volume_option(
             OptionSpec::new(
                 "consistency_protocol",
@@ -525,6 +574,54 @@ mod tests {
         for bad in ["", "MiB", "64MB", "-1", "99999999999999999999", "99999999999TiB"] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
+    }
+
+    fn config(more: serde_json::Value) -> Config {
+        let mut options = serde_json::Map::new();
+        for option in &describe().options {
+            if let driver_api::ROption::RSome(default) = &option.default {
+                options.insert(option.name.to_string(), serde_json::from_str(default).unwrap());
+            }
+        }
+        options.insert("synchronous_replication".to_owned(), true.into());
+        options.extend(more.as_object().cloned().unwrap_or_default());
+        serde_json::from_value(options.into()).unwrap()
+    }
+
+    fn shard_size(config: &Config, size: u64, options: &[(&str, &str)]) -> u64 {
+        let text = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let options: Vec<_> = options.iter().map(text).collect();
+        Chosen::new(config, size, &options).unwrap().shard_size
+    }
+
+    #[test]
+    fn shards_are_as_large_as_somebody_says_or_as_the_volume_asks_for() {
+        let plain = config(serde_json::json!({}));
+        assert_eq!(shard_size(&plain, 64 << 30, &[]), 64 << 20);
+        assert_eq!(shard_size(&plain, 64 << 30, &[("pattern", "random")]), 16 << 20);
+        assert_eq!(shard_size(&plain, 64 << 30, &[("shard_size", "3MiB")]), 3 << 20);
+        let late = [("shard_size", "auto"), ("pattern", "sequential")];
+        assert_eq!(shard_size(&plain, 64 << 30, &late), 256 << 20);
+        let named = config(serde_json::json!({ "shard_size": 32 << 20 }));
+        assert_eq!(shard_size(&named, 64 << 30, &[("pattern", "random")]), 32 << 20);
+        let whole = config(serde_json::json!({ "enable_sharding": false }));
+        assert_eq!(shard_size(&whole, (5 << 30) + 1, &[]), (5 << 30) + (1 << 20));
+        for bad in ["0", "1000", "huge"] {
+            let options = [("shard_size".to_owned(), bad.to_owned())];
+            assert!(Chosen::new(&plain, 1 << 30, &options).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn another_pattern_alone_leaves_the_shards() {
+        let plain = config(serde_json::json!({}));
+        let before = Chosen::new(&plain, 64 << 30, &[]).unwrap();
+        let pattern = ("pattern".to_owned(), "random".to_owned());
+        let after = before.changed(&plain, 64 << 30, std::slice::from_ref(&pattern)).unwrap();
+        assert_eq!((after.shard_size, after.pattern), (64 << 20, Pattern::Random));
+        let automatic = ("shard_size".to_owned(), "auto".to_owned());
+        let after = before.changed(&plain, 64 << 30, &[automatic, pattern]).unwrap();
+        assert_eq!(after.shard_size, 16 << 20);
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl Maker<'_> {
     pub async fn create(&self, spec: &VolumeSpec) -> Result<VolumeInfo> {
         let name = spec.name.as_str();
         let options = spec.options.iter().map(|pair| (pair.0.to_string(), pair.1.to_string()));
-        let chosen = Chosen::new(self.config, spec.size, &options.collect::<Vec<_>>())?;
+        let options: Vec<(String, String)> = options.collect();
+        let chosen = Chosen::new(self.config, spec.size, &options)?;
         if let Some(existing) = self.catalog.volume(name).await? {
             return self.same(&existing, spec, &chosen).await;
         }
@@ -88,9 +89,15 @@ impl Maker<'_> {
         chosen: &Chosen,
     ) -> Result<VolumeInfo> {
         let name = spec.name.as_str();
-        let same = existing.size == spec.size && self.catalog.chosen(name).await? == *chosen;
+        let mut chosen = chosen.clone();
+        let has = self.catalog.chosen(name).await?;
+        if !spec.options.iter().any(|pair| pair.0 == "shard_size") {
+            // Any will do, also one that was chosen by another rule, or later.
+            chosen.shard_size = has.shard_size;
+        }
+        let same = existing.size == spec.size && has == chosen;
         if same && existing.phase == Phase::Ready {
-            return Ok(info(existing, chosen));
+            return Ok(info(existing, &chosen));
         }
         let error = Error::new(ErrorKind::ALREADY_EXISTS, "another volume has this name")
             .with("volume", name);
@@ -296,6 +303,7 @@ pub(crate) fn info(descriptor: &Descriptor, chosen: &Chosen) -> VolumeInfo {
     VolumeInfo::new(&descriptor.volume, descriptor.size, used)
         .label("replication_factor", &chosen.replication_factor.to_string())
         .label("shard_size", &chosen.shard_size.to_string())
+        .label("pattern", chosen.pattern.name())
         .label("placement", chosen.placement.name())
         .label("consistency", "strong")
         .label("synchronous_replication", "true")

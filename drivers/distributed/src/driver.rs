@@ -209,7 +209,6 @@ impl DistributedBackend {
         let descriptor = Descriptor::decode(&state).map_err(|why| {
             damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", name)
         })?;
-        let chosen = shared.catalog.chosen(name).await?;
         let maps = shared.catalog.maps(name).await?;
         let registered = shared.catalog.nodes().await?.all();
         members(&descriptor, &registered)?;
@@ -220,7 +219,6 @@ impl DistributedBackend {
             nodes: shared.nodes.clone(),
             catalog: shared.catalog.clone(),
             map_bytes,
-            shard_size: chosen.shard_size,
             writable,
             io_timeout: shared.config.io_timeout(),
             members: registered.clone(),

@@ -22,6 +22,7 @@ mod orphans;
 mod readers;
 mod recover;
 mod rollback;
+mod sharding;
 mod snapshots;
 mod throttle;
 mod volume;

@@ -124,6 +124,8 @@ impl DistributedBackend {
         let mut descriptor = rolled_back(before, &template.descriptor);
         // No map that a host has written since it attached the volume has this name.
         descriptor.map = Generation { epoch: before.epoch, change: u32::MAX };
+        // Shards may have been split or merged since.
+        descriptor.shard_size = template.map.shard_size();
         let registered = self.0.catalog.nodes().await?.all();
         let members = members(&descriptor, &registered)?;
         let sources = Sources {

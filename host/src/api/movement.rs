@@ -126,7 +126,7 @@ pub struct DrainNode {
     pub on: bool,
 }
 
-/// `PATCH /v1/volumes/NAME/options`
+/// `PATCH /v1/volumes/NAME/options`, and `POST /v1/volumes/NAME/options/plan`: what would move then
 #[derive(Serialize, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct SetOptions {
@@ -157,6 +157,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/backends/{name}/nodes/{node}/drain", post(drain))
         .route("/v1/volumes/{name}/rebalance", get(rebalancing).post(rebalance))
         .route("/v1/volumes/{name}/options", patch(configure))
+        .route("/v1/volumes/{name}/options/plan", post(plan_options))
 }
 
 async fn plan(
@@ -195,6 +196,14 @@ async fn configure(
 ) -> Answer<VolumeView> {
     api.volumes.configure(&volume, &body.options).await?;
     Ok(axum::Json(api.volumes.figures(&volume).await?.into()))
+}
+
+async fn plan_options(
+    State(api): State<Api>,
+    Path(volume): Path<String>,
+    Json(body): Json<SetOptions>,
+) -> Answer<MovementView> {
+    Ok(axum::Json(api.volumes.plan_options(&volume, &body.options).await?.into()))
 }
 
 impl From<PlanStep> for NodeStep {

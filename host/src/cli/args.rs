@@ -507,6 +507,14 @@ pub enum VolumeCommand {
         /// The options
         #[arg(value_name = "KEY=VALUE", value_parser = pair, required = true)]
         options: Vec<(String, String)>,
+        /// Change nothing; show what would move then
+        #[arg(long, conflicts_with = "rebalance")]
+        plan: bool,
+        /// Move the volume's shards at once
+        #[arg(long)]
+        rebalance: bool,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Write bytes of a volume to standard output
     Read {

@@ -112,12 +112,33 @@ impl Session {
         &self,
         name: &str,
         options: BTreeMap<String, String>,
+        at_once: Option<Waiting>,
     ) -> Result<()> {
         let path = format!("{}/options", of(name));
         let volume: VolumeView = self.client.patch(&path, &SetOptions { options }).await?;
+        if let Some(waiting) = at_once {
+            return self.rebalance(name, false, waiting).await;
+        }
         self.one(&volume)?;
         if self.output == Output::Table {
             eprintln!("shards are where they were until: novastor volume rebalance {name}");
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    pub(super) async fn plan_options(
+        &self,
+        name: &str,
+        options: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let path = format!("{}/options/plan", of(name));
+        let movement: MovementView = self.client.post(&path, &SetOptions { options }).await?;
+        self.one(&movement)?;
+        if self.output == Output::Table {
+            show::print("\n")?;
+            show::list(self.output, &movement.nodes)?;
         }
         Ok(())
     }

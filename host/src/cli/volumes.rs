@@ -115,8 +115,12 @@ impl Session {
             VolumeCommand::Rebalance { name, status, waiting } => {
                 self.rebalance(&name, status, waiting).await
             }
-            VolumeCommand::Set { name, options } => {
-                self.set_options(&name, options.into_iter().collect()).await
+            VolumeCommand::Set { name, options, plan: true, .. } => {
+                self.plan_options(&name, options.into_iter().collect()).await
+            }
+            VolumeCommand::Set { name, options, rebalance, waiting, .. } => {
+                let at_once = rebalance.then_some(waiting);
+                self.set_options(&name, options.into_iter().collect(), at_once).await
             }
             VolumeCommand::Read { name, offset, length } => {
                 self.read(&of(&name), offset, length).await

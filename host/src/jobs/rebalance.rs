@@ -46,12 +46,11 @@ async fn move_shards(
 }
 
 async fn until_moved(used: &Use, control: &JobControl) -> Result<()> {
-    let shard_size = used.replication().await?.shard_size;
     used.rebalance(true).await?;
     let mut most = 0;
     loop {
         let now = used.rebalancing().await?;
-        let left = now.shards_left.saturating_mul(shard_size);
+        let left = now.shards_left.saturating_mul(now.shard_size);
         most = left.max(most);
         control.set_total(most);
         control.set_done(most - left);

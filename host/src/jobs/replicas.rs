@@ -13,6 +13,8 @@ use crate::volumes::{Access, Use, Volumes};
 
 const VERIFY: &str = "verify";
 const REPAIR: &str = "repair";
+/// How often it is asked where a byte is while shards get another size.
+const SHARD_TRIES: u32 = 4;
 
 /// Starts those jobs, and resumes them. A cheap handle.
 #[derive(Clone)]
@@ -153,7 +155,7 @@ async fn walk(used: &Use, control: &JobControl) -> Result<()> {
         }
         let here = match shard.take() {
             Some(here) if holds(&here, at) => here,
-            _ => shard_at(used, &replication, at).await?,
+            _ => shard_at(used, at).await?,
         };
         let len = (here.offset + here.len - at).min(PIECE.into()) as u32;
         look_at_piece(used, control, &here, at, len).await?;
@@ -166,14 +168,18 @@ fn holds(shard: &ShardInfo, at: u64) -> bool {
     (shard.offset..shard.offset + shard.len).contains(&at)
 }
 
-async fn shard_at(used: &Use, replication: &ReplicationInfo, at: u64) -> Result<ShardInfo> {
-    let shard = used.shard(at / replication.shard_size.max(1)).await?;
-    if holds(&shard, at) {
-        return Ok(shard);
+async fn shard_at(used: &Use, at: u64) -> Result<ShardInfo> {
+    // Shards may get another size between the two questions.
+    for _ in 0..SHARD_TRIES {
+        let replication = used.replication().await?;
+        match used.shard(at / replication.shard_size.max(1)).await {
+            Ok(shard) if holds(&shard, at) => return Ok(shard),
+            Err(error) if error.kind() != ErrorKind::NOT_FOUND => return Err(error),
+            _ => {}
+        }
     }
     Err(Error::new(ErrorKind::INTERNAL, "the driver's shards do not cover the volume")
-        .with("offset", at)
-        .with("shard", shard.index))
+        .with("offset", at))
 }
 
 async fn look_at_piece(

@@ -75,6 +75,7 @@ calls! {
     Rebalance = "rebalance", true;
     Rebalancing = "rebalancing", false;
     Configure = "configure", true;
+    PlanOptions = "plan_options", false;
     Drop = "drop", false;
 }
 

@@ -79,21 +79,40 @@ impl Volumes {
 
     /// Changes options that a volume was created with.
     pub async fn configure(&self, volume: &str, options: &BTreeMap<String, String>) -> Result<()> {
-        if options.is_empty() {
-            return Err(Error::new(ErrorKind::INVALID_ARGUMENT, "nothing is to be changed")
-                .during("volume set")
-                .remedy("say what, as KEY=VALUE: novastor driver show DRIVER lists the options"));
-        }
+        let options = some_options(options)?;
         let (backend, name) = self.cluster_of(volume).await?;
-        let text = |text: &String| RString::from(text.as_str());
-        let options: RVec<Tuple2<RString, RString>> =
-            options.iter().map(|(key, value)| Tuple2(text(key), text(value))).collect();
         let configuring =
             backend.handle().cluster(Call::Configure, &control(), move |cluster, cx| {
                 cluster.configure(cx, &name, options)
             });
         backend.call("volume set", configuring).await
     }
+
+    /// What would move if these options were changed, and the volume rebalanced then.
+    pub async fn plan_options(
+        &self,
+        volume: &str,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Movement> {
+        let options = some_options(options)?;
+        let (backend, name) = self.cluster_of(volume).await?;
+        let planning =
+            backend.handle().cluster(Call::PlanOptions, &control(), move |cluster, cx| {
+                cluster.plan_options(cx, &name, options)
+            });
+        let movement = backend.call("volume set", planning).await?;
+        Ok(Movement { volume: volume.into(), ..movement })
+    }
+}
+
+fn some_options(options: &BTreeMap<String, String>) -> Result<RVec<Tuple2<RString, RString>>> {
+    if options.is_empty() {
+        return Err(Error::new(ErrorKind::INVALID_ARGUMENT, "nothing is to be changed")
+            .during("volume set")
+            .remedy("say what, as KEY=VALUE: novastor driver show DRIVER lists the options"));
+    }
+    let text = |text: &String| RString::from(text.as_str());
+    Ok(options.iter().map(|(key, value)| Tuple2(text(key), text(value))).collect())
 }
 
 async fn plan(backend: &OpenBackend, volume: String, steps: Vec<NodeStep>) -> Result<MovementPlan> {

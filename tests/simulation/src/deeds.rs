@@ -34,6 +34,10 @@ pub enum Deed {
     Arranged,
     /// They are.
     Moved,
+    /// They are smaller.
+    Split,
+    /// They are larger.
+    Merged,
     /// The state store got a shard map.
     Mapped,
     /// A snapshot was taken.
@@ -55,7 +59,7 @@ pub enum Deed {
 }
 
 impl Deed {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 24] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -69,6 +73,8 @@ impl Deed {
         Self::RebuiltWithout,
         Self::Arranged,
         Self::Moved,
+        Self::Split,
+        Self::Merged,
         Self::Mapped,
         Self::Snapped,
         Self::Unsnapped,

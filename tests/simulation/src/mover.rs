@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The operator wants shards to be elsewhere: on more nodes or fewer, with more replicas or fewer.
+//! The operator wants shards to be elsewhere: on more nodes or fewer, with more replicas or fewer; or of another size.
 
 use distributed_core::{Arrangement, Event, Failure, NodeId, RequestId, ShardMap, Slot, SlotSet};
 
-use crate::{deeds::Deed, plan::SHARD_SECTORS, storage::SECTOR, world::World};
+use crate::{deeds::Deed, operator::set_of, storage::SECTOR, world::World};
+
+/// Sectors that a shard may get. Not each of them divides each other.
+const CUTS: [usize; 6] = [4, 8, 16, 24, 32, 48];
 
 impl World {
     /// Asks a host for another arrangement.
@@ -20,8 +23,18 @@ impl World {
         self.deliver(host, instance, Event::Arrange { request, arrangement });
     }
 
+    /// Sectors of a shard that the operator wants, and whether shards stay where they are as far as that goes.
+    fn draw_cut(&mut self, host: usize) -> (usize, bool) {
+        let has = self.shard_sectors(host);
+        if !self.plan.cuts || self.rng.bool() {
+            return (has, false);
+        }
+        (CUTS[self.rng.usize(0..CUTS.len())], self.rng.bool())
+    }
+
     /// Any nodes, any sets; about half of the shards stay where they are if they can.
     fn draw_arrangement(&mut self, host: usize) -> Option<Arrangement> {
+        let (of_shard, stays) = self.draw_cut(host);
         let least = self.plan.min_in_sync.max(1) as usize;
         let count = self.rng.usize(least..=self.nodes.len());
         let mut nodes: Vec<u32> = (0..self.nodes.len() as u32).collect();
@@ -36,17 +49,17 @@ impl World {
             let index = nodes.iter().position(|node| *node == brick.node.0)?;
             Some(Slot(index as u8))
         };
-        let shards = self.sectors_at(host).div_ceil(SHARD_SECTORS) as u64;
         let mut sets = Vec::new();
-        for shard in 0..shards {
-            let kept: Option<SlotSet> = now.set(shard).iter().map(index_of).collect();
-            let kept = kept.filter(|set| set.len() as usize == factor && self.rng.bool());
+        for first in (0..self.sectors_at(host)).step_by(of_shard) {
+            let kept: Option<SlotSet> = set_of(&now, first).iter().map(index_of).collect();
+            let kept = kept.filter(|set| set.len() as usize == factor);
+            let kept = kept.filter(|_| self.rng.bool() || stays);
             sets.push(kept.unwrap_or_else(|| {
                 let chosen = self.rng.choose_multiple(0..count as u8, factor);
                 chosen.into_iter().map(Slot).collect()
             }));
         }
-        let map = ShardMap::from_sets(SHARD_SECTORS as u64 * SECTOR, sets)?;
+        let map = ShardMap::from_sets(of_shard as u64 * SECTOR, sets)?;
         Some(Arrangement { nodes: nodes.into_iter().map(NodeId).collect(), map })
     }
 

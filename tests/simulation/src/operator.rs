@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use distributed_core::{BrickId, BrickState, Failure, Slot, SlotSet};
+use distributed_core::{BrickId, BrickState, Failure, ShardMap, Slot, SlotSet};
 
 use crate::{
     clients::{Call, CallKind},
@@ -19,6 +19,11 @@ const ROTTEN: Tag = 1 << 31;
 /// Whether a value is one that a disk made up.
 pub fn is_rotten(tag: Tag) -> bool {
     tag >= ROTTEN
+}
+
+/// The slots of a sector's shard.
+pub fn set_of(map: &ShardMap, sector: usize) -> SlotSet {
+    map.set(sector as u64 * SECTOR / map.shard_size())
 }
 
 /// Sectors of one step of a verification: a quarter of the intent log of eight regions.
@@ -87,7 +92,8 @@ impl World {
                     Some(rot) if rot.sector < size => rot.sector,
                     _ => self.rng.usize(0..size),
                 };
-                let end = size.min((first / SHARD_SECTORS + 1) * SHARD_SECTORS);
+                let of_shard = self.shard_sectors(self.current);
+                let end = size.min((first / of_shard + 1) * of_shard);
                 let count = self.rng.usize(1..=end - first);
                 match self.sound_source(first..first + count) {
                     Some(source) => {
@@ -109,10 +115,16 @@ impl World {
         in_sync.map(|brick| (brick.slot, brick.brick, brick.node.0 as usize)).collect()
     }
 
-    /// The slots of a shard, as the present host sees them.
-    pub fn shard_set(&self, shard: u64) -> SlotSet {
+    /// The slots of a sector's shard, as the present host sees them.
+    pub fn set_of(&self, sector: usize) -> SlotSet {
         let volume = self.hosts[self.current].volume.as_ref();
-        volume.map_or(SlotSet::EMPTY, |volume| volume.map().set(shard))
+        volume.map_or(SlotSet::EMPTY, |volume| set_of(volume.map(), sector))
+    }
+
+    /// Sectors of a shard, as a host sees them.
+    pub fn shard_sectors(&self, host: usize) -> usize {
+        let volume = self.hosts[host].volume.as_ref();
+        volume.map_or(SHARD_SECTORS, |volume| (volume.map().shard_size() / SECTOR) as usize)
     }
 
     fn held(&self, brick: BrickId, node: usize, sector: usize) -> Option<Tag> {
@@ -121,7 +133,7 @@ impl World {
 
     /// A replica of a range of one shard, in sync and without rot there; who repairs knows it from elsewhere.
     fn sound_source(&mut self, sectors: Range<usize>) -> Option<Slot> {
-        let set = self.shard_set((sectors.start / SHARD_SECTORS) as u64);
+        let set = self.set_of(sectors.start);
         let is_sound = |brick, node| {
             let mut values = sectors.clone().map(|sector| self.held(brick, node, sector));
             values.all(|value| value.is_some_and(|tag| tag < ROTTEN))
@@ -139,9 +151,7 @@ impl World {
         Before {
             in_sync: self.in_sync().into_iter().map(|(slot, _, _)| slot).collect(),
             incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
-            sets: (0..self.sizes.known.div_ceil(SHARD_SECTORS) as u64)
-                .map(|shard| self.shard_set(shard))
-                .collect(),
+            sets: (0..self.sizes.known).map(|sector| self.set_of(sector)).collect(),
         }
     }
 
@@ -168,7 +178,7 @@ impl World {
         for first in sectors.clone().step_by(STEP) {
             let mut differing = SlotSet::EMPTY;
             for sector in first..sectors.end.min(first + STEP) {
-                let set = self.shard_set((sector / SHARD_SECTORS) as u64);
+                let set = self.set_of(sector);
                 let mut here = bricks.iter().filter(|(slot, _, _)| set.has(*slot));
                 let Some((_, brick, node)) = here.next() else { continue };
                 let lowest = self.held(*brick, *node, sector);

@@ -53,6 +53,8 @@ pub struct Plan {
     pub snaps: bool,
     /// Whether nodes are judged, and healing throttled.
     pub judges: bool,
+    /// Whether those who have shards moved have them split and merged, too.
+    pub cuts: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -60,8 +62,10 @@ pub struct Plan {
 pub enum Era {
     /// They do.
     Staying,
-    /// In some of them shards are moved.
+    /// In some of them shards are moved, and snapshots taken.
     Moving,
+    /// In some of these shards are split and merged, too.
+    Cutting,
 }
 
 impl Plan {
@@ -97,6 +101,7 @@ impl Plan {
             spares: 0,
             snaps: false,
             judges: false,
+            cuts: false,
         }
     }
 
@@ -108,6 +113,11 @@ impl Plan {
         }
         self.snaps = apart.u32(0..3) != 0;
         self.judges = apart.u32(0..3) != 0;
+    }
+
+    /// Draws what came after that.
+    pub fn draw_cuts(&mut self, apart: &mut Rng) {
+        self.cuts = self.arranges && apart.u32(0..4) != 0;
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 
 use distributed_core::{BrickId, Descriptor, Event, Failure, RequestId};
 
-use crate::{deeds::Deed, operator::is_rotten, plan::SHARD_SECTORS, storage::Tag, world::World};
+use crate::{
+    deeds::Deed,
+    operator::{is_rotten, set_of},
+    storage::Tag,
+    world::World,
+};
 
 /// What a snapshot has to hold.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +67,7 @@ impl World {
         let frozen = self.frozen.entry(name).or_default();
         frozen.sectors.resize(size, None);
         for (sector, place) in frozen.sectors.iter_mut().enumerate() {
-            let is_its = volume.map().set((sector / SHARD_SECTORS) as u64).has(status.slot);
+            let is_its = set_of(volume.map(), sector).has(status.slot);
             if place.is_none() && is_its {
                 *place = held.and_then(|held| held.memory.get(sector)).copied();
             }
@@ -107,7 +112,7 @@ impl World {
             };
             for (sector, expected) in frozen.sectors.iter().enumerate() {
                 let expected = expected.unwrap_or_default();
-                let set = map.set((sector / SHARD_SECTORS) as u64);
+                let set = set_of(&map, sector);
                 let mut holders = 0;
                 for (slot, brick) in snapshot.holders.iter().filter(|(slot, _)| set.has(*slot)) {
                     let Some(held) = self.snapshot_of(*brick, snapshot.number) else { continue };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The state store: one key and the shard maps beside it, which errs, forgets, and is rebuilt from companions.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use distributed_core::{Descriptor, Generation, IoId, Outcome, Record, ShardMap, rebuild};
 
@@ -9,6 +9,8 @@ use crate::{
     deeds::Deed,
     hosts::TIMEOUT,
     matrix::Fault,
+    plan::SHARD_SECTORS,
+    storage::SECTOR,
     world::{MS, Next, US, World},
 };
 
@@ -60,6 +62,7 @@ impl World {
         let outcome = if self.stored.bytes == bytes {
             Outcome::Ok
         } else if self.stored.bytes == *expected {
+            self.count_cuts(&bytes);
             (self.stored.bytes, self.stored.epoch) = (bytes, epoch);
             Outcome::Ok
         } else {
@@ -69,6 +72,18 @@ impl World {
         let slow = if self.plan.sick_state && self.chaos { 80 } else { 1 };
         let delay = self.rng.u64(50 * US..300 * US) * slow;
         self.after(delay, Next::StateAnswer { host, instance, io, outcome });
+    }
+
+    fn count_cuts(&mut self, bytes: &[u8]) {
+        let size = |bytes: &[u8]| Descriptor::decode(bytes).map_or(0, |volume| volume.shard_size);
+        let of_creation = SHARD_SECTORS as u64 * SECTOR;
+        let known = |size: u64| if size == 0 { of_creation } else { size };
+        let (had, has) = (known(size(&self.stored.bytes)), known(size(bytes)));
+        match has.cmp(&had) {
+            Ordering::Less => self.deeds.count(Deed::Split),
+            Ordering::Greater => self.deeds.count(Deed::Merged),
+            Ordering::Equal => {}
+        }
     }
 
     /// The state store is given a shard map.

@@ -13,7 +13,7 @@ use crate::{
     deeds::Deeds,
     matrix::Matrix,
     operator::is_rotten,
-    plan::{Era, SHARD_SECTORS},
+    plan::Era,
     world::{MS, Next, US, World},
 };
 
@@ -168,7 +168,7 @@ impl World {
             status.bricks.iter().map(|brick| (brick.slot, (brick.brick, brick.node))).collect();
         let mut complaints = Vec::new();
         for sector in 0..self.sectors_at(self.current) {
-            let set = self.shard_set((sector / SHARD_SECTORS) as u64);
+            let set = self.set_of(sector);
             let held = |slot: Slot| {
                 let (brick, node) = bricks.get(&slot)?;
                 self.nodes[node.0 as usize].bricks.get(brick)?.memory.get(sector).copied()

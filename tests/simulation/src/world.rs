@@ -36,6 +36,9 @@ const OPERATORS: u64 = 0x6f70_6572_6174_6f72;
 /// And another one, for what moves shards.
 const MOVERS: u64 = 0x6d6f_7665_6420_6f66;
 
+/// And one for what splits and merges them.
+const CUTTERS: u64 = 0x6375_7420_7570_2e2e;
+
 /// A run that has more events than this does not come to an end.
 const MOST_EVENTS: u64 = 1_000_000;
 
@@ -151,8 +154,11 @@ impl World {
     pub fn new(seed: u64, protections: Protections, era: Era, trace: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng, &mut Rng::with_seed(seed ^ OPERATORS));
-        if era == Era::Moving {
+        if era != Era::Staying {
             plan.draw_moves(&mut Rng::with_seed(seed ^ MOVERS));
+        }
+        if era == Era::Cutting {
+            plan.draw_cuts(&mut Rng::with_seed(seed ^ CUTTERS));
         }
         let is_operated = plan.resizes || plan.checks || plan.arranges || plan.snaps;
         let ids: Vec<NodeId> = (0..plan.nodes).map(|id| NodeId(id as u32)).collect();

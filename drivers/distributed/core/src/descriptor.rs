@@ -3,7 +3,7 @@
 
 use crate::{
     BrickId, DecodeError, Generation, NodeId, ShardMap, Slot, SlotSet, Snapshot,
-    codec::{MOVES, Reader, SNAPSHOTS, Writer},
+    codec::{MOVES, Reader, SNAPSHOTS, SPLIT, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSDSC\0";
@@ -57,6 +57,29 @@ pub struct Litter {
     pub count: u32,
 }
 
+impl Litter {
+    /// Its shards, with their brick's slot.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (Slot, u64)> + use<> {
+        let slot = self.slot;
+        let shards = self.first..self.first.saturating_add(u64::from(self.count));
+        shards.map(move |shard| (slot, shard))
+    }
+
+    /// Adds a shard to litter that is in order.
+    pub(crate) fn push(listed: &mut Vec<Self>, slot: Slot, shard: u64) {
+        match listed.last_mut() {
+            Some(last)
+                if last.slot == slot
+                    && last.first + u64::from(last.count) == shard
+                    && last.count < u32::MAX =>
+            {
+                last.count += 1;
+            }
+            _ => listed.push(Self { slot, first: shard, count: 1 }),
+        }
+    }
+}
+
 /// A volume as the state store keeps it, under one key; the shard map is kept beside it, see
 /// [`ShardMap::encode`](crate::ShardMap::encode).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,12 +125,23 @@ pub struct Descriptor {
     pub next_snapshot: u32,
     /// Bricks that hold only snapshots: those of bricks that were emptied or lost.
     pub keepers: Vec<(BrickId, NodeId)>,
+    /// Bytes of a shard, if it is not what it was at the volume's creation; else zero. The stored map has the same.
+    pub shard_size: u64,
 }
 
 /// Regions are at least this long, in bytes.
 pub const MIN_REGION: u32 = 4 << 20;
 /// A volume has at most this many regions; a larger one has larger regions.
 const MAX_REGIONS: u64 = 1 << 20;
+
+/// Bytes of a region of a new volume of `size` bytes.
+pub fn region_size(size: u64) -> u32 {
+    let mut region_size = u64::from(MIN_REGION);
+    while size.div_ceil(region_size) > MAX_REGIONS && region_size < 1 << 31 {
+        region_size *= 2;
+    }
+    region_size as u32
+}
 
 impl Descriptor {
     /// A volume to be created, with one brick on each of these nodes, in the order of slots.
@@ -117,10 +151,6 @@ impl Descriptor {
     /// [`Phase::Ready`]. A descriptor found in [`Phase::Creating`] belongs to a creation that died: delete its bricks by
     /// name, then the key.
     pub fn new(volume: &str, identity: u64, size: u64, nodes: &[NodeId]) -> Self {
-        let mut region_size = u64::from(MIN_REGION);
-        while size.div_ceil(region_size) > MAX_REGIONS && region_size < 1 << 31 {
-            region_size *= 2;
-        }
         let bricks = (0..).zip(nodes).map(|(number, node)| BrickEntry {
             brick: BrickId(number),
             node: *node,
@@ -138,7 +168,7 @@ impl Descriptor {
             generation: Generation { epoch: 0, change: 1 },
             settled: Generation::default(),
             size,
-            region_size: region_size as u32,
+            region_size: region_size(size),
             bricks: bricks.collect(),
             in_sync: (0..nodes.len()).map(|index| Slot(index as u8)).collect(),
             condemned: Vec::new(),
@@ -149,6 +179,7 @@ impl Descriptor {
             snapshots: Vec::new(),
             next_snapshot: 0,
             keepers: Vec::new(),
+            shard_size: 0,
         }
     }
 
@@ -170,6 +201,9 @@ impl Descriptor {
     /// Where the volume's shards are: the stored map that the descriptor names, with what moved since. `None` if it
     /// cannot be the volume's.
     pub fn map_from(&self, stored: &ShardMap) -> Option<ShardMap> {
+        if self.shard_size != 0 && self.shard_size != stored.shard_size() {
+            return None;
+        }
         let all: SlotSet = (0..self.bricks.len()).map(|index| Slot(index as u8)).collect();
         let map = stored.with(&self.moved, self.size.div_ceil(stored.shard_size()))?;
         let fits = !map.is_empty() && map.sets().all(|set| set.without(all).is_empty());
@@ -220,6 +254,10 @@ impl Descriptor {
         }
         if self.has_snapshots() {
             self.write_snapshots(writer);
+        }
+        if self.shard_size != 0 {
+            writer.need(SPLIT);
+            writer.u64(self.shard_size);
         }
     }
 
@@ -335,12 +373,16 @@ impl Descriptor {
             snapshots: Vec::new(),
             next_snapshot: 0,
             keepers: Vec::new(),
+            shard_size: 0,
         };
         if reader.has(MOVES) {
             descriptor.read_moves(reader)?;
         }
         if reader.has(SNAPSHOTS) {
             descriptor.read_snapshots(reader)?;
+        }
+        if reader.has(SPLIT) {
+            descriptor.shard_size = reader.u64()?;
         }
         Ok(descriptor)
     }

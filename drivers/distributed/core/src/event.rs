@@ -90,7 +90,8 @@ pub struct Arrangement {
     /// The nodes that are to have a brick, each once, at most [`MAX_BRICKS`](crate::MAX_BRICKS). Those that the volume
     /// has besides lose theirs.
     pub nodes: Vec<NodeId>,
-    /// The replica set of every shard; a [`Slot`] is an index into `nodes` here.
+    /// The replica set of every shard; a [`Slot`] is an index into `nodes` here. With smaller shards than the volume's
+    /// these are split before they are moved, with larger ones they are merged after that; one size divides the other.
     pub map: ShardMap,
 }
 

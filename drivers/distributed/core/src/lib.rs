@@ -122,7 +122,7 @@ mod volume;
 
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
-pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase};
+pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, region_size};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
 pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{
@@ -132,7 +132,7 @@ pub use latency::{LATENCY_BUCKETS, Latencies, latency_bucket};
 pub use node::{Capacity, Node, NodeError, check_nodes};
 pub use placement::{
     Mending, Movement, Placement, PlacementError, Plan, Policy, Present, Share, Wish, mend, place,
-    plan,
+    plan, plan_with_shards_of,
 };
 pub use record::{
     COMPANION_BYTES, MAP_OFFSET, MapPlace, RECORD_ALIGNMENT, Record, Run, SLOT_BYTES,

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which slots hold each shard. Two bytes a shard: a number into a table of the sets that occur.
 
+mod sizes;
+
+pub(crate) use sizes::MAX_SHARDS;
+
 use crate::{
     DecodeError, Moved, Slot, SlotSet,
     codec::{Reader, Writer},

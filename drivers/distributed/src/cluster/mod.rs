@@ -10,8 +10,8 @@ use distributed_core::{ClientOp, Descriptor, NodeId, ShardMap};
 use driver_api::{
     IoBuf, Op, OpContext, RString, RVec, Result, Tuple2, WriteFlags,
     ext::{
-        Cluster, Comparison, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep, Rebalancing,
-        RecoveredVolume, ReplicationInfo, ShardInfo,
+        Cluster, Comparison, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
+        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
     },
 };
 
@@ -151,11 +151,23 @@ impl Cluster for DistributedBackend {
         volume: &str,
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
-        let volume = volume.to_owned();
-        let options = options.iter().map(|pair| (pair.0.to_string(), pair.1.to_string()));
-        let options: Vec<(String, String)> = options.collect();
+        let (volume, options) = (volume.to_owned(), pairs(&options));
         self.on(async move |backend| backend.change_options(&volume, &options).await)
     }
+
+    fn plan_options(
+        &self,
+        _cx: &OpContext,
+        volume: &str,
+        options: RVec<Tuple2<RString, RString>>,
+    ) -> Op<Movement> {
+        let (volume, options) = (volume.to_owned(), pairs(&options));
+        self.on(async move |backend| backend.plan_options(&volume, &options).await)
+    }
+}
+
+fn pairs(options: &[Tuple2<RString, RString>]) -> Vec<(String, String)> {
+    options.iter().map(|pair| (pair.0.to_string(), pair.1.to_string())).collect()
 }
 
 impl DistributedBackend {

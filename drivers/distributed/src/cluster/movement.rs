@@ -11,8 +11,13 @@ use driver_api::{
 
 use super::nodes::node_of;
 use crate::{
-    arrange::Registry, catalog::Nodes, driver::DistributedBackend, engine::Progress,
-    error::no_volume, nodes::no_node,
+    arrange::{Layout, Registry},
+    catalog::Nodes,
+    config::Chosen,
+    driver::DistributedBackend,
+    engine::Progress,
+    error::no_volume,
+    nodes::no_node,
 };
 
 impl DistributedBackend {
@@ -33,7 +38,8 @@ impl DistributedBackend {
         registry.leaving.extend(leaving);
         let mut plan = MovementPlan::default();
         for name in self.planned(volume).await? {
-            let movement = match self.movement(&name, &registry, &names).await {
+            let (layout, chosen) = (self.layout(&name).await?, self.0.catalog.chosen(&name).await?);
+            let movement = match self.movement(&name, layout, &chosen, &registry, &names).await {
                 Ok(movement) => movement,
                 Err(error) if error.kind() == ErrorKind::INVALID_ARGUMENT => {
                     let refused = error.to_string().into();
@@ -91,11 +97,17 @@ impl DistributedBackend {
         Ok(())
     }
 
-    async fn movement(&self, volume: &str, registry: &Registry, names: &Names) -> Result<Movement> {
-        let chosen = self.0.catalog.chosen(volume).await?;
-        let layout = self.layout(volume).await?;
-        let (shard_size, size) = (layout.map.shard_size(), layout.size);
-        let plan = self.plan_volume(volume, layout, &chosen, registry).await?;
+    async fn movement(
+        &self,
+        volume: &str,
+        layout: Layout,
+        chosen: &Chosen,
+        registry: &Registry,
+        names: &Names,
+    ) -> Result<Movement> {
+        // What is split or merged is counted in the smaller ones.
+        let (shard_size, size) = (layout.map.shard_size().min(chosen.shard_size), layout.size);
+        let plan = self.plan_volume(volume, layout, chosen, registry).await?;
         Ok(figures(volume, plan, size, shard_size, names))
     }
 
@@ -111,9 +123,19 @@ impl DistributedBackend {
             litter: status.litter,
             leaving,
             copied,
+            shard_size: self.attached_engine(volume)?.shard_size()?,
             reason: reason.into(),
             ..Rebalancing::default()
         })
+    }
+
+    /// What would move if a volume's options were changed so.
+    pub(super) async fn plan_options(
+        &self,
+        volume: &str,
+        options: &[(String, String)],
+    ) -> Result<Movement> {
+        Ok(self.planned_with(volume, options).await?.movement)
     }
 
     /// Changes a volume's options, if it could be placed with them.
@@ -123,15 +145,7 @@ impl DistributedBackend {
         options: &[(String, String)],
     ) -> Result<()> {
         let _turn = self.0.turns.take(volume).await;
-        let layout = self.layout(volume).await?;
-        let before = self.0.catalog.chosen(volume).await?;
-        let after = before.changed(options).map_err(|error| error.with("volume", volume))?;
-        let nodes = self.0.catalog.nodes().await?;
-        if let Some(name) = after.nodes.iter().find(|name| nodes.named(name).is_none()) {
-            return Err(no_node(name).with("volume", volume));
-        }
-        let size = layout.size;
-        self.plan_volume(volume, layout, &after, &Registry::new(self, &nodes)).await?;
+        let WithOptions { before, after, size, .. } = self.planned_with(volume, options).await?;
         let (had, has) = (before.replication_factor, after.replication_factor);
         let account = |provisioned| {
             let mut capacity = Capacity { limit: self.0.config.max_capacity, provisioned };
@@ -143,6 +157,35 @@ impl DistributedBackend {
         };
         self.0.catalog.choose(volume, &before, &after, account).await
     }
+
+    /// A volume with other options, if it could be placed with them.
+    async fn planned_with(
+        &self,
+        volume: &str,
+        options: &[(String, String)],
+    ) -> Result<WithOptions> {
+        let layout = self.layout(volume).await?;
+        let before = self.0.catalog.chosen(volume).await?;
+        let after = before.changed(&self.0.config, layout.size, options);
+        let after = after.map_err(|error| error.with("volume", volume))?;
+        let nodes = self.0.catalog.nodes().await?;
+        if let Some(name) = after.nodes.iter().find(|name| nodes.named(name).is_none()) {
+            return Err(no_node(name).with("volume", volume));
+        }
+        let size = layout.size;
+        let (registry, names) = (Registry::new(self, &nodes), names_of(&nodes));
+        let movement = self.movement(volume, layout, &after, &registry, &names).await?;
+        Ok(WithOptions { movement, before, after, size })
+    }
+}
+
+/// What comes of other options.
+struct WithOptions {
+    before: Chosen,
+    after: Chosen,
+    movement: Movement,
+    /// The volume's size in bytes.
+    size: u64,
 }
 
 /// Nodes by number, also those that were taken out in thought.

@@ -101,7 +101,7 @@ impl DistributedBackend {
         len: u64,
     ) -> Result<(Arc<Engine>, u64)> {
         let engine = self.attached_engine(volume)?;
-        let (shard_size, size) = (engine.shard_size(), engine.size()?);
+        let (shard_size, size) = (engine.shard_size()?, engine.size()?);
         let first = shard.checked_mul(shard_size).filter(|first| *first < size);
         let room = first.map(|first| shard_size.min(size - first));
         match (first, room, offset.checked_add(len)) {

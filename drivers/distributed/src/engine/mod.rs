@@ -85,7 +85,6 @@ pub(crate) struct Engine {
     members: RwLock<BTreeMap<NodeId, Node>>,
     /// Bytes of the shard map, for companions to come.
     map_bytes: usize,
-    shard_size: u64,
     /// Whether it is attached for writing.
     pub writable: bool,
     io_timeout: Duration,
@@ -127,7 +126,6 @@ pub(crate) struct Work {
     pub catalog: Catalog,
     pub members: Vec<Node>,
     pub map_bytes: usize,
-    pub shard_size: u64,
     pub writable: bool,
     pub io_timeout: Duration,
     /// How long reads and writes of all volumes' clients take.
@@ -146,7 +144,6 @@ impl Engine {
             members: RwLock::default(),
             copied: AtomicU64::new(0),
             map_bytes: work.map_bytes,
-            shard_size: work.shard_size,
             writable: work.writable,
             io_timeout: work.io_timeout,
             begun: Instant::now(),
@@ -196,9 +193,9 @@ impl Engine {
         Ok(self.inner()?.core.size())
     }
 
-    /// Bytes of a shard.
-    pub fn shard_size(&self) -> u64 {
-        self.shard_size
+    /// Bytes of a shard, now.
+    pub fn shard_size(&self) -> Result<u64> {
+        Ok(self.inner()?.core.map().shard_size())
     }
 
     /// Compares the in-sync replicas of a range: those that differ from the first one.

@@ -380,7 +380,7 @@ impl Work {
                         brick,
                         size,
                         map_bytes: engine.map_bytes,
-                        shard_size: engine.shard_size,
+                        shard_size: engine.shard_size()?,
                     };
                     engine.nodes.create(&engine.member(node)?, &new).await
                 };

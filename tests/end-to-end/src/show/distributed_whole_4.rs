@@ -181,7 +181,7 @@ fn options(stage: &Stage, cluster: &Cluster) -> Outcome {
         let words = ["volume", "set", STILL.0, option];
         cluster.host.cli().ask().args(words).codes(&[INVALID]).run().map(drop)
     };
-    ["shard_size=2MiB", "replication_factor=6", "replication_factor=0", "placement=best"]
+    ["shard_size=1500KiB", "replication_factor=6", "replication_factor=0", "placement=best"]
         .into_iter()
         .try_for_each(refused)?;
     said(cluster, &["volume", "set", STILL.0, "replication_factor=2"])?;

@@ -21,10 +21,10 @@ mod units;
 
 use std::fmt;
 
-use crate::{MAX_BRICKS, Node, NodeId, ShardMap, SlotSet};
+use crate::{MAX_BRICKS, Node, NodeId, ShardMap, SlotSet, shard_map::MAX_SHARDS};
 pub use mend::{Mending, mend};
 pub use movement::{Movement, Share};
-pub use plan::{Plan, Present, Wish, plan};
+pub use plan::{Plan, Present, Wish, plan, plan_with_shards_of};
 
 /// How replicas are spread over nodes. Under every policy no node has two replicas of a shard, and no zone has two while
 /// another has none.
@@ -71,6 +71,13 @@ pub enum PlacementError {
     },
     /// The shard size is zero.
     ShardSize,
+    /// Shards cannot be split or merged into ones of that size.
+    OtherShards {
+        /// Bytes of a shard now.
+        has: u64,
+        /// Bytes that it is to have.
+        wanted: u64,
+    },
     /// The size is zero, or makes more shards than a map can hold.
     Size,
 }
@@ -89,6 +96,11 @@ impl fmt::Display for PlacementError {
                 "replication factor {factor} needs {factor} nodes, but of the {MAX_BRICKS} that the volume has already only \
                  {nodes} can take shards: let fewer nodes leave at a time"
             ),
+            Self::OtherShards { has, wanted } => write!(
+                f,
+                "shards of {has} bytes cannot be split or merged into ones of {wanted}: one size must divide the other, \
+                 and a volume has at most {MAX_SHARDS} shards"
+            ),
             Self::ShardSize => f.write_str("the shard size is 0: choose a size such as 64 MiB"),
             Self::Size => {
                 f.write_str("the size is 0 or makes too many shards: choose larger shards")
@@ -99,8 +111,6 @@ impl fmt::Display for PlacementError {
 
 impl std::error::Error for PlacementError {}
 
-/// Most shards that a map can hold.
-const MAX_SHARDS: u64 = 1 << 31;
 /// Most different replica sets that a map can hold.
 const MAX_SETS: u64 = 1 << 16;
 

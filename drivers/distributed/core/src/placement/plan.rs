@@ -72,6 +72,37 @@ pub(super) struct Span {
 /// # Errors
 /// When the shards cannot be placed; nothing is changed by asking.
 pub fn plan(present: &Present<'_>, wish: &Wish<'_>) -> Result<Plan, PlacementError> {
+    plan_groups(present, wish, 1)
+}
+
+/// The same for shards that are to have another size, of which one divides the other: the map of the plan has that size.
+/// Shards that are to be split are split first, which copies nothing. Of those that are to be merged each is counted in
+/// the figures, and goes where the group has most.
+///
+/// # Errors
+/// Also when no size divides the other, or the new one makes too many shards.
+pub fn plan_with_shards_of(
+    shard_size: u64,
+    present: &Present<'_>,
+    wish: &Wish<'_>,
+) -> Result<Plan, PlacementError> {
+    let has = present.map.shard_size();
+    if !present.map.can_have(shard_size, present.size) {
+        return Err(PlacementError::OtherShards { has, wanted: shard_size });
+    }
+    if shard_size <= has {
+        let split = present.map.in_shards_of(shard_size, present.size);
+        let map = split.as_ref().unwrap_or(present.map);
+        return plan(&Present { map, ..*present }, wish);
+    }
+    let group = u32::try_from(shard_size / has).map_err(|_| PlacementError::Size)?;
+    let plan = plan_groups(present, wish, group)?;
+    let merged = plan.map.in_shards_of(shard_size, present.size);
+    Ok(Plan { map: merged.ok_or(PlacementError::Size)?, ..plan })
+}
+
+/// A plan in which each `group` of neighbouring shards has one set.
+fn plan_groups(present: &Present<'_>, wish: &Wish<'_>, group: u32) -> Result<Plan, PlacementError> {
     if wish.factor == 0 {
         return Err(PlacementError::NoReplicas);
     }
@@ -81,11 +112,11 @@ pub fn plan(present: &Present<'_>, wish: &Wish<'_>) -> Result<Plan, PlacementErr
         return Err(PlacementError::Size);
     }
     let sites = Sites::gather(present.slots, wish);
-    let coarse = shards.div_ceil(MAX_SETS) as u32;
+    let coarse = (shards.div_ceil(MAX_SETS) as u32).next_multiple_of(group);
     let fine = match wish.policy {
-        Policy::Locality => neighbours(shards),
+        Policy::Locality => group * neighbours(shards.div_ceil(u64::from(group))),
         Policy::Random if combinations(MAX_BRICKS as u32, wish.factor) > MAX_SETS => coarse,
-        Policy::Random | Policy::Balanced | Policy::Zone => 1,
+        Policy::Random | Policy::Balanced | Policy::Zone => group,
     };
     let mut solved = None;
     for len in [fine, coarse.max(fine)] {

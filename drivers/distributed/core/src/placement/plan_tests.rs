@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::{
     PlacementError, Plan, Policy, Present, Wish, exact_tests::Case, hash::mix, place, plan,
+    plan_with_shards_of,
 };
 use crate::{Node, NodeId, ShardMap, Slot, SlotSet};
 
@@ -410,4 +411,45 @@ fn the_last_available_nodes_are_not_enough() {
     assert_eq!(refused, Err(PlacementError::TooFewNodes { factor: 2, nodes: 1 }));
     let none = volume.plan(&wish(Policy::Balanced, 0, &nodes));
     assert_eq!(none, Err(PlacementError::NoReplicas));
+}
+
+#[test]
+fn a_split_copies_only_what_was_uneven_and_a_merge_little() {
+    let nodes = alike(5);
+    for policy in [Policy::Balanced, Policy::Zone, Policy::Locality] {
+        for seed in 0..20 {
+            let volume = Volume::placed(policy, &nodes, 2, 40, seed);
+            let present = Present { slots: &volume.slots, map: &volume.map, size: volume.size };
+            let wish = Wish { seed, ..wish(policy, 2, &nodes) };
+            let split = plan_with_shards_of(SHARD / 4, &present, &wish).unwrap();
+            // Nodes were off by one shard at most.
+            assert!(split.moves.bytes <= 5 * SHARD / 2, "{policy:?} {seed}: {:?}", split.moves);
+            assert_eq!(split.map.shard_size(), SHARD / 4);
+
+            let merged = plan_with_shards_of(4 * SHARD, &present, &wish).unwrap();
+            assert_eq!((merged.map.shard_size(), merged.map.len()), (4 * SHARD, 10));
+            let (mut bytes, mut least) = (0, 0);
+            for shard in 0..40 {
+                let gained = merged.map.set(shard / 4).without(volume.map.set(shard));
+                bytes += u64::from(gained.len()) * SHARD;
+            }
+            for group in 0..10 {
+                // The two nodes that have most of a group could keep that.
+                let mut has: Vec<u64> = (0..5)
+                    .map(|slot| {
+                        let has = |n: &u64| volume.map.set(group * 4 + n).has(Slot(slot));
+                        (0..4).filter(has).count() as u64
+                    })
+                    .collect();
+                has.sort_unstable();
+                least += (8 - has[3] - has[4]) * SHARD;
+            }
+            assert_eq!(merged.moves.bytes, bytes, "{policy:?} {seed}");
+            assert!(bytes >= least && bytes <= least + 8 * SHARD, "{bytes}, at least {least}");
+        }
+    }
+    let volume = Volume::placed(Policy::Balanced, &nodes, 2, 40, 1);
+    let present = Present { slots: &volume.slots, map: &volume.map, size: volume.size };
+    let refused = plan_with_shards_of(3 * SHARD / 2, &present, &wish(Policy::Balanced, 2, &nodes));
+    assert!(matches!(refused, Err(PlacementError::OtherShards { .. })), "{refused:?}");
 }

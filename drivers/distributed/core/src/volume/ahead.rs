@@ -43,7 +43,7 @@ impl Volume {
 
     /// Ends moves that lead elsewhere than the goal, but for those that are being recorded.
     pub(super) fn keep_moves_to(&mut self, goal: &Goal) {
-        let wanted = |m: &Move| -> SlotSet { goal.wanted(m.shard) };
+        let wanted = |m: &Move| -> SlotSet { goal.wanted(m.start) };
         self.moves.retain(|m| m.stage == MoveStage::Recording || m.new == wanted(m));
         self.try_sweeps = true;
     }

@@ -136,6 +136,7 @@ impl Volume {
             ..descriptor
         };
         self.settled_moved.clone_from(&self.descriptor.moved);
+        self.settled_shard_size = self.descriptor.shard_size;
         self.restore_litter();
         self.freeze(&maps);
         self.level_regions = intent;

@@ -81,7 +81,7 @@ impl Volume {
                     return self.grow_bricks();
                 }
                 barrier.stage = BarrierStage::Mapping;
-                self.map_room = shards;
+                self.map_room = size;
                 self.want_map = true;
                 self.pump_maps();
             }

@@ -53,27 +53,15 @@ impl Volume {
 
     pub(super) fn restore_litter(&mut self) {
         self.litter.clear();
-        for litter in self.descriptor.litter.clone() {
-            for shard in litter.first..litter.first.saturating_add(u64::from(litter.count)) {
-                self.litter.insert((litter.slot, shard), Rest::default());
-            }
-        }
+        let litter = self.descriptor.litter.iter().flat_map(Litter::shards);
+        self.litter.extend(litter.map(|of_shard| (of_shard, Rest::default())));
         self.try_sweeps = true;
     }
 
     /// Writes into the descriptor what the next record says of litter.
     pub(super) fn record_litter(&mut self) {
         let mut listed: Vec<Litter> = Vec::new();
-        let mut list = |slot: Slot, shard: u64| match listed.last_mut() {
-            Some(last)
-                if last.slot == slot
-                    && last.first + u64::from(last.count) == shard
-                    && last.count < u32::MAX =>
-            {
-                last.count += 1;
-            }
-            _ => listed.push(Litter { slot, first: shard, count: 1 }),
-        };
+        let mut list = |slot: Slot, shard: u64| Litter::push(&mut listed, slot, shard);
         let recorded: Vec<_> = self.moves.iter().filter(|m| m.is_recorded()).collect();
         let gains =
             |slot: Slot, shard: u64| recorded.iter().any(|m| m.shard == shard && m.gains.has(slot));
@@ -97,7 +85,8 @@ impl Volume {
     }
 
     pub(super) fn pump_sweeps(&mut self) {
-        if self.barrier.is_some() || !std::mem::take(&mut self.try_sweeps) {
+        let rests = self.barrier.is_some() || self.resharding.is_some();
+        if rests || !std::mem::take(&mut self.try_sweeps) {
             return;
         }
         let mut found = Vec::new();

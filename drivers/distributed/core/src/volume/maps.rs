@@ -22,6 +22,7 @@ impl Volume {
         }
         self.want_map |= self.settled_moved.len() > MOST_MOVED;
         let recording = |m: &super::Move| m.stage == MoveStage::Recording;
+        self.drop_resharding();
         let quiet = self.commit.is_none() && !self.moves.iter().any(recording);
         if self.want_map && quiet && self.map_write.is_none() {
             self.begin_map();
@@ -37,8 +38,9 @@ impl Volume {
     fn begin_map(&mut self) {
         self.want_map = false;
         let mut map = self.map.clone();
-        let shards = self.shards().max(self.map_room);
+        let shards = self.descriptor.size.max(self.map_room).div_ceil(map.shard_size());
         map.extend(shards);
+        let Some(map) = self.map_in_new_size(map) else { return self.pump_moves() };
         self.map_writes += 1;
         let version = Generation { epoch: self.descriptor.epoch, change: self.map_writes };
         let bytes: Arc<[u8]> = map.encode().into();
@@ -129,7 +131,7 @@ impl Volume {
         let has = |slot: Slot| {
             self.bricks[slot.index()].kept.iter().any(|kept| kept.version == write.version)
         };
-        write.is_stored && self.counting().iter().all(has)
+        write.is_stored && self.counting().iter().all(has) && self.may_name_map()
     }
 
     /// Where a brick's companion has what a record names.
@@ -162,11 +164,13 @@ impl Volume {
     /// Writes into the descriptor which map counts; after [`Volume::record_moves`].
     pub(super) fn record_map(&mut self) {
         self.descriptor.map = self.base.0;
+        self.descriptor.shard_size = self.settled_shard_size;
         if self.map_is_kept()
             && let Some(write) = &self.map_write
         {
             self.descriptor.map = write.version;
             self.descriptor.moved.clear();
+            self.record_resharding();
         }
     }
 
@@ -177,13 +181,21 @@ impl Volume {
         let Some(write) = self.map_write.take() else { return };
         let (version, bytes) = std::mem::replace(&mut self.base, (write.version, write.bytes));
         self.old_maps.insert(version, bytes);
-        self.map.extend(write.shards);
+        if !self.resharded() {
+            self.map.extend(write.shards);
+        }
         self.forget_maps();
         self.actions
             .push_back(Action::ForgetMaps { before: write.version, but: self.frozen_maps() });
         self.try_moves = true;
-        if self.barrier.as_ref().is_some_and(|barrier| barrier.stage == BarrierStage::Mapping) {
-            self.grow_bricks();
+        if let Some(barrier) = &mut self.barrier
+            && barrier.stage == BarrierStage::Mapping
+        {
+            if self.map.covers(self.map_room.div_ceil(self.map.shard_size())) {
+                return self.grow_bricks();
+            }
+            // It was another map that was stored, begun earlier.
+            self.want_map = true;
         }
     }
 }

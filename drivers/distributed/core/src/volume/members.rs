@@ -345,7 +345,9 @@ impl Volume {
     /// Deletes bricks that were replaced, once the state says so.
     pub(super) fn delete_condemned(&mut self) {
         for (brick, node) in self.descriptor.condemned.clone() {
-            let is_listed = self.bricks.iter().any(|b| b.node == node && b.unrecorded);
+            let is_listed = self.bricks.iter().any(|b| {
+                (b.node == node && b.unrecorded) || (b.id == brick && b.role != Role::Vacant)
+            });
             let waits = match self.deleting.get(&brick) {
                 Some(None) => true,
                 Some(Some(at)) => *at > self.now,

@@ -5,7 +5,7 @@
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
 //! `barrier` resizes and detaches, `moves` gives shards other replicas, with `ahead` for where they lead, `slots` for these
 //! replicas and `litter` for what is left behind, `snapshots` takes them, `keepers` and `replay` keep those of bricks that
-//! go; `maps` stores the shard map; `healing` holds healing back; `status` tells.
+//! go; `maps` stores the shard map, `reshard` in shards of another size; `healing` holds healing back; `status` tells.
 
 mod ahead;
 mod attaching;
@@ -21,6 +21,7 @@ mod members;
 mod moves;
 mod replay;
 mod requests;
+mod reshard;
 mod resync;
 mod run;
 mod slots;
@@ -43,6 +44,7 @@ use crate::{
     slab::Slab,
 };
 pub use healing::Healing;
+use reshard::Resharding;
 use state::{
     Barrier, Brick, Commit, Goal, Held, Io, IoKind, Link, MapWrite, Move, Op, Phase, Rest, Role,
     Round, Snapping,
@@ -144,13 +146,16 @@ pub struct Volume {
     base: (Generation, Arc<[u8]>),
     /// Stored maps that only snapshots name.
     old_maps: BTreeMap<Generation, Arc<[u8]>>,
-    /// One that is being stored, whether one is to be, for how many shards, and how many there were.
+    /// One that is being stored, whether one is to be, for how many bytes, and how many there were.
     map_write: Option<MapWrite>,
     want_map: bool,
     map_room: u64,
     map_writes: u32,
     /// What records that count say that changed since `base`.
     settled_moved: Vec<crate::Moved>,
+    /// What they say of the shard size.
+    settled_shard_size: u64,
+    resharding: Option<Resharding>,
     snapshot_queue: VecDeque<(RequestId, String, u64)>,
     snapping: Option<Snapping>,
     /// Who wants to hear that a snapshot is deleted, and whether the record under way says so.
@@ -247,6 +252,8 @@ impl Volume {
             map_room: 0,
             map_writes: 0,
             settled_moved: Vec::new(),
+            settled_shard_size: 0,
+            resharding: None,
             snapshot_queue: VecDeque::new(),
             snapping: None,
             snapshot_deletions: Vec::new(),
@@ -474,6 +481,7 @@ impl Volume {
         self.commit = None;
         self.claim = None;
         self.map_write = None;
+        self.resharding = None;
         self.moves.clear();
         self.litter.clear();
         self.keepers = keepers::Keepers::default();

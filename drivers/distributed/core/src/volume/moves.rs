@@ -52,8 +52,10 @@ impl Volume {
         if self.phase != Phase::Serving || self.barrier.as_ref().is_some_and(detaching) {
             return Err("the volume is not attached: attach it first");
         }
-        if map.shard_size() != self.map.shard_size() || map.is_empty() {
-            return Err("the arrangement is for shards of another size");
+        if !self.can_reshard(map) || map.is_empty() {
+            return Err(
+                "shards are split and merged into ones of which one size divides the other",
+            );
         }
         if nodes.len() > MAX_BRICKS || (0..nodes.len()).any(is_twice) {
             return Err("the arrangement names a node twice, or more than 64");
@@ -67,6 +69,7 @@ impl Volume {
     /// Answers whoever asked for the present arrangement.
     pub(super) fn end_goal(&mut self, result: Result<(), Failure>) {
         self.forget_leavers();
+        self.end_resharding();
         if let Some(goal) = self.goal.take() {
             self.reply(goal.request, result);
         }
@@ -97,7 +100,13 @@ impl Volume {
 
     /// Begins moves; gives the goal back unless it is reached.
     fn go_on_with(&mut self, mut goal: Goal) -> Option<Goal> {
-        if self.moves_retry_at.is_some() || !self.give_slots(&mut goal) {
+        let waits = self.moves_retry_at.is_some() || self.resharding.is_some();
+        if !waits && !self.can_reshard(&goal.map) {
+            let reason = "the volume's shards got another size meanwhile: plan anew";
+            self.reply(goal.request, Err(Failure::Refused(reason.into())));
+            return None;
+        }
+        if waits || !self.give_slots(&mut goal) || self.reshard_for(&goal, false) {
             return Some(goal);
         }
         let shards = self.shards();
@@ -113,7 +122,7 @@ impl Volume {
         let mut in_vain = 0;
         while self.moves.len() < MOVES_AT_ONCE && in_vain < MOST_TRIES {
             let Some(shard) = goal.queue.pop_front() else { break };
-            let wanted = goal.wanted(shard);
+            let wanted = goal.wanted(self.shard_range(shard).0);
             if self.leads_to(shard) == wanted || shard >= shards {
                 continue;
             }
@@ -125,7 +134,10 @@ impl Volume {
                 }
             }
         }
-        if !goal.queue.is_empty() || !self.moves.is_empty() || self.vacate(&goal) {
+        if !goal.queue.is_empty() || !self.moves.is_empty() || self.reshard_for(&goal, true) {
+            return Some(goal);
+        }
+        if self.vacate(&goal) {
             return Some(goal);
         }
         if self.map_write.is_some() || self.want_membership || self.commit.is_some() {
@@ -140,8 +152,9 @@ impl Volume {
     /// Shards that are not where they are to be, those with the fewest copies in sync first.
     fn misplaced(&self, goal: &Goal) -> VecDeque<u64> {
         let in_sync = self.with_role(Role::InSync);
-        let shards =
-            (0..self.shards()).filter(|shard| self.leads_to(*shard) != goal.wanted(*shard));
+        let is_misplaced =
+            |shard: &u64| self.leads_to(*shard) != goal.wanted(self.shard_range(*shard).0);
+        let shards = (0..self.shards()).filter(is_misplaced);
         let mut shards: Vec<u64> = shards.collect();
         shards.sort_by_key(|shard| self.map.set(*shard).and(in_sync).len());
         shards.into()

@@ -127,10 +127,10 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    /// Where a shard is to be.
-    pub(super) fn wanted(&self, shard: u64) -> SlotSet {
+    /// Where the shard is to be that has this byte.
+    pub(super) fn wanted(&self, offset: u64) -> SlotSet {
         self.map
-            .set(shard)
+            .set(offset / self.map.shard_size())
             .iter()
             .filter_map(|slot| self.slots.get(slot.index()))
             .copied()

@@ -137,6 +137,7 @@ impl Volume {
         self.phase == Phase::Serving
             && self.bricks.iter().all(|brick| matches!(brick.role, Role::InSync | Role::Vacant))
             && self.goal.is_none()
+            && self.resharding.is_none()
             && self.moves.is_empty()
             && self.litter.is_empty()
             && self

@@ -11,6 +11,8 @@ use crate::{
 
 #[path = "healing_tests.rs"]
 mod healing_tests;
+#[path = "reshard_tests.rs"]
+mod reshard_tests;
 
 const SIZE: u64 = 64 << 20;
 
