@@ -51,6 +51,7 @@ const MOVING_REGRESSIONS: &[(u64, &str)] = &[
         "a shard went back to replicas that were lost while the record of its move was written",
     ),
     (1_040_762, "the judge took a snapshot's content from a brick that had lost it"),
+    (3_014_369, "a replay went on for ever once the last snapshot was deleted"),
     (900_899, "a snapshot counted on replicas that its shards were only about to have"),
     (5_001_190, "a shard whose move was recorded meanwhile was elsewhere than the next order said"),
     (5_002_227, "the judge took a shard that moved while it was compared for a wrong answer"),

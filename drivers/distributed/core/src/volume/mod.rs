@@ -418,6 +418,7 @@ impl Volume {
             if !self.snapshot_queue.is_empty()
                 || !self.descriptor.snapshots.is_empty()
                 || !self.descriptor.keepers.is_empty()
+                || self.keepers.replay.is_some()
             {
                 self.pump_snapshots();
                 self.pump_keepers();
