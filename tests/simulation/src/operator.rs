@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use distributed_core::{BrickId, BrickState, Failure, Slot, SlotSet};
+use distributed_core::{BrickId, BrickState, Failure, ShardMap, Slot, SlotSet};
 
 use crate::{
     clients::{Call, CallKind},
@@ -49,6 +49,8 @@ pub struct Rot {
 pub struct Before {
     in_sync: SlotSet,
     incarnations: Vec<u64>,
+    /// Where the shards were.
+    map: Option<ShardMap>,
 }
 
 impl World {
@@ -137,6 +139,7 @@ impl World {
         Before {
             in_sync: self.in_sync().into_iter().map(|(slot, _, _)| slot).collect(),
             incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
+            map: self.hosts[self.current].volume.as_ref().map(|volume| volume.map().clone()),
         }
     }
 
@@ -151,6 +154,7 @@ impl World {
             && self.hosts[call.host].epoch == self.stored.epoch
             && call.before.in_sync == now.in_sync
             && call.before.incarnations == now.incarnations
+            && call.before.map == now.map
             && self.in_sync().into_iter().all(|(_, brick, node)| notices((brick, node)))
             && self.rots.iter().all(|rot| rot.since < call.called)
     }

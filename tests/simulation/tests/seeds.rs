@@ -31,7 +31,7 @@ const REGRESSIONS: [(u64, &str); 22] = [
 ];
 
 /// The same, for seeds in which shards are moved and snapshots taken.
-const MOVING_REGRESSIONS: [(u64, &str); 9] = [
+const MOVING_REGRESSIONS: [(u64, &str); 11] = [
     (116, "a snapshot was shown, and could be deleted, before a record said that it was taken"),
     (
         142,
@@ -47,6 +47,8 @@ const MOVING_REGRESSIONS: [(u64, &str); 9] = [
     (312_837, "a snapshot's map was not named in the record that made another map count"),
     (1_020_483, "a map that was stored was forgotten when the brick of slot 0 was given up"),
     (900_899, "a snapshot counted on replicas that its shards were only about to have"),
+    (13, "what a keeper dropped was noted for the brick that had the keeper's slot once"),
+    (798, "the judge took what a restarted node had lost for what a snapshot had to hold"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.
