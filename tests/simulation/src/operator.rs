@@ -54,8 +54,8 @@ pub struct Rot {
 pub struct Before {
     in_sync: SlotSet,
     incarnations: Vec<u64>,
-    /// The replica set of each shard: one that moves meanwhile may be compared where it was, or where it is.
-    sets: Vec<SlotSet>,
+    /// Where the shards were.
+    map: Option<ShardMap>,
 }
 
 impl World {
@@ -151,7 +151,7 @@ impl World {
         Before {
             in_sync: self.in_sync().into_iter().map(|(slot, _, _)| slot).collect(),
             incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
-            sets: (0..self.sizes.known).map(|sector| self.set_of(sector)).collect(),
+            map: self.hosts[self.current].volume.as_ref().map(|volume| volume.map().clone()),
         }
     }
 
@@ -166,7 +166,7 @@ impl World {
             && self.hosts[call.host].epoch == self.stored.epoch
             && call.before.in_sync == now.in_sync
             && call.before.incarnations == now.incarnations
-            && call.before.sets == now.sets
+            && call.before.map == now.map
             && self.in_sync().into_iter().all(|(_, brick, node)| notices((brick, node)))
             && self.rots.iter().all(|rot| rot.since < call.called)
     }

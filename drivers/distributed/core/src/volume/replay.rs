@@ -95,13 +95,17 @@ impl Volume {
             ReplayStage::Sealed | ReplayStage::Recording => {
                 replay.stage = ReplayStage::Recording;
                 let (old, new, node) = (replay.old, replay.new, replay.node);
+                let is_keeper = self.descriptor.keepers.iter().any(|(brick, _)| *brick == old);
                 for entry in &mut self.descriptor.snapshots {
                     let is_sealed = replay.sealed.contains(&entry.number);
                     let place = entry.holders.iter().find(|(_, brick)| *brick == old).copied();
                     let is_listed = entry.holders.iter().any(|(_, brick)| *brick == new);
-                    if let Some((slot, _)) = place.filter(|_| is_sealed && !is_listed) {
-                        entry.holders.push((slot, new));
-                    }
+                    let Some((slot, _)) = place.filter(|_| is_sealed && !is_listed) else {
+                        continue;
+                    };
+                    // A keeper has nothing else; a brick in a slot is a holder until it has left.
+                    entry.holders.retain(|(_, brick)| *brick != old || !is_keeper);
+                    entry.holders.push((slot, new));
                 }
                 self.descriptor.condemned.retain(|(brick, _)| *brick != new);
                 if !self.descriptor.keepers.contains(&(new, node)) {
