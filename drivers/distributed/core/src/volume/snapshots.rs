@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 
 use super::{
     Volume,
-    state::{BarrierKind, BarrierStage, Brick, Io, IoKind, Link, Phase, Role, Snapping, SnappingStage},
+    state::{
+        BarrierKind, BarrierStage, Brick, Io, IoKind, Link, Phase, Role, Snapping, SnappingStage,
+    },
 };
 use crate::{
     Action, BrickId, Cause, Descriptor, Failure, Generation, Outcome, RequestId, ShardMap, Slot,
