@@ -210,7 +210,7 @@ impl DistributedBackend {
             }
         }
         // Equally urgent: what takes least is soonest out of danger.
-        todo.sort_by(|one, other| (one.fewest, one.bytes).cmp(&(other.fewest, other.bytes)));
+        todo.sort_by_key(|one| (one.fewest, one.bytes));
         Ok(todo)
     }
 

@@ -63,9 +63,9 @@ impl World {
         }
         // A node whose brick leaves may have another one.
         let used = map.sets().fold(SlotSet::EMPTY, SlotSet::or);
-        for index in 0..slots.len() {
-            if !used.has(Slot(index as u8)) {
-                slots[index] = None;
+        for (slot, node) in (0..).map(Slot).zip(&mut slots) {
+            if !used.has(slot) {
+                *node = None;
             }
         }
         if is_end {

@@ -54,14 +54,15 @@ impl Volume {
         self.held_nodes.insert(node, self.now.after(nanoseconds));
     }
 
-    /// When a brick that is given up may be opened again: at once if it was in sync, and later each time that it fails
-    /// while it is brought back. A node that takes what it is sent and answers nothing would else cost a fresh brick each
+    /// When a brick that is given up may be opened again: soon if it was in sync, or took a copy since it was opened, and
+    /// else later each time that it fails while it is brought back. A node that takes what it is sent and answers nothing would else cost a fresh brick each
     /// time, and the beginning of a copy of everything.
     pub(super) fn retry_after_setback(&mut self, slot: Slot) -> Time {
         let brick = &self.bricks[slot.index()];
         let so_far = self.setbacks.get(&brick.node).copied().unwrap_or_default();
         let before = match brick.role {
             Role::InSync => 0,
+            _ if brick.receiving && brick.copied > 0 => 0,
             _ if brick.receiving => (so_far + 1).min(MOST_SETBACKS),
             _ => so_far,
         };
