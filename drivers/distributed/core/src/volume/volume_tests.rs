@@ -116,6 +116,7 @@ impl Desk {
                 | Action::Write { io, .. }
                 | Action::Snapshot { io, .. }
                 | Action::DropSnapshot { io, .. }
+                | Action::CopySnapshot { io, .. }
                 | Action::Zero { io, .. }
                 | Action::Flush { io, .. }
                 | Action::Copy { io, .. }
