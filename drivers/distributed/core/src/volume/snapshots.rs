@@ -295,7 +295,8 @@ impl Volume {
                 let open = in_slot.is_none_or(|b| b.link == Link::Open);
                 let is_coming = self.unknown_snapshots.contains_key(&key)
                     || self.ios.iter().any(|(_, io)| {
-                        io.brick == *brick && io.kind == IoKind::Snapshot { number: entry.number }
+                        let takes_it = io.kind == IoKind::Snapshot { number: entry.number };
+                        io.brick == *brick && takes_it && !io.abandoned
                     });
                 if due && open && !is_coming {
                     wanted.push((*slot, *brick, entry.number));
