@@ -53,6 +53,10 @@ const MOVING_REGRESSIONS: &[(u64, &str)] = &[
     (1_040_762, "the judge took a snapshot's content from a brick that had lost it"),
     (3_014_369, "a replay went on for ever once the last snapshot was deleted"),
     (5_009_870, "a snapshot that a restarted node was asked for counted as one to come for ever"),
+    (
+        6_017_120,
+        "the first record of an attachment named a map that a host before it had had a companion forget",
+    ),
     (900_899, "a snapshot counted on replicas that its shards were only about to have"),
     (13, "what a keeper dropped was noted for the brick that had the keeper's slot once"),
     (798, "the judge took what a restarted node had lost for what a snapshot had to hold"),

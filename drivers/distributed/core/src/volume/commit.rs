@@ -23,6 +23,9 @@ impl Volume {
         if !ready || self.commit.is_some() || !(self.want_intent || self.want_membership) {
             return;
         }
+        if self.phase == Phase::Recording && !self.maps_are_kept() {
+            return;
+        }
         let change = std::mem::take(&mut self.want_membership).then(|| self.change_membership());
         self.want_intent = false;
         let regions = self.intent.regions();

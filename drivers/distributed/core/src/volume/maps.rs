@@ -27,12 +27,23 @@ impl Volume {
         if self.want_map && quiet && self.map_write.is_none() {
             self.begin_map();
         }
-        for slot in self.slots() {
-            self.keep_map(slot);
-        }
+        self.keep_maps();
         if self.commit.is_none() && self.map_is_kept() {
             self.want_membership = true;
         }
+    }
+
+    fn keep_maps(&mut self) {
+        for slot in self.slots() {
+            self.keep_map(slot);
+        }
+    }
+
+    /// Whether the first record of an attachment may be written: it names maps, and a host that was not yet shut out may
+    /// have had a companion forget them.
+    pub(super) fn maps_are_kept(&mut self) -> bool {
+        self.keep_maps();
+        self.counting().iter().all(|slot| self.has_maps(slot))
     }
 
     fn begin_map(&mut self) {
