@@ -14,7 +14,7 @@ use crate::{
     abi::{RawCluster, RawCluster_TO},
     ext::{
         Cluster, Comparison, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep, PIECE,
-        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
+        Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
     },
 };
 
@@ -165,6 +165,14 @@ impl RawCluster for ClusterGlue {
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         start(|| self.cluster.configure(cx, volume.as_str(), options))
+    }
+
+    fn scrub(&self, cx: &OpContext, volume: RStr<'_>, on: bool, repair: bool) -> Op<()> {
+        start(|| self.cluster.scrub(cx, volume.as_str(), on, repair))
+    }
+
+    fn scrubbing(&self, cx: &OpContext, volume: RStr<'_>) -> Op<Scrubbing> {
+        start(|| self.cluster.scrubbing(cx, volume.as_str()))
     }
 }
 

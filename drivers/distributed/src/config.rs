@@ -46,6 +46,9 @@ pub struct Config {
     pub min_in_sync: u32,
     /// What a write does while there are fewer.
     pub shortage: WhenShort,
+    /// Time between two scrubs of a volume that names none; zero: none begins by itself.
+    #[serde(deserialize_with = "interval")]
+    pub scrub_interval: Duration,
     /// After this time a replica that does not answer is given up; the operation stays dangerous.
     pub io_timeout_secs: u64,
 }
@@ -120,6 +123,27 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
             "`{text}` is no time: write a number with a unit, such as 30s, 1m or 1h"
         ))
     })
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_interval(&text).ok_or_else(|| {
+        de::Error::custom(format!(
+            "`{text}` is no time: write 7d or 12h, for example, or 0s for never"
+        ))
+    })
+}
+
+/// A time that may be zero, or days.
+fn parse_interval(text: &str) -> Option<Duration> {
+    if let Some(days) = text.strip_suffix('d') {
+        return days.trim().parse::<u64>().ok()?.checked_mul(86_400).map(Duration::from_secs);
+    }
+    let is_zero = |number: &str| number.trim().parse() == Ok(0_u64);
+    if text.strip_suffix('s').is_some_and(is_zero) {
+        return Some(Duration::ZERO);
+    }
+    parse_duration(text)
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -225,7 +249,8 @@ impl Config {
 const SHARD_UNIT: u64 = 1 << 20;
 
 /// Options of a volume that can be changed after its creation.
-const CHANGEABLE: &[&str] = &["replication_factor", "placement", "nodes", "drivers"];
+const CHANGEABLE: &[&str] =
+    &["replication_factor", "placement", "nodes", "drivers", "scrub_interval"];
 
 fn unfit(option: &str, value: &str) -> Error {
     Error::new(ErrorKind::INVALID_ARGUMENT, format!("`{value}` does not fit the option"))
@@ -252,6 +277,9 @@ pub struct Chosen {
     /// How it is spread over them.
     #[serde(default)]
     pub placement: Placement,
+    /// Seconds between two scrubs; zero: none begins by itself.
+    #[serde(default)]
+    pub scrub_interval_secs: u64,
 }
 
 impl Chosen {
@@ -269,6 +297,7 @@ impl Chosen {
             nodes: Vec::new(),
             drivers: Vec::new(),
             placement: config.placement,
+            scrub_interval_secs: config.scrub_interval.as_secs(),
         };
         for (key, value) in options {
             chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
@@ -311,6 +340,7 @@ impl Chosen {
             }
             "nodes" => self.nodes = names(value),
             "drivers" => self.drivers = names(value),
+            "scrub_interval" => self.scrub_interval_secs = parse_interval(value)?.as_secs(),
             "placement" => self.placement = serde_json::from_value(value.into()).ok()?,
             _ => return None,
         }
@@ -452,6 +482,12 @@ pub(crate) fn describe() -> DriverInfo {
             .choices(&["read_only", "wait"]),
         )
         .option(option(
+            "scrub_interval",
+            OptionType::TEXT,
+            "\"0s\"",
+            "Time between two scrubs of a volume, such as 7d; 0s: none begins by itself.",
+        ))
+        .option(option(
             "io_timeout_secs",
             OptionType::INTEGER,
             "30",
@@ -461,6 +497,11 @@ pub(crate) fn describe() -> DriverInfo {
             "replication_factor",
             OptionType::INTEGER,
             "Replicas of the volume; default: the backend's.",
+        ))
+        .volume_option(OptionSpec::new(
+            "scrub_interval",
+            OptionType::TEXT,
+            "Time between two scrubs of the volume, such as 7d; default: the backend's.",
         ))
         .volume_option(OptionSpec::new(
             "shard_size",

@@ -26,7 +26,7 @@ use crate::{
     error::{damaged, no_volume},
     health::{self, Checks},
     names::{Turns, base},
-    nodes, orphans, throttle,
+    nodes, orphans, scrubs, throttle,
     volume::{ABILITIES, Attached, DistributedVolume, capabilities},
 };
 
@@ -161,6 +161,7 @@ impl DistributedBackend {
         let maps = shared.catalog.maps(&name).await?;
         let registered = shared.catalog.nodes().await?.all();
         members(&descriptor, &registered)?;
+        let digests = shared.catalog.digests(&name).await?;
         let map_bytes = maps.get(&descriptor.map).map_or(0, |map| map.encode().len());
         let work = Work {
             volume: name.clone(),
@@ -176,6 +177,7 @@ impl DistributedBackend {
         let core = CoreAttach {
             state: state.into(),
             maps,
+            digests,
             settings: shared.config.settings(),
             protections: Protections::default(),
             holder: random()?,
@@ -204,6 +206,9 @@ impl DistributedBackend {
         tokio::spawn(orphans::collect(self.clone(), name));
         let bounds = throttle::rules(&shared.config.settings());
         tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds));
+        if engine.writable {
+            tokio::spawn(scrubs::run(Arc::downgrade(&engine), shared.catalog.clone()));
+        }
         let sessions = engine.sessions()?;
         let volume = Attached {
             capabilities: capabilities(sessions.iter().map(|session| &session.capabilities)),

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod config;
 mod create;
+mod digest;
 mod driver;
 mod engine;
 mod error;
@@ -17,6 +18,7 @@ mod names;
 mod nodes;
 mod orphans;
 mod recover;
+mod scrubs;
 mod throttle;
 mod volume;
 

@@ -75,6 +75,8 @@ calls! {
     Rebalance = "rebalance", true;
     Rebalancing = "rebalancing", false;
     Configure = "configure", true;
+    Scrub = "scrub", true;
+    Scrubbing = "scrubbing", false;
     Drop = "drop", false;
 }
 

@@ -42,10 +42,24 @@ pub enum Deed {
     Unsnapped,
     /// That, or this, was refused.
     NotSnapped,
+    /// The state store got a checkpoint of digests.
+    Digested,
+    /// A scrub came to its end.
+    Scrubbed,
+    /// It named bad replicas by digests.
+    Named,
+    /// It named bad ones, or suspects, otherwise.
+    Suspected,
+    /// A bad replica was mended, and read back.
+    Mended,
+    /// It could not be, or not be read back.
+    NotMended,
+    /// Digests outlived an attachment.
+    Restored,
 }
 
 impl Deed {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 24] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -63,6 +77,13 @@ impl Deed {
         Self::Snapped,
         Self::Unsnapped,
         Self::NotSnapped,
+        Self::Digested,
+        Self::Scrubbed,
+        Self::Named,
+        Self::Suspected,
+        Self::Mended,
+        Self::NotMended,
+        Self::Restored,
     ];
 }
 

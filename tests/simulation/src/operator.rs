@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use distributed_core::{BrickId, BrickState, Failure, Slot, SlotSet};
+use distributed_core::{BrickId, BrickState, Failure, ShardMap, Slot, SlotSet};
 
 use crate::{
     clients::{Call, CallKind},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rotten sectors read values from here on.
-const ROTTEN: Tag = 1 << 31;
+pub const ROTTEN: Tag = 1 << 31;
 
 /// Whether a value is one that a disk made up.
 pub fn is_rotten(tag: Tag) -> bool {
@@ -38,8 +38,10 @@ pub struct Sizes {
 #[derive(Clone, Copy, Debug)]
 pub struct Rot {
     pub tag: Tag,
-    sector: usize,
+    pub sector: usize,
     since: u64,
+    /// More than one brick was given it.
+    pub is_spread: bool,
     /// From here on nothing holds it.
     healed: Option<u64>,
 }
@@ -48,6 +50,7 @@ pub struct Rot {
 #[derive(Clone, Debug, Default)]
 pub struct Before {
     in_sync: SlotSet,
+    map: Option<ShardMap>,
     incarnations: Vec<u64>,
 }
 
@@ -68,6 +71,10 @@ impl World {
         if self.plan.snaps && self.rng.u32(0..4) == 0 {
             self.after(MS, Next::Client(client));
             return self.snap(self.clients[client].host);
+        }
+        if self.plan.scrubs && self.rng.u32(0..3) == 0 {
+            self.after(MS, Next::Client(client));
+            return self.order_scrub(self.clients[client].host);
         }
         match self.rng.u32(0..10) {
             0..2 if self.plan.resizes => {
@@ -100,7 +107,7 @@ impl World {
     }
 
     /// The bricks that the present host says are in sync, with their nodes.
-    fn in_sync(&self) -> Vec<(Slot, BrickId, usize)> {
+    pub fn in_sync(&self) -> Vec<(Slot, BrickId, usize)> {
         let Some(volume) = &self.hosts[self.current].volume else { return Vec::new() };
         let bricks = volume.status().bricks.into_iter();
         let in_sync = bricks.filter(|brick| brick.state == BrickState::InSync);
@@ -113,7 +120,7 @@ impl World {
         volume.map_or(SlotSet::EMPTY, |volume| volume.map().set(shard))
     }
 
-    fn held(&self, brick: BrickId, node: usize, sector: usize) -> Option<Tag> {
+    pub fn held(&self, brick: BrickId, node: usize, sector: usize) -> Option<Tag> {
         self.nodes[node].bricks.get(&brick)?.memory.get(sector).copied()
     }
 
@@ -136,6 +143,7 @@ impl World {
     pub fn before(&self) -> Before {
         Before {
             in_sync: self.in_sync().into_iter().map(|(slot, _, _)| slot).collect(),
+            map: self.hosts[self.current].volume.as_ref().map(|volume| volume.map().clone()),
             incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
         }
     }
@@ -150,6 +158,7 @@ impl World {
         call.host == self.current
             && self.hosts[call.host].epoch == self.stored.epoch
             && call.before.in_sync == now.in_sync
+            && call.before.map == now.map
             && call.before.incarnations == now.incarnations
             && self.in_sync().into_iter().all(|(_, brick, node)| notices((brick, node)))
             && self.rots.iter().all(|rot| rot.since < call.called)
@@ -237,13 +246,20 @@ impl World {
         let Some((_, brick, node)) = self.rng.choice(bricks) else { return };
         let bound = if self.rng.bool() { self.plan.hot_sectors } else { self.sizes.known };
         let sector = self.rng.usize(0..bound);
+        self.rot_at(brick, node, sector);
+    }
+
+    /// One disk changes a sector of a brick; not one that was changed and is not healed.
+    pub fn rot_at(&mut self, brick: BrickId, node: usize, sector: usize) -> bool {
         let is_new = self.rots.iter().all(|rot| rot.sector != sector || rot.healed.is_some());
         let tag = ROTTEN + self.rots.len() as Tag;
-        if is_new && self.nodes[node].rot(brick, sector, tag) {
-            self.rots.push(Rot { tag, sector, since: self.now, healed: None });
+        let has_rotted = is_new && self.nodes[node].rot(brick, sector, tag);
+        if has_rotted {
+            self.rots.push(Rot { tag, sector, since: self.now, is_spread: false, healed: None });
             self.deeds.count(Deed::Rotted);
             self.note(|| format!("sector {sector} of {brick} rots"));
         }
+        has_rotted
     }
 
     /// Whether a value is rot that somebody who asks at `called` may see there.

@@ -51,6 +51,8 @@ pub struct Plan {
     pub spares: usize,
     /// Whether somebody takes snapshots.
     pub snaps: bool,
+    /// Whether somebody has it scrubbed.
+    pub scrubs: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -60,6 +62,8 @@ pub enum Era {
     Staying,
     /// In some of them shards are moved.
     Moving,
+    /// And in some of them digests are taken.
+    Scrubbing,
 }
 
 impl Plan {
@@ -94,6 +98,7 @@ impl Plan {
             arranges: false,
             spares: 0,
             snaps: false,
+            scrubs: false,
         }
     }
 
@@ -104,6 +109,12 @@ impl Plan {
             self.spares = apart.usize(0..=2);
         }
         self.snaps = apart.u32(0..3) != 0;
+    }
+
+    /// Draws what came later still. Most of these runs have disks that rot.
+    pub fn draw_scrubs(&mut self, apart: &mut Rng) {
+        self.scrubs = apart.u32(0..3) != 0;
+        self.rots |= self.scrubs && apart.u32(0..4) != 0;
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

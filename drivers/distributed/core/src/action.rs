@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{BrickId, Generation, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
+use crate::{BrickId, Finding, Generation, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
 
 /// Something to do. Everything with an `io` is answered by [`Event::Done`](crate::Event::Done), in any order.
 ///
@@ -80,6 +80,20 @@ pub enum Action {
         offset: u64,
         /// Bytes.
         len: u32,
+    },
+    /// Read a range of a brick, in pieces of at most `chunk` bytes, and answer with
+    /// [`Outcome::Digest`](crate::Outcome::Digest). Ranges of the same content have the same digest, whatever the pieces.
+    Digest {
+        /// Names the answer.
+        io: IoId,
+        /// From here.
+        brick: BrickId,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Bytes of a piece at most.
+        chunk: u32,
     },
     /// Compare a range of several bricks.
     Compare {
@@ -200,6 +214,20 @@ pub enum Action {
         /// But these: snapshots have them.
         but: Vec<Generation>,
     },
+    /// Store a checkpoint of digests in the state under this name, beside those that are there. Nobody else uses the name.
+    StoreDigests {
+        /// Names the answer.
+        io: IoId,
+        /// The checkpoint's name.
+        version: Generation,
+        /// The checkpoint.
+        bytes: Arc<[u8]>,
+    },
+    /// Checkpoints of digests with smaller names count no more: delete them from the state, whenever. Not answered.
+    ForgetDigests {
+        /// The name of the one that counts.
+        before: Generation,
+    },
     /// Answer a client. The last action that concerns this request, apart from abandoned ones.
     Reply {
         /// Whose answer.
@@ -267,6 +295,10 @@ pub enum Notice {
         /// Why.
         cause: Cause,
     },
+    /// Replicas are not what they must be.
+    Damaged(Arc<Finding>),
+    /// Bad replicas were mended, or could not be.
+    Mended(Arc<Finding>),
     /// The volume serves.
     Serving,
     /// The volume stopped.

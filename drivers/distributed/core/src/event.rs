@@ -78,6 +78,16 @@ pub enum Event {
         /// Bytes that one copy moves at most.
         bytes: u32,
     },
+    /// Look at all that is at rest: whether replicas are equal, and what they were; [`Volume::scrub`](crate::Volume::scrub)
+    /// tells how far it is. One that is under way goes on. Ignored while the volume does not serve.
+    Scrub {
+        /// Whether bad replicas are mended where it is known what is right.
+        repairs: bool,
+        /// The wall clock, in milliseconds since 1970; kept for the operator.
+        started: u64,
+    },
+    /// End the scrub that is under way.
+    EndScrub,
     /// Time passed. Due whenever [`Volume::next_tick`](crate::Volume::next_tick) is reached; more often is harmless.
     Tick,
 }
@@ -176,6 +186,8 @@ pub enum Outcome {
     Companion([Vec<u8>; 2]),
     /// `Copy`: the source could not be read, or has another incarnation; nothing was written to the target.
     SourceFailed,
+    /// `Digest`: the digest of what was read.
+    Digest(crate::Digest),
     /// `Compare`: the replicas that differ from the lowest one.
     Differs(crate::SlotSet),
     /// Did not happen, or not all of it, and can no longer land. Each sector is old or new.

@@ -96,6 +96,7 @@
 mod action;
 mod codec;
 mod descriptor;
+mod digest;
 mod event;
 mod extents;
 mod health;
@@ -115,6 +116,7 @@ mod volume;
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
 pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, Snapshot};
+pub use digest::{Digest, Finding, Judged, Mending, ScrubStatus, Verdict};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
 pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{

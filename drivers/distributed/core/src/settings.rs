@@ -69,11 +69,13 @@ pub struct Protections {
     pub volatile_joining: bool,
     /// A brick that lacks something again when it is to be listed as in sync is not.
     pub clean_join: bool,
+    /// A digest is void before anything is written to what it is of.
+    pub digest_invalidation: bool,
 }
 
 impl Protections {
     /// Names, as the simulator takes them.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "intent-log",
         "stale-before-acknowledge",
         "ordered-overlaps",
@@ -82,6 +84,7 @@ impl Protections {
         "incarnation-check",
         "volatile-joining",
         "clean-join",
+        "digest-invalidation",
     ];
 
     /// All but the one with this name; `None` if there is none of this name.
@@ -96,6 +99,7 @@ impl Protections {
             "incarnation-check" => &mut protections.incarnation_check,
             "volatile-joining" => &mut protections.volatile_joining,
             "clean-join" => &mut protections.clean_join,
+            "digest-invalidation" => &mut protections.digest_invalidation,
             _ => return None,
         };
         *switch = false;
@@ -114,6 +118,7 @@ impl Default for Protections {
             incarnation_check: true,
             volatile_joining: true,
             clean_join: true,
+            digest_invalidation: true,
         }
     }
 }

@@ -21,6 +21,7 @@ mod movement;
 mod perform;
 mod pump;
 mod requests;
+mod scrub;
 mod waiting;
 
 use std::{
@@ -405,6 +406,7 @@ impl Engine {
                 }
                 Action::Report(notice) => self.report(&notice),
                 Action::ForgetMaps { before, but } => self.forget_maps(before, but),
+                Action::ForgetDigests { before } => self.forget_digests(before),
                 action => todo.push(self.prepare(&mut inner, action)),
             }
         }

@@ -7,13 +7,15 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot, ZeroKind,
+    Action, BrickId, Digest, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot,
+    ZeroKind,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 
 use super::{Answer, Ended, Engine, Inner, Job};
 use crate::{
     client::{self, Copied, NewBrick, OpenBrick, changed},
+    digest,
     error::asked,
 };
 
@@ -42,6 +44,8 @@ enum Work {
     Snapshot { on: Arc<OpenBrick>, number: u32 },
     DropSnapshot { on: Arc<OpenBrick>, number: u32 },
     StoreMap { version: Generation, bytes: Arc<[u8]> },
+    Digest { on: Arc<OpenBrick>, offset: u64, len: u64, chunk: u32 },
+    StoreDigests { version: Generation, bytes: Arc<[u8]> },
 }
 
 /// An action that has begun.
@@ -115,10 +119,17 @@ impl Engine {
                 (io, session(brick).map(|on| Work::DropSnapshot { on, number }))
             }
             Action::StoreMap { io, version, bytes } => (io, Ok(Work::StoreMap { version, bytes })),
-            // Taken care of where actions are taken from the core.
-            Action::Reply { .. } | Action::Report(_) | Action::ForgetMaps { .. } => {
-                (IoId(0), Err(gone))
+            Action::Digest { io, brick, offset, len, chunk } => {
+                (io, session(brick).map(|on| Work::Digest { on, offset, len, chunk }))
             }
+            Action::StoreDigests { io, version, bytes } => {
+                (io, Ok(Work::StoreDigests { version, bytes }))
+            }
+            // Taken care of where actions are taken from the core.
+            Action::Reply { .. }
+            | Action::Report(_)
+            | Action::ForgetMaps { .. }
+            | Action::ForgetDigests { .. } => (IoId(0), Err(gone)),
         };
         Task { io, reader, work }
     }
@@ -145,6 +156,8 @@ impl Engine {
                 self.nodes.meters().of(*node).fell(*cause);
                 tracing::warn!(volume, %old, %new, %cause, "a brick is replaced by a fresh one");
             }
+            Notice::Damaged(finding) => self.report_damage(finding),
+            Notice::Mended(finding) => self.report_mend(finding),
             Notice::Serving => tracing::info!(volume, "the volume serves"),
             Notice::Stopped(why) => tracing::error!(volume, %why, "the volume stopped"),
         }
@@ -169,7 +182,8 @@ fn of_brick(io: IoId, brick: &OpenBrick, outcome: Outcome, data: Option<IoBuf>) 
         Ok(incarnation) => Answer { io, incarnation, outcome, data, opened: None },
         Err(error) => {
             tracing::warn!(%error, "a brick does not say its incarnation");
-            plain(io, if outcome == Outcome::Ok { Outcome::Unknown } else { outcome })
+            let is_good = matches!(outcome, Outcome::Ok | Outcome::Digest(_));
+            plain(io, if is_good { Outcome::Unknown } else { outcome })
         }
     }
 }
@@ -299,6 +313,19 @@ impl Task {
                 };
                 Started::Pending(wait(io, timeout, compare, ended))
             }
+            Work::Digest { on, offset, len, chunk } => {
+                let brick = Arc::clone(&on);
+                let read = async move { digest::of_range(&cx, &brick, offset, len, chunk).await };
+                let ended = move |result: Result<Digest>| match result {
+                    Ok(digest) => of_brick(io, &on, Outcome::Digest(digest), None),
+                    Err(error) => {
+                        on.meter.failed(&error);
+                        tracing::debug!(%error, "a brick cannot be read");
+                        of_brick(io, &on, asked(&error), None)
+                    }
+                };
+                Started::Pending(wait(io, timeout, read, ended))
+            }
             Work::WriteCompanion { on, offset, bytes } => {
                 let keeper = Arc::clone(&on);
                 let write = async move {
@@ -386,6 +413,12 @@ impl Work {
             Self::StoreMap { version, bytes } => {
                 let store =
                     async move { engine.catalog.put_map(&engine.volume, version, &bytes).await };
+                wait(io, timeout, store, move |result| plain(io, changed(result)))
+            }
+            Self::StoreDigests { version, bytes } => {
+                let store = async move {
+                    engine.catalog.put_digests(&engine.volume, version, &bytes).await
+                };
                 wait(io, timeout, store, move |result| plain(io, changed(result)))
             }
             // The others are begun within their session.

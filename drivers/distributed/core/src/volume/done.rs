@@ -33,13 +33,14 @@ impl Volume {
         match io.kind {
             IoKind::State => return self.stored(outcome),
             IoKind::MapState => return self.map_stored(&outcome),
+            IoKind::DigestState => return self.digests_stored(&outcome),
             _ => {}
         }
         if outcome == Outcome::Fenced {
             return self.stop(Phase::Fenced);
         }
         match io.kind {
-            IoKind::State | IoKind::MapState => {}
+            IoKind::State | IoKind::MapState | IoKind::DigestState => {}
             IoKind::Delete => self.deleted(io.brick, &outcome),
             IoKind::Create => self.created(&io, &outcome),
             IoKind::Snapshot { .. } if !self.is_believed(&io, incarnation, &outcome) => {
@@ -50,6 +51,7 @@ impl Volume {
             IoKind::Open => self.opened(&io, incarnation, &outcome),
             IoKind::Check => self.checked(&io, incarnation, outcome),
             IoKind::Compare => self.compare_done(&io, &outcome),
+            IoKind::Digest => self.digest_done(&io, incarnation, &outcome),
             IoKind::Read
             | IoKind::Mutate
             | IoKind::Copy { .. }
@@ -74,8 +76,8 @@ impl Volume {
     }
 
     /// Whether an answer came from the storage that the session began with.
-    fn is_believed(&self, io: &Io, incarnation: u64, outcome: &Outcome) -> bool {
-        let answered = matches!(outcome, Outcome::Ok | Outcome::NoSpace);
+    pub(super) fn is_believed(&self, io: &Io, incarnation: u64, outcome: &Outcome) -> bool {
+        let answered = matches!(outcome, Outcome::Ok | Outcome::NoSpace | Outcome::Digest(_));
         !self.protections.incarnation_check || !answered || io.incarnation == Some(incarnation)
     }
 
@@ -158,7 +160,8 @@ impl Volume {
     /// A brick got something that it may lose until it is flushed; those in sync share the intent log's memory, which
     /// does not know of repairs and of shards that it gains.
     fn note_volatile(&mut self, io: &Io) {
-        let unlogged = |kind| matches!(kind, Kind::Repair { .. } | Kind::Fill { .. });
+        let unlogged =
+            |kind| matches!(kind, Kind::Repair { .. } | Kind::Mend { .. } | Kind::Fill { .. });
         let unlogged = self.ops.get(io.op).is_some_and(|op| unlogged(op.kind));
         let brick = self.brick(io.slot);
         if brick.role != Role::InSync || unlogged {
@@ -209,6 +212,7 @@ impl Volume {
                     op.retry = true;
                 }
             }
+            IoKind::Digest => self.digest_failed(io.op),
             IoKind::Flush => self.flush_missed(io.slot),
             IoKind::Companion => self.companion_missed(io.slot),
             IoKind::DropSnapshot { .. } => self.snapshots_abandoned(io.brick),
@@ -258,7 +262,14 @@ impl Volume {
             io.brick == brick
                 && io.slot == slot
                 && !io.abandoned
-                && !matches!(io.kind, IoKind::Delete | IoKind::State | IoKind::Compare)
+                && !matches!(
+                    io.kind,
+                    IoKind::Delete
+                        | IoKind::State
+                        | IoKind::MapState
+                        | IoKind::DigestState
+                        | IoKind::Compare
+                )
         });
         let under_way: Vec<(u64, Io)> = under_way.map(|(key, io)| (key, *io)).collect();
         for (key, io) in &under_way {

@@ -28,6 +28,7 @@ impl Volume {
             && (self.copies > 0
                 || self.bricks.iter().any(receives)
                 || !self.moves.is_empty()
+                || self.scrub.is_wanted()
                 || !self.litter.is_empty());
         Healing { is_wanted, fewest, is_short: fewest < self.settings.min_in_sync }
     }

@@ -3,7 +3,7 @@
 //!
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
-//! `barrier` resizes and detaches, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
+//! `barrier` resizes and detaches, `scrub` looks for damage and mends it, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
 //! left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
 
 mod attaching;
@@ -19,6 +19,7 @@ mod moves;
 mod requests;
 mod resync;
 mod run;
+mod scrub;
 mod slots;
 mod snapshots;
 mod state;
@@ -35,8 +36,8 @@ use std::{
 
 use crate::{
     Action, BrickId, ClientOp, Descriptor, Event, Failure, Generation, IoId, NodeId, Notice,
-    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, intent::IntentLog,
-    slab::Slab,
+    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, digest::Digests,
+    intent::IntentLog, slab::Slab,
 };
 pub use healing::Healing;
 use state::{
@@ -53,6 +54,8 @@ pub struct Attach {
     /// Its shard maps by their names; the descriptor, or that of a companion, says which counts. All that the state
     /// has, read after the descriptor.
     pub maps: BTreeMap<Generation, ShardMap>,
+    /// Checkpoints of its digests by their names, all that the state has; none is as good, but for what scrubs know.
+    pub digests: BTreeMap<Generation, Arc<[u8]>>,
     /// The operator's choices.
     pub settings: Settings,
     /// All, but in tests.
@@ -188,6 +191,8 @@ pub struct Volume {
     held_nodes: BTreeMap<NodeId, Time>,
     /// Nodes that are read from only if no other has it.
     shunned: BTreeSet<NodeId>,
+    digests: Digests,
+    scrub: scrub::Scrub,
 }
 
 impl Volume {
@@ -196,7 +201,8 @@ impl Volume {
     /// # Errors
     /// When it is not in a state to be attached; nothing was done.
     pub fn attach(attach: Attach, now: Time) -> Result<Self, AttachError> {
-        let Attach { state, maps, settings, protections, holder, node_names } = attach;
+        let Attach { state, maps, digests: found, settings, protections, holder, node_names } =
+            attach;
         let descriptor = Descriptor::decode(&state).map_err(AttachError::State)?;
         if descriptor.phase != descriptor::Phase::Ready {
             return Err(AttachError::Phase(descriptor.phase));
@@ -266,6 +272,8 @@ impl Volume {
             copies: 0,
             held_nodes: BTreeMap::new(),
             shunned: BTreeSet::new(),
+            digests: Digests::new(descriptor.size, descriptor.region_size, map.shard_size()),
+            scrub: scrub::Scrub::new(found),
             map,
             descriptor,
         };
@@ -297,6 +305,8 @@ impl Volume {
             Event::Hold { node, nanoseconds } => self.hold(node, nanoseconds),
             Event::Shun { node, is_shunned } => self.shun(node, is_shunned),
             Event::Throttle { copies, bytes } => self.throttle(copies, bytes),
+            Event::Scrub { repairs, started } => self.begin_scrub(repairs, started),
+            Event::EndScrub => self.end_scrub(),
             Event::Tick => self.tick(),
         }
         self.pump();
@@ -330,7 +340,14 @@ impl Volume {
         });
         let dropping = self.dropping.values().filter_map(|at| *at);
         let state = commit.into_iter().chain(claim).chain(map).chain(until).chain(dropping);
-        retries.chain(deleting).chain(idle).chain(state).chain(self.moves_retry_at).min()
+        let scrub = self.scrub.next_tick();
+        retries
+            .chain(deleting)
+            .chain(idle)
+            .chain(state)
+            .chain(self.moves_retry_at)
+            .chain(scrub)
+            .min()
     }
 
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
@@ -394,6 +411,7 @@ impl Volume {
             if !self.snapshot_queue.is_empty() || !self.descriptor.snapshots.is_empty() {
                 self.pump_snapshots();
             }
+            self.pump_scrub();
             self.pump_flush();
             self.pump_barrier();
         }
@@ -406,6 +424,7 @@ impl Volume {
         self.retry_map();
         self.retry_moves();
         self.retry_snapshots();
+        self.retry_scrub();
         if self.phase == Phase::Serving {
             self.delete_condemned();
             self.trim_intent();
@@ -452,6 +471,7 @@ impl Volume {
         self.commit = None;
         self.claim = None;
         self.map_write = None;
+        self.scrub.clear();
         self.moves.clear();
         self.litter.clear();
         self.want_intent = false;

@@ -146,6 +146,8 @@ impl Volume {
             Kind::Sweep { .. } => self.sweep_answered(key),
             Kind::Level { .. } => self.level_ended(key),
             Kind::Verify => self.compared(key),
+            Kind::Digest => self.examined(key),
+            Kind::Mend { .. } => self.mended(key),
             Kind::Repair { .. } if op.retry => {
                 let reason = "the source could not be read: choose another one".into();
                 self.finish(key, Err(Failure::Refused(reason)));

@@ -259,6 +259,13 @@ pub(super) enum Kind {
     Repair {
         source: Slot,
     },
+    /// Reads a unit of all replicas.
+    Digest,
+    /// Copies to bad replicas what a good one has.
+    Mend {
+        source: Slot,
+        bad: SlotSet,
+    },
     Resync {
         slot: Slot,
     },
@@ -355,6 +362,8 @@ pub(super) enum IoKind {
         from: Slot,
     },
     Compare,
+    /// Reads for a digest.
+    Digest,
     Flush,
     Companion,
     Snapshot {
@@ -367,6 +376,8 @@ pub(super) enum IoKind {
     Map,
     /// A shard map, into the state.
     MapState,
+    /// Digests, into the state.
+    DigestState,
     Check,
     Open,
     Create,
@@ -414,6 +425,9 @@ pub(super) struct Commit {
     pub(super) void: bool,
     /// It says what the barrier wants recorded; one that began earlier does not.
     pub(super) ends_barrier: bool,
+    /// The checkpoint of digests that it names, and how much had become void.
+    pub(super) digests: Option<Generation>,
+    pub(super) voided: u64,
     /// Set if membership changes.
     pub(super) change: Option<Change>,
     /// Membership as the state will get it.

@@ -40,6 +40,7 @@ fn map() -> ShardMap {
 
 fn attach(state: &Arc<[u8]>, settings: &Settings) -> Result<Volume, AttachError> {
     let attach = Attach {
+        digests: BTreeMap::new(),
         state: Arc::clone(state),
         maps: BTreeMap::from([(Generation::default(), map())]),
         settings: settings.clone(),
