@@ -145,6 +145,8 @@ fn a_cluster_that_cannot_move_shards_says_so() {
         kind(cluster.rebalance(&cx, "v", true)),
         kind(cluster.rebalancing(&cx, "v")),
         kind(cluster.configure(&cx, "v", RVec::new())),
+        kind(cluster.scrub(&cx, "v", true, false)),
+        kind(cluster.scrubbing(&cx, "v")),
     ];
-    assert_eq!(kinds, [Some(ErrorKind::UNSUPPORTED); 5]);
+    assert_eq!(kinds, [Some(ErrorKind::UNSUPPORTED); 7]);
 }

@@ -20,6 +20,8 @@ impl DamageVerdict {
     pub const UNDECIDED: Self = Self(2);
     /// All hold the same, and it is not what was there at rest.
     pub const EVERYWHERE: Self = Self(3);
+    /// They cannot be read there, and others can.
+    pub const UNREADABLE: Self = Self(4);
 
     /// The verdict's name.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl DamageVerdict {
             Self::MAJORITY => "majority",
             Self::UNDECIDED => "undecided",
             Self::EVERYWHERE => "everywhere",
+            Self::UNREADABLE => "unreadable",
             _ => "unknown",
         }
     }

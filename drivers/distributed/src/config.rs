@@ -49,6 +49,8 @@ pub struct Config {
     /// Time between two scrubs of a volume that names none; zero: none begins by itself.
     #[serde(deserialize_with = "interval")]
     pub scrub_interval: Duration,
+    /// Whether reads of volumes that do not say are answered only if two replicas agree.
+    pub verify_reads: bool,
     /// After this time a replica that does not answer is given up; the operation stays dangerous.
     pub io_timeout_secs: u64,
 }
@@ -250,7 +252,7 @@ const SHARD_UNIT: u64 = 1 << 20;
 
 /// Options of a volume that can be changed after its creation.
 const CHANGEABLE: &[&str] =
-    &["replication_factor", "placement", "nodes", "drivers", "scrub_interval"];
+    &["replication_factor", "placement", "nodes", "drivers", "scrub_interval", "verify_reads"];
 
 fn unfit(option: &str, value: &str) -> Error {
     Error::new(ErrorKind::INVALID_ARGUMENT, format!("`{value}` does not fit the option"))
@@ -280,6 +282,9 @@ pub struct Chosen {
     /// Seconds between two scrubs; zero: none begins by itself.
     #[serde(default)]
     pub scrub_interval_secs: u64,
+    /// Whether a read is answered only if two replicas agree.
+    #[serde(default)]
+    pub verify_reads: bool,
 }
 
 impl Chosen {
@@ -298,6 +303,7 @@ impl Chosen {
             drivers: Vec::new(),
             placement: config.placement,
             scrub_interval_secs: config.scrub_interval.as_secs(),
+            verify_reads: config.verify_reads,
         };
         for (key, value) in options {
             chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
@@ -341,6 +347,7 @@ impl Chosen {
             "nodes" => self.nodes = names(value),
             "drivers" => self.drivers = names(value),
             "scrub_interval" => self.scrub_interval_secs = parse_interval(value)?.as_secs(),
+            "verify_reads" => self.verify_reads = value.parse().ok()?,
             "placement" => self.placement = serde_json::from_value(value.into()).ok()?,
             _ => return None,
         }
@@ -488,6 +495,12 @@ pub(crate) fn describe() -> DriverInfo {
             "Time between two scrubs of a volume, such as 7d; 0s: none begins by itself.",
         ))
         .option(option(
+            "verify_reads",
+            OptionType::BOOLEAN,
+            "false",
+            "Answer a read only if two replicas agree, where two are in sync.",
+        ))
+        .option(option(
             "io_timeout_secs",
             OptionType::INTEGER,
             "30",
@@ -502,6 +515,11 @@ pub(crate) fn describe() -> DriverInfo {
             "scrub_interval",
             OptionType::TEXT,
             "Time between two scrubs of the volume, such as 7d; default: the backend's.",
+        ))
+        .volume_option(OptionSpec::new(
+            "verify_reads",
+            OptionType::BOOLEAN,
+            "Answer a read only if two replicas agree; default: the backend's.",
         ))
         .volume_option(OptionSpec::new(
             "shard_size",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use distributed_core::{
-    Attach as CoreAttach, Capacity, Descriptor, Protections, Time, Volume as Core,
+    Attach as CoreAttach, Capacity, Descriptor, Protections, Settings, Time, Volume as Core,
 };
 use driver_api::{
     Abilities, Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error,
@@ -178,7 +178,7 @@ impl DistributedBackend {
             state: state.into(),
             maps,
             digests,
-            settings: shared.config.settings(),
+            settings: Settings { verify_reads: chosen.verify_reads, ..shared.config.settings() },
             protections: Protections::default(),
             holder: random()?,
             node_names: registered.into_iter().map(|node| (node.id, node.name)).collect(),

@@ -54,7 +54,8 @@ pub struct DamageView {
     pub offset: u64,
     /// Its length in bytes; some of them are bad.
     pub len: u64,
-    /// How the bad replicas were told: `digest`, `majority`, `undecided` or `everywhere`.
+    /// How the bad replicas were told: `digest`, `majority`, `undecided`, `everywhere` or
+    /// `unreadable`.
     pub verdict: String,
     /// What became of them: `left`, `under-way`, `verified`, `failed` or `unverified`.
     pub repair: String,

@@ -56,10 +56,12 @@ pub enum Deed {
     NotMended,
     /// Digests outlived an attachment.
     Restored,
+    /// A read was refused, since nothing told which replica is right.
+    NotRead,
 }
 
 impl Deed {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -84,6 +86,7 @@ impl Deed {
         Self::Mended,
         Self::NotMended,
         Self::Restored,
+        Self::NotRead,
     ];
 }
 

@@ -145,6 +145,7 @@ impl World {
             retry_ns: 3 * MS,
             snapshot_deadline_ns: 4 * MS,
             accept_unfenced: false,
+            verify_reads: plan.verifies,
         };
         self.hosts[host].epoch = descriptor.epoch + 1;
         let holder = self.rng.u64(1..);
@@ -234,14 +235,15 @@ impl World {
     fn carry_out(&mut self, host: usize, action: Action) {
         let sector = |offset: u64| (offset / SECTOR) as usize;
         match action {
-            Action::Read { io, brick, request, offset, len } => {
+            Action::Read { io, brick, request, offset, len, wants_digest } => {
                 let place = (request, sector(offset));
                 if self.begins_at(request, place.1) {
                     self.hosts[host].reads.retain(|(other, _), _| *other != request);
                 }
                 self.hosts[host].reads.insert(place, (io, Vec::new()));
                 let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
-                let pending = Pending { read: Some(place), ..Pending::default() };
+                let pending =
+                    Pending { read: Some(place), is_digest: wants_digest, ..Pending::default() };
                 self.send(host, io, brick, ask, pending);
             }
             Action::Write { io, brick, request, offset, len, fua } => {
@@ -446,13 +448,16 @@ impl World {
                 comparison.data[part] = Some(data);
                 let Some(verdict) = comparison.outcome() else { return };
                 outcome = verdict;
-            } else if pending.is_digest {
-                digested = Some(data);
-            } else if let Some(place) = pending.read
-                && let Some(buffer) = entry.reads.get_mut(&place)
-                && buffer.0 == io
-            {
-                buffer.1 = data;
+            } else {
+                if pending.is_digest {
+                    digested = Some(data.clone());
+                }
+                if let Some(place) = pending.read
+                    && let Some(buffer) = entry.reads.get_mut(&place)
+                    && buffer.0 == io
+                {
+                    buffer.1 = data;
+                }
             }
             entry.pending.remove(&io);
         }

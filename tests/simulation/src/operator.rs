@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use distributed_core::{BrickId, BrickState, Failure, ShardMap, Slot, SlotSet};
+use distributed_core::{BrickId, BrickState, Failure, Generation, ShardMap, Slot, SlotSet};
 
 use crate::{
     clients::{Call, CallKind},
@@ -39,7 +39,7 @@ pub struct Sizes {
 pub struct Rot {
     pub tag: Tag,
     pub sector: usize,
-    since: u64,
+    pub since: u64,
     /// More than one brick was given it.
     pub is_spread: bool,
     /// From here on nothing holds it.
@@ -49,8 +49,9 @@ pub struct Rot {
 /// What an operator's check is judged by: how things were when it began.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
-    in_sync: SlotSet,
+    pub in_sync: SlotSet,
     map: Option<ShardMap>,
+    generation: Option<Generation>,
     incarnations: Vec<u64>,
 }
 
@@ -144,6 +145,7 @@ impl World {
         Before {
             in_sync: self.in_sync().into_iter().map(|(slot, _, _)| slot).collect(),
             map: self.hosts[self.current].volume.as_ref().map(|volume| volume.map().clone()),
+            generation: self.hosts[self.current].volume.as_ref().map(|v| v.status().generation),
             incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
         }
     }
@@ -162,6 +164,15 @@ impl World {
             && call.before.incarnations == now.incarnations
             && self.in_sync().into_iter().all(|(_, brick, node)| notices((brick, node)))
             && self.rots.iter().all(|rot| rot.since < call.called)
+    }
+
+    /// Whether the same replicas were in sync, in the same places, as when a call began.
+    pub fn is_as_before(&self, call: &Call) -> bool {
+        let now = self.before();
+        let before = &call.before;
+        call.host == self.current
+            && (before.in_sync, &before.map, before.generation)
+                == (now.in_sync, &now.map, now.generation)
     }
 
     /// The replicas that a verification of these sectors must name: of the first step that has any, those that differ

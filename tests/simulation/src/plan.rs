@@ -53,6 +53,8 @@ pub struct Plan {
     pub snaps: bool,
     /// Whether somebody has it scrubbed.
     pub scrubs: bool,
+    /// Whether reads are compared.
+    pub verifies: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -99,6 +101,7 @@ impl Plan {
             spares: 0,
             snaps: false,
             scrubs: false,
+            verifies: false,
         }
     }
 
@@ -115,6 +118,7 @@ impl Plan {
     pub fn draw_scrubs(&mut self, apart: &mut Rng) {
         self.scrubs = apart.u32(0..3) != 0;
         self.rots |= self.scrubs && apart.u32(0..4) != 0;
+        self.verifies = apart.bool();
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use distributed_core::{BrickId, Digest, Event, Finding, Mending, Slot, SlotSet, Verdict};
 
 use crate::{
+    clients::Call,
     deeds::Deed,
     operator::{ROTTEN, Rot, is_rotten},
     plan::SHARD_SECTORS,
@@ -98,6 +99,8 @@ impl World {
                     (!passes).then_some("passes as good, and its disk made something up")
                 }
                 (Verdict::Digest | Verdict::Majority, None) => Some("nobody is good"),
+                // A range of a node that fails reads is as good as read.
+                (Verdict::Unreadable, _) => None,
                 (Verdict::Everywhere, _) => (!has_rot).then_some("is a false alarm"),
                 (Verdict::Undecided, _) => {
                     let is_any = held.iter().any(|(_, tags)| tags.iter().any(|t| is_rotten(*t)));
@@ -115,6 +118,33 @@ impl World {
         let is_verified = finding.mending == Mending::Verified;
         self.deeds.count(if is_verified { Deed::Mended } else { Deed::NotMended });
         self.note(|| format!("mended: {finding:?}"));
+    }
+
+    /// A read that was compared gives nothing that only one disk made up.
+    pub fn judge_comparison(&mut self, call: &Call, data: &[Tag]) {
+        if !self.plan.verifies || !self.is_as_before(call) {
+            return;
+        }
+        for (sector, tag) in (call.sectors.start..).zip(data) {
+            let Some(rot) = tag.checked_sub(ROTTEN).and_then(|i| self.rots.get(i as usize)) else {
+                continue;
+            };
+            let set = self.shard_set((sector / SHARD_SECTORS) as u64);
+            let is_alone = set.and(call.before.in_sync).len() < 2;
+            if !rot.is_spread && !is_alone && rot.since < call.called {
+                return self.fail(format!("a compared read of sector {sector} got rot: {call:?}"));
+            }
+        }
+    }
+
+    /// A read is refused only where disks made something up.
+    pub fn judge_refusal(&mut self, call: &Call, text: &str) {
+        self.deeds.count(Deed::NotRead);
+        let (from, to) = (call.sectors.start / 8 * 8, call.sectors.end.next_multiple_of(8));
+        let is_rotten_here = self.rots.iter().any(|rot| (from..to).contains(&rot.sector));
+        if !is_rotten_here {
+            self.fail(format!("a read of {:?} was refused: {text}", call.sectors));
+        }
     }
 
     /// Every digest that counts is of what the in-sync replicas hold, but for what disks made up.
@@ -163,6 +193,15 @@ impl World {
             return false;
         }
         let wanted = self.rot_here_and_there();
+        if self.plan.verifies && self.rng.bool() {
+            // What reads find bad, they mend.
+            self.read_everything();
+            return self.violation.is_none()
+                && self.heal("after reads")
+                && self.scrub_and_wait(true)
+                && self.heal("after mends")
+                && self.are_sound(&wanted);
+        }
         if !self.scrub_and_wait(false) || !self.expect_findings(&wanted, false) {
             return false;
         }

@@ -138,7 +138,7 @@ impl World {
         self.ask_in_peace(CallKind::Flush, 0..0)
     }
 
-    fn read_everything(&mut self) {
+    pub fn read_everything(&mut self) {
         let size = self.sectors_at(self.current);
         for first in (0..size).step_by(16) {
             let sectors = first..size.min(first + 16);

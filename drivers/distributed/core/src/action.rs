@@ -24,6 +24,9 @@ pub enum Action {
         offset: u64,
         /// Bytes.
         len: u32,
+        /// Whether to answer with [`Outcome::Digest`](crate::Outcome::Digest): another brick is read, too, and the data
+        /// of either is as good if the digests are equal.
+        wants_digest: bool,
     },
     /// Write a part of the request's buffer to the same offset of a brick.
     Write {
@@ -254,6 +257,8 @@ pub enum Failure {
     Fenced,
     /// `Verify`: these replicas differ from the lowest one.
     Differs(SlotSet),
+    /// `Read`: replicas differ, or cannot be read, and nothing tells what is right; the text names the nodes.
+    Damaged(Arc<str>),
     /// `Verify`, `Repair`, `Resize`, [`Event::Arrange`](crate::Event::Arrange): could not be done; the text says why. Nothing else changed.
     Refused(Arc<str>),
 }

@@ -88,6 +88,8 @@ pub enum Event {
     },
     /// End the scrub that is under way.
     EndScrub,
+    /// Whether each read is answered only if two replicas agree, where two are in sync.
+    VerifyReads(bool),
     /// Time passed. Due whenever [`Volume::next_tick`](crate::Volume::next_tick) is reached; more often is harmless.
     Tick,
 }
@@ -186,10 +188,12 @@ pub enum Outcome {
     Companion([Vec<u8>; 2]),
     /// `Copy`: the source could not be read, or has another incarnation; nothing was written to the target.
     SourceFailed,
-    /// `Digest`: the digest of what was read.
+    /// `Digest`, and `Read` if it asks for it: the digest of what was read.
     Digest(crate::Digest),
     /// `Compare`: the replicas that differ from the lowest one.
     Differs(crate::SlotSet),
+    /// `Read`, `Digest`: the storage does not give this range back, and the rest of it does.
+    Damaged,
     /// Did not happen, or not all of it, and can no longer land. Each sector is old or new.
     Failed,
     /// The node is full. Each sector is old or new. Not a failure of the node.

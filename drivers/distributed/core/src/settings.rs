@@ -32,6 +32,9 @@ pub struct Settings {
     pub snapshot_deadline_ns: u64,
     /// Serve although a backend cannot prove that earlier sessions with its brick have ended. The operator forces it.
     pub accept_unfenced: bool,
+    /// A read is answered only if two replicas agree, where two are in sync; [`Event::VerifyReads`](crate::Event::VerifyReads)
+    /// changes it.
+    pub verify_reads: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             retry_ns: 1_000_000_000,
             snapshot_deadline_ns: 2_000_000_000,
             accept_unfenced: false,
+            verify_reads: false,
         }
     }
 }

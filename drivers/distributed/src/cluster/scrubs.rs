@@ -56,6 +56,7 @@ fn damage(engine: &Arc<Engine>, finding: &Finding) -> Damage {
             Verdict::Majority => DamageVerdict::MAJORITY,
             Verdict::Undecided => DamageVerdict::UNDECIDED,
             Verdict::Everywhere => DamageVerdict::EVERYWHERE,
+            Verdict::Unreadable => DamageVerdict::UNREADABLE,
         },
         repair: match finding.mending {
             Mending::Left => DamageRepair::LEFT,

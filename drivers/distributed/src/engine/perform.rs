@@ -16,7 +16,7 @@ use super::{Answer, Ended, Engine, Inner, Job};
 use crate::{
     client::{self, Copied, NewBrick, OpenBrick, changed},
     digest,
-    error::asked,
+    error::{asked, unread},
 };
 
 /// An action with all that it needs, so that it can begin without the core's lock.
@@ -28,7 +28,7 @@ pub(super) struct Task {
 }
 
 enum Work {
-    Read { on: Arc<OpenBrick>, cx: OpContext, offset: u64, len: u32 },
+    Read { on: Arc<OpenBrick>, cx: OpContext, offset: u64, len: u32, wants_digest: bool },
     Write { on: Arc<OpenBrick>, cx: OpContext, offset: u64, data: IoBuf, fua: bool },
     Zero { on: Arc<OpenBrick>, offset: u64, len: u64, how: ZeroKind, fua: bool },
     Flush { on: Arc<OpenBrick> },
@@ -61,13 +61,13 @@ impl Engine {
         let gone = Outcome::Failed;
         let mut reader = None;
         let (io, work) = match action {
-            Action::Read { io, brick, request, offset, len } => {
+            Action::Read { io, brick, request, offset, len, wants_digest } => {
                 let on = session(brick);
                 reader = Some(request);
                 inner.requests.reads(request, io, offset);
                 let cx = inner.requests.context(request).unwrap_or_default();
                 let cx = cx.with_timeout(self.io_timeout);
-                (io, on.map(|on| Work::Read { on, cx, offset, len }))
+                (io, on.map(|on| Work::Read { on, cx, offset, len, wants_digest }))
             }
             Action::Write { io, brick, request, offset, len, fua } => {
                 let data = inner.requests.data(request, offset, len).ok_or(gone);
@@ -188,14 +188,23 @@ fn of_brick(io: IoId, brick: &OpenBrick, outcome: Outcome, data: Option<IoBuf>) 
     }
 }
 
-fn read_ended(io: IoId, on: &OpenBrick, len: u32, result: Result<IoBuf>) -> Answer {
+fn read_ended(
+    io: IoId,
+    on: &OpenBrick,
+    len: u32,
+    wants_digest: bool,
+    result: Result<IoBuf>,
+) -> Answer {
     match result {
+        Ok(data) if wants_digest && data.len() == len as usize => {
+            of_brick(io, on, Outcome::Digest(digest::of(&data)), Some(data))
+        }
         Ok(data) if data.len() == len as usize => of_brick(io, on, Outcome::Ok, Some(data)),
         Ok(_) => of_brick(io, on, Outcome::Failed, None),
         Err(error) => {
             on.meter.failed(&error);
             tracing::debug!(%error, "a brick cannot be read");
-            of_brick(io, on, asked(&error), None)
+            of_brick(io, on, unread(&error), None)
         }
     }
 }
@@ -259,11 +268,11 @@ impl Task {
         let cx = engine.nodes.context();
         let begun = Instant::now();
         match work {
-            Work::Read { on, cx, offset, len } => {
+            Work::Read { on, cx, offset, len, wants_digest } => {
                 let op = on.read(&cx, offset, len);
                 go_on(io, timeout, op, move |result| {
                     on.meter.ended(begun);
-                    read_ended(io, &on, len, result)
+                    read_ended(io, &on, len, wants_digest, result)
                 })
             }
             Work::Write { on, cx, offset, data, fua } => {
@@ -321,7 +330,7 @@ impl Task {
                     Err(error) => {
                         on.meter.failed(&error);
                         tracing::debug!(%error, "a brick cannot be read");
-                        of_brick(io, &on, asked(&error), None)
+                        of_brick(io, &on, unread(&error), None)
                     }
                 };
                 Started::Pending(wait(io, timeout, read, ended))

@@ -7,6 +7,7 @@ mod distributed_3;
 mod distributed_4;
 mod distributed_5;
 mod distributed_6;
+mod distributed_whole_2b;
 mod distributed_whole_4;
 mod distributed_whole_5;
 mod house_1;
@@ -166,6 +167,12 @@ pub const SHOWS: &[Show] = &[
         title: "The options of a distributed backend read back from the running host; its speed beside plain volumes.",
         budget_secs: 60,
         play: distributed_6::play,
+    },
+    Show {
+        name: "distributed-whole-2b",
+        title: "Bits flip at rest on one replica of three and of two: a scrub names it for every flip, and compared reads are never wrong.",
+        budget_secs: 60,
+        play: distributed_whole_2b::play,
     },
     Show {
         name: "distributed-whole-4",

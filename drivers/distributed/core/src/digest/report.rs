@@ -20,6 +20,8 @@ pub enum Verdict {
     Undecided,
     /// All hold the same, and it is not what was there at rest.
     Everywhere,
+    /// They cannot be read, and others can.
+    Unreadable,
 }
 
 /// What became of the bad replicas.
@@ -119,6 +121,7 @@ pub(crate) fn write_status(writer: &mut Writer, status: Option<&ScrubStatus>) {
             Verdict::Majority => 1,
             Verdict::Undecided => 2,
             Verdict::Everywhere => 3,
+            Verdict::Unreadable => 4,
         });
         writer.u8(match finding.mending {
             Mending::Left => 0,
@@ -159,6 +162,7 @@ pub(crate) fn read_status(reader: &mut Reader<'_>) -> Result<Option<ScrubStatus>
             1 => Verdict::Majority,
             2 => Verdict::Undecided,
             3 => Verdict::Everywhere,
+            4 => Verdict::Unreadable,
             _ => return Err(DecodeError::Malformed),
         };
         let mending = match reader.u8()? {

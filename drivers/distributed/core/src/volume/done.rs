@@ -93,9 +93,12 @@ impl Volume {
             self.give_up(from, Cause::Failed);
             return self.source_failed(io);
         }
+        if io.kind == IoKind::Read && *outcome == Outcome::Damaged {
+            return self.read_damaged(io);
+        }
         let cause = match outcome {
             _ if !self.is_believed(io, incarnation, outcome) => Some(Cause::Restarted),
-            Outcome::Ok => None,
+            Outcome::Ok | Outcome::Digest(_) => None,
             Outcome::NoSpace if self.is_beside(io) => return self.spare_is_full(io),
             Outcome::NoSpace if io.kind == IoKind::Mutate && self.full_counts(io.slot) => {
                 return self.full(io);
@@ -109,7 +112,12 @@ impl Volume {
             _ => Some(Cause::Failed),
         };
         match cause {
-            None => self.succeeded(io),
+            None => {
+                if let Outcome::Digest(digest) = outcome {
+                    self.read_told(io, *digest);
+                }
+                self.succeeded(io);
+            }
             Some(cause) => {
                 if io.kind == IoKind::Read && cause == Cause::Failed {
                     // What could not be read is written again when the brick is resynced.
@@ -120,6 +128,21 @@ impl Volume {
                 self.answered_or_not(io);
             }
         }
+    }
+
+    /// A disk does not give a range back. That is no reason to give the brick up: the range is written anew.
+    fn read_damaged(&mut self, io: &Io) {
+        if self.range_damaged(io) {
+            return self.answered(io.op);
+        }
+        let node = self.node_name(self.bricks[io.slot.index()].node);
+        let text = format!(
+            "volume {:?}, bytes {}..{}: node {node} has the only replica that is in sync, and cannot read it",
+            self.descriptor.volume,
+            io.offset,
+            io.offset + io.len
+        );
+        self.finish(io.op, Err(crate::Failure::Damaged(text.into())));
     }
 
     /// Whether an operation concerns only shards that its brick is no replica of.

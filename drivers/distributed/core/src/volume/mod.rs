@@ -3,13 +3,14 @@
 //!
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
-//! `barrier` resizes and detaches, `scrub` looks for damage and mends it, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
+//! `barrier` resizes and detaches, `scrub` looks for damage and mends it, `doubt` compares what is read, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
 //! left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
 
 mod attaching;
 mod barrier;
 mod commit;
 mod done;
+mod doubt;
 mod flush;
 mod healing;
 mod litter;
@@ -193,6 +194,7 @@ pub struct Volume {
     shunned: BTreeSet<NodeId>,
     digests: Digests,
     scrub: scrub::Scrub,
+    doubts: doubt::Doubts,
 }
 
 impl Volume {
@@ -274,6 +276,7 @@ impl Volume {
             shunned: BTreeSet::new(),
             digests: Digests::new(descriptor.size, descriptor.region_size, map.shard_size()),
             scrub: scrub::Scrub::new(found),
+            doubts: doubt::Doubts::default(),
             map,
             descriptor,
         };
@@ -307,6 +310,7 @@ impl Volume {
             Event::Throttle { copies, bytes } => self.throttle(copies, bytes),
             Event::Scrub { repairs, started } => self.begin_scrub(repairs, started),
             Event::EndScrub => self.end_scrub(),
+            Event::VerifyReads(on) => self.verify_reads(on),
             Event::Tick => self.tick(),
         }
         self.pump();
@@ -472,6 +476,7 @@ impl Volume {
         self.claim = None;
         self.map_write = None;
         self.scrub.clear();
+        self.doubts.clear();
         self.moves.clear();
         self.litter.clear();
         self.want_intent = false;

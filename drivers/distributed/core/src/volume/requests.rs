@@ -143,6 +143,7 @@ impl Volume {
                 return;
             }
             Kind::Mend { source, bad } => return self.issue_mend(key, source, bad),
+            Kind::Doubt => return self.begin_doubt(key),
             Kind::Read | Kind::Digest => return,
             Kind::Write { .. } | Kind::Zero { .. } => {}
         }

@@ -281,7 +281,7 @@ impl Volume {
         start < end
             && !self.intent.has_any(start, end - start)
             && !self.held.iter().any(hides)
-            && !self.scrub.mends.contains_key(&start)
+            && !self.is_mending(start, end)
     }
 
     fn end_round(&mut self) {
@@ -357,7 +357,7 @@ impl Volume {
     }
 
     /// The in-sync replicas of a unit, and whether these are all that it has.
-    fn replicas(&self, start: u64, end: u64) -> (SlotSet, bool) {
+    pub(super) fn replicas(&self, start: u64, end: u64) -> (SlotSet, bool) {
         let set = self.map.pieces(start, end - start).next().map_or(SlotSet::EMPTY, |p| p.2);
         let is_ready = |slot: &Slot| {
             let brick = &self.bricks[slot.index()];
@@ -393,9 +393,11 @@ impl Volume {
     pub(super) fn digest_done(&mut self, io: &Io, incarnation: u64, outcome: &Outcome) {
         let cause = match outcome {
             Outcome::Digest(digest) if self.is_believed(io, incarnation, outcome) => {
-                if let Some(exam) = self.scrub.exams.get_mut(&io.op) {
-                    exam.told.push((io.slot, *digest));
-                }
+                self.examined_by(io, *digest);
+                return self.answered(io.op);
+            }
+            Outcome::Damaged => {
+                self.examined_by(io, Digest::default());
                 return self.answered(io.op);
             }
             Outcome::Digest(_) => Cause::Restarted,
@@ -415,10 +417,29 @@ impl Volume {
         self.answered(io.op);
     }
 
-    pub(super) fn digest_failed(&mut self, op: u64) {
-        if let Some(exam) = self.scrub.exams.get_mut(&op) {
-            exam.is_spoiled = true;
+    fn examined_by(&mut self, io: &Io, digest: Digest) {
+        if self.doubt_told(io, digest) {
+            return;
         }
+        if let Some(exam) = self.scrub.exams.get_mut(&io.op) {
+            exam.told.push((io.slot, digest));
+        }
+    }
+
+    pub(super) fn digest_failed(&mut self, key: u64) {
+        if let Some(exam) = self.scrub.exams.get_mut(&key) {
+            exam.is_spoiled = true;
+        } else if let Some(op) = self.ops.get_mut(key) {
+            op.retry = true;
+        }
+    }
+
+    /// Whether something of a range is being mended.
+    pub(super) fn is_mending(&self, start: u64, end: u64) -> bool {
+        let here =
+            |finding: &&Finding| finding.offset < end && start < finding.offset + finding.len;
+        let copied = self.scrub.to_flush.iter().chain(&self.scrub.flushing);
+        self.scrub.mends.values().chain(copied).any(|finding| here(&finding))
     }
 
     /// All replicas of a unit have answered.
@@ -438,7 +459,7 @@ impl Volume {
             }
             return;
         }
-        let (verdict, bad) = self.judge(exam.unit, &exam.told);
+        let (verdict, bad) = judge(self.digests.get(exam.unit), &exam.told);
         if bad.is_empty() && is_complete && exam.asked == ready {
             self.digests.take(exam.unit, exam.told[0].1);
         }
@@ -451,33 +472,6 @@ impl Volume {
         }
         if !bad.is_empty() {
             self.found((start, end), verdict, bad, &exam.told);
-        }
-    }
-
-    /// Which replicas of a unit are bad, or may be.
-    fn judge(&self, unit: u32, told: &[(Slot, Digest)]) -> (Verdict, SlotSet) {
-        let unlike = |right: Digest| -> SlotSet {
-            told.iter().filter(|(_, digest)| *digest != right).map(|(slot, _)| *slot).collect()
-        };
-        let all: SlotSet = told.iter().map(|(slot, _)| *slot).collect();
-        let are_equal = told.windows(2).all(|pair| pair[0].1 == pair[1].1);
-        if let Some(digest) = self.digests.get(unit) {
-            let bad = unlike(digest);
-            return match bad {
-                _ if bad != all => (Verdict::Digest, bad),
-                _ if are_equal => (Verdict::Everywhere, bad),
-                _ => (Verdict::Undecided, bad),
-            };
-        }
-        if are_equal {
-            return (Verdict::Majority, SlotSet::EMPTY);
-        }
-        let minority = told.iter().map(|(_, digest)| unlike(*digest));
-        let minority = minority.min_by_key(|bad| bad.len()).unwrap_or_default();
-        if told.len() >= 3 && 2 * minority.len() < all.len() {
-            (Verdict::Majority, minority)
-        } else {
-            (Verdict::Undecided, all)
         }
     }
 
@@ -564,6 +558,7 @@ impl Volume {
     }
 
     fn end_mend(&mut self, finding: Finding, mending: Mending) {
+        self.doubts.is_mended(finding.offset, finding.offset + finding.len);
         let finding = self.scrub.end(finding, mending);
         self.report(Notice::Mended(Arc::new(finding)));
     }
@@ -576,10 +571,47 @@ impl Volume {
     pub(super) fn flush_of_mends_ended(&mut self) {
         for finding in std::mem::take(&mut self.scrub.flushing) {
             let unit = (finding.offset / self.digests.unit()) as u32;
+            self.doubts.is_mended(finding.offset, finding.offset + finding.len);
             let may_look = self.barrier.is_none() && self.is_at_rest(unit);
             if !may_look || !self.examine(unit, Some(finding.clone())) {
                 self.end_mend(finding, Mending::Unverified);
             }
         }
+    }
+}
+
+/// Which replicas are bad, or may be. Who could not be read told of no digest.
+pub(super) fn judge(known: Option<Digest>, told: &[(Slot, Digest)]) -> (Verdict, SlotSet) {
+    let slots =
+        |told: &[(Slot, Digest)]| -> SlotSet { told.iter().map(|(slot, _)| *slot).collect() };
+    let (unread, read): (Vec<_>, Vec<_>) =
+        told.iter().copied().partition(|(_, digest)| *digest == Digest::default());
+    if !unread.is_empty() && !read.is_empty() {
+        let (verdict, bad) = judge(known, &read);
+        let verdict = if bad.is_empty() { Verdict::Unreadable } else { verdict };
+        return (verdict, bad.or(slots(&unread)));
+    }
+    let unlike = |right: Digest| -> SlotSet {
+        told.iter().filter(|(_, digest)| *digest != right).map(|(slot, _)| *slot).collect()
+    };
+    let all = slots(told);
+    let are_equal = told.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    if let Some(digest) = known {
+        let bad = unlike(digest);
+        return match bad {
+            _ if bad != all => (Verdict::Digest, bad),
+            _ if are_equal => (Verdict::Everywhere, bad),
+            _ => (Verdict::Undecided, bad),
+        };
+    }
+    if are_equal {
+        return (Verdict::Majority, SlotSet::EMPTY);
+    }
+    let minority = told.iter().map(|(_, digest)| unlike(*digest));
+    let minority = minority.min_by_key(|bad| bad.len()).unwrap_or_default();
+    if told.len() >= 3 && 2 * minority.len() < all.len() {
+        (Verdict::Majority, minority)
+    } else {
+        (Verdict::Undecided, all)
     }
 }

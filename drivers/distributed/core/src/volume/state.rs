@@ -259,6 +259,8 @@ pub(super) enum Kind {
     Repair {
         source: Slot,
     },
+    /// A read whose replicas differ: it has its range for itself.
+    Doubt,
     /// Reads a unit of all replicas.
     Digest,
     /// Copies to bad replicas what a good one has.
