@@ -43,8 +43,12 @@ const MOVING_REGRESSIONS: [(u64, &str); 5] = [
 ];
 
 /// The same, for seeds in which digests are taken.
-const SCRUBBING_REGRESSIONS: [(u64, &str); 2] = [
+const SCRUBBING_REGRESSIONS: [(u64, &str); 3] = [
     (13, "what a clock that jumped back had touched never left the log, and was never at rest"),
+    (
+        4060,
+        "a compared read was refused since a last copy that had restarted was asked again and again",
+    ),
     (2934, "the judge took a verification for wrong while a shard moved"),
 ];
 

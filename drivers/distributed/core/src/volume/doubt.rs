@@ -172,6 +172,11 @@ impl Volume {
         }
     }
 
+    /// Whether an operation is a read in doubt.
+    pub(super) fn is_doubted(&self, key: u64) -> bool {
+        self.doubts.all.contains_key(&key)
+    }
+
     /// A replica was read for a doubt; false if there is none.
     pub(super) fn doubt_told(&mut self, io: &Io, digest: Digest) -> bool {
         let Some(doubt) = self.doubts.all.get_mut(&io.op) else { return false };

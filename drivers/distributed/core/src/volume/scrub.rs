@@ -407,7 +407,7 @@ impl Volume {
         };
         self.failed(io);
         // A last copy is given up when a client misses it, not for what nobody asked for.
-        if self.is_covered_without(io.slot) {
+        if self.is_doubted(io.op) || self.is_covered_without(io.slot) {
             if cause == Cause::Failed {
                 // What could not be read is written again when the brick is resynced.
                 self.brick(io.slot).dirty.insert(io.offset, io.offset + io.len);
