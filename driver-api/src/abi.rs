@@ -17,7 +17,8 @@ use crate::{
     WriteFlags,
     ext::{
         CommandSpec, Comparison, Extent, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec,
-        NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
+        NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
+        SnapshotInfo,
     },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
@@ -221,6 +222,14 @@ pub trait RawCluster: Send + Sync {
         _options: RVec<Tuple2<RString, RString>>,
     ) -> Op<Movement> {
         Op::err(crate::ext::no_movement("plan_options"))
+    }
+    /// Since 1.3.
+    fn scrub(&self, _cx: &OpContext, _volume: RStr<'_>, _on: bool, _repair: bool) -> Op<()> {
+        Op::err(crate::ext::no_scrubs("scrub"))
+    }
+    /// Since 1.3.
+    fn scrubbing(&self, _cx: &OpContext, _volume: RStr<'_>) -> Op<Scrubbing> {
+        Op::err(crate::ext::no_scrubs("scrubbing"))
     }
 }
 

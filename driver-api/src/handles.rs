@@ -17,7 +17,8 @@ use crate::{
     },
     ext::{
         self, CommandSpec, Comparison, Extent, Movement, MovementPlan, NodeChange, NodeInfo,
-        NodeSpec, NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
+        NodeSpec, NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
+        SnapshotInfo,
     },
 };
 
@@ -378,5 +379,13 @@ impl ext::Cluster for ClusterHandle {
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<Movement> {
         self.raw.plan_options(cx, volume.into(), options)
+    }
+
+    fn scrub(&self, cx: &OpContext, volume: &str, on: bool, repair: bool) -> Op<()> {
+        self.raw.scrub(cx, volume.into(), on, repair)
+    }
+
+    fn scrubbing(&self, cx: &OpContext, volume: &str) -> Op<Scrubbing> {
+        self.raw.scrubbing(cx, volume.into())
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     abi::{RawCluster, RawCluster_TO},
     ext::{
         Cluster, Comparison, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
-        PIECE, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
+        PIECE, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
     },
 };
 
@@ -174,6 +174,14 @@ impl RawCluster for ClusterGlue {
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<Movement> {
         start(|| self.cluster.plan_options(cx, volume.as_str(), options))
+    }
+
+    fn scrub(&self, cx: &OpContext, volume: RStr<'_>, on: bool, repair: bool) -> Op<()> {
+        start(|| self.cluster.scrub(cx, volume.as_str(), on, repair))
+    }
+
+    fn scrubbing(&self, cx: &OpContext, volume: RStr<'_>) -> Op<Scrubbing> {
+        start(|| self.cluster.scrubbing(cx, volume.as_str()))
     }
 }
 

@@ -146,6 +146,8 @@ fn a_cluster_that_cannot_move_shards_says_so() {
         kind(cluster.rebalancing(&cx, "v")),
         kind(cluster.configure(&cx, "v", RVec::new())),
         kind(cluster.plan_options(&cx, "v", RVec::new())),
+        kind(cluster.scrub(&cx, "v", true, false)),
+        kind(cluster.scrubbing(&cx, "v")),
     ];
-    assert_eq!(kinds, [Some(ErrorKind::UNSUPPORTED); 6]);
+    assert_eq!(kinds, [Some(ErrorKind::UNSUPPORTED); 8]);
 }

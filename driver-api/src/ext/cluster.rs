@@ -7,6 +7,7 @@ use abi_stable::{
 use super::{
     movement::{Movement, MovementPlan, NodeStep, Rebalancing, no_movement},
     recovery::{RecoveredVolume, no_recovery},
+    scrubbing::{Scrubbing, no_scrubs},
 };
 use crate::{Health, IoBuf, Op, OpContext, WriteFlags};
 
@@ -139,6 +140,20 @@ pub trait Cluster: Send + Sync {
         _options: RVec<Tuple2<RString, RString>>,
     ) -> Op<Movement> {
         Op::err(no_movement("plan_options"))
+    }
+
+    /// Begins to compare the replicas of all that is at rest with each other and with their digests, and takes digests of
+    /// what has none; the volume serves meanwhile. With `repair`, bad replicas are given what a good one has, where it
+    /// is known which is good, and read back. Asked for while one is under way: that one goes on, and repairs from now
+    /// on if `repair` says so. With `on` false, ends the one under way. It goes on in the volume's next attachment.
+    /// Since 1.3. `[any thread · volume attached]`
+    fn scrub(&self, _cx: &OpContext, _volume: &str, _on: bool, _repair: bool) -> Op<()> {
+        Op::err(no_scrubs("scrub"))
+    }
+
+    /// How far a volume's scrub is, and what it found. Since 1.3. `[any thread · volume attached]`
+    fn scrubbing(&self, _cx: &OpContext, _volume: &str) -> Op<Scrubbing> {
+        Op::err(no_scrubs("scrubbing"))
     }
 }
 

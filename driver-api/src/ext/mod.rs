@@ -9,6 +9,7 @@ mod commands;
 mod movement;
 mod recovery;
 mod resize;
+mod scrubbing;
 mod snapshots;
 
 pub use allocation_map::{AllocationMap, Extent, ExtentFlags};
@@ -24,6 +25,8 @@ pub use movement::{Movement, MovementPlan, NodeShare, NodeStep, NodeStepKind, Re
 pub(crate) use recovery::no_recovery;
 pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
 pub use resize::Resize;
+pub(crate) use scrubbing::no_scrubs;
+pub use scrubbing::{Damage, DamageRepair, DamageVerdict, Scrubbing};
 pub use snapshots::{SnapshotInfo, Snapshots};
 
 use crate::{Error, ErrorKind};

@@ -51,6 +51,11 @@ pub struct Config {
     pub min_in_sync: u32,
     /// What a write does while there are fewer.
     pub shortage: WhenShort,
+    /// Time between two scrubs of a volume that names none; zero: none begins by itself.
+    #[serde(deserialize_with = "interval")]
+    pub scrub_interval: Duration,
+    /// Whether reads of volumes that do not say are answered only if two replicas agree.
+    pub verify_reads: bool,
     /// After this time a replica that does not answer is given up; the operation stays dangerous.
     pub io_timeout_secs: u64,
 }
@@ -125,6 +130,27 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
             "`{text}` is no time: write a number with a unit, such as 30s, 1m or 1h"
         ))
     })
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_interval(&text).ok_or_else(|| {
+        de::Error::custom(format!(
+            "`{text}` is no time: write 7d or 12h, for example, or 0s for never"
+        ))
+    })
+}
+
+/// A time that may be zero, or days.
+fn parse_interval(text: &str) -> Option<Duration> {
+    if let Some(days) = text.strip_suffix('d') {
+        return days.trim().parse::<u64>().ok()?.checked_mul(86_400).map(Duration::from_secs);
+    }
+    let is_zero = |number: &str| number.trim().parse() == Ok(0_u64);
+    if text.strip_suffix('s').is_some_and(is_zero) {
+        return Some(Duration::ZERO);
+    }
+    parse_duration(text)
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -230,8 +256,16 @@ impl Config {
 const SHARD_UNIT: u64 = 1 << 20;
 
 /// Options of a volume that can be changed after its creation.
-const CHANGEABLE: &[&str] =
-    &["replication_factor", "placement", "nodes", "drivers", "shard_size", "pattern"];
+const CHANGEABLE: &[&str] = &[
+    "replication_factor",
+    "placement",
+    "nodes",
+    "drivers",
+    "shard_size",
+    "pattern",
+    "scrub_interval",
+    "verify_reads",
+];
 /// A shard size that the driver is to choose.
 const AUTOMATIC: &str = "auto";
 
@@ -263,6 +297,12 @@ pub struct Chosen {
     /// How clients use it.
     #[serde(default)]
     pub pattern: Pattern,
+    /// Seconds between two scrubs; zero: none begins by itself.
+    #[serde(default)]
+    pub scrub_interval_secs: u64,
+    /// Whether a read is answered only if two replicas agree.
+    #[serde(default)]
+    pub verify_reads: bool,
 }
 
 impl Chosen {
@@ -280,6 +320,8 @@ impl Chosen {
             drivers: Vec::new(),
             placement: config.placement,
             pattern: Pattern::default(),
+            scrub_interval_secs: config.scrub_interval.as_secs(),
+            verify_reads: config.verify_reads,
         };
         chosen.take(config, size, options)?;
         if !options.iter().any(|(key, _)| key == "shard_size") {
@@ -356,6 +398,8 @@ impl Chosen {
             }
             "nodes" => self.nodes = names(value),
             "drivers" => self.drivers = names(value),
+            "scrub_interval" => self.scrub_interval_secs = parse_interval(value)?.as_secs(),
+            "verify_reads" => self.verify_reads = value.parse().ok()?,
             "placement" => self.placement = serde_json::from_value(value.into()).ok()?,
             _ => return None,
         }
@@ -507,6 +551,18 @@ pub(crate) fn describe() -> DriverInfo {
             .choices(&["read_only", "wait"]),
         )
         .option(option(
+            "scrub_interval",
+            OptionType::TEXT,
+            "\"0s\"",
+            "Time between two scrubs of a volume, such as 7d; 0s: none begins by itself.",
+        ))
+        .option(option(
+            "verify_reads",
+            OptionType::BOOLEAN,
+            "false",
+            "Answer a read only if two replicas agree, where two are in sync.",
+        ))
+        .option(option(
             "io_timeout_secs",
             OptionType::INTEGER,
             "30",
@@ -516,6 +572,16 @@ pub(crate) fn describe() -> DriverInfo {
             "replication_factor",
             OptionType::INTEGER,
             "Replicas of the volume; default: the backend's.",
+        ))
+        .volume_option(OptionSpec::new(
+            "scrub_interval",
+            OptionType::TEXT,
+            "Time between two scrubs of the volume, such as 7d; default: the backend's.",
+        ))
+        .volume_option(OptionSpec::new(
+            "verify_reads",
+            OptionType::BOOLEAN,
+            "Answer a read only if two replicas agree; default: the backend's.",
         ))
         .volume_option(OptionSpec::new(
             "shard_size",

@@ -8,7 +8,8 @@ use std::{
 };
 
 use distributed_core::{
-    Attach as CoreAttach, Capacity, ClientOp, Descriptor, Protections, Time, Volume as Core,
+    Attach as CoreAttach, Capacity, ClientOp, Descriptor, Protections, Settings, Time,
+    Volume as Core,
 };
 use driver_api::{
     Abilities, Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error,
@@ -29,7 +30,7 @@ use crate::{
     health::{self, Checks},
     meters::Histogram,
     names::{Turns, base},
-    nodes, orphans, throttle,
+    nodes, orphans, scrubs, throttle,
     volume::{ABILITIES, Attached, DistributedVolume},
 };
 
@@ -177,7 +178,7 @@ impl DistributedBackend {
             self.launch(work, core)
         };
         self.until_serving(&engine, attach.epoch, patience).await?;
-        self.throttle(&engine);
+        self.tend(&engine);
         let volume = Attached::new(self.clone(), engine, attach.epoch).await?;
         Ok(DistributedVolume(Arc::new(volume)))
     }
@@ -193,13 +194,17 @@ impl DistributedBackend {
         self.depose(name);
         let engine = self.launch(work, core);
         self.serving(&engine, patience.unwrap_or(PATIENCE)).await?;
-        self.throttle(&engine);
+        self.tend(&engine);
         Ok(engine)
     }
 
-    fn throttle(&self, engine: &Arc<Engine>) {
+    /// Has an engine that serves clients throttled and scrubbed.
+    fn tend(&self, engine: &Arc<Engine>) {
         let bounds = throttle::rules(&self.0.config.settings());
         tokio::spawn(throttle::run(Arc::downgrade(engine), bounds, Arc::clone(&engine.clients)));
+        if engine.writable {
+            tokio::spawn(scrubs::run(Arc::downgrade(engine), self.0.catalog.clone()));
+        }
     }
 
     /// Reads what an attachment of a volume begins with.
@@ -209,9 +214,11 @@ impl DistributedBackend {
         let descriptor = Descriptor::decode(&state).map_err(|why| {
             damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", name)
         })?;
+        let chosen = shared.catalog.chosen(name).await?;
         let maps = shared.catalog.maps(name).await?;
         let registered = shared.catalog.nodes().await?.all();
         members(&descriptor, &registered)?;
+        let digests = shared.catalog.digests(name).await?;
         let map_bytes = maps.get(&descriptor.map).map_or(0, |map| map.encode().len());
         let work = Work {
             volume: name.to_owned(),
@@ -227,7 +234,8 @@ impl DistributedBackend {
         let core = CoreAttach {
             state: state.into(),
             maps,
-            settings: shared.config.settings(),
+            digests,
+            settings: Settings { verify_reads: chosen.verify_reads, ..shared.config.settings() },
             protections: Protections::default(),
             holder: random()?,
             node_names: registered.into_iter().map(|node| (node.id, node.name)).collect(),

@@ -41,6 +41,14 @@ pub(crate) fn asked(error: &Error) -> Outcome {
     }
 }
 
+/// The outcome of a read. A backend that says which range is damaged has not failed as a whole.
+pub(crate) fn unread(error: &Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::CORRUPTED => Outcome::Damaged,
+        _ => asked(error),
+    }
+}
+
 /// What a client is told.
 pub(crate) fn of_failure(volume: &str, failure: Failure) -> Error {
     let error = |kind, why: String| Error::new(kind, why).with("volume", volume);
@@ -66,6 +74,9 @@ pub(crate) fn of_failure(volume: &str, failure: Failure) -> Error {
             error(ErrorKind::CORRUPTED, "replicas differ from each other".into())
                 .remedy("repair the range from the replica that is right")
         }
+        Failure::Damaged(why) => error(ErrorKind::CORRUPTED, why.to_string()).remedy(
+            "find the node whose disk is bad: novastor volume scrub VOLUME; then repair the range from the right one",
+        ),
         Failure::Refused(why) => error(ErrorKind::INVALID_ARGUMENT, why.to_string()),
     }
 }

@@ -21,7 +21,7 @@ use rustix::{
 use crate::{
     client,
     copy_before_write::CopyBeforeWrite,
-    error::{given_up, is_unsupported, lost, on_data},
+    error::{given_up, is_unsupported, lost, on_data, on_read},
     extents::{self, Run},
     ledger::Ledger,
     nowait::NoWait,
@@ -159,7 +159,7 @@ impl Disk {
                 buffer.copy_from_slice(&bounce[from..from + buffer.len()]);
             })
         };
-        read.map_err(|error| on_data("the read failed", &error))
+        read.map_err(|error| on_read(&error))
     }
 
     fn fits_direct(&self, buffer: &[u8], offset: u64) -> bool {

@@ -28,6 +28,15 @@ pub(crate) fn on_data(what: &str, error: &io::Error) -> Error {
     }
 }
 
+/// A failed read of a volume's data. A disk that does not give a range back may give back all others.
+pub(crate) fn on_read(error: &io::Error) -> Error {
+    if error.raw_os_error() != Some(Errno::IO.raw_os_error()) {
+        return on_data("the read failed", error);
+    }
+    Error::new(ErrorKind::CORRUPTED, format!("the disk cannot read the range: {error}"))
+        .remedy("look into the kernel's log (dmesg) for what the disk reports")
+}
+
 /// The attachment was taken over: nothing of it may land any more.
 pub(crate) fn fenced(volume: &str) -> Error {
     Error::new(ErrorKind::FENCED, "another attachment took this volume over")

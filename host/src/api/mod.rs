@@ -12,6 +12,7 @@ mod metrics;
 pub mod movement;
 pub mod problem;
 pub mod requests;
+pub mod scrubs;
 pub mod types;
 mod views;
 mod volumes;
@@ -138,6 +139,7 @@ impl Api {
             .merge(volumes::routes())
             .merge(cluster::routes())
             .merge(movement::routes())
+            .merge(scrubs::routes())
             .merge(exports::routes())
             .merge(jobs::routes())
             .layer(DefaultBodyLimit::max(LONGEST_BODY))

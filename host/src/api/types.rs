@@ -209,7 +209,7 @@ pub struct ExportView {
 pub struct JobView {
     /// Its number.
     pub id: u64,
-    /// `import`, `export`, `clone`, `verify`, `repair` or `rebalance`.
+    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub` or `rebalance`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,

@@ -500,6 +500,19 @@ pub enum VolumeCommand {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// Compare what is at rest of a volume with its digests; fails as Corrupted where replicas are damaged
+    Scrub {
+        /// Its name
+        name: String,
+        /// Give damaged replicas what a good one has, where it is known which is good
+        #[arg(long)]
+        repair: bool,
+        /// Only show how far that is, and what it found
+        #[arg(long, conflicts_with = "repair")]
+        status: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
     /// Change options of the driver's own, such as replication_factor=2
     Set {
         /// Its name

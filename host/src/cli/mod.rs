@@ -9,6 +9,7 @@ mod cluster;
 mod connect;
 mod jobs;
 mod movement;
+mod scrubs;
 mod show;
 mod volumes;
 

@@ -115,6 +115,9 @@ impl Session {
             VolumeCommand::Rebalance { name, status, waiting } => {
                 self.rebalance(&name, status, waiting).await
             }
+            VolumeCommand::Scrub { name, repair, status, waiting } => {
+                self.scrub(&name, repair, status, waiting).await
+            }
             VolumeCommand::Set { name, options, plan: true, .. } => {
                 self.plan_options(&name, options.into_iter().collect()).await
             }

@@ -13,6 +13,7 @@ mod copy;
 mod image;
 mod rebalance;
 mod replicas;
+mod scrub;
 mod transfer;
 mod walk;
 
@@ -86,7 +87,7 @@ pub struct JobError {
 /// A job as the state keeps it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct JobRecord {
-    /// `import`, `export`, `clone`, `verify`, `repair` or `rebalance`.
+    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub` or `rebalance`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,

@@ -8,7 +8,9 @@ use driver_api::{
     ext::{PIECE, ReplicaState, ReplicationInfo, ShardInfo},
 };
 
-use super::{JobControl, JobState, JobView, Jobs, Walk, rebalance::REBALANCE, transfer::record};
+use super::{
+    JobControl, JobState, JobView, Jobs, Walk, rebalance::REBALANCE, scrub::SCRUB, transfer::record,
+};
 use crate::volumes::{Access, Use, Volumes};
 
 const VERIFY: &str = "verify";
@@ -58,7 +60,8 @@ impl ReplicaJobs {
             Err(Error::new(kind, why).during("resume").with("job", id).remedy(remedy))
         };
         let is_rebalancing = kind == REBALANCE;
-        if job.record.walk.is_none() && !is_rebalancing {
+        let is_scrub = kind == SCRUB;
+        if job.record.walk.is_none() && !is_rebalancing && !is_scrub {
             let why = format!("a job of kind `{kind}` cannot be resumed");
             return refused(ErrorKind::UNSUPPORTED, why, "start it again".to_owned());
         }
@@ -73,6 +76,9 @@ impl ReplicaJobs {
                 return refused(ErrorKind::INVALID_ARGUMENT, why, again);
             }
             return self.rebalance_again(job).await;
+        }
+        if is_scrub {
+            return self.scrub_again(job).await;
         }
         let walk = job.record.walk.clone().unwrap_or_default();
         if job.total > 0 && walk.next >= job.total {

@@ -76,6 +76,8 @@ calls! {
     Rebalancing = "rebalancing", false;
     Configure = "configure", true;
     PlanOptions = "plan_options", false;
+    Scrub = "scrub", true;
+    Scrubbing = "scrubbing", false;
     Drop = "drop", false;
 }
 

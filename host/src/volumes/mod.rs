@@ -19,6 +19,7 @@ mod record;
 mod recover;
 mod regain;
 mod room;
+mod scrubs;
 mod service;
 
 pub use attach::{Access, OPERATOR, Use};

@@ -122,6 +122,7 @@ impl World {
         let called = self.now;
         let before = match kind {
             CallKind::Verify | CallKind::Repair { .. } => self.before(),
+            CallKind::Read if self.plan.verifies => self.before(),
             _ => Before::default(),
         };
         let call = Call { request, host, kind, sectors, tag, id, called, snapshot, before };
@@ -171,6 +172,7 @@ impl World {
                     return self.fail(format!("a read of {sectors:?} got {} sectors", data.len()));
                 }
                 self.judge_read(&call, &data);
+                self.judge_comparison(&call, &data);
             }
             (CallKind::Write { fua }, Ok(())) => {
                 self.oracle.write_acknowledged(self.now, sectors, call.id, fua);
@@ -195,6 +197,7 @@ impl World {
                     self.oracle.write_refused(sectors, call.id);
                 }
             }
+            (CallKind::Read, Err(Failure::Damaged(text))) => self.judge_refusal(&call, &text),
             (CallKind::Verify | CallKind::Repair { .. }, Err(Failure::OutOfRange))
                 if sectors.end > self.sectors_at(host) => {}
             (CallKind::Verify | CallKind::Repair { .. }, result) => {

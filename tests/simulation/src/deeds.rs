@@ -55,11 +55,27 @@ pub enum Deed {
     /// Reads were to avoid a node, or no more.
     Shunned,
     /// What a lost node had was to be elsewhere.
+    Rehomed,
+    /// The state store got a checkpoint of digests.
+    Digested,
+    /// A scrub came to its end.
+    Scrubbed,
+    /// It named bad replicas by digests.
+    Named,
+    /// It named bad ones, or suspects, otherwise.
+    Suspected,
+    /// A bad replica was mended, and read back.
     Mended,
+    /// It could not be, or not be read back.
+    NotMended,
+    /// Digests outlived an attachment.
+    Restored,
+    /// A read was refused, since nothing told which replica is right.
+    NotRead,
 }
 
 impl Deed {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 32] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -83,7 +99,15 @@ impl Deed {
         Self::Throttled,
         Self::Held,
         Self::Shunned,
+        Self::Rehomed,
+        Self::Digested,
+        Self::Scrubbed,
+        Self::Named,
+        Self::Suspected,
         Self::Mended,
+        Self::NotMended,
+        Self::Restored,
+        Self::NotRead,
     ];
 }
 

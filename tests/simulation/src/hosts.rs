@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use distributed_core::{
-    Action, Attach, BrickId, Descriptor, Event, IoId, Outcome, RequestId, Session, Settings, Slot,
-    SlotSet, Time, Volume, VolumeState,
+    Action, Attach, BrickId, Descriptor, Event, IoId, Notice, Outcome, RequestId, Session,
+    Settings, Slot, SlotSet, Time, Volume, VolumeState,
 };
 
 use crate::{
@@ -88,6 +88,8 @@ pub struct Pending {
     /// A read's request and place.
     pub read: Option<(RequestId, usize)>,
     pub timed_out: bool,
+    /// Only the digest of what is read matters.
+    pub is_digest: bool,
 }
 
 /// A machine that runs the driver.
@@ -144,12 +146,14 @@ impl World {
             retry_ns: 3 * MS,
             snapshot_deadline_ns: 4 * MS,
             accept_unfenced: false,
+            verify_reads: plan.verifies,
         };
         self.hosts[host].epoch = descriptor.epoch + 1;
         let holder = self.rng.u64(1..);
         let attach = Attach {
             state: Arc::clone(&self.stored.bytes),
             maps: self.stored.maps.clone(),
+            digests: self.stored.digests.clone(),
             settings,
             protections: self.protections,
             holder,
@@ -232,14 +236,15 @@ impl World {
     fn carry_out(&mut self, host: usize, action: Action) {
         let sector = |offset: u64| (offset / SECTOR) as usize;
         match action {
-            Action::Read { io, brick, request, offset, len } => {
+            Action::Read { io, brick, request, offset, len, wants_digest } => {
                 let place = (request, sector(offset));
                 if self.begins_at(request, place.1) {
                     self.hosts[host].reads.retain(|(other, _), _| *other != request);
                 }
                 self.hosts[host].reads.insert(place, (io, Vec::new()));
                 let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
-                let pending = Pending { read: Some(place), ..Pending::default() };
+                let pending =
+                    Pending { read: Some(place), is_digest: wants_digest, ..Pending::default() };
                 self.send(host, io, brick, ask, pending);
             }
             Action::Write { io, brick, request, offset, len, fua } => {
@@ -313,6 +318,21 @@ impl World {
                 let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
                 self.compare(host, io, &bricks, &ask);
             }
+            Action::Digest { io, brick, offset, len, .. } => {
+                let ask = Request::Read { sector: sector(offset), count: sector(len) };
+                let pending = Pending { is_digest: true, ..Pending::default() };
+                self.send(host, io, brick, ask, pending);
+            }
+            Action::StoreDigests { io, version, bytes } => {
+                let instance = self.hosts[host].instance;
+                let delay = self.rng.u64(50 * US..300 * US);
+                self.after(delay, Next::Digests { host, instance, io, version, bytes });
+            }
+            Action::ForgetDigests { before } => {
+                self.stored.digests.retain(|version, _| *version >= before);
+            }
+            Action::Report(Notice::Damaged(finding)) => self.damage_told(host, &finding),
+            Action::Report(Notice::Mended(finding)) => self.mend_told(&finding),
             Action::Report(_) => {}
             Action::SwapState { io, expected, bytes } => {
                 let instance = self.hosts[host].instance;
@@ -434,6 +454,7 @@ impl World {
             return;
         }
         let (mut outcome, data) = answer;
+        let mut digested = None;
         if let Some(pending) = entry.pending.get_mut(&io) {
             if let Some(target) = pending.copy.take() {
                 if pending.timed_out {
@@ -447,13 +468,21 @@ impl World {
                 comparison.data[part] = Some(data);
                 let Some(verdict) = comparison.outcome() else { return };
                 outcome = verdict;
-            } else if let Some(place) = pending.read
-                && let Some(buffer) = entry.reads.get_mut(&place)
-                && buffer.0 == io
-            {
-                buffer.1 = data;
+            } else {
+                if pending.is_digest {
+                    digested = Some(data.clone());
+                }
+                if let Some(place) = pending.read
+                    && let Some(buffer) = entry.reads.get_mut(&place)
+                    && buffer.0 == io
+                {
+                    buffer.1 = data;
+                }
             }
             entry.pending.remove(&io);
+        }
+        if let Some(data) = digested.filter(|_| outcome == Outcome::Ok) {
+            outcome = Outcome::Digest(self.digest_of(data));
         }
         self.deliver(host, instance, Event::Done { io, incarnation, outcome });
     }
@@ -474,6 +503,7 @@ impl World {
             let outcome = Outcome::SourceFailed;
             return self.deliver(host, instance, Event::Done { io, incarnation, outcome });
         }
+        self.note_spread(&data);
         let request = Request::Write { sector: target.sector, data, durable: false };
         self.transmit_in(target.session, sender, target.brick, request);
     }

@@ -80,7 +80,7 @@ impl World {
             seed: 1,
         };
         let mending = mend(&Present { slots: &slots, map: &map, size: status.size }, &wish).ok()?;
-        self.deeds.count(Deed::Mended);
+        self.deeds.count(Deed::Rehomed);
         Some(arrangement(&mending.slots, &mending.map))
     }
 

@@ -36,7 +36,7 @@ struct Arguments {
     /// Leave the shards where they are.
     #[arg(long)]
     staying: bool,
-    /// Move the shards, but leave them as large as they are.
+    /// Move the shards, but leave them as large as they are, and take no digests.
     #[arg(long, conflicts_with = "staying")]
     moving: bool,
     /// Switch this protection off: one of the names of the core's protections.
@@ -61,7 +61,7 @@ impl Arguments {
         match (self.staying, self.moving) {
             (true, _) => Era::Staying,
             (_, true) => Era::Moving,
-            _ => Era::Cutting,
+            _ => Era::Scrubbing,
         }
     }
 }

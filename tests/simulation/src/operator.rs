@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use distributed_core::{BrickId, BrickState, Failure, ShardMap, Slot, SlotSet};
+use distributed_core::{BrickId, BrickState, Failure, Generation, ShardMap, Slot, SlotSet};
 
 use crate::{
     clients::{Call, CallKind},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rotten sectors read values from here on.
-const ROTTEN: Tag = 1 << 31;
+pub const ROTTEN: Tag = 1 << 31;
 
 /// Whether a value is one that a disk made up.
 pub fn is_rotten(tag: Tag) -> bool {
@@ -43,8 +43,10 @@ pub struct Sizes {
 #[derive(Clone, Copy, Debug)]
 pub struct Rot {
     pub tag: Tag,
-    sector: usize,
-    since: u64,
+    pub sector: usize,
+    pub since: u64,
+    /// More than one brick was given it.
+    pub is_spread: bool,
     /// From here on nothing holds it.
     healed: Option<u64>,
 }
@@ -52,10 +54,10 @@ pub struct Rot {
 /// What an operator's check is judged by: how things were when it began.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
-    in_sync: SlotSet,
-    incarnations: Vec<u64>,
-    /// Where the shards were.
+    pub in_sync: SlotSet,
     map: Option<ShardMap>,
+    generation: Option<Generation>,
+    incarnations: Vec<u64>,
 }
 
 impl World {
@@ -75,6 +77,10 @@ impl World {
         if self.plan.snaps && self.rng.u32(0..4) == 0 {
             self.after(MS, Next::Client(client));
             return self.snap(self.clients[client].host);
+        }
+        if self.plan.scrubs && self.rng.u32(0..3) == 0 {
+            self.after(MS, Next::Client(client));
+            return self.order_scrub(self.clients[client].host);
         }
         match self.rng.u32(0..10) {
             0..2 if self.plan.resizes => {
@@ -108,7 +114,7 @@ impl World {
     }
 
     /// The bricks that the present host says are in sync, with their nodes.
-    fn in_sync(&self) -> Vec<(Slot, BrickId, usize)> {
+    pub fn in_sync(&self) -> Vec<(Slot, BrickId, usize)> {
         let Some(volume) = &self.hosts[self.current].volume else { return Vec::new() };
         let bricks = volume.status().bricks.into_iter();
         let in_sync = bricks.filter(|brick| brick.state == BrickState::InSync);
@@ -127,7 +133,7 @@ impl World {
         volume.map_or(SHARD_SECTORS, |volume| (volume.map().shard_size() / SECTOR) as usize)
     }
 
-    fn held(&self, brick: BrickId, node: usize, sector: usize) -> Option<Tag> {
+    pub fn held(&self, brick: BrickId, node: usize, sector: usize) -> Option<Tag> {
         self.nodes[node].bricks.get(&brick)?.memory.get(sector).copied()
     }
 
@@ -150,8 +156,9 @@ impl World {
     pub fn before(&self) -> Before {
         Before {
             in_sync: self.in_sync().into_iter().map(|(slot, _, _)| slot).collect(),
-            incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
             map: self.hosts[self.current].volume.as_ref().map(|volume| volume.map().clone()),
+            generation: self.hosts[self.current].volume.as_ref().map(|v| v.status().generation),
+            incarnations: self.nodes.iter().map(|node| node.incarnation).collect(),
         }
     }
 
@@ -165,10 +172,19 @@ impl World {
         call.host == self.current
             && self.hosts[call.host].epoch == self.stored.epoch
             && call.before.in_sync == now.in_sync
-            && call.before.incarnations == now.incarnations
             && call.before.map == now.map
+            && call.before.incarnations == now.incarnations
             && self.in_sync().into_iter().all(|(_, brick, node)| notices((brick, node)))
             && self.rots.iter().all(|rot| rot.since < call.called)
+    }
+
+    /// Whether the same replicas were in sync, in the same places, as when a call began.
+    pub fn is_as_before(&self, call: &Call) -> bool {
+        let now = self.before();
+        let before = &call.before;
+        call.host == self.current
+            && (before.in_sync, &before.map, before.generation)
+                == (now.in_sync, &now.map, now.generation)
     }
 
     /// The replicas that a verification of these sectors must name: of the first step that has any, those that differ
@@ -253,13 +269,20 @@ impl World {
         let Some((_, brick, node)) = self.rng.choice(bricks) else { return };
         let bound = if self.rng.bool() { self.plan.hot_sectors } else { self.sizes.known };
         let sector = self.rng.usize(0..bound);
+        self.rot_at(brick, node, sector);
+    }
+
+    /// One disk changes a sector of a brick; not one that was changed and is not healed.
+    pub fn rot_at(&mut self, brick: BrickId, node: usize, sector: usize) -> bool {
         let is_new = self.rots.iter().all(|rot| rot.sector != sector || rot.healed.is_some());
         let tag = ROTTEN + self.rots.len() as Tag;
-        if is_new && self.nodes[node].rot(brick, sector, tag) {
-            self.rots.push(Rot { tag, sector, since: self.now, healed: None });
+        let has_rotted = is_new && self.nodes[node].rot(brick, sector, tag);
+        if has_rotted {
+            self.rots.push(Rot { tag, sector, since: self.now, is_spread: false, healed: None });
             self.deeds.count(Deed::Rotted);
             self.note(|| format!("sector {sector} of {brick} rots"));
         }
+        has_rotted
     }
 
     /// Whether a value is rot that somebody who asks at `called` may see there.

@@ -55,6 +55,10 @@ pub struct Plan {
     pub judges: bool,
     /// Whether those who have shards moved have them split and merged, too.
     pub cuts: bool,
+    /// Whether somebody has it scrubbed.
+    pub scrubs: bool,
+    /// Whether reads are compared.
+    pub verifies: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -66,6 +70,8 @@ pub enum Era {
     Moving,
     /// In some of these shards are split and merged, too.
     Cutting,
+    /// And in some of them digests are taken.
+    Scrubbing,
 }
 
 impl Plan {
@@ -102,6 +108,8 @@ impl Plan {
             snaps: false,
             judges: false,
             cuts: false,
+            scrubs: false,
+            verifies: false,
         }
     }
 
@@ -118,6 +126,13 @@ impl Plan {
     /// Draws what came after that.
     pub fn draw_cuts(&mut self, apart: &mut Rng) {
         self.cuts = self.arranges && apart.u32(0..4) != 0;
+    }
+
+    /// Draws what came later still. Most of these runs have disks that rot.
+    pub fn draw_scrubs(&mut self, apart: &mut Rng) {
+        self.scrubs = apart.u32(0..3) != 0;
+        self.rots |= self.scrubs && apart.u32(0..4) != 0;
+        self.verifies = apart.bool();
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

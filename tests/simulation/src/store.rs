@@ -21,6 +21,8 @@ pub struct Stored {
     pub epoch: u64,
     /// Shard maps by their names.
     pub maps: BTreeMap<Generation, ShardMap>,
+    /// Checkpoints of digests by their names.
+    pub digests: BTreeMap<Generation, Arc<[u8]>>,
 }
 
 impl Stored {
@@ -122,11 +124,42 @@ impl World {
         self.after(delay, Next::StateAnswer { host, instance, io, outcome });
     }
 
+    /// The state store is given a checkpoint of digests.
+    pub fn digests_arrived(
+        &mut self,
+        (host, instance): (usize, u32),
+        io: IoId,
+        version: Generation,
+        bytes: Arc<[u8]>,
+    ) {
+        let luck = if self.chaos { self.rng.u32(0..100) } else { 100 };
+        let outcome = match luck {
+            0..8 => Outcome::Failed,
+            8..16 => {
+                let late = Next::Digests { host, instance, io, version, bytes };
+                let delay = self.rng.u64(MS..100 * MS);
+                self.after(delay, late);
+                let outcome = Outcome::Unknown;
+                return self.after(TIMEOUT, Next::StateAnswer { host, instance, io, outcome });
+            }
+            _ => {
+                if !self.stored.is_lost() {
+                    self.stored.digests.insert(version, bytes);
+                }
+                self.deeds.count(Deed::Digested);
+                if luck < 24 { Outcome::Unknown } else { Outcome::Ok }
+            }
+        };
+        let delay = self.rng.u64(50 * US..300 * US);
+        self.after(delay, Next::StateAnswer { host, instance, io, outcome });
+    }
+
     /// The store forgets the volume. Whoever has it learns it with its next commit.
     pub fn forget(&mut self) {
         if !self.stored.is_lost() {
             self.stored.bytes = Arc::from([]);
             self.stored.maps.clear();
+            self.stored.digests.clear();
             self.deeds.count(Deed::Forgotten);
             self.note(|| "the state is lost".to_owned());
         }

@@ -74,6 +74,9 @@ impl World {
         if self.violation.is_some() {
             return;
         }
+        if self.plan.scrubs && !self.scrub_in_peace() {
+            return;
+        }
         // After a detachment in order nothing is leveled or copied, and nothing may be missing.
         if self.rng.bool() {
             if !self.ask_in_peace(CallKind::Detach, 0..0) || !self.heal("after a detachment") {
@@ -113,7 +116,7 @@ impl World {
     }
 
     /// Waits until all replicas are in sync, nobody waits, and no fault shows its effect only now.
-    fn heal(&mut self, when: &str) -> bool {
+    pub fn heal(&mut self, when: &str) -> bool {
         let limit = self.now + PATIENCE;
         while !self.is_whole() || self.has_old_trouble() {
             if !self.step() || self.now > limit {
@@ -136,7 +139,7 @@ impl World {
         self.ask_in_peace(CallKind::Flush, 0..0)
     }
 
-    fn read_everything(&mut self) {
+    pub fn read_everything(&mut self) {
         let size = self.sectors_at(self.current);
         for first in (0..size).step_by(16) {
             let sectors = first..size.min(first + 16);
@@ -204,6 +207,7 @@ impl World {
             self.fail(complaint);
         }
         self.compare_snapshots(true);
+        self.check_digests(self.current);
     }
 
     /// Sees to it that somebody has the volume.
@@ -286,6 +290,7 @@ impl World {
         }
         if self.hosts[host].epoch == self.stored.epoch {
             self.settle_size(host);
+            self.check_digests(host);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use distributed_core::{
-    Arrangement, BrickId, BrickState, Descriptor, Event, Generation, IoId, NodeId, Outcome,
+    Arrangement, BrickId, BrickState, Descriptor, Digest, Event, Generation, IoId, NodeId, Outcome,
     Protections, Record, RequestId, Slot,
 };
 use fastrand::Rng;
@@ -38,6 +38,8 @@ const MOVERS: u64 = 0x6d6f_7665_6420_6f66;
 
 /// And one for what splits and merges them.
 const CUTTERS: u64 = 0x6375_7420_7570_2e2e;
+/// And another one, for what scrubs.
+const SCRUBBERS: u64 = 0x7363_7275_6262_6564;
 
 /// A run that has more events than this does not come to an end.
 const MOST_EVENTS: u64 = 1_000_000;
@@ -68,6 +70,14 @@ pub enum Next {
     },
     /// A shard map for the state.
     Map {
+        host: usize,
+        instance: u32,
+        io: IoId,
+        version: Generation,
+        bytes: Arc<[u8]>,
+    },
+    /// A checkpoint of digests for the state.
+    Digests {
         host: usize,
         instance: u32,
         io: IoId,
@@ -138,6 +148,8 @@ pub struct World {
     pub sizes: Sizes,
     /// By their values.
     pub rots: Vec<Rot>,
+    /// What digests are of.
+    pub contents: BTreeMap<Digest, Vec<Tag>>,
     pub protections: Protections,
     /// Whether faults are thrown.
     pub chaos: bool,
@@ -154,13 +166,16 @@ impl World {
     pub fn new(seed: u64, protections: Protections, era: Era, trace: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng, &mut Rng::with_seed(seed ^ OPERATORS));
+        if era == Era::Scrubbing {
+            plan.draw_scrubs(&mut Rng::with_seed(seed ^ SCRUBBERS));
+        }
         if era != Era::Staying {
             plan.draw_moves(&mut Rng::with_seed(seed ^ MOVERS));
         }
-        if era == Era::Cutting {
+        if matches!(era, Era::Cutting | Era::Scrubbing) {
             plan.draw_cuts(&mut Rng::with_seed(seed ^ CUTTERS));
         }
-        let is_operated = plan.resizes || plan.checks || plan.arranges || plan.snaps;
+        let is_operated = plan.resizes || plan.checks || plan.arranges || plan.snaps || plan.scrubs;
         let ids: Vec<NodeId> = (0..plan.nodes).map(|id| NodeId(id as u32)).collect();
         let size = plan.sectors as u64 * SECTOR;
         let mut descriptor = Descriptor::new("v", seed | 1, size, &ids);
@@ -178,7 +193,8 @@ impl World {
                 .insert(entry.brick, Brick::with_record(plan.sectors, bytes, encoded.clone()));
         }
         let maps = BTreeMap::from([(descriptor.map, map)]);
-        let stored = Stored { bytes: descriptor.encode().into(), epoch: 0, maps };
+        let stored =
+            Stored { bytes: descriptor.encode().into(), epoch: 0, maps, digests: BTreeMap::new() };
         let mut world = Self {
             now: 1,
             queue: BinaryHeap::new(),
@@ -205,6 +221,7 @@ impl World {
             deeds: Deeds::default(),
             sizes: Sizes { known: plan.sectors, asked: Vec::new() },
             rots: Vec::new(),
+            contents: BTreeMap::new(),
             protections,
             chaos: true,
             chaos_until: plan.chaos_ms * MS,
@@ -299,6 +316,9 @@ impl World {
             }
             Next::Map { host, instance, io, version, bytes } => {
                 self.map_arrived(host, instance, io, version, bytes);
+            }
+            Next::Digests { host, instance, io, version, bytes } => {
+                self.digests_arrived((host, instance), io, version, bytes);
             }
             Next::StateAnswer { host, instance, io, outcome } => {
                 self.deliver(host, instance, Event::Done { io, incarnation: 0, outcome });

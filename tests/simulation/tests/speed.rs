@@ -29,6 +29,7 @@ fn nodes(count: u32) -> Vec<Node> {
 
 fn attach(state: &Arc<[u8]>, map: ShardMap) -> Result<Volume, AttachError> {
     let attach = Attach {
+        digests: BTreeMap::new(),
         state: Arc::clone(state),
         maps: BTreeMap::from([(Generation::default(), map)]),
         settings: Settings::default(),

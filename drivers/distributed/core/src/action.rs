@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{BrickId, Generation, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
+use crate::{BrickId, Finding, Generation, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
 
 /// Something to do. Everything with an `io` is answered by [`Event::Done`](crate::Event::Done), in any order.
 ///
@@ -24,6 +24,9 @@ pub enum Action {
         offset: u64,
         /// Bytes.
         len: u32,
+        /// Whether to answer with [`Outcome::Digest`](crate::Outcome::Digest): another brick is read, too, and the data
+        /// of either is as good if the digests are equal.
+        wants_digest: bool,
     },
     /// Write a part of the request's buffer to the same offset of a brick.
     Write {
@@ -80,6 +83,20 @@ pub enum Action {
         offset: u64,
         /// Bytes.
         len: u32,
+    },
+    /// Read a range of a brick, in pieces of at most `chunk` bytes, and answer with
+    /// [`Outcome::Digest`](crate::Outcome::Digest). Ranges of the same content have the same digest, whatever the pieces.
+    Digest {
+        /// Names the answer.
+        io: IoId,
+        /// From here.
+        brick: BrickId,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Bytes of a piece at most.
+        chunk: u32,
     },
     /// Compare a range of several bricks.
     Compare {
@@ -218,6 +235,20 @@ pub enum Action {
         /// But these: snapshots have them.
         but: Vec<Generation>,
     },
+    /// Store a checkpoint of digests in the state under this name, beside those that are there. Nobody else uses the name.
+    StoreDigests {
+        /// Names the answer.
+        io: IoId,
+        /// The checkpoint's name.
+        version: Generation,
+        /// The checkpoint.
+        bytes: Arc<[u8]>,
+    },
+    /// Checkpoints of digests with smaller names count no more: delete them from the state, whenever. Not answered.
+    ForgetDigests {
+        /// The name of the one that counts.
+        before: Generation,
+    },
     /// Answer a client. The last action that concerns this request, apart from abandoned ones.
     Reply {
         /// Whose answer.
@@ -244,6 +275,8 @@ pub enum Failure {
     Fenced,
     /// `Verify`: these replicas differ from the lowest one.
     Differs(SlotSet),
+    /// `Read`: replicas differ, or cannot be read, and nothing tells what is right; the text names the nodes.
+    Damaged(Arc<str>),
     /// `Verify`, `Repair`, `Resize`, [`Event::Arrange`](crate::Event::Arrange): could not be done; the text says why. Nothing else changed.
     Refused(Arc<str>),
 }
@@ -285,6 +318,10 @@ pub enum Notice {
         /// Why.
         cause: Cause,
     },
+    /// Replicas are not what they must be.
+    Damaged(Arc<Finding>),
+    /// Bad replicas were mended, or could not be.
+    Mended(Arc<Finding>),
     /// The volume serves.
     Serving,
     /// The volume stopped.

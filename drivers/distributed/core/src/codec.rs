@@ -44,11 +44,13 @@ impl std::error::Error for DecodeError {}
 /// Features that this version writes; a reader without them may go on.
 const COMPATIBLE: u32 = 0;
 /// Features that a reader must know.
-const KNOWN_INCOMPATIBLE: u32 = MOVES | SNAPSHOTS | SPLIT;
+const KNOWN_INCOMPATIBLE: u32 = MOVES | SNAPSHOTS | DIGESTS | SPLIT;
 /// A volume whose shards moved, or whose slots were vacated: its descriptor says more.
 pub(crate) const MOVES: u32 = 1;
 /// A volume that has, or had, snapshots.
 pub(crate) const SNAPSHOTS: u32 = 2;
+/// A volume with stored digests, which a writer must call void.
+pub(crate) const DIGESTS: u32 = 8;
 /// A volume whose shards got another size than that of its creation.
 pub(crate) const SPLIT: u32 = 16;
 const VERSION: u16 = 1;
@@ -83,6 +85,11 @@ impl Writer {
 
     pub(crate) fn u64(&mut self, value: u64) {
         self.bytes.extend(value.to_le_bytes());
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
     }
 
     /// Refuses readers that do not know a feature.
@@ -169,6 +176,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn raw<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        self.take()
     }
 
     /// A length in bytes.

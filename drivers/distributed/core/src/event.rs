@@ -80,6 +80,18 @@ pub enum Event {
         /// Bytes that one copy moves at most.
         bytes: u32,
     },
+    /// Look at all that is at rest: whether replicas are equal, and what they were; [`Volume::scrub`](crate::Volume::scrub)
+    /// tells how far it is. One that is under way goes on. Ignored while the volume does not serve.
+    Scrub {
+        /// Whether bad replicas are mended where it is known what is right.
+        repairs: bool,
+        /// The wall clock, in milliseconds since 1970; kept for the operator.
+        started: u64,
+    },
+    /// End the scrub that is under way.
+    EndScrub,
+    /// Whether each read is answered only if two replicas agree, where two are in sync.
+    VerifyReads(bool),
     /// Time passed. Due whenever [`Volume::next_tick`](crate::Volume::next_tick) is reached; more often is harmless.
     Tick,
 }
@@ -179,8 +191,12 @@ pub enum Outcome {
     Companion([Vec<u8>; 2]),
     /// `Copy`: the source could not be read, or has another incarnation; nothing was written to the target.
     SourceFailed,
+    /// `Digest`, and `Read` if it asks for it: the digest of what was read.
+    Digest(crate::Digest),
     /// `Compare`: the replicas that differ from the lowest one.
     Differs(crate::SlotSet),
+    /// `Read`, `Digest`: the storage does not give this range back, and the rest of it does.
+    Damaged,
     /// Did not happen, or not all of it, and can no longer land. Each sector is old or new.
     Failed,
     /// The node is full. Each sector is old or new. Not a failure of the node.

@@ -75,6 +75,20 @@ impl IntentLog {
         first as u32..=last as u32
     }
 
+    /// Whether a region of a range is in the log: it may have been written, or will be.
+    pub(crate) fn has_any(&self, offset: u64, len: u64) -> bool {
+        self.regions.range(self.span(offset, len)).next().is_some()
+    }
+
+    /// The bytes of the regions that a range touches.
+    pub(crate) fn around(&self, offset: u64, len: u64) -> (u64, u64) {
+        let span = self.span(offset, len);
+        (
+            u64::from(*span.start()) * self.region_size,
+            (u64::from(*span.end()) + 1) * self.region_size,
+        )
+    }
+
     /// Holds the regions of a range for a write, until [`IntentLog::release`].
     pub(crate) fn acquire(&mut self, now: Time, offset: u64, len: u64) -> Acquired {
         self.clock += 1;
@@ -233,6 +247,12 @@ impl IntentLog {
         let clean = self.regions.values().filter(|region| region.is_clean());
         self.idle_since = clean.map(|region| region.touched).min();
         count != self.regions.len()
+    }
+
+    /// No region was written later than now: the clock may have jumped back, and would keep regions here until then.
+    pub(crate) fn clock_is(&mut self, now: Time) {
+        self.regions.values_mut().for_each(|region| region.touched = region.touched.min(now));
+        self.idle_since = self.idle_since.map(|since| since.min(now));
     }
 
     /// Forgets regions past the end of a smaller volume.

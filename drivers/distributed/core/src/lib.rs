@@ -7,10 +7,10 @@
 //!
 //! ```text
 //!            Event, now                                  Action
-//!  client ------------+                        +------> bricks (Read Write Zero Flush Copy Compare Snapshot)
+//!  client ------------+                        +------> bricks (Read Write Zero Flush Copy Compare Digest Snapshot)
 //!  bricks ------------+--> Volume::handle      +------> companions (ReadCompanion WriteCompanion)
 //!  state store -------+    Volume::poll_action +------> nodes (Open Create ResizeBrick Delete)
-//!  health checks -----+                        +------> state store (SwapState)
+//!  health checks -----+                        +------> state store (SwapState StoreMap StoreDigests)
 //!  clock (Tick) ------+                        +------> client (Reply), operator (Report)
 //! ```
 //!
@@ -64,6 +64,18 @@
 //! [`Throttle`] how hard a volume heals, by what its clients feel. Both are as pure as a volume: `now` and measures in,
 //! decisions out, which the driver hands to volumes as events. [`mend`] says where the replicas go that lost nodes had.
 //!
+//! # What tells a bad disk
+//!
+//! A scrub takes a digest of each piece of the volume that is at rest: flushed everywhere, and not in the intent log. From
+//! then on a replica that holds something else is bad, also if it is one of two. The first write voids the digest: the
+//! record that names the region in the log, which every such write waits for anyway, says so. Stored digests are
+//! checkpoints in the state; the companions say which counts and what of it is void, so that one that is lost, or too old,
+//! costs coverage and never names a good replica. Without a digest the majority decides, and of two nobody does. Only
+//! replicas known to be bad are written, from one known to be good, and what they were given is flushed and read back.
+//! With [`Settings::verify_reads`] two replicas must agree on what a client reads; if they do not, the same rules decide,
+//! and where nothing decides the read fails. A resync copies from whatever replica it finds: rot that it takes along
+//! before a digest was taken is content.
+//!
 //! # Why it is safe
 //!
 //! - Nothing is written to a region before the companions of *all* in-sync bricks name it (intent), so whatever may
@@ -88,6 +100,7 @@
 //! - Give up waiting with [`Outcome::Unknown`], never with a failure: a failure promises that nothing can land any more.
 //!   Keep waiting behind it, and tell the end with a second [`Event::Done`]. Buffers live until that end.
 //! - Answer [`Outcome::Opened`] with `fenced` only for what the backend proves, by its lock, blocklist or epoch.
+//! - Digests of equal bytes are equal, in this version and every later one; what [`Action::StoreDigests`] stored may be lost.
 //! - Write companions durably. Give a client the data of those [`Action::Read`]s that came last: one at the first byte
 //!   of its request drops what came before.
 //! - After attaching, delete bricks under the volume's names ([`BrickId::from_name`]) that [`Descriptor::knows`] denies.
@@ -103,6 +116,7 @@
 mod action;
 mod codec;
 mod descriptor;
+mod digest;
 mod event;
 mod extents;
 mod health;
@@ -123,6 +137,7 @@ mod volume;
 pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
 pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, region_size};
+pub use digest::{Digest, Finding, Judged, Repaired, ScrubStatus, Verdict};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
 pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{

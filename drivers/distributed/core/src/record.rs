@@ -11,7 +11,7 @@
 
 use crate::{
     BrickId, DecodeError, Descriptor, Generation, Slot,
-    codec::{MOVES, Reader, SNAPSHOTS, Writer},
+    codec::{DIGESTS, MOVES, Reader, SNAPSHOTS, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSREC\0";
@@ -47,6 +47,8 @@ pub struct Record {
     pub map_bytes: u32,
     /// Where it keeps those that only snapshots name.
     pub snapshot_maps: Vec<MapPlace>,
+    /// The checkpoint of digests that counts, and which units of it are void; `None`: there is none.
+    pub digests: Option<(Generation, Vec<Run>)>,
 }
 
 /// A shard map in a companion.
@@ -73,6 +75,7 @@ impl Record {
             map_at: MAP_OFFSET,
             map_bytes,
             snapshot_maps: Vec::new(),
+            digests: None,
         })
     }
 
@@ -125,6 +128,16 @@ impl Record {
                 writer.u32(count);
             }
         }
+        if let Some((version, void)) = &self.digests {
+            writer.need(DIGESTS);
+            writer.u64(version.epoch);
+            writer.u32(version.change);
+            writer.len(void.len());
+            for (first, count) in void {
+                writer.u32(*first);
+                writer.u32(*count);
+            }
+        }
         let mut bytes = writer.finish();
         bytes.resize(bytes.len().next_multiple_of(RECORD_ALIGNMENT), 0);
         bytes
@@ -161,7 +174,18 @@ impl Record {
             }
             dirty.push((slot, runs));
         }
-        Ok(Self { brick, sequence, descriptor, intent, dirty, map_at, map_bytes, snapshot_maps })
+        let digests = reader.has(DIGESTS).then(|| read_digests(&mut reader)).transpose()?;
+        Ok(Self {
+            brick,
+            sequence,
+            descriptor,
+            intent,
+            dirty,
+            map_at,
+            map_bytes,
+            snapshot_maps,
+            digests,
+        })
     }
 
     /// The newest record in a companion's slots, or why neither slot holds one; the worse reason wins.
@@ -179,6 +203,15 @@ impl Record {
             (Err(DecodeError::Empty), Err(reason)) | (Err(reason), Err(_)) => Err(reason),
         }
     }
+}
+
+fn read_digests(reader: &mut Reader<'_>) -> Result<(Generation, Vec<Run>), DecodeError> {
+    let version = Generation { epoch: reader.u64()?, change: reader.u32()? };
+    let mut void = Vec::new();
+    for _ in 0..reader.count(8)? {
+        void.push((reader.u32()?, reader.u32()?));
+    }
+    Ok((version, void))
 }
 
 /// At most `most` runs that cover `runs`: those with the smallest gaps between them are merged.

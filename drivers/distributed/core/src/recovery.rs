@@ -22,6 +22,8 @@ pub(crate) struct Recovered {
     pub(crate) dirty: Vec<(Slot, Vec<Run>)>,
     /// Where its shards are.
     pub(crate) map: ShardMap,
+    /// The checkpoint of digests that counts, and what is void of it.
+    pub(crate) digests: Option<(Generation, Vec<Run>)>,
 }
 
 /// Why a volume is not recovered.
@@ -111,7 +113,18 @@ pub(crate) fn recover(
     for (slot, runs) in current.flat_map(|record| &record.dirty) {
         dirty.entry(*slot).or_default().extend(runs);
     }
+    // Records are written one after the other: one that names a later checkpoint says all that those before say. Of the
+    // same checkpoint the later record says more.
+    let named = || {
+        let current = witnesses().filter(|record| Some(record.descriptor.generation) == newest);
+        current.filter_map(|record| record.digests.as_ref())
+    };
+    let digests = named().map(|(version, _)| *version).max().map(|version| {
+        let same = named().filter(|(other, _)| *other == version);
+        (version, same.flat_map(|(_, void)| void.iter().copied()).collect())
+    });
     Ok(Recovered {
+        digests,
         descriptor,
         members,
         distrusted,

@@ -32,6 +32,9 @@ pub struct Settings {
     pub snapshot_deadline_ns: u64,
     /// Serve although a backend cannot prove that earlier sessions with its brick have ended. The operator forces it.
     pub accept_unfenced: bool,
+    /// A read is answered only if two replicas agree, where two are in sync; [`Event::VerifyReads`](crate::Event::VerifyReads)
+    /// changes it.
+    pub verify_reads: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             retry_ns: 1_000_000_000,
             snapshot_deadline_ns: 2_000_000_000,
             accept_unfenced: false,
+            verify_reads: false,
         }
     }
 }
@@ -71,11 +75,13 @@ pub struct Protections {
     pub clean_join: bool,
     /// A snapshot's shards are where they were when it was taken, wherever they are now.
     pub snapshot_map: bool,
+    /// A digest is void before anything is written to what it is of.
+    pub digest_invalidation: bool,
 }
 
 impl Protections {
     /// Names, as the simulator takes them.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "intent-log",
         "stale-before-acknowledge",
         "ordered-overlaps",
@@ -85,6 +91,7 @@ impl Protections {
         "volatile-joining",
         "clean-join",
         "snapshot-map",
+        "digest-invalidation",
     ];
 
     /// All but the one with this name; `None` if there is none of this name.
@@ -100,6 +107,7 @@ impl Protections {
             "volatile-joining" => &mut protections.volatile_joining,
             "clean-join" => &mut protections.clean_join,
             "snapshot-map" => &mut protections.snapshot_map,
+            "digest-invalidation" => &mut protections.digest_invalidation,
             _ => return None,
         };
         *switch = false;
@@ -119,6 +127,7 @@ impl Default for Protections {
             volatile_joining: true,
             clean_join: true,
             snapshot_map: true,
+            digest_invalidation: true,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! maps/NAME/MAP/NNNN  a later one; the descriptor says which counts ShardMap::encode
 //! ```
 
+mod digests;
 mod maps;
 mod nodes;
 mod options;
@@ -303,6 +304,7 @@ impl Catalog {
         for entry in self.range(&map_prefix(name)).await? {
             self.state.commit(Transaction::new().delete(&entry.key)).await?;
         }
+        self.forget_digests(name, None).await?;
         let _alone = self.accounting.lock().await;
         for _ in 0..TRIES {
             let (provisioned, revision) = self.get_json::<u64>(PROVISIONED).await?;

@@ -4,6 +4,7 @@
 mod info;
 mod movement;
 mod nodes;
+mod scrubs;
 mod shards;
 
 use distributed_core::{ClientOp, Descriptor, NodeId, ShardMap};
@@ -11,7 +12,7 @@ use driver_api::{
     IoBuf, Op, OpContext, RString, RVec, Result, Tuple2, WriteFlags,
     ext::{
         Cluster, Comparison, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
-        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
+        Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
     },
 };
 
@@ -163,6 +164,14 @@ impl Cluster for DistributedBackend {
     ) -> Op<Movement> {
         let (volume, options) = (volume.to_owned(), pairs(&options));
         self.on(async move |backend| backend.plan_options(&volume, &options).await)
+    }
+
+    fn scrub(&self, _cx: &OpContext, volume: &str, on: bool, repair: bool) -> Op<()> {
+        Op::ready(self.scrub_volume(volume, on, repair))
+    }
+
+    fn scrubbing(&self, _cx: &OpContext, volume: &str) -> Op<Scrubbing> {
+        Op::ready(self.scrub_of(volume))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use distributed_core::{Capacity, NodeId, Phase, Plan};
+use distributed_core::{Capacity, Event, NodeId, Phase, Plan};
 use driver_api::{
     Error, ErrorKind, RVec, Result,
     ext::{Movement, MovementPlan, NodeShare, NodeStep, NodeStepKind, Rebalancing},
@@ -155,7 +155,11 @@ impl DistributedBackend {
             })?;
             Ok(capacity.provisioned)
         };
-        self.0.catalog.choose(volume, &before, &after, account).await
+        self.0.catalog.choose(volume, &before, &after, account).await?;
+        if let Some(engine) = self.engine(volume) {
+            engine.tell(vec![Event::VerifyReads(after.verify_reads)]);
+        }
+        Ok(())
     }
 
     /// A volume with other options, if it could be placed with them.

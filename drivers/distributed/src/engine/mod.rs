@@ -21,6 +21,7 @@ mod movement;
 mod perform;
 mod pump;
 mod requests;
+mod scrub;
 mod snapshots;
 mod waiting;
 
@@ -412,6 +413,7 @@ impl Engine {
                 }
                 Action::Report(notice) => self.report(&notice),
                 Action::ForgetMaps { before, but } => self.forget_maps(before, but),
+                Action::ForgetDigests { before } => self.forget_digests(before),
                 action => todo.push(self.prepare(&mut inner, action)),
             }
         }

@@ -7,14 +7,16 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot, ZeroKind,
+    Action, BrickId, Digest, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot,
+    ZeroKind,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 
 use super::{Answer, Ended, Engine, Inner, Job};
 use crate::{
     client::{self, Copied, NewBrick, OpenBrick, changed},
-    error::asked,
+    digest,
+    error::{asked, unread},
     readers::Reading,
 };
 
@@ -30,7 +32,7 @@ pub(super) struct Task {
 }
 
 enum Work {
-    Read { on: Arc<OpenBrick>, cx: OpContext, offset: u64, len: u32 },
+    Read { on: Arc<OpenBrick>, cx: OpContext, offset: u64, len: u32, wants_digest: bool },
     Write { on: Arc<OpenBrick>, cx: OpContext, offset: u64, data: IoBuf, fua: bool },
     Zero { on: Arc<OpenBrick>, offset: u64, len: u64, how: ZeroKind, fua: bool },
     Flush { on: Arc<OpenBrick> },
@@ -47,6 +49,8 @@ enum Work {
     DropSnapshot { on: Arc<OpenBrick>, number: u32 },
     StoreMap { version: Generation, bytes: Arc<[u8]> },
     Replay { from: (Reading, NodeId), to: Arc<OpenBrick>, offset: u64, len: u32 },
+    Digest { on: Arc<OpenBrick>, offset: u64, len: u64, chunk: u32 },
+    StoreDigests { version: Generation, bytes: Arc<[u8]> },
 }
 
 /// An action that has begun.
@@ -62,13 +66,13 @@ impl Engine {
         let gone = Outcome::Failed;
         let mut reader = None;
         let (io, work) = match action {
-            Action::Read { io, brick, request, offset, len } => {
+            Action::Read { io, brick, request, offset, len, wants_digest } => {
                 let on = session(brick);
                 reader = Some(request);
                 inner.requests.reads(request, io, offset);
                 let cx = inner.requests.context(request).unwrap_or_default();
                 let cx = cx.with_timeout(self.io_timeout);
-                (io, on.map(|on| Work::Read { on, cx, offset, len }))
+                (io, on.map(|on| Work::Read { on, cx, offset, len, wants_digest }))
             }
             Action::Write { io, brick, request, offset, len, fua } => {
                 let data = inner.requests.data(request, offset, len).ok_or(gone);
@@ -124,10 +128,17 @@ impl Engine {
                 (io, session(to).map(|to| Work::Replay { from, to, offset, len }))
             }
             Action::StoreMap { io, version, bytes } => (io, Ok(Work::StoreMap { version, bytes })),
-            // Taken care of where actions are taken from the core.
-            Action::Reply { .. } | Action::Report(_) | Action::ForgetMaps { .. } => {
-                (IoId(0), Err(gone))
+            Action::Digest { io, brick, offset, len, chunk } => {
+                (io, session(brick).map(|on| Work::Digest { on, offset, len, chunk }))
             }
+            Action::StoreDigests { io, version, bytes } => {
+                (io, Ok(Work::StoreDigests { version, bytes }))
+            }
+            // Taken care of where actions are taken from the core.
+            Action::Reply { .. }
+            | Action::Report(_)
+            | Action::ForgetMaps { .. }
+            | Action::ForgetDigests { .. } => (IoId(0), Err(gone)),
         };
         Task { io, reader, work }
     }
@@ -154,6 +165,8 @@ impl Engine {
                 self.nodes.meters().of(*node).fell(*cause);
                 tracing::warn!(volume, %old, %new, %cause, "a brick is replaced by a fresh one");
             }
+            Notice::Damaged(finding) => self.report_damage(finding),
+            Notice::Mended(finding) => self.report_mend(finding),
             Notice::Serving => tracing::info!(volume, "the volume serves"),
             Notice::Stopped(why) => tracing::error!(volume, %why, "the volume stopped"),
         }
@@ -178,19 +191,29 @@ fn of_brick(io: IoId, brick: &OpenBrick, outcome: Outcome, data: Option<IoBuf>) 
         Ok(incarnation) => Answer { io, incarnation, outcome, data, opened: None },
         Err(error) => {
             tracing::warn!(%error, "a brick does not say its incarnation");
-            plain(io, if outcome == Outcome::Ok { Outcome::Unknown } else { outcome })
+            let is_good = matches!(outcome, Outcome::Ok | Outcome::Digest(_));
+            plain(io, if is_good { Outcome::Unknown } else { outcome })
         }
     }
 }
 
-fn read_ended(io: IoId, on: &OpenBrick, len: u32, result: Result<IoBuf>) -> Answer {
+fn read_ended(
+    io: IoId,
+    on: &OpenBrick,
+    len: u32,
+    wants_digest: bool,
+    result: Result<IoBuf>,
+) -> Answer {
     match result {
+        Ok(data) if wants_digest && data.len() == len as usize => {
+            of_brick(io, on, Outcome::Digest(digest::of(&data)), Some(data))
+        }
         Ok(data) if data.len() == len as usize => of_brick(io, on, Outcome::Ok, Some(data)),
         Ok(_) => of_brick(io, on, Outcome::Failed, None),
         Err(error) => {
             on.meter.failed(&error);
             tracing::debug!(%error, "a brick cannot be read");
-            of_brick(io, on, asked(&error), None)
+            of_brick(io, on, unread(&error), None)
         }
     }
 }
@@ -254,11 +277,11 @@ impl Task {
         let cx = engine.nodes.context();
         let begun = Instant::now();
         match work {
-            Work::Read { on, cx, offset, len } => {
+            Work::Read { on, cx, offset, len, wants_digest } => {
                 let op = on.read(&cx, offset, len);
                 go_on(io, timeout, op, move |result| {
                     on.meter.ended(begun);
-                    read_ended(io, &on, len, result)
+                    read_ended(io, &on, len, wants_digest, result)
                 })
             }
             Work::Write { on, cx, offset, data, fua } => {
@@ -307,6 +330,19 @@ impl Task {
                     )
                 };
                 Started::Pending(wait(io, timeout, compare, ended))
+            }
+            Work::Digest { on, offset, len, chunk } => {
+                let brick = Arc::clone(&on);
+                let read = async move { digest::of_range(&cx, &brick, offset, len, chunk).await };
+                let ended = move |result: Result<Digest>| match result {
+                    Ok(digest) => of_brick(io, &on, Outcome::Digest(digest), None),
+                    Err(error) => {
+                        on.meter.failed(&error);
+                        tracing::debug!(%error, "a brick cannot be read");
+                        of_brick(io, &on, unread(&error), None)
+                    }
+                };
+                Started::Pending(wait(io, timeout, read, ended))
             }
             Work::WriteCompanion { on, offset, bytes } => {
                 let keeper = Arc::clone(&on);
@@ -407,6 +443,12 @@ impl Work {
             Self::StoreMap { version, bytes } => {
                 let store =
                     async move { engine.catalog.put_map(&engine.volume, version, &bytes).await };
+                wait(io, timeout, store, move |result| plain(io, changed(result)))
+            }
+            Self::StoreDigests { version, bytes } => {
+                let store = async move {
+                    engine.catalog.put_digests(&engine.volume, version, &bytes).await
+                };
                 wait(io, timeout, store, move |result| plain(io, changed(result)))
             }
             // The others are begun within their session.

@@ -365,7 +365,7 @@ impl Recovery {
 }
 
 /// The wall clock, in milliseconds since 1970.
-fn unix_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX >> 20)
 }

@@ -8,6 +8,7 @@ mod distributed_4;
 mod distributed_5;
 mod distributed_6;
 mod distributed_whole_2;
+mod distributed_whole_2b;
 mod distributed_whole_4;
 mod distributed_whole_5;
 mod distributed_whole_6;
@@ -174,6 +175,12 @@ pub const SHOWS: &[Show] = &[
         title: "Nodes are killed, hung, filled, emptied and lost at random under verifying clients: no error, no wrong byte, and what was lost is replicated elsewhere.",
         budget_secs: 150,
         play: distributed_whole_2::play,
+    },
+    Show {
+        name: "distributed-whole-2b",
+        title: "Bits flip at rest on one replica of three and of two: a scrub names it for every flip, and compared reads are never wrong.",
+        budget_secs: 60,
+        play: distributed_whole_2b::play,
     },
     Show {
         name: "distributed-whole-4",

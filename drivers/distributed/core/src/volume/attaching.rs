@@ -89,7 +89,7 @@ impl Volume {
     }
 
     fn recovered(&mut self, recovered: Recovered) {
-        let Recovered { descriptor, members, distrusted, intent, dirty, map } = recovered;
+        let Recovered { descriptor, members, distrusted, intent, dirty, map, digests } = recovered;
         self.settled = self.descriptor.everybody_has();
         self.members = self.descriptor.in_sync;
         let epoch = self.descriptor.epoch;
@@ -140,6 +140,7 @@ impl Volume {
         self.restore_litter();
         self.freeze(&maps);
         self.level_regions = intent;
+        self.restore_digests(digests);
         self.restore_dirty(&dirty);
         self.intent.restore(self.now, &self.level_regions);
         self.phase = Phase::Leveling;
@@ -169,6 +170,13 @@ impl Volume {
             let start = u64::from(*number) * region;
             dirty.insert(start, (start + region).min(size));
         }
+    }
+
+    /// The bytes of all regions with intent.
+    pub(super) fn level_ranges(&self) -> Vec<(u64, u64)> {
+        let region = u64::from(self.descriptor.region_size);
+        let range = |number: &u32| (u64::from(*number) * region, (u64::from(*number) + 1) * region);
+        self.level_regions.iter().map(range).collect()
     }
 
     /// Makes every region with intent equal on all members, from the beginning.

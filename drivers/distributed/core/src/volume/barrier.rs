@@ -72,6 +72,7 @@ impl Volume {
             BarrierKind::Resize { size } if size < self.descriptor.size => {
                 // Nobody may need bytes that a brick has dropped already.
                 barrier.stage = BarrierStage::Recording;
+                self.void(size, u64::MAX);
                 self.descriptor.size = size;
                 self.want_membership = true;
             }
@@ -100,6 +101,7 @@ impl Volume {
     /// Every open brick has the new, larger size.
     fn grown(&mut self, size: u64) {
         let old = std::mem::replace(&mut self.descriptor.size, size);
+        self.digests.resize(size);
         self.want_membership = true;
         for slot in self.slots() {
             if self.bricks[slot.index()].link == Link::Open {
@@ -116,6 +118,7 @@ impl Volume {
     fn forget_past_end(&mut self) {
         let size = self.descriptor.size;
         self.intent.shrink(size);
+        self.digests.resize(size);
         self.forget_litter_past_end();
         for brick in &mut self.bricks {
             for set in [&mut brick.dirty, &mut brick.volatile, &mut brick.flushing] {

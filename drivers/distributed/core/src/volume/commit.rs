@@ -41,6 +41,8 @@ impl Volume {
             pending: targets,
             joining: (!joined.is_empty()).then(|| (joined, record.clone())),
             void: false,
+            digests: record.digests.as_ref().map(|(version, _)| *version),
+            voided: self.digests.voided,
             change,
             bytes,
             storing: false,
@@ -96,6 +98,7 @@ impl Volume {
             map_at: 0,
             map_bytes: 0,
             snapshot_maps: Vec::new(),
+            digests: self.digests.named(),
         }
     }
 
@@ -225,6 +228,7 @@ impl Volume {
     fn committed(&mut self) {
         let Some(commit) = self.commit.take() else { return };
         self.intent.committed(&commit.regions);
+        self.digests_recorded(commit.voided, commit.digests);
         if let Some(change) = commit.change {
             self.stored = Arc::clone(&commit.bytes);
             self.membership_changed(change);

@@ -33,13 +33,14 @@ impl Volume {
         match io.kind {
             IoKind::State => return self.stored(outcome),
             IoKind::MapState => return self.map_stored(&outcome),
+            IoKind::DigestState => return self.digests_stored(&outcome),
             _ => {}
         }
         if outcome == Outcome::Fenced {
             return self.stop(Phase::Fenced);
         }
         match io.kind {
-            IoKind::State | IoKind::MapState => {}
+            IoKind::State | IoKind::MapState | IoKind::DigestState => {}
             IoKind::Delete => self.deleted(io.brick, &outcome),
             IoKind::Create => self.created(&io, &outcome),
             IoKind::Replay => self.replay_done(&io, incarnation, &outcome),
@@ -51,6 +52,7 @@ impl Volume {
             IoKind::Open => self.opened(&io, incarnation, &outcome),
             IoKind::Check => self.checked(&io, incarnation, outcome),
             IoKind::Compare => self.compare_done(&io, &outcome),
+            IoKind::Digest => self.digest_done(&io, incarnation, &outcome),
             IoKind::Read
             | IoKind::Mutate
             | IoKind::Copy { .. }
@@ -75,8 +77,8 @@ impl Volume {
     }
 
     /// Whether an answer came from the storage that the session began with.
-    fn is_believed(&self, io: &Io, incarnation: u64, outcome: &Outcome) -> bool {
-        let answered = matches!(outcome, Outcome::Ok | Outcome::NoSpace);
+    pub(super) fn is_believed(&self, io: &Io, incarnation: u64, outcome: &Outcome) -> bool {
+        let answered = matches!(outcome, Outcome::Ok | Outcome::NoSpace | Outcome::Digest(_));
         !self.protections.incarnation_check || !answered || io.incarnation == Some(incarnation)
     }
 
@@ -92,9 +94,12 @@ impl Volume {
             self.give_up(from, Cause::Failed);
             return self.source_failed(io);
         }
+        if io.kind == IoKind::Read && *outcome == Outcome::Damaged {
+            return self.read_damaged(io);
+        }
         let cause = match outcome {
             _ if !self.is_believed(io, incarnation, outcome) => Some(Cause::Restarted),
-            Outcome::Ok => None,
+            Outcome::Ok | Outcome::Digest(_) => None,
             Outcome::NoSpace if self.is_beside(io) => return self.spare_is_full(io),
             Outcome::NoSpace if io.kind == IoKind::Mutate && self.full_counts(io.slot) => {
                 return self.full(io);
@@ -108,7 +113,12 @@ impl Volume {
             _ => Some(Cause::Failed),
         };
         match cause {
-            None => self.succeeded(io),
+            None => {
+                if let Outcome::Digest(digest) = outcome {
+                    self.read_told(io, *digest);
+                }
+                self.succeeded(io);
+            }
             Some(cause) => {
                 if io.kind == IoKind::Read && cause == Cause::Failed {
                     // What could not be read is written again when the brick is resynced.
@@ -119,6 +129,21 @@ impl Volume {
                 self.answered_or_not(io);
             }
         }
+    }
+
+    /// A disk does not give a range back. That is no reason to give the brick up: the range is written anew.
+    fn read_damaged(&mut self, io: &Io) {
+        if self.range_damaged(io) {
+            return self.answered(io.op);
+        }
+        let node = self.node_name(self.bricks[io.slot.index()].node);
+        let text = format!(
+            "volume {:?}, bytes {}..{}: node {node} has the only replica that is in sync, and cannot read it",
+            self.descriptor.volume,
+            io.offset,
+            io.offset + io.len
+        );
+        self.finish(io.op, Err(crate::Failure::Damaged(text.into())));
     }
 
     /// Whether an operation concerns only shards that its brick is no replica of.
@@ -159,7 +184,8 @@ impl Volume {
     /// A brick got something that it may lose until it is flushed; those in sync share the intent log's memory, which
     /// does not know of repairs and of shards that it gains.
     fn note_volatile(&mut self, io: &Io) {
-        let unlogged = |kind| matches!(kind, Kind::Repair { .. } | Kind::Fill { .. });
+        let unlogged =
+            |kind| matches!(kind, Kind::Repair { .. } | Kind::Mend { .. } | Kind::Fill { .. });
         let unlogged = self.ops.get(io.op).is_some_and(|op| unlogged(op.kind));
         let brick = self.brick(io.slot);
         if brick.role != Role::InSync || unlogged {
@@ -210,6 +236,7 @@ impl Volume {
                     op.retry = true;
                 }
             }
+            IoKind::Digest => self.digest_failed(io.op),
             IoKind::Flush => self.flush_missed(io.slot),
             IoKind::Companion => self.companion_missed(io.slot),
             IoKind::DropSnapshot { .. } => self.snapshots_abandoned(io.brick),
@@ -261,7 +288,11 @@ impl Volume {
                 && !io.abandoned
                 && !matches!(
                     io.kind,
-                    IoKind::Delete | IoKind::State | IoKind::MapState | IoKind::Compare
+                    IoKind::Delete
+                        | IoKind::State
+                        | IoKind::MapState
+                        | IoKind::DigestState
+                        | IoKind::Compare
                 )
         });
         let under_way: Vec<(u64, Io)> = under_way.map(|(key, io)| (key, *io)).collect();

@@ -16,6 +16,7 @@ impl Volume {
             || (!self.no_room.is_empty() && self.intent.has_unflushed())
             || self.barrier.as_ref().is_some_and(|b| b.stage == BarrierStage::Flushing)
             || self.moves_want_flush()
+            || self.scrub.wants_flush()
             || self.slots().any(|slot| self.lacks_only_a_flush(slot));
         if wanted {
             self.begin_round();
@@ -36,6 +37,7 @@ impl Volume {
     fn begin_round(&mut self) {
         self.intent.flush_begins();
         self.flush_of_moves_begins();
+        self.flush_of_mends_begins();
         let mut outstanding = SlotSet::EMPTY;
         for slot in self.slots() {
             let whole = self.lacks_only_a_flush(slot);
@@ -82,6 +84,7 @@ impl Volume {
         // Bricks that missed it took what they had not flushed with them when they were given up.
         self.intent.flush_ended();
         self.flush_of_moves_ended();
+        self.flush_of_mends_ended();
         for slot in self.slots() {
             if self.lacks_only_a_flush(slot) && self.brick(slot).whole_at_flush {
                 self.brick(slot).join = true;

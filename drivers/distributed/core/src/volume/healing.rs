@@ -32,6 +32,7 @@ impl Volume {
                 || self.bricks.iter().any(receives)
                 || !self.moves.is_empty()
                 || !self.litter.is_empty()
+                || self.scrub.is_wanted()
                 || self.keepers.replay.is_some());
         Healing { is_wanted, fewest, is_short: fewest < self.settings.min_in_sync }
     }

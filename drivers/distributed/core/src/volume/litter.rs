@@ -102,7 +102,7 @@ impl Volume {
             let (start, end) = (shard * self.map.shard_size(), (shard + 1) * self.map.shard_size());
             let is_read = self.ios.iter().any(|(_, io)| {
                 let here = io.slot == *slot && io.offset < end && start < io.offset + io.len;
-                io.kind == IoKind::Read && here && !io.abandoned
+                matches!(io.kind, IoKind::Read | IoKind::Digest) && here && !io.abandoned
             });
             let able = brick.role == Role::InSync && brick.link == Link::Open && !gains && !is_read;
             if able && rest.stage == RestStage::Waiting && !self.map.set(*shard).has(*slot) {

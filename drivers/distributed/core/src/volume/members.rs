@@ -67,7 +67,7 @@ impl Volume {
         set
     }
 
-    fn is_covered_without(&self, slot: Slot) -> bool {
+    pub(super) fn is_covered_without(&self, slot: Slot) -> bool {
         let left = self.with_role(Role::InSync).without(SlotSet::only(slot));
         self.map.sets().all(|set| !set.and(left).is_empty())
     }

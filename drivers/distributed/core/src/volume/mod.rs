@@ -3,15 +3,17 @@
 //!
 //! `requests` takes clients' wishes and orders them by range, `run` issues them to bricks, `done` takes answers,
 //! `commit` writes records, `flush` flushes, `members` gives bricks up and takes them back, `attaching` recovers,
-//! `barrier` resizes and detaches, `moves` gives shards other replicas, with `ahead` for where they lead, `slots` for these
-//! replicas and `litter` for what is left behind, `snapshots` takes them, `keepers` and `replay` keep those of bricks that
-//! go; `maps` stores the shard map, `reshard` in shards of another size; `healing` holds healing back; `status` tells.
+//! `barrier` resizes and detaches, `scrub` looks for damage and mends it, `doubt` compares what is read, `moves` gives
+//! shards other replicas, with `ahead` for where they lead, `slots` for these replicas and `litter` for what is left behind,
+//! `snapshots` takes them, `keepers` and `replay` keep those of bricks that go; `maps` stores the shard map, `reshard` in
+//! shards of another size; `healing` holds healing back; `status` tells.
 
 mod ahead;
 mod attaching;
 mod barrier;
 mod commit;
 mod done;
+mod doubt;
 mod flush;
 mod healing;
 mod keepers;
@@ -24,6 +26,7 @@ mod requests;
 mod reshard;
 mod resync;
 mod run;
+mod scrub;
 mod slots;
 mod snapshots;
 mod state;
@@ -40,8 +43,8 @@ use std::{
 
 use crate::{
     Action, BrickId, ClientOp, Descriptor, Event, Failure, Generation, IoId, NodeId, Notice,
-    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, intent::IntentLog,
-    slab::Slab,
+    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, digest::Digests,
+    intent::IntentLog, slab::Slab,
 };
 pub use healing::Healing;
 use reshard::Resharding;
@@ -59,6 +62,8 @@ pub struct Attach {
     /// Its shard maps by their names; the descriptor, or that of a companion, says which counts. All that the state
     /// has, read after the descriptor.
     pub maps: BTreeMap<Generation, ShardMap>,
+    /// Checkpoints of its digests by their names, all that the state has; none is as good, but for what scrubs know.
+    pub digests: BTreeMap<Generation, Arc<[u8]>>,
     /// The operator's choices.
     pub settings: Settings,
     /// All, but in tests.
@@ -200,6 +205,9 @@ pub struct Volume {
     shunned: BTreeSet<NodeId>,
     /// How often in a row a node's brick was given up while it was brought back.
     setbacks: BTreeMap<NodeId, u32>,
+    digests: Digests,
+    scrub: scrub::Scrub,
+    doubts: doubt::Doubts,
 }
 
 impl Volume {
@@ -208,7 +216,8 @@ impl Volume {
     /// # Errors
     /// When it is not in a state to be attached; nothing was done.
     pub fn attach(attach: Attach, now: Time) -> Result<Self, AttachError> {
-        let Attach { state, maps, settings, protections, holder, node_names } = attach;
+        let Attach { state, maps, digests: found, settings, protections, holder, node_names } =
+            attach;
         let descriptor = Descriptor::decode(&state).map_err(AttachError::State)?;
         if descriptor.phase != descriptor::Phase::Ready {
             return Err(AttachError::Phase(descriptor.phase));
@@ -282,6 +291,9 @@ impl Volume {
             held_nodes: BTreeMap::new(),
             shunned: BTreeSet::new(),
             setbacks: BTreeMap::new(),
+            digests: Digests::new(descriptor.size, descriptor.region_size, map.shard_size()),
+            scrub: scrub::Scrub::new(found),
+            doubts: doubt::Doubts::default(),
             map,
             descriptor,
         };
@@ -315,6 +327,9 @@ impl Volume {
             Event::Hold { node, nanoseconds } => self.hold(node, nanoseconds),
             Event::Shun { node, is_shunned } => self.shun(node, is_shunned),
             Event::Throttle { copies, bytes } => self.throttle(copies, bytes),
+            Event::Scrub { repairs, started } => self.begin_scrub(repairs, started),
+            Event::EndScrub => self.end_scrub(),
+            Event::VerifyReads(on) => self.verify_reads(on),
             Event::Tick => self.tick(),
         }
         self.pump();
@@ -354,7 +369,14 @@ impl Volume {
             .chain(until)
             .chain(dropping)
             .chain(self.keepers_due());
-        retries.chain(deleting).chain(idle).chain(state).chain(self.moves_retry_at).min()
+        let scrub = self.scrub.next_tick();
+        retries
+            .chain(deleting)
+            .chain(idle)
+            .chain(state)
+            .chain(self.moves_retry_at)
+            .chain(scrub)
+            .min()
     }
 
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
@@ -423,6 +445,7 @@ impl Volume {
                 self.pump_snapshots();
                 self.pump_keepers();
             }
+            self.pump_scrub();
             self.pump_flush();
             self.pump_barrier();
         }
@@ -436,6 +459,7 @@ impl Volume {
         self.retry_moves();
         self.retry_snapshots();
         self.retry_keepers();
+        self.retry_scrub();
         if self.phase == Phase::Serving {
             self.delete_condemned();
             self.trim_intent();
@@ -483,6 +507,8 @@ impl Volume {
         self.claim = None;
         self.map_write = None;
         self.resharding = None;
+        self.scrub.clear();
+        self.doubts.clear();
         self.moves.clear();
         self.litter.clear();
         self.keepers = keepers::Keepers::default();

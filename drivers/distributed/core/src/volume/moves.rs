@@ -386,6 +386,9 @@ impl Volume {
             }
             !is_done
         });
+        if !moved.is_empty() {
+            self.spoil(0, u64::MAX);
+        }
         let in_sync = self.with_role(Role::InSync);
         let mut covered = true;
         for (shard, old, new) in moved {

@@ -103,7 +103,11 @@ impl Volume {
         }
         let hides = matches!(
             op.kind,
-            Kind::Write { .. } | Kind::Zero { .. } | Kind::Repair { .. } | Kind::Level { .. }
+            Kind::Write { .. }
+                | Kind::Zero { .. }
+                | Kind::Repair { .. }
+                | Kind::Mend { .. }
+                | Kind::Level { .. }
         );
         let client = is_client_write(op.kind);
         self.held.push(Held { start: op.offset, end: op.end(), op: key, hides, client });
@@ -125,14 +129,22 @@ impl Volume {
         op.step = limit.min(op.end() - op.at);
         op.missed = SlotSet::EMPTY;
         op.full = SlotSet::EMPTY;
-        match op.kind {
+        let kind = op.kind;
+        match kind {
             Kind::Resync { slot } => return self.issue_resync(key, slot),
             Kind::Verify => return self.issue_compare(key),
             Kind::Fill { slot, shard } => return self.issue_fill(key, slot, shard),
             Kind::Sweep { slot, shard } => return self.issue_sweep(key, slot, shard),
             Kind::Level { .. } => return self.issue_level(key),
-            Kind::Repair { source } => return self.issue_repair(key, source),
-            Kind::Read => return,
+            Kind::Repair { source } => {
+                if !self.void_first(key) {
+                    self.issue_repair(key, source);
+                }
+                return;
+            }
+            Kind::Mend { source, bad } => return self.issue_mend(key, source, bad),
+            Kind::Doubt => return self.begin_doubt(key),
+            Kind::Read | Kind::Digest => return,
             Kind::Write { .. } | Kind::Zero { .. } => {}
         }
         self.acquire_intent(key, self.no_room.is_empty());
@@ -159,6 +171,8 @@ impl Volume {
             Acquired::Pending => {
                 op.holds = true;
                 op.stage = Stage::Intent;
+                let (start, end) = self.intent.around(op.at, op.step);
+                self.void(start, end);
                 if self.protections.intent_log {
                     self.want_intent = true;
                     self.pending_intent.push(key);

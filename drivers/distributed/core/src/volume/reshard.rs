@@ -72,7 +72,8 @@ impl Volume {
         let Some(Resharding { map: Some(map), is_wanted, .. }) = &self.resharding else {
             return true;
         };
-        let in_shards = |kind| matches!(kind, Kind::Fill { .. } | Kind::Sweep { .. });
+        let in_shards =
+            |kind| matches!(kind, Kind::Fill { .. } | Kind::Sweep { .. } | Kind::Digest);
         *is_wanted
             && self.covers_volume(map)
             && self.moves.is_empty()
@@ -121,6 +122,7 @@ impl Volume {
         let litter = self.renumbered(known, self.map.shard_size(), map.shard_size());
         self.litter = litter.into_iter().map(|of_shard| (of_shard, Rest::default())).collect();
         self.map = map;
+        self.digests_resharded();
         self.requeue();
         true
     }

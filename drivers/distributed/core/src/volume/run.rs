@@ -14,14 +14,21 @@ impl Volume {
         op.stage = Stage::Running;
         op.retry = false;
         let (Some(request), offset, len) = (op.request, op.offset, op.len) else { return };
+        self.forget_told(key);
         let pieces = self.pieces(offset, len);
         for (offset, len, set) in pieces {
-            let Some(slot) = self.least_busy(set) else { continue };
-            self.brick(slot).reads += 1;
-            let brick = self.brick(slot).id;
-            let io = self.io(IoKind::Read, slot, key, offset, len);
-            self.expect(key, 1);
-            self.actions.push_back(Action::Read { io, brick, request, offset, len: len as u32 });
+            let set = self.readable(set, offset, offset + len);
+            let Some(first) = self.least_busy(set) else { continue };
+            let second = self.second_opinion(set, first);
+            for slot in std::iter::once(first).chain(second) {
+                self.brick(slot).reads += 1;
+                let brick = self.brick(slot).id;
+                let io = self.io(IoKind::Read, slot, key, offset, len);
+                self.expect(key, 1);
+                let (len, wants_digest) = (len as u32, second.is_some());
+                let read = Action::Read { io, brick, request, offset, len, wants_digest };
+                self.actions.push_back(read);
+            }
         }
     }
 
@@ -137,6 +144,9 @@ impl Volume {
                 self.wake_waiting();
             }
             Kind::Read => {
+                if !self.agrees(key) {
+                    return self.doubt(key);
+                }
                 // What was read may be freed now.
                 self.try_sweeps = true;
                 self.finish(key, Ok(()));
@@ -146,6 +156,9 @@ impl Volume {
             Kind::Sweep { .. } => self.sweep_answered(key),
             Kind::Level { .. } => self.level_ended(key),
             Kind::Verify => self.compared(key),
+            Kind::Doubt => self.doubt_answered(key),
+            Kind::Digest => self.examined(key),
+            Kind::Mend { .. } => self.mended(key),
             Kind::Repair { .. } if op.retry => {
                 let reason = "the source could not be read: choose another one".into();
                 self.finish(key, Err(Failure::Refused(reason)));

@@ -260,6 +260,15 @@ pub(super) enum Kind {
     Repair {
         source: Slot,
     },
+    /// A read whose replicas differ: it has its range for itself.
+    Doubt,
+    /// Reads a unit of all replicas.
+    Digest,
+    /// Copies to bad replicas what a good one has.
+    Mend {
+        source: Slot,
+        bad: SlotSet,
+    },
     Resync {
         slot: Slot,
     },
@@ -356,6 +365,8 @@ pub(super) enum IoKind {
         from: Slot,
     },
     Compare,
+    /// Reads for a digest.
+    Digest,
     Flush,
     Companion,
     Snapshot {
@@ -370,6 +381,8 @@ pub(super) enum IoKind {
     Map,
     /// A shard map, into the state.
     MapState,
+    /// Digests, into the state.
+    DigestState,
     Check,
     Open,
     Create,
@@ -417,6 +430,9 @@ pub(super) struct Commit {
     pub(super) void: bool,
     /// It says what the barrier wants recorded; one that began earlier does not.
     pub(super) ends_barrier: bool,
+    /// The checkpoint of digests that it names, and how much had become void.
+    pub(super) digests: Option<Generation>,
+    pub(super) voided: u64,
     /// Set if membership changes.
     pub(super) change: Option<Change>,
     /// Membership as the state will get it.

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    Action, Attach, AttachError, BrickId, BrickState, ClientOp, DecodeError, Descriptor, Event,
-    Failure, Generation, MAP_OFFSET, NodeId, Outcome, Phase, Protections, Record, RequestId,
+    Action, Attach, AttachError, BrickId, BrickState, ClientOp, DecodeError, Descriptor, Digest,
+    Event, Failure, Generation, MAP_OFFSET, NodeId, Outcome, Phase, Protections, Record, RequestId,
     Settings, ShardMap, Shortage, Slot, SlotSet, Time, Volume, VolumeState, ZeroKind, rebuild,
 };
 
@@ -13,6 +13,8 @@ use crate::{
 mod healing_tests;
 #[path = "reshard_tests.rs"]
 mod reshard_tests;
+#[path = "scrub_tests.rs"]
+mod scrub_tests;
 
 const SIZE: u64 = 64 << 20;
 
@@ -27,6 +29,10 @@ struct Desk {
     /// Actions whose text contains one of these are answered so.
     spoiled: Vec<(&'static str, Outcome)>,
     now: u64,
+    /// Checkpoints that the state has.
+    digests: BTreeMap<Generation, Arc<[u8]>>,
+    /// Bytes of bricks that are not what was written.
+    rotten: Vec<(BrickId, u64)>,
 }
 
 fn descriptor() -> Descriptor {
@@ -41,7 +47,16 @@ fn map() -> ShardMap {
 }
 
 fn attach(state: &Arc<[u8]>, settings: &Settings) -> Result<Volume, AttachError> {
+    attach_with(state, settings, BTreeMap::new())
+}
+
+fn attach_with(
+    state: &Arc<[u8]>,
+    settings: &Settings,
+    digests: BTreeMap<Generation, Arc<[u8]>>,
+) -> Result<Volume, AttachError> {
     let attach = Attach {
+        digests,
         state: Arc::clone(state),
         maps: BTreeMap::from([(Generation::default(), map())]),
         settings: settings.clone(),
@@ -70,14 +85,23 @@ impl Desk {
             replies: Vec::new(),
             spoiled: Vec::new(),
             now: 0,
+            digests: BTreeMap::new(),
+            rotten: Vec::new(),
         };
         desk.work();
         desk
     }
 
     fn attach_again(&mut self, settings: &Settings) {
-        self.volume = attach(&self.state, settings).unwrap();
+        self.volume = attach_with(&self.state, settings, self.digests.clone()).unwrap();
         self.work();
+    }
+
+    fn digest(&self, brick: BrickId, offset: u64, len: u64) -> Digest {
+        let here =
+            |entry: &&(BrickId, u64)| entry.0 == brick && (offset..offset + len).contains(&entry.1);
+        let rotten = self.rotten.iter().filter(here);
+        rotten.fold([7; 16], |digest, (_, at)| digest.map(|byte| byte ^ (1 + (at % 251) as u8)))
     }
 
     fn work(&mut self) {
@@ -91,7 +115,25 @@ impl Desk {
                     self.replies.push((request.0, result));
                     continue;
                 }
-                Action::Report(_) | Action::ForgetMaps { .. } => continue,
+                Action::Report(_) | Action::ForgetMaps { .. } | Action::ForgetDigests { .. } => {
+                    continue;
+                }
+                Action::StoreDigests { io, version, bytes } => {
+                    self.digests.insert(version, bytes);
+                    (io, Outcome::Ok)
+                }
+                Action::Digest { io, brick, offset, len, .. } => {
+                    (io, Outcome::Digest(self.digest(brick, offset, len)))
+                }
+                Action::Read { io, brick, offset, len, wants_digest: true, .. } => {
+                    (io, Outcome::Digest(self.digest(brick, offset, u64::from(len))))
+                }
+                Action::Copy { io, to, offset, len, .. } => {
+                    self.rotten.retain(|(brick, at)| {
+                        *brick != to || !(offset..offset + u64::from(len)).contains(at)
+                    });
+                    (io, Outcome::Ok)
+                }
                 Action::StoreMap { io, .. } => (io, Outcome::Ok),
                 Action::Open { io, .. } => (io, Outcome::Opened { fenced: true }),
                 Action::ReadCompanion { io, brick } => {
@@ -119,7 +161,6 @@ impl Desk {
                 | Action::CopySnapshot { io, .. }
                 | Action::Zero { io, .. }
                 | Action::Flush { io, .. }
-                | Action::Copy { io, .. }
                 | Action::Compare { io, .. }
                 | Action::Create { io, .. }
                 | Action::ResizeBrick { io, .. }
