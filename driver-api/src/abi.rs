@@ -16,8 +16,9 @@ use crate::{
     OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
     WriteFlags,
     ext::{
-        CommandSpec, Comparison, Extent, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
-        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
+        CommandSpec, Comparison, Consistency, Extent, MovementPlan, NodeChange, NodeInfo, NodeSpec,
+        NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
+        SnapshotInfo,
     },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
@@ -88,6 +89,28 @@ pub trait RawVolume: Send + Sync {
     fn prefetch(&self, _cx: &OpContext, _offset: u64, _len: u64) -> Op<()> {
         Op::err(crate::ext::unsupported("prefetch"))
     }
+    /// Since 1.3.
+    fn sessions(&self) -> RResult<ROption<crate::handles::SessionsHandle>, Error> {
+        RResult::ROk(ROption::RNone)
+    }
+}
+
+/// Since 1.3.
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawSessions: Send + Sync {
+    fn consistency(&self) -> RResult<Consistency, Error>;
+    #[sabi(last_prefix_field)]
+    fn open(&self, token: RStr<'_>) -> RResult<crate::handles::SessionHandle, Error>;
+}
+
+/// Since 1.3.
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawSession: Send + Sync {
+    fn volume(&self) -> RResult<VolumeHandle, Error>;
+    #[sabi(last_prefix_field)]
+    fn token(&self) -> RResult<RString, Error>;
 }
 
 #[sabi_trait]
@@ -212,6 +235,10 @@ pub trait RawCluster: Send + Sync {
         _options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         Op::err(crate::ext::no_movement("configure"))
+    }
+    /// Since 1.3.
+    fn promote(&self, _cx: &OpContext, _volume: RStr<'_>, _how: Promote) -> Op<Promotion> {
+        Op::err(crate::ext::no_promotion())
     }
 }
 

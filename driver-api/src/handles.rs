@@ -13,11 +13,12 @@ use crate::{
     VolumeSpec, WriteFlags,
     abi::{
         RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCluster_TO, RawCommands_TO,
-        RawResize_TO, RawSnapshots_TO, RawVolume_TO,
+        RawResize_TO, RawSession_TO, RawSessions_TO, RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
-        self, CommandSpec, Comparison, Extent, MovementPlan, NodeChange, NodeInfo, NodeSpec,
-        NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo, SnapshotInfo,
+        self, CommandSpec, Comparison, Consistency, Extent, MovementPlan, NodeChange, NodeInfo,
+        NodeSpec, NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume, ReplicationInfo,
+        ShardInfo, SnapshotInfo,
     },
 };
 
@@ -71,6 +72,14 @@ handle! {
 handle! {
     /// See [`ext::AllocationMap`](crate::ext::AllocationMap).
     AllocationMapHandle, RawAllocationMap_TO
+}
+handle! {
+    /// Sessions with a volume; see [`ext::Sessions`](crate::ext::Sessions).
+    SessionsHandle, RawSessions_TO
+}
+handle! {
+    /// An open session with a volume; see [`ext::Sessions`](crate::ext::Sessions).
+    SessionHandle, RawSession_TO
 }
 handle! {
     /// See [`ext::Clones`](crate::ext::Clones).
@@ -224,6 +233,35 @@ impl VolumeHandle {
     pub fn allocation_map(&self) -> Result<Option<AllocationMapHandle>> {
         self.raw.allocation_map().into_result().map(Into::into)
     }
+
+    /// See [`Volume::sessions`](crate::Volume::sessions).
+    pub fn sessions(&self) -> Result<Option<SessionsHandle>> {
+        self.raw.sessions().into_result().map(Into::into)
+    }
+}
+
+impl SessionsHandle {
+    /// See [`Sessions::consistency`](ext::Sessions::consistency).
+    pub fn consistency(&self) -> Result<Consistency> {
+        self.raw.consistency().into()
+    }
+
+    /// See [`Sessions::open`](ext::Sessions::open).
+    pub fn open(&self, token: &str) -> Result<SessionHandle> {
+        self.raw.open(token.into()).into()
+    }
+}
+
+impl SessionHandle {
+    /// The volume as this session has it.
+    pub fn volume(&self) -> Result<VolumeHandle> {
+        self.raw.volume().into()
+    }
+
+    /// See [`Sessions::token`](ext::Sessions::token).
+    pub fn token(&self) -> Result<RString> {
+        self.raw.token().into()
+    }
 }
 
 impl ext::Snapshots for SnapshotsHandle {
@@ -369,5 +407,9 @@ impl ext::Cluster for ClusterHandle {
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         self.raw.configure(cx, volume.into(), options)
+    }
+
+    fn promote(&self, cx: &OpContext, volume: &str, how: Promote) -> Op<Promotion> {
+        self.raw.promote(cx, volume.into(), how)
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     abi::{RawCluster, RawCluster_TO},
     ext::{
         Cluster, Comparison, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep, PIECE,
-        Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
+        Promote, Promotion, Rebalancing, RecoveredVolume, ReplicationInfo, ShardInfo,
     },
 };
 
@@ -165,6 +165,10 @@ impl RawCluster for ClusterGlue {
         options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         start(|| self.cluster.configure(cx, volume.as_str(), options))
+    }
+
+    fn promote(&self, cx: &OpContext, volume: RStr<'_>, how: Promote) -> Op<Promotion> {
+        start(|| self.cluster.promote(cx, volume.as_str(), how))
     }
 }
 

@@ -5,6 +5,7 @@ use abi_stable::{
 };
 
 use super::{
+    asynchronous::{Promote, Promotion, no_promotion},
     movement::{MovementPlan, NodeStep, Rebalancing, no_movement},
     recovery::{RecoveredVolume, no_recovery},
 };
@@ -128,6 +129,17 @@ pub trait Cluster: Send + Sync {
         _options: RVec<Tuple2<RString, RString>>,
     ) -> Op<()> {
         Op::err(no_movement("configure"))
+    }
+
+    /// Has another node of an asynchronous volume acknowledge writes from now on, and the others follow it. What only
+    /// the node before has is lost, and told; while that one answers nothing is. With `dry_run` nothing is changed: the
+    /// answer says what would be lost by now.
+    ///
+    /// An attached volume goes on serving. Of one that is not, the node is noted, durably, and the next attachment
+    /// promotes it. A node that has no replica, or one with gaps, is refused with `InvalidArgument`, and a volume that
+    /// replicates synchronously, too. Since 1.3. `[any thread · backend open]`
+    fn promote(&self, _cx: &OpContext, _volume: &str, _how: Promote) -> Op<Promotion> {
+        Op::err(no_promotion())
     }
 }
 

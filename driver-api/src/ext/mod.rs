@@ -2,6 +2,7 @@
 //! Optional abilities, one small trait each. A volume or backend that returns one also declares it in its capabilities.
 
 mod allocation_map;
+mod asynchronous;
 mod attach;
 mod clones;
 mod cluster;
@@ -9,9 +10,12 @@ mod commands;
 mod movement;
 mod recovery;
 mod resize;
+mod sessions;
 mod snapshots;
 
 pub use allocation_map::{AllocationMap, Extent, ExtentFlags};
+pub(crate) use asynchronous::no_promotion;
+pub use asynchronous::{Lag, Mode, Promote, Promotion};
 pub use attach::{Attach, AttachMode};
 pub use clones::Clones;
 pub use cluster::{
@@ -24,6 +28,7 @@ pub use movement::{Movement, MovementPlan, NodeShare, NodeStep, NodeStepKind, Re
 pub(crate) use recovery::no_recovery;
 pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
 pub use resize::Resize;
+pub use sessions::{Consistency, Sessions};
 pub use snapshots::{SnapshotInfo, Snapshots};
 
 use crate::{Error, ErrorKind};

@@ -59,6 +59,9 @@ calls! {
     Rollback = "rollback", true;
     Resize = "resize", true;
     Extents = "extents", false;
+    Sessions = "sessions", false;
+    OpenSession = "open_session", false;
+    Token = "token", false;
     Nodes = "nodes", false;
     AddNode = "add_node", true;
     SetNode = "set_node", true;
@@ -75,6 +78,7 @@ calls! {
     Rebalance = "rebalance", true;
     Rebalancing = "rebalancing", false;
     Configure = "configure", true;
+    Promote = "promote", true;
     Drop = "drop", false;
 }
 
