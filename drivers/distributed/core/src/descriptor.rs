@@ -2,8 +2,8 @@
 //! What the state store knows of a volume: small, and changed only when membership changes.
 
 use crate::{
-    BrickId, DecodeError, Generation, NodeId, ShardMap, Slot, SlotSet,
-    codec::{MOVES, Reader, SNAPSHOTS, Writer},
+    BrickId, DecodeError, Generation, Mode, NodeId, ShardMap, Slot, SlotSet,
+    codec::{FOLLOWERS, MOVES, Reader, SNAPSHOTS, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSDSC\0";
@@ -126,6 +126,11 @@ pub struct Descriptor {
     pub snapshots: Vec<Snapshot>,
     /// The number that the next snapshot gets.
     pub next_snapshot: u32,
+    /// When writes are acknowledged; in asynchronous mode the in-sync set is the acknowledging brick.
+    pub mode: Mode,
+    /// Followers that are behind by no more than the settings allow. Before writes go on that would make one more, a
+    /// record says that it is none of these: only these may be promoted by a later attachment.
+    pub following: SlotSet,
 }
 
 /// Regions are at least this long, in bytes.
@@ -172,6 +177,8 @@ impl Descriptor {
             litter: Vec::new(),
             snapshots: Vec::new(),
             next_snapshot: 0,
+            mode: Mode::default(),
+            following: SlotSet::EMPTY,
         }
     }
 
@@ -243,6 +250,10 @@ impl Descriptor {
         }
         if self.has_snapshots() {
             self.write_snapshots(writer);
+        }
+        if self.mode == Mode::Asynchronous {
+            writer.need(FOLLOWERS);
+            writer.u64(self.following.0);
         }
     }
 
@@ -398,12 +409,21 @@ impl Descriptor {
             litter: Vec::new(),
             snapshots: Vec::new(),
             next_snapshot: 0,
+            mode: Mode::default(),
+            following: SlotSet::EMPTY,
         };
         if reader.has(MOVES) {
             descriptor.read_moves(reader)?;
         }
         if reader.has(SNAPSHOTS) {
             descriptor.read_snapshots(reader)?;
+        }
+        if reader.has(FOLLOWERS) {
+            descriptor.mode = Mode::Asynchronous;
+            descriptor.following = SlotSet(reader.u64()?);
+            if !descriptor.following.without(all).is_empty() {
+                return Err(DecodeError::Malformed);
+            }
         }
         Ok(descriptor)
     }

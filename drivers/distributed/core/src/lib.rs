@@ -98,6 +98,7 @@ mod codec;
 mod descriptor;
 mod event;
 mod extents;
+mod follow;
 mod health;
 mod ids;
 mod intent;
@@ -116,6 +117,9 @@ pub use action::{Action, Cause, Failure, Notice};
 pub use codec::DecodeError;
 pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, Snapshot};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
+pub use follow::{
+    Behind, Configuration, Follow, JournalPart, JournalPiece, Loss, Mode, Point, View,
+};
 pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{
     BrickId, Generation, IoId, MAX_BRICKS, NodeId, RequestId, Session, Slot, SlotSet, Time,

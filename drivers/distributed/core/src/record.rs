@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! 0            512 KiB       1 MiB          MAP_OFFSET = 1 MiB          + MAP_BYTES
-//! | slot 0       | slot 1       | shard maps, where the record says: of now, of snapshots, and one to come
+//! | slot 0       | slot 1       | shard maps, where the record says: of now, of snapshots, and one to come;
+//!                               | among them a follower's journal, in two halves that take turns
 //! ```
 //! A record goes to the slot of its sequence's parity, so that a torn write leaves the one before it. The companions
 //! of all in-sync bricks get the same membership, intent and dirty maps; together with the rule that nothing depends
 //! on a record before all of them have it, any one of them tells the truth or more.
 
 use crate::{
-    BrickId, DecodeError, Descriptor, Generation, Slot,
-    codec::{MOVES, Reader, SNAPSHOTS, Writer},
+    BrickId, DecodeError, Descriptor, Follow, Generation, JournalPiece, Mode, Point, Slot,
+    ZeroKind,
+    codec::{FOLLOWERS, MOVES, Reader, SNAPSHOTS, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSREC\0";
@@ -47,6 +49,8 @@ pub struct Record {
     pub map_bytes: u32,
     /// Where it keeps those that only snapshots name.
     pub snapshot_maps: Vec<MapPlace>,
+    /// What the brick is as a follower; kept only in asynchronous mode.
+    pub follow: Follow,
 }
 
 /// A shard map in a companion.
@@ -73,6 +77,7 @@ impl Record {
             map_at: MAP_OFFSET,
             map_bytes,
             snapshot_maps: Vec::new(),
+            follow: Follow::default(),
         })
     }
 
@@ -112,6 +117,9 @@ impl Record {
                 writer.u32(place.bytes);
             }
         }
+        if self.descriptor.mode == Mode::Asynchronous {
+            write_follow(&mut writer, &self.follow);
+        }
         writer.len(self.intent.len());
         self.intent.iter().for_each(|region| writer.u32(*region));
         writer.len(self.dirty.len());
@@ -148,6 +156,10 @@ impl Record {
                 snapshot_maps.push(MapPlace { version, at: reader.u64()?, bytes: reader.u32()? });
             }
         }
+        let mut follow = Follow::default();
+        if reader.has(FOLLOWERS) {
+            follow = read_follow(&mut reader)?;
+        }
         let intent = reader.numbers()?;
         let mut dirty = Vec::new();
         for _ in 0..reader.count(5)? {
@@ -161,7 +173,17 @@ impl Record {
             }
             dirty.push((slot, runs));
         }
-        Ok(Self { brick, sequence, descriptor, intent, dirty, map_at, map_bytes, snapshot_maps })
+        Ok(Self {
+            brick,
+            sequence,
+            descriptor,
+            intent,
+            dirty,
+            map_at,
+            map_bytes,
+            snapshot_maps,
+            follow,
+        })
     }
 
     /// The newest record in a companion's slots, or why neither slot holds one; the worse reason wins.
@@ -179,6 +201,44 @@ impl Record {
             (Err(DecodeError::Empty), Err(reason)) | (Err(reason), Err(_)) => Err(reason),
         }
     }
+}
+
+fn write_follow(writer: &mut Writer, follow: &Follow) {
+    writer.u8(u8::from(follow.point.is_some()));
+    let point = follow.point.unwrap_or_default();
+    writer.u64(point.epoch);
+    writer.u64(point.sequence);
+    writer.u64(follow.journal_at);
+    writer.len(follow.journal.len());
+    for piece in &follow.journal {
+        writer.u64(piece.offset);
+        writer.u64(piece.len);
+        writer.u8(match piece.zero {
+            None => 0,
+            Some(ZeroKind::Zero) => 1,
+            Some(ZeroKind::Allocated) => 2,
+            Some(ZeroKind::Discard) => 3,
+        });
+    }
+}
+
+fn read_follow(reader: &mut Reader<'_>) -> Result<Follow, DecodeError> {
+    let is_at_point = reader.u8()? != 0;
+    let point = Point { epoch: reader.u64()?, sequence: reader.u64()? };
+    let journal_at = reader.u64()?;
+    let mut journal = Vec::new();
+    for _ in 0..reader.count(17)? {
+        let (offset, len) = (reader.u64()?, reader.u64()?);
+        let zero = match reader.u8()? {
+            0 => None,
+            1 => Some(ZeroKind::Zero),
+            2 => Some(ZeroKind::Allocated),
+            3 => Some(ZeroKind::Discard),
+            _ => return Err(DecodeError::Malformed),
+        };
+        journal.push(JournalPiece { offset, len, zero });
+    }
+    Ok(Follow { point: is_at_point.then_some(point), journal_at, journal })
 }
 
 /// At most `most` runs that cover `runs`: those with the smallest gaps between them are merged.

@@ -55,6 +55,8 @@ impl Volume {
             | IoKind::Copy { .. }
             | IoKind::Flush
             | IoKind::Companion
+            | IoKind::Follow
+            | IoKind::FollowFlush
             | IoKind::Map
             | IoKind::Resize => self.brick_done(&io, incarnation, &outcome),
         }
@@ -171,6 +173,7 @@ impl Volume {
             IoKind::Flush => self.flushed(io.slot),
             IoKind::Companion => self.companion_written(io.slot),
             IoKind::Map => self.map_kept(io),
+            IoKind::Follow | IoKind::FollowFlush => self.follow_done(io),
             IoKind::Resize => self.resize_answered(io, false),
             IoKind::Mutate => {
                 self.note_volatile(io);

@@ -50,6 +50,9 @@ impl Volume {
         if self.phase != Phase::Serving || self.barrier.as_ref().is_some_and(detaching) {
             return Err("the volume is not attached: attach it first");
         }
+        if self.is_asynchronous() {
+            return Err("in asynchronous mode each node of the volume holds all of it: switch to synchronous first");
+        }
         if map.shard_size() != self.map.shard_size() || map.is_empty() {
             return Err("the arrangement is for shards of another size");
         }

@@ -9,7 +9,7 @@ use crate::{Slot, Time};
 
 impl Volume {
     pub(super) fn pump_resync(&mut self) {
-        if self.barrier.is_some() {
+        if self.barrier.is_some() || self.is_headless() {
             return;
         }
         for slot in self.slots() {
@@ -27,7 +27,7 @@ impl Volume {
         let most = u64::from(self.settings.copy_bytes.max(4096));
         loop {
             let brick = &self.bricks[slot.index()];
-            if !brick.receiving || brick.join {
+            if !self.takes_copies(slot) || brick.join {
                 return None;
             }
             let next = brick.dirty.next_from(brick.copy_cursor);
@@ -55,7 +55,7 @@ impl Volume {
         op.stage = Stage::Running;
         let (at, step) = (op.at, op.step);
         let brick = &self.bricks[slot.index()];
-        let wanted = brick.receiving && brick.dirty.touches(at, at + step);
+        let wanted = self.takes_copies(slot) && brick.dirty.touches(at, at + step);
         // Shards may have moved while the copy waited for its range.
         for (offset, len, set) in
             self.pieces(at, step).filter(|(_, _, set)| wanted && set.has(slot))
