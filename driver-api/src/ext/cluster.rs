@@ -132,11 +132,11 @@ pub trait Cluster: Send + Sync {
     }
 
     /// Has another node of an asynchronous volume acknowledge writes from now on, and the others follow it. What only
-    /// the node before has is lost, and told; while that one answers nothing is. With `dry_run` nothing is changed: the
+    /// the node before has is lost, and told; while that one answers it is refused. With `dry_run` nothing is changed: the
     /// answer says what would be lost by now.
     ///
-    /// An attached volume goes on serving. Of one that is not, the node is noted, durably, and the next attachment
-    /// promotes it. A node that has no replica, or one with gaps, is refused with `InvalidArgument`, and a volume that
+    /// An attached volume goes on serving. Of one that is not, the node is noted, and its next attachment through this
+    /// backend promotes it. A node that has no replica, or one with gaps, is refused with `InvalidArgument`, and a volume that
     /// replicates synchronously, too. Since 1.3. `[any thread · backend open]`
     fn promote(&self, _cx: &OpContext, _volume: &str, _how: Promote) -> Op<Promotion> {
         Op::err(no_promotion())
@@ -251,6 +251,10 @@ impl ReplicaState {
     /// It was replaced by a fresh brick and is still to be deleted.
     pub const CONDEMNED: Self = Self(5);
 
+    /// Of a volume that replicates asynchronously: it gets what was acknowledged in order, and is at a consistent point.
+    /// Since 1.3.
+    pub const FOLLOWING: Self = Self(6);
+
     /// The state's name.
     pub fn name(self) -> &'static str {
         match self {
@@ -260,6 +264,7 @@ impl ReplicaState {
             Self::RESYNCING => "resyncing",
             Self::JOINING => "joining",
             Self::CONDEMNED => "condemned",
+            Self::FOLLOWING => "following",
             _ => "unknown",
         }
     }

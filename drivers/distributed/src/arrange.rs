@@ -13,7 +13,7 @@ use driver_api::{Capabilities, Error, ErrorKind, Result};
 
 use crate::{
     catalog::Nodes, cluster::writable, config::Chosen, driver::DistributedBackend, engine::Engine,
-    nodes::NODES_TURN, volume::capabilities,
+    mode, nodes::NODES_TURN, volume::capabilities,
 };
 
 /// Where a volume's shards are.
@@ -86,7 +86,10 @@ impl DistributedBackend {
         chosen: &Chosen,
         registry: &Registry,
     ) -> Result<Plan> {
-        let nodes = registry.of_volume(self, chosen)?;
+        let mut nodes = registry.of_volume(self, chosen)?;
+        if mode::is_whole(chosen) {
+            nodes = mode::whole_nodes(&layout, chosen, &nodes, &registry.leaving);
+        }
         let (leaving, chosen) = (registry.leaving.clone(), chosen.clone());
         // A plan of a million shards holds a thread for a while.
         let planning = tokio::task::spawn_blocking(move || {

@@ -4,6 +4,8 @@
 //! A brick and its companion are volumes of the node's backend. A session with a brick is an attachment of both by force,
 //! at an epoch above every earlier one: a backend that can fence then lets nothing of an earlier session land.
 
+mod journal;
+
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use distributed_core::{

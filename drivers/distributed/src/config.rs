@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Options of the driver, and of a volume at creation.
 
+mod replication;
+
 use std::{path::PathBuf, time::Duration};
 
 use distributed_core::{Policy, Settings, Shortage};
 use driver_api::{DriverInfo, Error, ErrorKind, OptionSpec, OptionType, Result};
 use serde::{Deserialize, Deserializer, Serialize, de};
+
+pub use replication::Bounds;
 
 /// The options of `[backends.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,6 +50,10 @@ pub struct Config {
     pub min_in_sync: u32,
     /// What a write does while there are fewer.
     pub shortage: WhenShort,
+    /// Bytes that replicas of an asynchronous volume may be behind.
+    pub most_behind: u64,
+    /// Seconds that replicas of an asynchronous volume may be behind.
+    pub most_behind_secs: u64,
     /// After this time a replica that does not answer is given up; the operation stays dangerous.
     pub io_timeout_secs: u64,
 }
@@ -62,6 +70,17 @@ pub enum Consistency {
     Causal,
 }
 
+impl Consistency {
+    /// Its name among the options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::Strong => "strong",
+            Self::Causal => "causal",
+        }
+    }
+}
+
 /// What a write does while too few replicas are in sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,6 +89,15 @@ pub enum WhenShort {
     ReadOnly,
     /// It waits.
     Wait,
+}
+
+impl From<WhenShort> for Shortage {
+    fn from(shortage: WhenShort) -> Self {
+        match shortage {
+            WhenShort::ReadOnly => Self::ReadOnly,
+            WhenShort::Wait => Self::Wait,
+        }
+    }
 }
 
 /// How a volume's shards are spread over nodes: the core's [`Policy`].
@@ -193,6 +221,13 @@ impl Config {
         if self.io_timeout_secs == 0 {
             return refuse("io_timeout_secs", "no replica answers in no time", "set 1 or more");
         }
+        if self.most_behind == 0 || self.most_behind_secs == 0 {
+            return refuse(
+                "most_behind",
+                "nobody follows without ever being behind",
+                "set most_behind and most_behind_secs to more than 0",
+            );
+        }
         if self.min_in_sync == 0 {
             return refuse(
                 "min_in_sync",
@@ -212,10 +247,7 @@ impl Config {
     pub fn settings(&self) -> Settings {
         Settings {
             min_in_sync: self.min_in_sync,
-            shortage: match self.shortage {
-                WhenShort::ReadOnly => Shortage::ReadOnly,
-                WhenShort::Wait => Shortage::Wait,
-            },
+            shortage: self.shortage.into(),
             ..Settings::default()
         }
     }
@@ -252,6 +284,9 @@ pub struct Chosen {
     /// How it is spread over them.
     #[serde(default)]
     pub placement: Placement,
+    /// How far replicas may be behind, and how few may be there.
+    #[serde(default)]
+    pub bounds: Bounds,
 }
 
 impl Chosen {
@@ -269,6 +304,7 @@ impl Chosen {
             nodes: Vec::new(),
             drivers: Vec::new(),
             placement: config.placement,
+            bounds: Bounds::default(),
         };
         for (key, value) in options {
             chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
@@ -284,13 +320,14 @@ impl Chosen {
     pub fn changed(&self, options: &[(String, String)]) -> Result<Self> {
         let mut chosen = self.clone();
         for (key, value) in options {
-            if !CHANGEABLE.contains(&key.as_str()) {
+            let changeable = [CHANGEABLE, replication::CHANGEABLE].concat();
+            if !changeable.contains(&key.as_str()) {
                 return Err(Error::new(
                     ErrorKind::INVALID_ARGUMENT,
                     format!("the option `{key}` of a volume cannot be changed"),
                 )
                 .with("option", key)
-                .remedy(format!("these can: {}", CHANGEABLE.join(", "))));
+                .remedy(format!("these can: {}", changeable.join(", "))));
             }
             chosen.set(key, value).ok_or_else(|| unfit(key, value))?;
         }
@@ -312,27 +349,13 @@ impl Chosen {
             "nodes" => self.nodes = names(value),
             "drivers" => self.drivers = names(value),
             "placement" => self.placement = serde_json::from_value(value.into()).ok()?,
-            _ => return None,
+            _ => self.bounds.set(key, value)?,
         }
         Some(())
     }
 
     fn check(&self) -> Result<()> {
-        let refuse = |why: &str, remedy: &str| {
-            Err(Error::new(ErrorKind::UNSUPPORTED, why.to_owned()).remedy(remedy.to_owned()))
-        };
-        if !self.synchronous {
-            return refuse(
-                "this version replicates synchronously only, and the volume would be asynchronous",
-                "set synchronous_replication = true for the backend, or for the volume",
-            );
-        }
-        if self.consistency == Consistency::Causal {
-            return refuse(
-                "this version has no sessions for causal consistency",
-                "choose consistency_protocol = \"strong\": it promises more",
-            );
-        }
+        self.check_replication()?;
         if self.shard_size == 0 || !self.shard_size.is_multiple_of(SHARD_UNIT) {
             let error = Error::new(
                 ErrorKind::INVALID_ARGUMENT,
@@ -350,7 +373,7 @@ impl Chosen {
 pub(crate) fn describe() -> DriverInfo {
     let option =
         |name, kind, default: &str, help| OptionSpec::new(name, kind, help).default_json(default);
-    DriverInfo::new("sharded, replicated volumes over other backends")
+    let info = DriverInfo::new("sharded, replicated volumes over other backends")
         .option(option(
             "root_dir",
             OptionType::PATH,
@@ -387,7 +410,7 @@ pub(crate) fn describe() -> DriverInfo {
                 "consistency_protocol",
                 OptionType::CHOICE,
                 "\"eventual\"",
-                "What readers see; synchronous volumes are always strong.",
+                "What readers see; in a synchronous volume every read is strong whatever this says.",
             )
             .choices(CONSISTENCIES),
         )
@@ -419,7 +442,7 @@ pub(crate) fn describe() -> DriverInfo {
             "synchronous_replication",
             OptionType::BOOLEAN,
             "false",
-            "Acknowledge a write when every in-sync replica has it; this version makes no others.",
+            "Acknowledge a write when every in-sync replica has it; otherwise when one has, and the others follow.",
         ))
         .option(
             option(
@@ -456,8 +479,10 @@ pub(crate) fn describe() -> DriverInfo {
             OptionType::INTEGER,
             "30",
             "Seconds after which a replica that does not answer is given up.",
-        ))
-        .volume_option(OptionSpec::new(
+        ));
+    let info = replication::options().into_iter().fold(info, DriverInfo::option);
+    let info = replication::volume_options().into_iter().fold(info, DriverInfo::volume_option);
+    info.volume_option(OptionSpec::new(
             "replication_factor",
             OptionType::INTEGER,
             "Replicas of the volume; default: the backend's.",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use distributed_core::{
-    Attach as CoreAttach, Capacity, Descriptor, Protections, Time, Volume as Core,
+    Attach as CoreAttach, Capacity, Descriptor, NodeId, Protections, Time, Volume as Core,
 };
 use driver_api::{
     Abilities, Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error,
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub checks: Checks,
     pub turns: Turns,
     attached: Mutex<HashMap<String, Arc<Engine>>>,
+    /// Nodes that the next attachment of a volume is to promote.
+    promotions: Mutex<HashMap<String, NodeId>>,
 }
 
 impl Driver for Distributed {
@@ -71,6 +73,7 @@ impl Driver for Distributed {
             catalog,
             turns: Turns::default(),
             attached: Mutex::default(),
+            promotions: Mutex::default(),
         });
         tracing::debug!(backend = name, root_dir = %shared.config.root_dir.display(), "the backend is open");
         tokio::spawn(health::watch(Arc::downgrade(&shared)));
@@ -100,6 +103,15 @@ impl DistributedBackend {
         if engines.get(engine.volume()).is_some_and(|other| Arc::ptr_eq(other, engine)) {
             engines.remove(engine.volume());
         }
+    }
+
+    fn promotions(&self) -> MutexGuard<'_, HashMap<String, NodeId>> {
+        self.0.promotions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next attachment of a volume promote a node.
+    pub(crate) fn wish_promotion(&self, volume: &str, node: NodeId) {
+        self.promotions().insert(volume.to_owned(), node);
     }
 
     pub(crate) fn maker(&self) -> Maker<'_> {
@@ -176,7 +188,8 @@ impl DistributedBackend {
         let core = CoreAttach {
             state: state.into(),
             maps,
-            settings: shared.config.settings(),
+            settings: chosen.settings(&shared.config),
+            promote: self.promotions().get(&name).copied(),
             protections: Protections::default(),
             holder: random()?,
             node_names: registered.into_iter().map(|node| (node.id, node.name)).collect(),
@@ -201,6 +214,8 @@ impl DistributedBackend {
             }
             return Err(error);
         }
+        self.promotions().remove(&name);
+        self.settle(&engine).await?;
         tokio::spawn(orphans::collect(self.clone(), name));
         let bounds = throttle::rules(&shared.config.settings());
         tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds));
@@ -212,7 +227,7 @@ impl DistributedBackend {
             epoch: attach.epoch,
             engine,
         };
-        Ok(DistributedVolume(Arc::new(volume)))
+        Ok(DistributedVolume { attached: Arc::new(volume), session: None })
     }
 }
 
@@ -242,10 +257,10 @@ impl Backend for DistributedBackend {
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
         self.on(async move |backend| {
-            let mut all = RVec::new();
+            let (mut all, nodes) = (RVec::new(), backend.0.catalog.nodes().await?);
             for descriptor in backend.0.catalog.volumes().await? {
                 let chosen = backend.0.catalog.chosen(&descriptor.volume).await?;
-                all.push(info(&descriptor, &chosen));
+                all.push(info(&descriptor, &chosen, &nodes));
             }
             Ok(all)
         })
@@ -256,7 +271,7 @@ impl Backend for DistributedBackend {
         self.on(async move |backend| {
             let catalog = &backend.0.catalog;
             let descriptor = catalog.volume(&name).await?.ok_or_else(|| no_volume(&name))?;
-            Ok(info(&descriptor, &catalog.chosen(&name).await?))
+            Ok(info(&descriptor, &catalog.chosen(&name).await?, &catalog.nodes().await?))
         })
     }
 

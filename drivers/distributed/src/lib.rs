@@ -13,10 +13,13 @@ mod engine;
 mod error;
 mod health;
 mod meters;
+mod mode;
 mod names;
 mod nodes;
 mod orphans;
+mod promote;
 mod recover;
+mod session;
 mod throttle;
 mod volume;
 

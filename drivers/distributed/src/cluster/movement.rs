@@ -141,7 +141,12 @@ impl DistributedBackend {
             })?;
             Ok(capacity.provisioned)
         };
-        self.0.catalog.choose(volume, &before, &after, account).await
+        self.0.catalog.choose(volume, &before, &after, account).await?;
+        match self.engine(volume).filter(|engine| engine.writable) {
+            // What is chosen for one that is not attached counts when it is.
+            None => Ok(()),
+            Some(engine) => self.settle(&engine).await.map(drop),
+        }
     }
 }
 

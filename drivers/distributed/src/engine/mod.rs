@@ -17,6 +17,7 @@
 //! waits any more, by the pump. Mutations of bricks belong to the pump, whatever becomes of their client: each is polled
 //! to its end.
 
+mod following;
 mod movement;
 mod perform;
 mod pump;
@@ -46,7 +47,9 @@ use crate::{
     client::{Nodes, OpenBrick},
     error::of_failure,
     meters::Histogram,
+    session::Session,
 };
+use following::{Following, Kept};
 use movement::Ordered;
 pub(crate) use movement::Progress;
 use requests::{Requests, Unfulfilled};
@@ -102,11 +105,13 @@ pub(crate) struct Engine {
     closed: AtomicBool,
     /// How long clients' reads and writes take.
     pub clients: Histogram,
+    following: Following,
 }
 
 struct Inner {
     core: Volume,
     requests: Requests,
+    kept: Kept,
     sessions: BTreeMap<BrickId, Arc<OpenBrick>>,
     state: VolumeState,
     ordered: Ordered,
@@ -146,6 +151,7 @@ impl Engine {
             inner: Mutex::new(Inner {
                 core,
                 requests: Requests::default(),
+                kept: Kept::default(),
                 sessions: BTreeMap::new(),
                 state: VolumeState::Attaching,
                 ordered: Ordered::default(),
@@ -157,6 +163,7 @@ impl Engine {
             moved: Notify::new(),
             closed: AtomicBool::new(false),
             clients: Histogram::default(),
+            following: Following::default(),
         });
         engine.learn(work.members);
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));
@@ -199,8 +206,9 @@ impl Engine {
         offset: u64,
         len: u32,
     ) -> Result<Option<SlotSet>> {
-        let request = self.admit(cx, Some(ClientOp::Verify { offset, len }), IoBuf::empty())?;
-        self.run(vec![Event::Request { request, op: ClientOp::Verify { offset, len } }], None);
+        let op = ClientOp::Verify { offset, len };
+        let request = self.admit(cx, Some(op), IoBuf::empty(), None)?;
+        self.run(vec![Event::Request { request, op }], None);
         let mut waiting = Waiting::new(self, Reads::of(request));
         let result = std::future::poll_fn(|task| waiting.poll_result(task)).await;
         match result {
@@ -250,6 +258,7 @@ impl Engine {
     pub fn depose(&self) {
         let waiting = self.inner().map(|mut inner| {
             inner.deposed = true;
+            inner.kept.clear();
             inner.requests.fail_all(&Failure::Fenced)
         });
         // Of a core that panicked nobody waits for an answer any more.
@@ -287,10 +296,21 @@ impl Engine {
 
     /// Asks the core for something. `data` is what a write writes.
     pub fn submit(self: &Arc<Self>, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<IoBuf> {
+        self.submit_in(cx, op, data, None)
+    }
+
+    /// The same, for a session if it is one's.
+    pub fn submit_in(
+        self: &Arc<Self>,
+        cx: &OpContext,
+        op: ClientOp,
+        data: IoBuf,
+        session: Option<&Arc<Session>>,
+    ) -> Op<IoBuf> {
         // Others take as long as they are long.
         let is_counted = matches!(op, ClientOp::Read { .. } | ClientOp::Write { .. });
         let begun = is_counted.then(Instant::now);
-        let request = match self.admit(cx, Some(op), data) {
+        let request = match self.admit(cx, Some(op), data, session.cloned()) {
             Ok(request) => request,
             Err(error) => return Op::err(error),
         };
@@ -311,12 +331,18 @@ impl Engine {
         }
     }
 
-    fn admit(&self, cx: &OpContext, op: Option<ClientOp>, data: IoBuf) -> Result<RequestId> {
+    fn admit(
+        &self,
+        cx: &OpContext,
+        op: Option<ClientOp>,
+        data: IoBuf,
+        session: Option<Arc<Session>>,
+    ) -> Result<RequestId> {
         let mut inner = self.inner()?;
         if inner.deposed {
             return Err(of_failure(&self.volume, Failure::Fenced));
         }
-        Ok(inner.requests.add(*cx, op, data))
+        Ok(inner.requests.add(*cx, op, data, session))
     }
 
     /// The request's result if it is finished; otherwise `waker` is woken when it is.
@@ -400,10 +426,19 @@ impl Engine {
         }
         while let Some(action) = inner.core.poll_action() {
             match action {
-                Action::Reply { request, result } => {
-                    wake.extend(inner.requests.finish(request, result));
+                Action::Reply { request, result, point } => {
+                    wake.extend(inner.requests.finish(request, result, point));
                 }
-                Action::Report(notice) => self.report(&notice),
+                Action::Keep { request } => {
+                    if let Some((offset, data)) = inner.requests.written(request) {
+                        inner.kept.keep(request, offset, data);
+                    }
+                }
+                Action::Release { request } => inner.kept.release(request),
+                Action::Report(notice) => {
+                    self.following.note(&notice);
+                    self.report(&notice);
+                }
                 Action::ForgetMaps { before, but } => self.forget_maps(before, but),
                 action => todo.push(self.prepare(&mut inner, action)),
             }

@@ -59,7 +59,7 @@ impl Engine {
     ) -> Result<()> {
         let wanted = nodes.iter().map(|node| node.id).collect();
         self.learn(nodes);
-        let request = self.admit(cx, None, IoBuf::empty())?;
+        let request = self.admit(cx, None, IoBuf::empty(), None)?;
         self.run(vec![Event::Arrange { request, arrangement }], None);
         let mut inner = self.inner()?;
         let taken = inner.requests.take(request, None);

@@ -15,6 +15,7 @@ use super::{Answer, Ended, Engine, Inner, Job};
 use crate::{
     client::{self, Copied, NewBrick, OpenBrick, changed},
     error::asked,
+    session::token,
 };
 
 /// An action with all that it needs, so that it can begin without the core's lock.
@@ -42,6 +43,8 @@ enum Work {
     Snapshot { on: Arc<OpenBrick>, number: u32 },
     DropSnapshot { on: Arc<OpenBrick>, number: u32 },
     StoreMap { version: Generation, bytes: Arc<[u8]> },
+    WriteJournal { on: Arc<OpenBrick>, offset: u64, parts: Vec<IoBuf> },
+    ReplayJournal { on: Arc<OpenBrick>, journal: u64, offset: u64, len: u32 },
 }
 
 /// An action that has begun.
@@ -66,7 +69,8 @@ impl Engine {
                 (io, on.map(|on| Work::Read { on, cx, offset, len }))
             }
             Action::Write { io, brick, request, offset, len, fua } => {
-                let data = inner.requests.data(request, offset, len).ok_or(gone);
+                let data = inner.requests.data(request, offset, len);
+                let data = data.or_else(|| inner.kept.data(request, offset, len)).ok_or(gone);
                 let cx = self.nodes.context();
                 let work = session(brick)
                     .and_then(|on| Ok(Work::Write { on, cx, offset, data: data?, fua }));
@@ -115,10 +119,21 @@ impl Engine {
                 (io, session(brick).map(|on| Work::DropSnapshot { on, number }))
             }
             Action::StoreMap { io, version, bytes } => (io, Ok(Work::StoreMap { version, bytes })),
-            // Taken care of where actions are taken from the core.
-            Action::Reply { .. } | Action::Report(_) | Action::ForgetMaps { .. } => {
-                (IoId(0), Err(gone))
+            Action::WriteJournal { io, brick, offset, parts } => {
+                let parts = inner.kept.parts(&parts).ok_or(gone);
+                let work = session(brick)
+                    .and_then(|on| Ok(Work::WriteJournal { on, offset, parts: parts? }));
+                (io, work)
             }
+            Action::ReplayJournal { io, brick, journal, offset, len } => {
+                (io, session(brick).map(|on| Work::ReplayJournal { on, journal, offset, len }))
+            }
+            // Taken care of where actions are taken from the core.
+            Action::Reply { .. }
+            | Action::Keep { .. }
+            | Action::Release { .. }
+            | Action::Report(_)
+            | Action::ForgetMaps { .. } => (IoId(0), Err(gone)),
         };
         Task { io, reader, work }
     }
@@ -144,6 +159,23 @@ impl Engine {
                 // One that was stale already is not said to be out of sync again.
                 self.nodes.meters().of(*node).fell(*cause);
                 tracing::warn!(volume, %old, %new, %cause, "a brick is replaced by a fresh one");
+            }
+            Notice::HeadLost { brick, node, cause } => {
+                self.nodes.meters().of(*node).fell(*cause);
+                let node = name(*node);
+                tracing::error!(volume, %brick, node, %cause, "the acknowledging node is gone: promote another");
+            }
+            Notice::Following { brick, node, point } => {
+                let (node, point) = (name(*node), token(*point));
+                tracing::info!(volume, %brick, node, point, "a replica follows");
+            }
+            Notice::FellOut { brick, node } => {
+                let node = name(*node);
+                tracing::warn!(volume, %brick, node, "a replica cannot follow, and is resynced");
+            }
+            Notice::Promoted { brick, node, loss } => {
+                let node = name(*node);
+                tracing::warn!(volume, %brick, node, ?loss, "another node acknowledges");
             }
             Notice::Serving => tracing::info!(volume, "the volume serves"),
             Notice::Stopped(why) => tracing::error!(volume, %why, "the volume stopped"),
@@ -335,6 +367,20 @@ impl Task {
                 let brick = Arc::clone(&on);
                 let dropping = async move { brick.drop_snapshot(&cx, number).await };
                 Started::Pending(wait(io, timeout, dropping, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            Work::WriteJournal { on, offset, parts } => {
+                let keeper = Arc::clone(&on);
+                let write = async move { keeper.write_journal(&cx, offset, parts).await };
+                Started::Pending(wait(io, timeout, write, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            Work::ReplayJournal { on, journal, offset, len } => {
+                let brick = Arc::clone(&on);
+                let replay = async move { brick.replay_journal(&cx, journal, offset, len).await };
+                Started::Pending(wait(io, timeout, replay, move |result| {
                     change_ended(io, &on, result)
                 }))
             }
