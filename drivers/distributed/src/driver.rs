@@ -206,6 +206,10 @@ impl DistributedBackend {
                 .with("volume", &name)
                 .remedy("look at the nodes: novastor node list"))
         });
+        let serving = match serving {
+            Ok(()) => self.settle(&engine).await,
+            not => not,
+        };
         if let Err(error) = serving {
             engine.depose();
             self.forget(&engine);
@@ -215,7 +219,6 @@ impl DistributedBackend {
             return Err(error);
         }
         self.promotions().remove(&name);
-        self.settle(&engine).await?;
         tokio::spawn(orphans::collect(self.clone(), name));
         let bounds = throttle::rules(&shared.config.settings());
         tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds));

@@ -16,30 +16,33 @@ use crate::{arrange::Layout, config::Chosen, driver::DistributedBackend, engine:
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl DistributedBackend {
-    /// Has an attached volume behave as was chosen. Whether it does by now; otherwise it will once its shards are where
-    /// they are to be.
-    pub(crate) async fn settle(&self, engine: &Arc<Engine>) -> Result<bool> {
+    /// Has an attached volume behave as was chosen, now or as soon as it can: its shards may first have to be moved.
+    pub(crate) async fn settle(&self, engine: &Arc<Engine>) -> Result<()> {
         let chosen = self.0.catalog.chosen(engine.volume()).await?;
         engine.set_readers(chosen.consistency.into());
-        let wanted = chosen.configuration(&self.0.config);
-        let now = engine.mode()?;
-        match engine.configure(wanted).await {
-            Ok(()) => return Ok(true),
-            Err(error) if wanted.mode != now && error.kind() == ErrorKind::INVALID_ARGUMENT => {
-                let (volume, why) = (engine.volume(), error.to_string());
-                tracing::info!(volume, why, "the volume's mode is changed later");
-            }
-            Err(error) => return Err(error),
+        if !engine.writable {
+            return Ok(());
         }
-        engine.configure(Configuration { mode: now, ..wanted }).await?;
+        let wanted = chosen.configuration(&self.0.config);
+        let Err(refused) = engine.configure(wanted).await else { return Ok(()) };
+        if refused.kind() != ErrorKind::INVALID_ARGUMENT {
+            return Err(refused);
+        }
+        let (volume, why) = (engine.volume(), refused.to_string());
+        tracing::info!(volume, why, "the volume is to behave otherwise, and cannot yet");
+        // What does not depend on the mode need not wait for it.
+        let mode = engine.mode()?;
+        if let Err(error) = engine.configure(Configuration { mode, ..wanted }).await {
+            tracing::debug!(volume, %error, "nor with its bounds alone");
+        }
         if engine.begin_settling() {
             tokio::spawn(settle_later(self.clone(), Arc::downgrade(engine)));
         }
-        Ok(false)
+        Ok(())
     }
 }
 
-/// Tries until the volume has the mode that is chosen, or is attached no more.
+/// Tries until the volume behaves as is chosen, or is attached no more.
 async fn settle_later(backend: DistributedBackend, engine: Weak<Engine>) {
     loop {
         tokio::time::sleep(SETTLING).await;
@@ -52,12 +55,19 @@ async fn settle_later(backend: DistributedBackend, engine: Weak<Engine>) {
                 continue;
             }
         };
-        let is_there = engine.mode().map(|mode| mode == wanted.mode);
-        // A core that panicked changes no mode any more; one that refuses now may not later.
-        if is_there.unwrap_or(true) || engine.configure(wanted).await.is_ok() {
-            let mode = wanted.mode;
-            tracing::info!(volume, ?mode, "the volume is in its mode");
-            return engine.end_settling();
+        match engine.configure(wanted).await {
+            Err(error) if error.kind() == ErrorKind::INVALID_ARGUMENT => continue,
+            Err(error) => tracing::warn!(volume, %error, "the volume does not behave as is chosen"),
+            Ok(()) => {
+                tracing::info!(volume, mode = ?wanted.mode, "the volume behaves as is chosen")
+            }
+        }
+        engine.end_settling();
+        // Whoever chose otherwise meanwhile may have left the rest to this task.
+        let again = backend.0.catalog.chosen(volume).await;
+        let is_chosen = again.is_ok_and(|now| now.configuration(&backend.0.config) == wanted);
+        if is_chosen || !engine.begin_settling() {
+            return;
         }
     }
 }

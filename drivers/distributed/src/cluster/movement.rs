@@ -142,10 +142,10 @@ impl DistributedBackend {
             Ok(capacity.provisioned)
         };
         self.0.catalog.choose(volume, &before, &after, account).await?;
-        match self.engine(volume).filter(|engine| engine.writable) {
+        match self.engine(volume) {
             // What is chosen for one that is not attached counts when it is.
             None => Ok(()),
-            Some(engine) => self.settle(&engine).await.map(drop),
+            Some(engine) => self.settle(&engine).await,
         }
     }
 }

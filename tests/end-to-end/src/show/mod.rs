@@ -7,6 +7,7 @@ mod distributed_3;
 mod distributed_4;
 mod distributed_5;
 mod distributed_6;
+mod distributed_whole_3;
 mod distributed_whole_4;
 mod distributed_whole_5;
 mod house_1;
@@ -166,6 +167,12 @@ pub const SHOWS: &[Show] = &[
         title: "The options of a distributed backend read back from the running host; its speed beside plain volumes.",
         budget_secs: 60,
         play: distributed_6::play,
+    },
+    Show {
+        name: "distributed-whole-3",
+        title: "An asynchronous volume keeps its bound and its sessions' promises under load, and a promotion loses exactly what it says.",
+        budget_secs: 45,
+        play: distributed_whole_3::play,
     },
     Show {
         name: "distributed-whole-4",
