@@ -226,7 +226,7 @@ fn bounds(stage: &Stage, cluster: &Cluster, storages: &Storages) -> Outcome {
     let (mut bytes, mut secs, mut samples) = (0, 0.0_f64, 0);
     let (fast, held) = thread::scope(|scope| -> Outcome<(f64, f64)> {
         let writing = scope.spawn(|| journal.write(&mut client, 0));
-        let measured = || -> Outcome<(f64, f64)> {
+        let mut measured = || -> Outcome<(f64, f64)> {
             let begun = Instant::now();
             thread::sleep(Duration::from_millis(500));
             let fast = journal.count() as f64 / begun.elapsed().as_secs_f64();
