@@ -42,10 +42,20 @@ pub enum Deed {
     Unsnapped,
     /// That, or this, was refused.
     NotSnapped,
+    /// The mode or its bounds were changed.
+    Configured,
+    /// A follower served a read.
+    Followed,
+    /// A follower was promoted.
+    Promoted,
+    /// Writes were lost by it, and the host told which.
+    Lost,
+    /// One was promoted by a new attachment.
+    Inherited,
 }
 
 impl Deed {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 22] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -63,6 +73,11 @@ impl Deed {
         Self::Snapped,
         Self::Unsnapped,
         Self::NotSnapped,
+        Self::Configured,
+        Self::Followed,
+        Self::Promoted,
+        Self::Lost,
+        Self::Inherited,
     ];
 }
 

@@ -36,6 +36,9 @@ struct Arguments {
     /// Leave the shards where they are.
     #[arg(long)]
     staying: bool,
+    /// Have the volume be asynchronous, at times.
+    #[arg(long, conflicts_with = "staying")]
+    following: bool,
     /// Switch this protection off: one of the names of the core's protections.
     #[arg(long, value_parser = Protections::NAMES)]
     without: Option<String>,
@@ -52,7 +55,11 @@ struct Arguments {
 
 impl Arguments {
     fn era(&self) -> Era {
-        if self.staying { Era::Staying } else { Era::Moving }
+        match (self.staying, self.following) {
+            (true, _) => Era::Staying,
+            (_, true) => Era::Following,
+            _ => Era::Moving,
+        }
     }
 }
 

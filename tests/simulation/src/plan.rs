@@ -51,6 +51,14 @@ pub struct Plan {
     pub spares: usize,
     /// Whether somebody takes snapshots.
     pub snaps: bool,
+    /// Whether the volume is asynchronous, at times.
+    pub follows: bool,
+    /// Whether it is from the beginning.
+    pub begins_asynchronous: bool,
+    /// Whether somebody has the mode changed.
+    pub switches: bool,
+    pub most_behind_bytes: u64,
+    pub most_behind_ns: u64,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -60,6 +68,8 @@ pub enum Era {
     Staying,
     /// In some of them shards are moved.
     Moving,
+    /// In all of them the volume is asynchronous, at times.
+    Following,
 }
 
 impl Plan {
@@ -94,6 +104,11 @@ impl Plan {
             arranges: false,
             spares: 0,
             snaps: false,
+            follows: false,
+            begins_asynchronous: false,
+            switches: false,
+            most_behind_bytes: 1 << 20,
+            most_behind_ns: 1 << 40,
         }
     }
 
@@ -104,6 +119,22 @@ impl Plan {
             self.spares = apart.usize(0..=2);
         }
         self.snaps = apart.u32(0..3) != 0;
+    }
+
+    /// Draws what asynchronous mode has, apart from all that was there before.
+    pub fn draw_followers(&mut self, apart: &mut Rng) {
+        self.follows = true;
+        self.sharded = false;
+        self.snaps = apart.bool();
+        self.begins_asynchronous = apart.u32(0..4) != 0;
+        self.switches = apart.u32(0..3) != 0;
+        self.most_behind_bytes = apart.u64(8..64) * 1024;
+        self.most_behind_ns = apart.u64(4_000_000..60_000_000);
+        // Followers need a while without faults to get somewhere.
+        self.fault_every_us *= apart.u64(1..6);
+        self.network_permille = self.network_permille.min(10);
+        // Rot has to be repaired, and sizes and tokens have nothing to do with each other.
+        (self.resizes, self.checks, self.rots) = (false, false, false);
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

@@ -84,7 +84,15 @@ impl World {
                 }
             }
             (Wish::Delete, Ok(())) => self.deeds.count(Deed::Unsnapped),
-            (_, Err(Failure::Refused(_) | Failure::Stopped(_) | Failure::Fenced)) => {
+            (
+                _,
+                Err(
+                    Failure::Refused(_)
+                    | Failure::Stopped(_)
+                    | Failure::Fenced
+                    | Failure::Headless(_),
+                ),
+            ) => {
                 self.deeds.count(Deed::NotSnapped);
             }
             (wish, Err(failure)) => self.fail(format!("{wish:?} failed: {failure:?}")),

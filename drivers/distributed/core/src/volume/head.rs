@@ -101,18 +101,15 @@ impl Volume {
         for key in begun {
             let Some(op) = self.ops.get(key) else { continue };
             let is_read = op.kind == Kind::Read;
-            if waiting.contains(&key) || (is_read && op.outstanding > 0) {
+            // Copies come to their end: what they write must not land after others.
+            let is_copy = matches!(op.kind, Kind::Resync { .. });
+            if is_copy || waiting.contains(&key) || (is_read && op.outstanding > 0) {
                 continue;
             }
             if is_read || op.stage == Stage::Queued {
                 self.waiting.retain(|other| *other != key);
                 self.retry_headless(key);
             } else {
-                self.copies = self.copies.saturating_sub(u32::from(matches!(op.kind, Kind::Resync { .. })));
-                if let Kind::Resync { slot } = op.kind {
-                    let brick = self.brick(slot);
-                    brick.copies = brick.copies.saturating_sub(1);
-                }
                 self.finish(key, Err(self.headless_failure()));
             }
         }
@@ -217,6 +214,8 @@ impl Volume {
         if brick.link != Link::Open
             || brick.follower.work.is_some()
             || (lags && !at_once)
+            || !self.has_maps(slot)
+            || self.copies > 0
             || self.commit.is_some()
         {
             return;

@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub(super) len: u64,
     pub(super) what: What,
     pub(super) state: EntryState,
+    /// When it was issued; later entries were not before. Zero: not known, because the clock jumped.
+    pub(super) issued_at: Time,
     /// When the acknowledging brick had it.
     pub(super) done_at: Time,
     /// The request's client was told.
@@ -94,11 +96,12 @@ impl Log {
     }
 
     /// Adds a mutation that is issued now; true if its request's buffer is to be kept from now on.
-    pub(super) fn push(&mut self, offset: u64, len: u64, what: What) -> bool {
+    pub(super) fn push(&mut self, now: Time, offset: u64, len: u64, what: What) -> bool {
         self.issued += 1;
         let (sequence, state) = (self.issued, EntryState::Open);
-        let (done_at, acknowledged) = (Time(u64::MAX), None);
-        let entry = Entry { sequence, offset, len, what, state, done_at, acknowledged };
+        let (issued_at, done_at, acknowledged) = (now, Time(u64::MAX), None);
+        let entry =
+            Entry { sequence, offset, len, what, state, issued_at, done_at, acknowledged };
         self.open.insert(sequence);
         self.bytes += entry.bytes();
         self.entries.push_back(entry);
@@ -194,7 +197,6 @@ impl Log {
 
     /// The clock jumped back: how old entries are is not known, so they count as old.
     pub(super) fn forget_times(&mut self) {
-        let done = self.entries.iter_mut().filter(|entry| entry.state != EntryState::Open);
-        done.for_each(|entry| entry.done_at = Time(0));
+        self.entries.iter_mut().for_each(|entry| entry.issued_at = Time(0));
     }
 }

@@ -6,11 +6,13 @@
 //! `barrier` resizes and detaches, `moves` gives shards other replicas, with `slots` for these and `litter` for what is
 //! left behind, `maps` stores the shard map; `healing` holds healing back; `status` tells.
 //!
-//! Of asynchronous mode: `log` has the order of mutations, `followers` get it, `views` serve reads from them, `head` goes
+//! Of asynchronous mode: `log` has the order of mutations, `followers` get it in `batches` and within a `bound`, `views` serve reads from them, `head` goes
 //! on when the acknowledging brick is gone, `inherit` when the host is gone with it, `configure` changes the mode.
 
 mod attaching;
 mod barrier;
+mod batches;
+mod bound;
 mod commit;
 mod configure;
 mod done;
@@ -424,10 +426,10 @@ impl Volume {
             if self.bricks.iter().any(|brick| brick.role != Role::InSync) {
                 self.open_bricks();
                 self.pump_maps();
-                self.pump_resync();
                 if self.is_asynchronous() {
                     self.pump_followers();
                 }
+                self.pump_resync();
             }
             if self.goal.is_some() || !self.moves.is_empty() || !self.litter.is_empty() {
                 self.pump_moves();
