@@ -31,6 +31,10 @@ const PIECE: usize = 1 << 20;
 /// The least piece of a companion's room for the shard map, in bytes.
 const MAP_ROOM: u64 = 1 << 20;
 
+/// Room for a follower's two journals, which a backend that cannot grow volumes gives at creation or never. In bytes, of
+/// which nothing is occupied until they are written.
+const JOURNAL_ROOM: u64 = 3 << 20;
+
 /// How nodes are reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Nodes {
@@ -138,7 +142,8 @@ impl Nodes {
             brick.extent_size = new.shard_size;
         }
         let room = (new.map_bytes as u64).next_multiple_of(MAP_ROOM).max(MAP_ROOM);
-        let companion = VolumeSpec::new(&new.brick.companion_name(new.base), MAP_OFFSET + room);
+        let room = MAP_OFFSET + room + JOURNAL_ROOM;
+        let companion = VolumeSpec::new(&new.brick.companion_name(new.base), room);
         for spec in [brick, companion] {
             match backend.create(&self.context(), spec).await {
                 Ok(_) => {}
