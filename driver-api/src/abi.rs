@@ -16,9 +16,9 @@ use crate::{
     OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
     WriteFlags,
     ext::{
-        CommandSpec, Comparison, Extent, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec,
-        NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
-        SnapshotInfo,
+        CommandSpec, Comparison, Consistency, Extent, Movement, MovementPlan, NodeChange, NodeInfo,
+        NodeSpec, NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume, ReplicationInfo,
+        Scrubbing, ShardInfo, SnapshotInfo,
     },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
@@ -89,6 +89,28 @@ pub trait RawVolume: Send + Sync {
     fn prefetch(&self, _cx: &OpContext, _offset: u64, _len: u64) -> Op<()> {
         Op::err(crate::ext::unsupported("prefetch"))
     }
+    /// Since 1.3.
+    fn sessions(&self) -> RResult<ROption<crate::handles::SessionsHandle>, Error> {
+        RResult::ROk(ROption::RNone)
+    }
+}
+
+/// Since 1.3.
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawSessions: Send + Sync {
+    fn consistency(&self) -> RResult<Consistency, Error>;
+    #[sabi(last_prefix_field)]
+    fn open(&self, token: RStr<'_>) -> RResult<crate::handles::SessionHandle, Error>;
+}
+
+/// Since 1.3.
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawSession: Send + Sync {
+    fn volume(&self) -> RResult<VolumeHandle, Error>;
+    #[sabi(last_prefix_field)]
+    fn token(&self) -> RResult<RString, Error>;
 }
 
 #[sabi_trait]
@@ -230,6 +252,10 @@ pub trait RawCluster: Send + Sync {
     /// Since 1.3.
     fn scrubbing(&self, _cx: &OpContext, _volume: RStr<'_>) -> Op<Scrubbing> {
         Op::err(crate::ext::no_scrubs("scrubbing"))
+    }
+    /// Since 1.3.
+    fn promote(&self, _cx: &OpContext, _volume: RStr<'_>, _how: Promote) -> Op<Promotion> {
+        Op::err(crate::ext::no_promotion())
     }
 }
 

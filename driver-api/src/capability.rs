@@ -52,6 +52,8 @@ abilities! {
     PERSISTENT = 13, "persistent";
     /// [`Volume::prefetch`](crate::Volume::prefetch). Since 1.1.
     PREFETCH = 14, "prefetch";
+    /// [`ext::Sessions`](crate::ext::Sessions). Since 1.3.
+    SESSIONS = 15, "sessions";
     /// Reserved for whole objects (buckets, keys).
     OBJECTS = 32, "objects";
     /// Reserved for network shares and their mounts.

@@ -13,12 +13,12 @@ use crate::{
     VolumeSpec, WriteFlags,
     abi::{
         RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCluster_TO, RawCommands_TO,
-        RawResize_TO, RawSnapshots_TO, RawVolume_TO,
+        RawResize_TO, RawSession_TO, RawSessions_TO, RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
-        self, CommandSpec, Comparison, Extent, Movement, MovementPlan, NodeChange, NodeInfo,
-        NodeSpec, NodeStep, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
-        SnapshotInfo,
+        self, CommandSpec, Comparison, Consistency, Extent, Movement, MovementPlan, NodeChange,
+        NodeInfo, NodeSpec, NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume,
+        ReplicationInfo, Scrubbing, ShardInfo, SnapshotInfo,
     },
 };
 
@@ -72,6 +72,14 @@ handle! {
 handle! {
     /// See [`ext::AllocationMap`](crate::ext::AllocationMap).
     AllocationMapHandle, RawAllocationMap_TO
+}
+handle! {
+    /// Sessions with a volume; see [`ext::Sessions`](crate::ext::Sessions).
+    SessionsHandle, RawSessions_TO
+}
+handle! {
+    /// An open session with a volume; see [`ext::Sessions`](crate::ext::Sessions).
+    SessionHandle, RawSession_TO
 }
 handle! {
     /// See [`ext::Clones`](crate::ext::Clones).
@@ -224,6 +232,35 @@ impl VolumeHandle {
     /// See [`Volume::allocation_map`](crate::Volume::allocation_map).
     pub fn allocation_map(&self) -> Result<Option<AllocationMapHandle>> {
         self.raw.allocation_map().into_result().map(Into::into)
+    }
+
+    /// See [`Volume::sessions`](crate::Volume::sessions).
+    pub fn sessions(&self) -> Result<Option<SessionsHandle>> {
+        self.raw.sessions().into_result().map(Into::into)
+    }
+}
+
+impl SessionsHandle {
+    /// See [`Sessions::consistency`](ext::Sessions::consistency).
+    pub fn consistency(&self) -> Result<Consistency> {
+        self.raw.consistency().into()
+    }
+
+    /// See [`Sessions::open`](ext::Sessions::open).
+    pub fn open(&self, token: &str) -> Result<SessionHandle> {
+        self.raw.open(token.into()).into()
+    }
+}
+
+impl SessionHandle {
+    /// The volume as this session has it.
+    pub fn volume(&self) -> Result<VolumeHandle> {
+        self.raw.volume().into()
+    }
+
+    /// See [`Sessions::token`](ext::Sessions::token).
+    pub fn token(&self) -> Result<RString> {
+        self.raw.token().into()
     }
 }
 
@@ -387,5 +424,9 @@ impl ext::Cluster for ClusterHandle {
 
     fn scrubbing(&self, cx: &OpContext, volume: &str) -> Op<Scrubbing> {
         self.raw.scrubbing(cx, volume.into())
+    }
+
+    fn promote(&self, cx: &OpContext, volume: &str, how: Promote) -> Op<Promotion> {
+        self.raw.promote(cx, volume.into(), how)
     }
 }

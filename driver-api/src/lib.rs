@@ -39,7 +39,7 @@ pub use error::{Error, ErrorKind, Result, Retry};
 pub use ext::{Attach, AttachMode};
 pub use handles::{
     AllocationMapHandle, BackendHandle, ClonesHandle, ClusterHandle, CommandsHandle, ResizeHandle,
-    SnapshotsHandle, VolumeHandle,
+    SessionHandle, SessionsHandle, SnapshotsHandle, VolumeHandle,
 };
 pub use host::{Host, HostServices, Secret};
 pub use op::{Op, OpFuture, OpWait};

@@ -58,6 +58,15 @@ impl Stats {
         self
     }
 
+    /// Adds a gauge with a label, such as `("node", "n1")`.
+    pub fn gauge_of(mut self, name: &str, label: (&str, &str), value: f64) -> Self {
+        self.push(name, MetricKind::GAUGE, value);
+        if let Some(metric) = self.metrics.last_mut() {
+            metric.labels.push(Tuple2(label.0.into(), label.1.into()));
+        }
+        self
+    }
+
     fn push(&mut self, name: &str, kind: MetricKind, value: f64) {
         self.metrics.push(Metric { name: name.into(), kind, value, labels: RVec::new() });
     }

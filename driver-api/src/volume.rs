@@ -119,6 +119,11 @@ pub trait Volume: Clone + Send + Sync + 'static {
     fn allocation_map(&self) -> Option<Arc<dyn ext::AllocationMap>> {
         None
     }
+
+    /// Sessions, if the volume has them. Since 1.3. Needs [`Abilities::SESSIONS`](crate::Abilities::SESSIONS).
+    fn sessions(&self) -> Option<Arc<dyn ext::Sessions<Self>>> {
+        None
+    }
 }
 
 /// What a volume to be created shall be.

@@ -14,7 +14,8 @@ use crate::{
     abi::{RawCluster, RawCluster_TO},
     ext::{
         Cluster, Comparison, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
-        PIECE, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
+        PIECE, Promote, Promotion, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing,
+        ShardInfo,
     },
 };
 
@@ -182,6 +183,10 @@ impl RawCluster for ClusterGlue {
 
     fn scrubbing(&self, cx: &OpContext, volume: RStr<'_>) -> Op<Scrubbing> {
         start(|| self.cluster.scrubbing(cx, volume.as_str()))
+    }
+
+    fn promote(&self, cx: &OpContext, volume: RStr<'_>, how: Promote) -> Op<Promotion> {
+        start(|| self.cluster.promote(cx, volume.as_str(), how))
     }
 }
 

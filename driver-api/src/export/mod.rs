@@ -6,6 +6,7 @@
 
 mod backend;
 mod cluster;
+mod sessions;
 mod volume;
 
 use std::{

@@ -8,10 +8,10 @@ use abi_stable::{
     std_types::{RArc, ROption, RResult, RStr, RVec},
 };
 
-use super::{Contained, ask, start};
+use super::{Contained, ask, sessions::export_sessions, start};
 use crate::{
     Abilities, AllocationMapHandle, Capabilities, Error, ErrorKind, Host, IoBuf, Op, OpContext,
-    ResizeHandle, Result, SnapshotsHandle, Stats, Volume, VolumeHandle, WriteFlags,
+    ResizeHandle, Result, SessionsHandle, SnapshotsHandle, Stats, Volume, VolumeHandle, WriteFlags,
     abi::{
         RawAllocationMap, RawAllocationMap_TO, RawResize, RawResize_TO, RawSnapshots,
         RawSnapshots_TO, RawVolume, RawVolume_TO,
@@ -39,7 +39,18 @@ fn export<V: Volume, const CHECKED: bool>(volume: V, host: Host, writable: bool)
     if !writable {
         limits.abilities = limits.abilities.without(MUTATIONS);
     }
-    let glue = VolumeGlue::<V, CHECKED> { volume: Contained::new(volume, host), limits, writable };
+    export_limited::<V, CHECKED>(volume, host, limits, writable, false)
+}
+
+fn export_limited<V: Volume, const CHECKED: bool>(
+    volume: V,
+    host: Host,
+    limits: Capabilities,
+    writable: bool,
+    session: bool,
+) -> VolumeHandle {
+    let volume = Contained::new(volume, host);
+    let glue = VolumeGlue::<V, CHECKED> { volume, limits, writable, session };
     VolumeHandle { raw: RawVolume_TO::from_ptr(RArc::new(glue), TD_Opaque) }
 }
 
@@ -55,6 +66,8 @@ struct VolumeGlue<V, const CHECKED: bool> {
     volume: Contained<V>,
     limits: Capabilities,
     writable: bool,
+    /// It is a session's: it cannot end the attachment.
+    session: bool,
 }
 
 impl<V: Volume, const CHECKED: bool> VolumeGlue<V, CHECKED> {
@@ -184,6 +197,9 @@ impl<V: Volume, const CHECKED: bool> RawVolume for VolumeGlue<V, CHECKED> {
     }
 
     fn detach(&self, cx: &OpContext) -> Op<()> {
+        if self.session {
+            return Op::err(of_a_session().during("detach"));
+        }
         start(|| self.volume.detach(cx))
     }
 
@@ -226,6 +242,26 @@ impl<V: Volume, const CHECKED: bool> RawVolume for VolumeGlue<V, CHECKED> {
         })
         .map(Into::into)
     }
+
+    fn sessions(&self) -> RResult<ROption<SessionsHandle>, Error> {
+        let (host, limits, writable) = (self.volume.host.clone(), self.limits, self.writable);
+        ask(|| {
+            let sessions = if self.session { None } else { self.volume.sessions() }?;
+            let export = {
+                let host = host.clone();
+                move |session| {
+                    export_limited::<V, CHECKED>(session, host.clone(), limits, writable, true)
+                }
+            };
+            Some(export_sessions(sessions, host, export))
+        })
+        .map(Into::into)
+    }
+}
+
+fn of_a_session() -> Error {
+    Error::new(ErrorKind::INVALID_ARGUMENT, "a session does not end the attachment")
+        .remedy("detach the volume that the session was opened with")
 }
 
 fn read_only() -> Error {

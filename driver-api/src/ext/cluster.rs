@@ -5,6 +5,7 @@ use abi_stable::{
 };
 
 use super::{
+    asynchronous::{Promote, Promotion, no_promotion},
     movement::{Movement, MovementPlan, NodeStep, Rebalancing, no_movement},
     recovery::{RecoveredVolume, no_recovery},
     scrubbing::{Scrubbing, no_scrubs},
@@ -155,6 +156,17 @@ pub trait Cluster: Send + Sync {
     fn scrubbing(&self, _cx: &OpContext, _volume: &str) -> Op<Scrubbing> {
         Op::err(no_scrubs("scrubbing"))
     }
+
+    /// Has another node of an asynchronous volume acknowledge writes from now on, and the others follow it. What only
+    /// the node before has is lost, and told; while that one answers it is refused. With `dry_run` nothing is changed: the
+    /// answer says what would be lost by now.
+    ///
+    /// An attached volume goes on serving. Of one that is not, the node is noted, and its next attachment through this
+    /// backend promotes it. A node that has no replica, or one with gaps, is refused with `InvalidArgument`, and a volume that
+    /// replicates synchronously, too. Since 1.3. `[any thread · backend open]`
+    fn promote(&self, _cx: &OpContext, _volume: &str, _how: Promote) -> Op<Promotion> {
+        Op::err(no_promotion())
+    }
 }
 
 /// The longest range that is verified or repaired at once, in bytes.
@@ -267,6 +279,10 @@ impl ReplicaState {
     /// It has only snapshots: those of a replica that was emptied or lost. Since 1.3.
     pub const KEEPER: Self = Self(6);
 
+    /// Of a volume that replicates asynchronously: it gets what was acknowledged in order, and is at a consistent point.
+    /// Since 1.3.
+    pub const FOLLOWING: Self = Self(7);
+
     /// The state's name.
     pub fn name(self) -> &'static str {
         match self {
@@ -277,6 +293,7 @@ impl ReplicaState {
             Self::JOINING => "joining",
             Self::CONDEMNED => "condemned",
             Self::KEEPER => "keeper",
+            Self::FOLLOWING => "following",
             _ => "unknown",
         }
     }

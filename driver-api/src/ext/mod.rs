@@ -2,6 +2,7 @@
 //! Optional abilities, one small trait each. A volume or backend that returns one also declares it in its capabilities.
 
 mod allocation_map;
+mod asynchronous;
 mod attach;
 mod clones;
 mod cluster;
@@ -10,9 +11,12 @@ mod movement;
 mod recovery;
 mod resize;
 mod scrubbing;
+mod sessions;
 mod snapshots;
 
 pub use allocation_map::{AllocationMap, Extent, ExtentFlags};
+pub(crate) use asynchronous::no_promotion;
+pub use asynchronous::{Lag, Mode, Promote, Promotion};
 pub use attach::{Attach, AttachMode};
 pub use clones::Clones;
 pub use cluster::{
@@ -27,6 +31,7 @@ pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
 pub use resize::Resize;
 pub(crate) use scrubbing::no_scrubs;
 pub use scrubbing::{Damage, DamageRepair, DamageVerdict, Scrubbing};
+pub use sessions::{Consistency, Sessions};
 pub use snapshots::{SnapshotInfo, Snapshots};
 
 use crate::{Error, ErrorKind};

@@ -20,6 +20,7 @@ use crate::{
     config::Chosen,
     driver::DistributedBackend,
     engine::{Engine, Purpose},
+    mode,
     nodes::NODES_TURN,
     volume::capabilities,
 };
@@ -110,7 +111,13 @@ impl DistributedBackend {
         chosen: &Chosen,
         registry: &Registry,
     ) -> Result<Plan> {
-        let nodes = registry.of_volume(self, chosen)?;
+        let mut nodes = registry.of_volume(self, chosen)?;
+        let whole = mode::is_whole(chosen);
+        if whole {
+            let gone: Vec<NodeId> =
+                registry.lost.iter().chain(&registry.leaving).copied().collect();
+            nodes = mode::whole_nodes(&layout, chosen, &nodes, &gone);
+        }
         let (leaving, lost) = (registry.leaving.clone(), registry.lost.clone());
         let shard_size = chosen.shard_size;
         let planned = self.computed(layout, nodes, chosen, move |present, wish| {

@@ -8,7 +8,7 @@ use driver_api::{
 };
 
 use crate::{
-    client::{MAP_ROOM, NewBrick, Nodes},
+    client::{JOURNAL_ROOM, MAP_ROOM, NewBrick, Nodes},
     clones::Sources,
 };
 
@@ -26,7 +26,8 @@ impl NewBrick<'_> {
 
     fn companion(&self) -> VolumeSpec {
         let room = (self.map_bytes as u64).next_multiple_of(MAP_ROOM).max(MAP_ROOM);
-        VolumeSpec::new(&self.brick.companion_name(self.base), MAP_OFFSET + room)
+        let room = MAP_OFFSET + room + JOURNAL_ROOM;
+        VolumeSpec::new(&self.brick.companion_name(self.base), room)
     }
 }
 

@@ -4,6 +4,8 @@
 //! A brick and its companion are volumes of the node's backend. A session with a brick is an attachment of both by force,
 //! at an epoch above every earlier one: a backend that can fence then lets nothing of an earlier session land.
 
+mod journal;
+
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use distributed_core::{
@@ -28,6 +30,10 @@ pub(crate) const GRAIN: usize = 64 << 10;
 const PIECE: usize = 1 << 20;
 /// The least piece of a companion's room for the shard map, in bytes.
 pub(crate) const MAP_ROOM: u64 = 1 << 20;
+
+/// Room for a follower's two journals, which a backend that cannot grow volumes gives at creation or never. In bytes, of
+/// which nothing is occupied until they are written.
+pub(crate) const JOURNAL_ROOM: u64 = 3 << 20;
 
 /// How nodes are reached.
 #[derive(Clone, Debug)]

@@ -175,7 +175,7 @@ impl DistributedBackend {
             }
             return Err(error);
         }
-        Ok(info(&descriptor, &chosen))
+        Ok(info(&descriptor, &chosen, &self.0.catalog.nodes().await?))
     }
 
     /// What the clone is to have: the source's choices, with the options that are given.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Options of the driver, and of a volume at creation.
 
+mod replication;
+
 use std::{path::PathBuf, time::Duration};
 
 use distributed_core::{Policy, Settings, Shortage};
@@ -8,6 +10,7 @@ use driver_api::{DriverInfo, Error, ErrorKind, OptionSpec, OptionType, Result};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::sharding::{PATTERNS, Pattern};
+pub use replication::Bounds;
 
 /// The options of `[backends.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,6 +59,10 @@ pub struct Config {
     pub scrub_interval: Duration,
     /// Whether reads of volumes that do not say are answered only if two replicas agree.
     pub verify_reads: bool,
+    /// Bytes that replicas of an asynchronous volume may be behind.
+    pub most_behind: u64,
+    /// Seconds that replicas of an asynchronous volume may be behind.
+    pub most_behind_secs: u64,
     /// After this time a replica that does not answer is given up; the operation stays dangerous.
     pub io_timeout_secs: u64,
 }
@@ -72,6 +79,17 @@ pub enum Consistency {
     Causal,
 }
 
+impl Consistency {
+    /// Its name among the options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::Strong => "strong",
+            Self::Causal => "causal",
+        }
+    }
+}
+
 /// What a write does while too few replicas are in sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,6 +98,15 @@ pub enum WhenShort {
     ReadOnly,
     /// It waits.
     Wait,
+}
+
+impl From<WhenShort> for Shortage {
+    fn from(shortage: WhenShort) -> Self {
+        match shortage {
+            WhenShort::ReadOnly => Self::ReadOnly,
+            WhenShort::Wait => Self::Wait,
+        }
+    }
 }
 
 /// How a volume's shards are spread over nodes: the core's [`Policy`].
@@ -224,6 +251,13 @@ impl Config {
         if self.io_timeout_secs == 0 {
             return refuse("io_timeout_secs", "no replica answers in no time", "set 1 or more");
         }
+        if self.most_behind == 0 || self.most_behind_secs == 0 {
+            return refuse(
+                "most_behind",
+                "nobody follows without ever being behind",
+                "set most_behind and most_behind_secs to more than 0",
+            );
+        }
         if self.min_in_sync == 0 {
             return refuse(
                 "min_in_sync",
@@ -243,10 +277,7 @@ impl Config {
     pub fn settings(&self) -> Settings {
         Settings {
             min_in_sync: self.min_in_sync,
-            shortage: match self.shortage {
-                WhenShort::ReadOnly => Shortage::ReadOnly,
-                WhenShort::Wait => Shortage::Wait,
-            },
+            shortage: self.shortage.into(),
             ..Settings::default()
         }
     }
@@ -303,6 +334,9 @@ pub struct Chosen {
     /// Whether a read is answered only if two replicas agree.
     #[serde(default)]
     pub verify_reads: bool,
+    /// How far replicas may be behind, and how few may be there.
+    #[serde(default)]
+    pub bounds: Bounds,
 }
 
 impl Chosen {
@@ -322,6 +356,7 @@ impl Chosen {
             pattern: Pattern::default(),
             scrub_interval_secs: config.scrub_interval.as_secs(),
             verify_reads: config.verify_reads,
+            bounds: Bounds::default(),
         };
         chosen.take(config, size, options)?;
         if !options.iter().any(|(key, _)| key == "shard_size") {
@@ -363,13 +398,14 @@ impl Chosen {
     ) -> Result<Self> {
         let mut chosen = self.clone();
         for (key, _) in options {
-            if !CHANGEABLE.contains(&key.as_str()) {
+            let changeable = [CHANGEABLE, replication::CHANGEABLE].concat();
+            if !changeable.contains(&key.as_str()) {
                 return Err(Error::new(
                     ErrorKind::INVALID_ARGUMENT,
                     format!("the option `{key}` of a volume cannot be changed"),
                 )
                 .with("option", key)
-                .remedy(format!("these can: {}", CHANGEABLE.join(", "))));
+                .remedy(format!("these can: {}", changeable.join(", "))));
             }
         }
         chosen.take(config, size, options)?;
@@ -401,27 +437,13 @@ impl Chosen {
             "scrub_interval" => self.scrub_interval_secs = parse_interval(value)?.as_secs(),
             "verify_reads" => self.verify_reads = value.parse().ok()?,
             "placement" => self.placement = serde_json::from_value(value.into()).ok()?,
-            _ => return None,
+            _ => self.bounds.set(key, value)?,
         }
         Some(())
     }
 
     fn check(&self) -> Result<()> {
-        let refuse = |why: &str, remedy: &str| {
-            Err(Error::new(ErrorKind::UNSUPPORTED, why.to_owned()).remedy(remedy.to_owned()))
-        };
-        if !self.synchronous {
-            return refuse(
-                "this version replicates synchronously only, and the volume would be asynchronous",
-                "set synchronous_replication = true for the backend, or for the volume",
-            );
-        }
-        if self.consistency == Consistency::Causal {
-            return refuse(
-                "this version has no sessions for causal consistency",
-                "choose consistency_protocol = \"strong\": it promises more",
-            );
-        }
+        self.check_replication()?;
         if self.shard_size == 0 || !self.shard_size.is_multiple_of(SHARD_UNIT) {
             let error = Error::new(
                 ErrorKind::INVALID_ARGUMENT,
@@ -439,7 +461,7 @@ impl Chosen {
 pub(crate) fn describe() -> DriverInfo {
     let option =
         |name, kind, default: &str, help| OptionSpec::new(name, kind, help).default_json(default);
-    DriverInfo::new("sharded, replicated volumes over other backends")
+    let info = DriverInfo::new("sharded, replicated volumes over other backends")
         .option(option(
             "root_dir",
             OptionType::PATH,
@@ -480,7 +502,7 @@ pub(crate) fn describe() -> DriverInfo {
                 "consistency_protocol",
                 OptionType::CHOICE,
                 "\"eventual\"",
-                "What readers see; synchronous volumes are always strong.",
+                "What readers see; in a synchronous volume every read is strong whatever this says.",
             )
             .choices(CONSISTENCIES),
         )
@@ -518,7 +540,7 @@ pub(crate) fn describe() -> DriverInfo {
             "synchronous_replication",
             OptionType::BOOLEAN,
             "false",
-            "Acknowledge a write when every in-sync replica has it; this version makes no others.",
+            "Acknowledge a write when every in-sync replica has it; otherwise when one has, and the others follow.",
         ))
         .option(
             option(
@@ -567,8 +589,10 @@ pub(crate) fn describe() -> DriverInfo {
             OptionType::INTEGER,
             "30",
             "Seconds after which a replica that does not answer is given up.",
-        ))
-        .volume_option(OptionSpec::new(
+        ));
+    let info = replication::options().into_iter().fold(info, DriverInfo::option);
+    let info = replication::volume_options().into_iter().fold(info, DriverInfo::volume_option);
+    info.volume_option(OptionSpec::new(
             "replication_factor",
             OptionType::INTEGER,
             "Replicas of the volume; default: the backend's.",

@@ -8,18 +8,20 @@
 //! Whoever dies on the way leaves a descriptor that says so: creating or deleting the volume again goes on from there.
 
 use distributed_core::{
-    Capacity, Descriptor, Node, NodeId, Outcome, Phase, Record, Session, Slot, place,
+    Capacity, Descriptor, Mode, Node, NodeId, Outcome, Phase, Record, Session, Slot, SlotSet, place,
 };
 use driver_api::{Abilities, Error, ErrorKind, Result, VolumeInfo, VolumeSpec};
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Nodes as Registered},
     client::{NewBrick, Nodes, on_node},
     clones::Sources,
     config::{Chosen, Config},
     error::no_volume,
+    mode,
     names::base,
     nodes::no_node,
+    promote::head_of,
     readers,
 };
 
@@ -38,20 +40,24 @@ impl Maker<'_> {
         let options: Vec<(String, String)> = options.collect();
         let chosen = Chosen::new(self.config, spec.size, &options)?;
         if let Some(existing) = self.catalog.volume(name).await? {
-            return self.same(&existing, spec, &chosen).await;
+            return self.same(&existing, spec, &chosen, &self.catalog.nodes().await?).await;
         }
+        let registered = self.catalog.nodes().await?;
         let nodes = self.usable(&chosen).await?;
         let identity = random()?;
-        let placement = place(
-            chosen.placement.into(),
-            &nodes,
-            chosen.replication_factor,
-            spec.size,
-            chosen.shard_size,
-            identity,
-        )
-        .map_err(|why| invalid(&why.to_string()).with("volume", name))?;
-        let descriptor = Descriptor::new(name, identity, spec.size, &placement.nodes);
+        // An asynchronous volume is placed as one shard.
+        let is_whole = mode::is_whole(&chosen);
+        let unit = if is_whole { spec.size.max(1) } else { chosen.shard_size };
+        let (policy, factor) = (chosen.placement.into(), chosen.replication_factor);
+        let placement = place(policy, &nodes, factor, spec.size, unit, identity);
+        let mut placement =
+            placement.map_err(|why| invalid(&why.to_string()).with("volume", name))?;
+        let mut descriptor = Descriptor::new(name, identity, spec.size, &placement.nodes);
+        if is_whole {
+            placement.map = mode::uniform(chosen.shard_size, spec.size, placement.nodes.len());
+            descriptor.mode = Mode::Asynchronous;
+            descriptor.in_sync = SlotSet::only(Slot(0));
+        }
         let members = members(&descriptor, &nodes)?;
         for (slot, node) in members.iter().enumerate() {
             self.check_node(node, spec.size, &chosen).await?;
@@ -79,7 +85,7 @@ impl Maker<'_> {
             }
             return Err(error);
         }
-        Ok(info(&descriptor, &chosen))
+        Ok(info(&descriptor, &chosen, &registered))
     }
 
     async fn same(
@@ -87,6 +93,7 @@ impl Maker<'_> {
         existing: &Descriptor,
         spec: &VolumeSpec,
         chosen: &Chosen,
+        registered: &Registered,
     ) -> Result<VolumeInfo> {
         let name = spec.name.as_str();
         let mut chosen = chosen.clone();
@@ -97,7 +104,7 @@ impl Maker<'_> {
         }
         let same = existing.size == spec.size && has == chosen;
         if same && existing.phase == Phase::Ready {
-            return Ok(info(existing, &chosen));
+            return Ok(info(existing, &chosen, registered));
         }
         let error = Error::new(ErrorKind::ALREADY_EXISTS, "another volume has this name")
             .with("volume", name);
@@ -298,15 +305,21 @@ pub(crate) fn random() -> Result<u64> {
 }
 
 /// A volume, as the host shows it.
-pub(crate) fn info(descriptor: &Descriptor, chosen: &Chosen) -> VolumeInfo {
+pub(crate) fn info(descriptor: &Descriptor, chosen: &Chosen, nodes: &Registered) -> VolumeInfo {
     let used = descriptor.size.saturating_mul(u64::from(chosen.replication_factor));
-    VolumeInfo::new(&descriptor.volume, descriptor.size, used)
+    let is_synchronous = descriptor.mode == Mode::Synchronous;
+    let consistency = if is_synchronous { "strong" } else { chosen.consistency.name() };
+    let info = VolumeInfo::new(&descriptor.volume, descriptor.size, used)
         .label("replication_factor", &chosen.replication_factor.to_string())
         .label("shard_size", &chosen.shard_size.to_string())
         .label("pattern", chosen.pattern.name())
         .label("placement", chosen.placement.name())
-        .label("consistency", "strong")
-        .label("synchronous_replication", "true")
+        .label("consistency", consistency)
+        .label("synchronous_replication", if is_synchronous { "true" } else { "false" })
         .label("generation", &descriptor.generation.to_string())
-        .label("replicas_in_sync", &descriptor.in_sync.len().to_string())
+        .label("replicas_in_sync", &descriptor.in_sync.len().to_string());
+    match head_of(descriptor).filter(|_| !is_synchronous) {
+        Some(head) => info.label("flush_is_durable_on", &format!("{} only", nodes.name_of(head))),
+        None => info,
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use distributed_core::{
-    Attach as CoreAttach, Capacity, ClientOp, Descriptor, Protections, Settings, Time,
+    Attach as CoreAttach, Capacity, ClientOp, Descriptor, NodeId, Protections, Settings, Time,
     Volume as Core,
 };
 use driver_api::{
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     /// Something happened that healing has to look at.
     pub heals: Notify,
     attached: Mutex<HashMap<String, Arc<Engine>>>,
+    /// Nodes that the next attachment of a volume is to promote.
+    promotions: Mutex<HashMap<String, NodeId>>,
 }
 
 impl Driver for Distributed {
@@ -84,6 +86,7 @@ impl Driver for Distributed {
             clients: Arc::default(),
             heals: Notify::new(),
             attached: Mutex::default(),
+            promotions: Mutex::default(),
         });
         tracing::debug!(backend = name, root_dir = %shared.config.root_dir.display(), "the backend is open");
         tokio::spawn(health::watch(Arc::downgrade(&shared)));
@@ -114,6 +117,15 @@ impl DistributedBackend {
         if engines.get(engine.volume()).is_some_and(|other| Arc::ptr_eq(other, engine)) {
             engines.remove(engine.volume());
         }
+    }
+
+    fn promotions(&self) -> MutexGuard<'_, HashMap<String, NodeId>> {
+        self.0.promotions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next attachment of a volume promote a node.
+    pub(crate) fn wish_promotion(&self, volume: &str, node: NodeId) {
+        self.promotions().insert(volume.to_owned(), node);
     }
 
     pub(crate) fn maker(&self) -> Maker<'_> {
@@ -180,7 +192,7 @@ impl DistributedBackend {
         self.until_serving(&engine, attach.epoch, patience).await?;
         self.tend(&engine);
         let volume = Attached::new(self.clone(), engine, attach.epoch).await?;
-        Ok(DistributedVolume(Arc::new(volume)))
+        Ok(DistributedVolume { attached: Arc::new(volume), session: None })
     }
 
     /// Attaches a volume whose claim this process has.
@@ -235,7 +247,11 @@ impl DistributedBackend {
             state: state.into(),
             maps,
             digests,
-            settings: Settings { verify_reads: chosen.verify_reads, ..shared.config.settings() },
+            settings: Settings {
+                verify_reads: chosen.verify_reads,
+                ..chosen.settings(&shared.config)
+            },
+            promote: self.promotions().get(name).copied(),
             protections: Protections::default(),
             holder: random()?,
             node_names: registered.into_iter().map(|node| (node.id, node.name)).collect(),
@@ -278,11 +294,16 @@ impl DistributedBackend {
                 .with("volume", name)
                 .remedy("look at the nodes: novastor node list"))
         });
+        let serving = match serving {
+            Ok(()) => self.settle(engine).await,
+            not => not,
+        };
         if let Err(error) = serving {
             engine.depose();
             self.forget(engine);
             return Err(error);
         }
+        self.promotions().remove(name);
         tokio::spawn(orphans::collect(self.clone(), name.to_owned()));
         Ok(())
     }
@@ -331,10 +352,10 @@ impl Backend for DistributedBackend {
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
         self.on(async move |backend| {
-            let mut all = RVec::new();
+            let (mut all, nodes) = (RVec::new(), backend.0.catalog.nodes().await?);
             for descriptor in backend.0.catalog.volumes().await? {
                 let chosen = backend.0.catalog.chosen(&descriptor.volume).await?;
-                all.push(info(&descriptor, &chosen));
+                all.push(info(&descriptor, &chosen, &nodes));
             }
             Ok(all)
         })
@@ -345,7 +366,7 @@ impl Backend for DistributedBackend {
         self.on(async move |backend| {
             let catalog = &backend.0.catalog;
             let descriptor = catalog.volume(&name).await?.ok_or_else(|| no_volume(&name))?;
-            Ok(info(&descriptor, &catalog.chosen(&name).await?))
+            Ok(info(&descriptor, &catalog.chosen(&name).await?, &catalog.nodes().await?))
         })
     }
 

@@ -68,6 +68,9 @@ pub(crate) fn of_failure(volume: &str, failure: Failure) -> Error {
         Failure::Stopped(why) => error(ErrorKind::UNAVAILABLE, why.to_string())
             .with_retry(Retry::TEMPORARY)
             .remedy("bring the nodes back, then attach the volume again"),
+        Failure::Headless(why) => error(ErrorKind::UNAVAILABLE, why.to_string())
+            .with_retry(Retry::TEMPORARY)
+            .remedy(format!("novastor volume promote {volume} --dry-run")),
         Failure::Fenced => error(ErrorKind::FENCED, "another host has attached the volume".into())
             .remedy("attach the volume again to take it back"),
         Failure::Differs(_) => {

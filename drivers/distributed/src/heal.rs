@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use distributed_core::{BrickState, Descriptor, NodeId, Phase};
+use distributed_core::{BrickState, Descriptor, Mode, NodeId, Phase};
 use driver_api::{ErrorKind, Result};
 
 use crate::{
@@ -197,6 +197,10 @@ impl DistributedBackend {
         }
         for descriptor in self.ready_volumes().await? {
             let volume = descriptor.volume.as_str();
+            // Each of its nodes has all of it: which of them are left is the operator's choice.
+            if descriptor.mode == Mode::Asynchronous {
+                continue;
+            }
             let is_lost = |node: &NodeId| registry.lost.contains(node);
             if !descriptor.bricks.iter().any(|entry| !entry.vacant && is_lost(&entry.node)) {
                 continue;
@@ -366,8 +370,10 @@ impl DistributedBackend {
 
     /// Whether nothing moves, and every replica is in sync but for those on nodes that do not answer.
     fn has_healed(&self, progress: &Progress) -> bool {
-        let well =
-            |node: NodeId, state| state == BrickState::InSync || !self.0.checks.answers(node);
+        let well = |node: NodeId, state| {
+            matches!(state, BrickState::InSync | BrickState::Following)
+                || !self.0.checks.answers(node)
+        };
         !progress.running
             && progress.status.litter == 0
             && progress.status.bricks.iter().all(|brick| well(brick.node, brick.state))
@@ -415,8 +421,10 @@ impl DistributedBackend {
             return Ok(!is_done);
         }
         let (mut at_once, mut left) = (0, 0);
-        let volumes: BTreeMap<String, ()> =
-            self.ready_volumes().await?.into_iter().map(|d| (d.volume, ())).collect();
+        // In asynchronous mode nothing moves until the operator switches.
+        let moves = |descriptor: &Descriptor| descriptor.mode == Mode::Synchronous;
+        let volumes = self.ready_volumes().await?.into_iter().filter(moves);
+        let volumes: BTreeMap<String, ()> = volumes.map(|d| (d.volume, ())).collect();
         for volume in volumes.into_keys() {
             let chosen = self.0.catalog.chosen(&volume).await?;
             let layout = self.layout(&volume).await?;

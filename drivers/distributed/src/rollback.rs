@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use distributed_core::{
-    BrickEntry, BrickId, ClientOp, Descriptor, Generation, Node, Outcome, Record, Session,
+    BrickEntry, BrickId, ClientOp, Descriptor, Generation, Mode, Node, Outcome, Record, Session,
     ShardMap, Slot, SlotSet,
 };
 use driver_api::{Abilities, Error, ErrorKind, IoBuf, OpContext, Result};
@@ -202,6 +202,9 @@ fn rolled_back(before: &Descriptor, template: &Descriptor) -> Descriptor {
         Generation { change: before.generation.change + 1, ..before.generation };
     // The companions of all these bricks have it before the state does.
     descriptor.settled = descriptor.generation;
+    // All that is fresh is equal. It is asynchronous again once it has as many replicas as are chosen.
+    descriptor.mode = Mode::Synchronous;
+    descriptor.following = SlotSet::EMPTY;
     descriptor.moved = Vec::new();
     descriptor.litter = Vec::new();
     descriptor.clean = true;

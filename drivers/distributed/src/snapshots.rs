@@ -40,8 +40,8 @@ pub(crate) fn find(engine: &Engine, name: &str) -> Result<Snapshot> {
 
 impl Snapshots for DistributedVolume {
     fn create(&self, cx: &OpContext, name: &str) -> Op<SnapshotInfo> {
-        let (attached, cx, name) = (Arc::clone(&self.0), *cx, name.to_owned());
-        self.0.backend.on(async move |_| {
+        let (attached, cx, name) = (Arc::clone(&self.attached), *cx, name.to_owned());
+        self.attached.backend.on(async move |_| {
             let engine = attached.engine();
             if engine.snapshot_named(&name)?.is_some() {
                 return Err(Error::new(
@@ -56,15 +56,15 @@ impl Snapshots for DistributedVolume {
     }
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<SnapshotInfo>> {
-        match self.0.engine().snapshots() {
+        match self.attached.engine().snapshots() {
             Ok(all) => Op::ok(all.iter().filter(|one| !is_own(&one.name)).map(info).collect()),
             Err(error) => Op::err(error),
         }
     }
 
     fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
-        let (attached, cx, name) = (Arc::clone(&self.0), *cx, name.to_owned());
-        self.0.backend.on(async move |_| {
+        let (attached, cx, name) = (Arc::clone(&self.attached), *cx, name.to_owned());
+        self.attached.backend.on(async move |_| {
             let engine = attached.engine();
             let snapshot = find(&engine, &name)?;
             engine.delete_snapshot(&cx, snapshot.number).await
@@ -72,8 +72,8 @@ impl Snapshots for DistributedVolume {
     }
 
     fn rollback(&self, cx: &OpContext, name: &str) -> Op<()> {
-        let (attached, cx, name) = (Arc::clone(&self.0), *cx, name.to_owned());
-        self.0.backend.on(async move |_| {
+        let (attached, cx, name) = (Arc::clone(&self.attached), *cx, name.to_owned());
+        self.attached.backend.on(async move |_| {
             let rolled = attached.roll_back(cx, name).await;
             rolled.map_err(|error| error.during("roll back"))
         })

@@ -6,12 +6,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use distributed_core::{BrickState, ClientOp, ZeroKind};
+use distributed_core::{BrickState, ClientOp, Mode, Status, View, ZeroKind};
 use driver_api::{
     Abilities, Capabilities, Fencing, IoBuf, Op, OpContext, Result, Stats, Volume, WriteFlags, ext,
 };
 
-use crate::{driver::DistributedBackend, engine::Engine};
+use crate::{driver::DistributedBackend, engine::Engine, session::Session};
 
 /// What every volume can do.
 pub(crate) const ABILITIES: Abilities = Abilities::from_bits(
@@ -21,12 +21,16 @@ pub(crate) const ABILITIES: Abilities = Abilities::from_bits(
         | Abilities::WRITE_ZEROES.bits()
         | Abilities::GROW.bits()
         | Abilities::SHRINK.bits()
-        | Abilities::PERSISTENT.bits(),
+        | Abilities::PERSISTENT.bits()
+        | Abilities::SESSIONS.bits(),
 );
 
-/// An attached volume.
+/// An attached volume, as everybody has it or as a session does.
 #[derive(Clone)]
-pub struct DistributedVolume(pub(crate) Arc<Attached>);
+pub struct DistributedVolume {
+    pub(crate) attached: Arc<Attached>,
+    pub(crate) session: Option<Arc<Session>>,
+}
 
 /// What all handles to an attached volume share.
 pub(crate) struct Attached {
@@ -86,8 +90,14 @@ impl Attached {
         Ok(())
     }
 
-    fn change(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<()> {
-        match self.engine().submit(cx, op, data) {
+    fn change(
+        &self,
+        cx: &OpContext,
+        op: ClientOp,
+        data: IoBuf,
+        session: Option<&Arc<Session>>,
+    ) -> Op<()> {
+        match self.engine().submit_in(cx, op, data, session) {
             Op::Ready(result) => Op::ready(result.into_result().map(drop)),
             Op::Pending(future) => Op::run(async move { future.await.map(drop) }),
         }
@@ -100,18 +110,21 @@ impl Attached {
 
 impl Volume for DistributedVolume {
     fn size(&self) -> u64 {
-        self.0.size.load(Ordering::Acquire)
+        self.attached.size.load(Ordering::Acquire)
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities
+        self.attached.capabilities
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
         if len == 0 {
             return Op::ok(IoBuf::empty());
         }
-        self.0.engine().submit(cx, ClientOp::Read { offset, len }, IoBuf::empty())
+        let session = self.session.as_ref();
+        let view = session.map_or(View::Latest, |session| session.view());
+        let op = ClientOp::Read { offset, len, view };
+        self.attached.engine().submit_in(cx, op, IoBuf::empty(), session)
     }
 
     fn write(&self, cx: &OpContext, offset: u64, data: IoBuf, flags: WriteFlags) -> Op<()> {
@@ -119,16 +132,16 @@ impl Volume for DistributedVolume {
         match data.len() as u32 {
             0 if fua => self.flush(cx),
             0 => Op::ok(()),
-            len => self.0.change(cx, ClientOp::Write { offset, len, fua }, data),
+            len => self.change(cx, ClientOp::Write { offset, len, fua }, data),
         }
     }
 
     fn flush(&self, cx: &OpContext) -> Op<()> {
-        self.0.change(cx, ClientOp::Flush, IoBuf::empty())
+        self.change(cx, ClientOp::Flush, IoBuf::empty())
     }
 
     fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
-        self.0.zero(cx, offset, len, ZeroKind::Discard, false)
+        self.zero(cx, offset, len, ZeroKind::Discard, false)
     }
 
     fn write_zeroes(&self, cx: &OpContext, offset: u64, len: u64, flags: WriteFlags) -> Op<()> {
@@ -136,11 +149,11 @@ impl Volume for DistributedVolume {
             return Op::err(ext::unsupported("write_zeroes, fast only"));
         }
         let how = if flags.has(WriteFlags::NO_HOLE) { ZeroKind::Allocated } else { ZeroKind::Zero };
-        self.0.zero(cx, offset, len, how, flags.has(WriteFlags::FUA))
+        self.zero(cx, offset, len, how, flags.has(WriteFlags::FUA))
     }
 
     fn detach(&self, cx: &OpContext) -> Op<()> {
-        let (attached, cx) = (Arc::clone(&self.0), *cx);
+        let (attached, cx) = (Arc::clone(&self.attached), *cx);
         // It goes on to its end whether or not anybody waits: a volume half detached serves nobody.
         let detached = tokio::spawn(attached.detach(cx));
         Op::run(async move {
@@ -151,28 +164,58 @@ impl Volume for DistributedVolume {
     }
 
     fn stats(&self) -> Stats {
-        let Ok(status) = self.0.engine().status() else { return Stats::new() };
+        let engine = self.attached.engine();
+        let Ok(status) = engine.status() else { return Stats::new() };
         let in_state = |state| status.bricks.iter().filter(|brick| brick.state == state).count();
         let sum = |figure: fn(&distributed_core::BrickStatus) -> u64| -> u64 {
             status.bricks.iter().map(figure).sum()
         };
-        Stats::new()
+        let stats = Stats::new()
             .gauge("replicas", status.bricks.len() as f64)
             .gauge("replicas_in_sync", in_state(BrickState::InSync) as f64)
             .gauge("resync_bytes_left", sum(|brick| brick.dirty_bytes) as f64)
-            .counter("resync_bytes_copied", sum(|brick| brick.copied_bytes))
+            .counter("resync_bytes_copied", sum(|brick| brick.copied_bytes));
+        lags(&engine, &status, stats)
     }
 
     fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {
-        self.0.capabilities.has(Abilities::SNAPSHOT).then(|| Arc::new(self.clone()) as Arc<_>)
+        self.attached
+            .capabilities
+            .has(Abilities::SNAPSHOT)
+            .then(|| Arc::new(self.clone()) as Arc<_>)
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
         Some(Arc::new(self.clone()))
     }
+
+    fn sessions(&self) -> Option<Arc<dyn ext::Sessions<Self>>> {
+        Some(Arc::new(self.clone()))
+    }
 }
 
-impl Attached {
+/// Adds how far the replicas of an asynchronous volume are behind, by node.
+fn lags(engine: &Engine, status: &Status, mut stats: Stats) -> Stats {
+    if status.mode == Mode::Synchronous {
+        return stats;
+    }
+    stats = stats.gauge("headless", f64::from(u8::from(status.is_headless)));
+    for brick in &status.bricks {
+        let Some(behind) = brick.behind else { continue };
+        let node = engine.node(brick.node).map_or_else(|| brick.node.to_string(), |n| n.name);
+        stats = stats
+            .gauge_of("behind_writes", ("node", &node), behind.writes as f64)
+            .gauge_of("behind_bytes", ("node", &node), behind.bytes as f64)
+            .gauge_of("behind_seconds", ("node", &node), behind.nanoseconds as f64 / 1e9);
+    }
+    stats
+}
+
+impl DistributedVolume {
+    fn change(&self, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<()> {
+        self.attached.change(cx, op, data, self.session.as_ref())
+    }
+
     fn zero(&self, cx: &OpContext, offset: u64, len: u64, how: ZeroKind, fua: bool) -> Op<()> {
         if len == 0 {
             return Op::ok(());
@@ -191,13 +234,14 @@ impl ext::Resize for DistributedVolume {
             );
             return Op::err(error.with("size", now).with("asked", size));
         }
-        let (attached, cx) = (Arc::clone(&self.0), *cx);
+        let (attached, cx) = (Arc::clone(&self.attached), *cx);
         Op::run(async move {
             let engine = attached.engine();
             // A factor that is changed meanwhile would be accounted for another size.
             let _turn = attached.backend.0.turns.take(engine.volume()).await;
             attached.backend.account_resize(engine.volume(), now, size).await?;
-            let resized = attached.change(&cx, ClientOp::Resize { size }, IoBuf::empty()).await;
+            let resized =
+                attached.change(&cx, ClientOp::Resize { size }, IoBuf::empty(), None).await;
             let size_now = engine.size()?;
             attached.size.store(size_now, Ordering::Release);
             if resized.is_err() {

@@ -87,6 +87,13 @@ impl Terms {
         }
     }
 
+    /// The terms where one connection need not see at once what another wrote: a client that spreads its requests over
+    /// several would read back old data.
+    pub fn for_one_connection(mut self) -> Self {
+        self.flags = TransmissionFlags(self.flags.0 & !TransmissionFlags::CAN_MULTI_CONN.0);
+        self
+    }
+
     /// Adds what the client has chosen.
     pub fn negotiated(&mut self, headers: Headers, contexts: Contexts) {
         (self.headers, self.contexts) = (headers, contexts);

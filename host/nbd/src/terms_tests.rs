@@ -43,6 +43,20 @@ fn ranges_are_checked_against_the_size_of_now() {
 }
 
 #[test]
+fn several_connections_are_offered_unless_one_need_not_see_what_another_wrote() {
+    let volume = Capabilities::new(Abilities::WRITE);
+    let terms = Terms::of(&volume, 1 << 20, false);
+    let many = TransmissionFlags::CAN_MULTI_CONN;
+    assert!(terms.flags.has(many));
+    let alone = terms.for_one_connection();
+    assert!(!alone.flags.has(many));
+    assert_eq!(alone.flags.and(many), terms.flags, "and nothing else changes");
+    let mut chosen = alone;
+    chosen.negotiated(Headers::Structured, Contexts::NONE);
+    assert!(!chosen.flags.has(many), "nor does a choice of the client bring it back");
+}
+
+#[test]
 fn flags_pass_where_they_were_offered() {
     let fast = CommandFlags::FAST_ZERO;
     let zero = |flags| request(Command::WRITE_ZEROES, flags, 0, 512);

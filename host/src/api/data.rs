@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `/v1/volumes/NAME/data` and `/v1/volumes/NAME/shards/SHARD/data`: bytes, streamed under one attachment.
+//!
+//! A request for a volume that has sessions is one: its header `Novastor-Token` says what it has seen before, and the
+//! answer's what it has seen and written then. An answer longer than a piece has it as a trailer, for clients that take
+//! trailers, since what is read last may be the newest.
 
 use std::{
     pin::Pin,
@@ -11,7 +15,8 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, Query, State},
-    response::Response,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::{Bytes, BytesMut};
@@ -22,8 +27,11 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use super::{Answered, Api, types::DataRange};
-use crate::volumes::{Access, CONTROL_TIMEOUT, Use, Volumes};
+use super::{Answered, Api, SESSION_TOKEN, types::DataRange};
+use crate::{
+    plugins::{GuardedSession, GuardedVolume},
+    volumes::{Access, CONTROL_TIMEOUT, Use, Volumes},
+};
 
 const PIECE: u64 = 1 << 20;
 const PIECES_AHEAD: usize = 4;
@@ -40,6 +48,8 @@ pub(super) fn routes() -> Router<Api> {
 struct Area {
     used: Use,
     shard: Option<ShardInfo>,
+    /// Of a volume that has sessions.
+    session: Option<GuardedSession>,
 }
 
 impl Area {
@@ -48,40 +58,65 @@ impl Area {
         name: &str,
         shard: Option<u64>,
         access: Access,
+        token: &str,
     ) -> Result<Self> {
         let Some(number) = shard else {
             let user = if access == Access::Read { "volume read" } else { "volume write" };
             let used = volumes.acquire(name, access, user).await?;
-            return Ok(Self { used, shard: None });
+            return match used.volume().open_session(token) {
+                Ok(session) => Ok(Self { used, shard: None, session }),
+                Err(error) => {
+                    volumes.release(used).await?;
+                    Err(error)
+                }
+            };
         };
         let shard = volumes.shard(name, number).await?;
         let user = if access == Access::Read { "shard read" } else { "shard write" };
         let used = volumes.acquire(name, access, user).await?;
-        Ok(Self { used, shard: Some(shard) })
+        Ok(Self { used, shard: Some(shard), session: None })
+    }
+
+    /// The volume, as the session has it if there is one.
+    fn volume(&self) -> &GuardedVolume {
+        match &self.session {
+            Some(session) => session.volume(),
+            None => self.used.volume(),
+        }
+    }
+
+    /// What the session has written and seen by now.
+    fn token(&self) -> Result<Option<HeaderValue>> {
+        let Some(session) = &self.session else { return Ok(None) };
+        let token = HeaderValue::try_from(session.token()?);
+        token.map(Some).map_err(|_| {
+            Error::new(ErrorKind::INTERNAL, "the driver's session token is not printable ASCII")
+                .remedy("report this to the driver's author")
+        })
     }
 
     fn size(&self) -> Result<u64> {
         match &self.shard {
             Some(shard) => Ok(shard.len),
-            None => self.used.volume().size(),
+            None => self.volume().size(),
         }
     }
 
     fn capabilities(&self) -> Result<Capabilities> {
-        self.used.volume().capabilities()
+        self.volume().capabilities()
     }
 
     async fn read(&self, offset: u64, len: u32) -> Result<IoBuf> {
         match &self.shard {
             Some(shard) => self.used.read_shard(shard.index, offset, len).await,
-            None => self.used.volume().read(&context(), offset, len).await,
+            None => self.volume().read(&context(), offset, len).await,
         }
     }
 
     async fn write(&self, offset: u64, data: IoBuf) -> Result<()> {
         match &self.shard {
             Some(shard) => self.used.write_shard(shard.index, offset, data).await,
-            None => self.used.volume().write(&context(), offset, data, WriteFlags::NONE).await,
+            None => self.volume().write(&context(), offset, data, WriteFlags::NONE).await,
         }
     }
 
@@ -92,7 +127,7 @@ impl Area {
 }
 
 /// A body of pieces that a task sends.
-struct Pieces(mpsc::Receiver<std::result::Result<Bytes, Error>>);
+struct Pieces(mpsc::Receiver<std::result::Result<Frame<Bytes>, Error>>);
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
@@ -102,13 +137,24 @@ impl hyper::body::Body for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Error>>> {
-        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        self.0.poll_recv(cx)
     }
 }
 
 fn context() -> OpContext {
     OpContext::new().with_timeout(CONTROL_TIMEOUT)
 }
+
+/// The token that a request comes with; empty: it begins a session.
+fn token_of(headers: &HeaderMap) -> Result<&str> {
+    let Some(token) = headers.get(SESSION_TOKEN) else { return Ok("") };
+    token.to_str().map_err(|_| {
+        Error::new(ErrorKind::INVALID_ARGUMENT, "a Novastor-Token is printable ASCII")
+            .remedy("send one as an answer had it, or none")
+    })
+}
+
+const TOKEN: HeaderName = HeaderName::from_static(SESSION_TOKEN);
 
 fn outside(what: &str, offset: u64, length: u64, size: u64) -> Error {
     let why = format!("{length} bytes at {offset} are not inside the {what}'s {size} bytes");
@@ -119,8 +165,9 @@ async fn read(
     State(api): State<Api>,
     Path(name): Path<String>,
     Query(range): Query<DataRange>,
+    headers: HeaderMap,
 ) -> Answered<Response> {
-    read_area(api, name, None, range).await
+    read_area(api, name, None, range, token_of(&headers)?).await
 }
 
 async fn read_shard(
@@ -128,7 +175,7 @@ async fn read_shard(
     Path((name, shard)): Path<(String, u64)>,
     Query(range): Query<DataRange>,
 ) -> Answered<Response> {
-    read_area(api, name, Some(shard), range).await
+    read_area(api, name, Some(shard), range, "").await
 }
 
 async fn read_area(
@@ -136,38 +183,63 @@ async fn read_area(
     name: String,
     shard: Option<u64>,
     range: DataRange,
+    token: &str,
 ) -> Answered<Response> {
-    let area = Area::open(&api.volumes, &name, shard, Access::Read).await?;
+    let area = Area::open(&api.volumes, &name, shard, Access::Read, token).await?;
     // The first piece before the answer begins: most of what can fail fails here, and can still be told.
     let begun = async {
         let (at, end) = bounds(&area, range)?;
         let first = if at < end { read_piece(&area, at, end).await? } else { Bytes::new() };
-        Ok::<_, Error>((at, end, first))
+        Ok::<_, Error>((at, end, first, area.token()?))
     };
-    let (mut at, end, first) = match begun.await {
+    let (mut at, end, first, token) = match begun.await {
         Ok(begun) => begun,
         Err(error) => {
             api.volumes.release(area.used).await?;
             return Err(error.into());
         }
     };
+    let is_whole = at + first.len() as u64 >= end;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    let mut response = Response::new(Body::new(Pieces(receiver)));
+    match token {
+        Some(token) if is_whole => drop(response.headers_mut().insert(TOKEN, token)),
+        Some(_) => {
+            let announced = HeaderValue::from_static(SESSION_TOKEN);
+            response.headers_mut().insert(header::TRAILER, announced);
+        }
+        None => {}
+    }
     tokio::spawn(async move {
         let mut piece = Ok(first);
         loop {
             let failed = piece.is_err();
             at += piece.as_ref().map_or(0, |piece| piece.len() as u64);
-            let sent = tokio::time::timeout(SILENCE, sender.send(piece)).await;
-            if failed || at >= end || !matches!(sent, Ok(Ok(()))) {
+            let sent = tokio::time::timeout(SILENCE, sender.send(piece.map(Frame::data))).await;
+            if failed || !matches!(sent, Ok(Ok(()))) {
+                break;
+            }
+            if at >= end {
+                if !is_whole && let Some(last) = trailer(&area).transpose() {
+                    // A client that has gone needs no token.
+                    let _ = tokio::time::timeout(SILENCE, sender.send(last)).await;
+                }
                 break;
             }
             piece = read_piece(&area, at, end).await;
         }
+        drop(area.session);
         if let Err(error) = api.volumes.release(area.used).await {
             tracing::error!(volume = %name, "{error:#}");
         }
     });
-    Ok(Response::new(Body::new(Pieces(receiver))))
+    Ok(response)
+}
+
+/// What follows the data of a session.
+fn trailer(area: &Area) -> Result<Option<Frame<Bytes>>> {
+    let token = area.token()?;
+    Ok(token.map(|token| Frame::trailers(HeaderMap::from_iter([(TOKEN, token)]))))
 }
 
 fn bounds(area: &Area, range: DataRange) -> Result<(u64, u64)> {
@@ -196,9 +268,10 @@ async fn write(
     State(api): State<Api>,
     Path(name): Path<String>,
     Query(range): Query<DataRange>,
+    headers: HeaderMap,
     body: Body,
-) -> Answered<axum::Json<u64>> {
-    write_area(api, name, None, range.offset, body).await
+) -> Answered<Response> {
+    write_area(api, name, None, range.offset, token_of(&headers)?, body).await
 }
 
 async fn write_shard(
@@ -206,8 +279,8 @@ async fn write_shard(
     Path((name, shard)): Path<(String, u64)>,
     Query(range): Query<DataRange>,
     body: Body,
-) -> Answered<axum::Json<u64>> {
-    write_area(api, name, Some(shard), range.offset, body).await
+) -> Answered<Response> {
+    write_area(api, name, Some(shard), range.offset, "", body).await
 }
 
 async fn write_area(
@@ -215,16 +288,23 @@ async fn write_area(
     name: String,
     shard: Option<u64>,
     offset: u64,
+    token: &str,
     body: Body,
-) -> Answered<axum::Json<u64>> {
-    let area = Area::open(&api.volumes, &name, shard, Access::Write).await?;
+) -> Answered<Response> {
+    let area = Area::open(&api.volumes, &name, shard, Access::Write, token).await?;
     let written = write_all(&area, offset, body).await;
-    let flushed = area.used.volume().flush(&context()).await;
+    let flushed = area.volume().flush(&context()).await;
+    let token = area.token();
+    drop(area.session);
     let released = api.volumes.release(area.used).await;
     let count = written?;
     flushed?;
     released?;
-    Ok(axum::Json(count))
+    let mut response = axum::Json(count).into_response();
+    if let Some(token) = token? {
+        response.headers_mut().insert(TOKEN, token);
+    }
+    Ok(response)
 }
 
 async fn write_all(area: &Area, offset: u64, mut body: Body) -> Result<u64> {

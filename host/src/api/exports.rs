@@ -10,7 +10,7 @@ use driver_api::Result;
 
 use super::{
     Answered, Api, Json,
-    types::{CreateExport, ExportView},
+    types::{CreateExport, ExportView, ReplicationView},
 };
 use crate::volumes::{AttachState, ExportRecord, NewExport, Stored};
 
@@ -40,7 +40,23 @@ pub(super) async fn view(api: &Api, export: Stored<ExportRecord>) -> ExportView 
         default: export.record.default,
         name: export.name,
         state,
+        durability: None,
     }
+}
+
+/// The view of one export, with how durable what its clients flush is.
+async fn whole_view(api: &Api, export: Stored<ExportRecord>) -> ExportView {
+    let mut view = view(api, export).await;
+    match api.volumes.replication_if_any(&view.volume).await {
+        Ok(replication) => {
+            let replication = replication.map(ReplicationView::from);
+            view.durability = replication.and_then(|volume| volume.mode.durability());
+        }
+        Err(error) => {
+            view.durability = Some(format!("unknown: {error}"));
+        }
+    }
+    view
 }
 
 async fn list(State(api): State<Api>) -> Answer<Vec<ExportView>> {
@@ -52,7 +68,7 @@ async fn list(State(api): State<Api>) -> Answer<Vec<ExportView>> {
 }
 
 async fn show(State(api): State<Api>, Path(name): Path<String>) -> Answer<ExportView> {
-    Ok(axum::Json(view(&api, api.volumes.export(&name).await?).await))
+    Ok(axum::Json(whole_view(&api, api.volumes.export(&name).await?).await))
 }
 
 async fn add(State(api): State<Api>, Json(body): Json<CreateExport>) -> Answer<ExportView> {
@@ -60,7 +76,7 @@ async fn add(State(api): State<Api>, Json(body): Json<CreateExport>) -> Answer<E
     let allow = allow.iter().map(|rule| rule.parse()).collect::<Result<_>>()?;
     let new = NewExport { volume, name, read_only, allow, default, take_over };
     let export = api.volumes.export_add(new).await?;
-    Ok(axum::Json(view(&api, export).await))
+    Ok(axum::Json(whole_view(&api, export).await))
 }
 
 async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<()> {

@@ -11,6 +11,7 @@ mod jobs;
 mod metrics;
 pub mod movement;
 pub mod problem;
+pub mod promotion;
 pub mod requests;
 pub mod scrubs;
 pub mod types;
@@ -47,6 +48,9 @@ const REQUESTS_AT_ONCE: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The header by which a repeated request is known.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The header, and the trailer of a longer answer, with the token of a session: what it has written and seen.
+pub const SESSION_TOKEN: &str = "novastor-token";
 
 /// The drivers, as the API shows them.
 pub trait Drivers: Send + Sync + 'static {
@@ -139,6 +143,7 @@ impl Api {
             .merge(volumes::routes())
             .merge(cluster::routes())
             .merge(movement::routes())
+            .merge(promotion::routes())
             .merge(scrubs::routes())
             .merge(exports::routes())
             .merge(jobs::routes())

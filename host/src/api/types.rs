@@ -202,6 +202,9 @@ pub struct ExportView {
     pub connections: usize,
     /// Where clients find it.
     pub uri: String,
+    /// Where a flush is durable, if not on every replica; told of a single export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<String>,
 }
 
 /// A job.
@@ -537,6 +540,9 @@ pub struct ReplicationView {
     pub state: String,
     /// Why it does not serve, and what to do.
     pub why: Option<String>,
+    /// How it replicates, and what its readers see.
+    #[serde(default)]
+    pub mode: ModeView,
     /// The generation of its membership.
     pub generation: String,
     /// The volume's size in bytes.
@@ -549,6 +555,32 @@ pub struct ReplicationView {
     pub replicas: Vec<ReplicaView>,
 }
 
+/// How a volume replicates, and what its readers see.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+pub struct ModeView {
+    /// Acknowledged after one replica; flush is durable on that one only.
+    pub asynchronous: bool,
+    /// The node that acknowledges.
+    pub acknowledging: Option<String>,
+    /// `strong`, `causal` or `eventual`.
+    pub consistency: String,
+    /// Asynchronous: how many bytes a replica is behind at most.
+    pub most_behind_bytes: u64,
+    /// Asynchronous: how many seconds a replica is behind at most.
+    pub most_behind_secs: f64,
+}
+
+/// How far a replica of an asynchronous volume is behind.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug)]
+pub struct LagView {
+    /// Acknowledged writes that it lacks.
+    pub writes: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long ago the oldest of them was acknowledged, in seconds.
+    pub secs: f64,
+}
+
 /// What one node has of a volume.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct ReplicaView {
@@ -556,8 +588,11 @@ pub struct ReplicaView {
     pub node: String,
     /// The volume there that has the data.
     pub brick: String,
-    /// `in-sync`, `failing`, `stale`, `resyncing`, `joining`, `condemned` or `keeper`.
+    /// `in-sync`, `failing`, `stale`, `resyncing`, `joining`, `condemned`, `keeper` or `following`.
     pub state: String,
+    /// How far it is behind, of an asynchronous volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<LagView>,
     /// Bytes that it lacks.
     pub dirty: u64,
     /// Bytes copied to it since its resync began.

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use driver_api::{
     ErrorKind, MetricKind, OptionSpec, RString, RVec, Stats,
-    ext::{BrickPlace, NodeInfo, ReplicaInfo, ReplicationInfo, ShardInfo, SnapshotInfo},
+    ext::{BrickPlace, Lag, NodeInfo, ReplicaInfo, ReplicationInfo, ShardInfo, SnapshotInfo},
 };
 
 use super::types::{
-    BrickView, JobErrorView, JobView, MetricView, NodeView, OptionView, RecoveredView, ReplicaView,
-    ReplicationView, ShardView, SnapshotView, VolumeView,
+    BrickView, JobErrorView, JobView, LagView, MetricView, ModeView, NodeView, OptionView,
+    RecoveredView, ReplicaView, ReplicationView, ShardView, SnapshotView, VolumeView,
 };
 use crate::{
+    config::format_size,
     jobs,
     volumes::{Regained, Unmanaged, VolumeFigures},
 };
@@ -141,9 +142,42 @@ impl From<Regained> for RecoveredView {
     }
 }
 
+fn mode(info: &ReplicationInfo) -> ModeView {
+    let mode = info.mode();
+    let acknowledging = info.replicas.iter().find(|replica| replica.acknowledges());
+    ModeView {
+        asynchronous: mode.asynchronous,
+        acknowledging: acknowledging.map(|replica| replica.node.to_string()),
+        consistency: mode.consistency.name().to_owned(),
+        most_behind_bytes: mode.most_behind_bytes,
+        most_behind_secs: mode.most_behind_ns as f64 / 1e9,
+    }
+}
+
+impl ModeView {
+    /// Where a flush is durable, and how far others are behind, if that is not everywhere and not at all.
+    pub fn durability(&self) -> Option<String> {
+        if !self.asynchronous {
+            return None;
+        }
+        let node = self.acknowledging.as_deref().unwrap_or("the acknowledging node");
+        let (bytes, secs) = (format_size(self.most_behind_bytes), self.most_behind_secs);
+        Some(format!(
+            "asynchronous: flush is durable on {node} only; others follow, at most {bytes} and {secs} s behind"
+        ))
+    }
+}
+
+impl From<Lag> for LagView {
+    fn from(lag: Lag) -> Self {
+        Self { writes: lag.writes, bytes: lag.bytes, secs: lag.age_ns as f64 / 1e9 }
+    }
+}
+
 impl From<ReplicationInfo> for ReplicationView {
     fn from(info: ReplicationInfo) -> Self {
         Self {
+            mode: mode(&info),
             state: info.state.name().to_owned(),
             why: unless_empty(info.reason),
             generation: info.generation.into_string(),
@@ -158,6 +192,7 @@ impl From<ReplicationInfo> for ReplicationView {
 impl From<ReplicaInfo> for ReplicaView {
     fn from(replica: ReplicaInfo) -> Self {
         Self {
+            lag: replica.lag().map(Into::into),
             node: replica.node.into_string(),
             brick: replica.brick.into_string(),
             state: replica.state.name().to_owned(),

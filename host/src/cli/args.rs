@@ -336,6 +336,23 @@ pub struct Waiting {
     pub no_wait: bool,
 }
 
+/// How an asynchronous volume is promoted.
+#[derive(Args, Clone, Debug)]
+pub struct PromoteFlags {
+    /// The node that is to acknowledge; the one that lacks least if none
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Give up, too, what only the host's memory has: do not bring it to the node first
+    #[arg(long)]
+    pub at_once: bool,
+    /// Only tell what would be lost
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+}
+
 /// `novastor volume`
 #[derive(Subcommand, Debug)]
 pub enum VolumeCommand {
@@ -539,6 +556,9 @@ pub enum VolumeCommand {
         /// How many; to the end if none
         #[arg(long, value_parser = size)]
         length: Option<u64>,
+        /// Read nothing older than this token says; an empty one begins a session. The next is told on standard error
+        #[arg(long)]
+        token: Option<String>,
     },
     /// Write standard input to a volume, durably
     Write {
@@ -547,6 +567,16 @@ pub enum VolumeCommand {
         /// First byte
         #[arg(long, value_parser = size, default_value = "0")]
         offset: u64,
+        /// Belong to the session with this token; an empty one begins a session. The next is told on standard error
+        #[arg(long)]
+        token: Option<String>,
+    },
+    /// Have another node of an asynchronous volume acknowledge: what only the one before has is lost, and told first
+    Promote {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        flags: PromoteFlags,
     },
 }
 

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use driver_api::{Error, ErrorKind, Result};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http1};
+use hyper::{HeaderMap, Method, Request, Response, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use crate::api::{IDEMPOTENCY_KEY, problem};
+use crate::api::{IDEMPOTENCY_KEY, SESSION_TOKEN, problem};
 
 /// A body that is sent.
 pub(super) type Sent = BoxBody<Bytes, std::io::Error>;
@@ -21,6 +21,8 @@ pub(super) type Sent = BoxBody<Bytes, std::io::Error>;
 pub struct Client {
     socket: PathBuf,
     key: String,
+    /// What the session that its requests belong to has written and seen; empty: nothing.
+    token: Option<String>,
 }
 
 fn whole(bytes: Vec<u8>) -> Sent {
@@ -54,7 +56,12 @@ impl Client {
             Some(key) => key,
             None => fresh_key()?,
         };
-        Ok(Self { socket: socket.to_owned(), key })
+        Ok(Self { socket: socket.to_owned(), key, token: None })
+    }
+
+    /// The same, for requests of a session with this token, if it is given.
+    pub(super) fn in_session(&self, token: Option<String>) -> Self {
+        Self { token, ..self.clone() }
     }
 
     /// Sends a request and gives the answer's head; an answer that is a problem becomes an error.
@@ -90,16 +97,18 @@ impl Client {
             // A broken connection shows at the request, which says it better.
             let _ = connection.await;
         });
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(hyper::header::HOST, "novastor")
             .header(hyper::header::CONTENT_TYPE, "application/json")
-            .header(IDEMPOTENCY_KEY, &self.key)
-            .body(body)
-            .map_err(|error| {
-                Error::new(ErrorKind::INVALID_ARGUMENT, format!("no request: {error}"))
-            })?;
+            .header(IDEMPOTENCY_KEY, &self.key);
+        if let Some(token) = &self.token {
+            request = request.header(SESSION_TOKEN, token).header(hyper::header::TE, "trailers");
+        }
+        let request = request.body(body).map_err(|error| {
+            Error::new(ErrorKind::INVALID_ARGUMENT, format!("no request: {error}"))
+        })?;
         let response = sender.send_request(request).await.map_err(lost)?;
         let status = response.status().as_u16();
         if status < 400 {
@@ -110,7 +119,10 @@ impl Client {
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Sent) -> Result<T> {
-        let response = self.send(method, path, body).await?;
+        Self::answer(self.send(method, path, body).await?).await
+    }
+
+    async fn answer<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T> {
         let body = response.into_body().collect().await.map_err(|error| {
             Error::new(ErrorKind::UNAVAILABLE, "the host's answer broke off").caused_by(&error)
         })?;
@@ -142,14 +154,26 @@ impl Client {
     }
 
     /// Gets a resource that is not JSON.
-    pub(super) async fn stream(&self, path: &str) -> Result<Incoming> {
-        Ok(self.send(Method::GET, path, whole(Vec::new())).await?.into_body())
+    pub(super) async fn stream(&self, path: &str) -> Result<Response<Incoming>> {
+        self.send(Method::GET, path, whole(Vec::new())).await
     }
 
-    /// Puts data to a resource.
-    pub(super) async fn put<T: DeserializeOwned>(&self, path: &str, body: Sent) -> Result<T> {
-        self.ask(Method::PUT, path, body).await
+    /// Puts data to a resource, and gives the session's token with the answer.
+    pub(super) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Sent,
+    ) -> Result<(T, Option<String>)> {
+        let response = self.send(Method::PUT, path, body).await?;
+        let token = token_in(response.headers());
+        Ok((Self::answer(response).await?, token))
     }
+}
+
+/// The session's token in the head or the trailers of an answer.
+pub(super) fn token_in(headers: &HeaderMap) -> Option<String> {
+    let token = headers.get(SESSION_TOKEN)?;
+    token.to_str().ok().map(str::to_owned)
 }
 
 fn fresh_key() -> Result<String> {

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     api::types::{
-        AddNode, BackendView, BrickView, NodeView, RecoverVolumes, RecoveredView, ReplicaView,
-        ReplicationView, SetNode, ShardView,
+        AddNode, BackendView, BrickView, LagView, NodeView, RecoverVolumes, RecoveredView,
+        ReplicaView, ReplicationView, SetNode, ShardView,
     },
     jobs::Walk,
 };
@@ -118,10 +118,10 @@ impl Session {
         let resource = |volume: &str, shard: u64| format!("{}/shards/{shard}", of(volume));
         match command {
             ShardCommand::Read { volume, shard, offset, length } => {
-                self.read(&resource(&volume, shard), offset, length).await
+                self.read(&resource(&volume, shard), offset, length, None).await
             }
             ShardCommand::Write { volume, shard, offset } => {
-                self.write(&resource(&volume, shard), offset).await
+                self.write(&resource(&volume, shard), offset, None).await
             }
         }
     }
@@ -240,23 +240,37 @@ impl Row for ReplicationView {
     fn card(&self) -> Vec<(&'static str, String)> {
         let mut card: Vec<_> = Self::HEAD.iter().copied().zip(self.cells()).collect();
         card.push(("why", self.why.clone().unwrap_or_default()));
+        card.push(("readers", self.mode.consistency.clone()));
+        card.push(("durability", self.mode.durability().unwrap_or_default()));
         card
     }
 }
 
 impl Row for ReplicaView {
-    const HEAD: &'static [&'static str] = &["node", "state", "lacks", "copied", "brick", "cause"];
+    const HEAD: &'static [&'static str] =
+        &["node", "state", "behind", "lacks", "copied", "brick", "cause"];
 
     fn cells(&self) -> Vec<String> {
         let unless_zero = |bytes| if bytes == 0 { String::new() } else { size(bytes) };
         vec![
             self.node.clone(),
             self.state.clone(),
+            self.lag.map(behind).unwrap_or_default(),
             unless_zero(self.dirty),
             unless_zero(self.copied),
             self.brick.clone(),
             self.cause.clone().unwrap_or_default(),
         ]
+    }
+}
+
+/// How far a replica is behind, such as `3 writes, 12KiB, 0.250 s`.
+fn behind(lag: LagView) -> String {
+    let LagView { writes, bytes, secs } = lag;
+    if writes == 0 {
+        "0".to_owned()
+    } else {
+        format!("{writes} writes, {}, {secs:.3} s", size(bytes))
     }
 }
 

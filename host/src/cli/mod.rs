@@ -9,6 +9,7 @@ mod cluster;
 mod connect;
 mod jobs;
 mod movement;
+mod promotion;
 mod scrubs;
 mod show;
 mod volumes;
@@ -246,10 +247,14 @@ impl Session {
                 if self.output == Output::Json {
                     return self.one(&added);
                 }
-                let ExportView { name, volume, uri, .. } = added;
+                let ExportView { name, volume, uri, durability, .. } = added;
                 self.done(&format!(
                     "volume {volume} is exported as {name}\n{uri}\nlook at it: nbdinfo '{uri}'"
-                ))
+                ))?;
+                if let Some(durability) = durability {
+                    eprintln!("{durability}");
+                }
+                Ok(())
             }
             ExportCommand::List(watched) => self.list::<ExportView>("/v1/exports", watched).await,
             ExportCommand::Show { name } => {

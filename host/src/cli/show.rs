@@ -135,7 +135,9 @@ impl Row for VolumeView {
             card.push(("there", self.inner_name.clone()));
         }
         for metric in &self.stats {
-            card.push(("figure", format!("{} {}", metric.name, metric.value)));
+            let of = pairs(&metric.labels);
+            let of = if of.is_empty() { of } else { format!("{{{of}}}") };
+            card.push(("figure", format!("{}{of} {}", metric.name, metric.value)));
         }
         card
     }
@@ -263,6 +265,12 @@ impl Row for ExportView {
             self.state.clone(),
             self.uri.clone(),
         ]
+    }
+
+    fn card(&self) -> Vec<(&'static str, String)> {
+        let mut card: Vec<_> = Self::HEAD.iter().copied().zip(self.cells()).collect();
+        card.push(("durability", self.durability.clone().unwrap_or_default()));
+        card
     }
 }
 

@@ -16,7 +16,7 @@ use hyper::body::{Body, Frame};
 use super::{
     Session,
     args::{Output, Placement, VolumeCommand},
-    client::part,
+    client::{part, token_in},
     show,
 };
 use crate::api::types::{
@@ -125,10 +125,13 @@ impl Session {
                 let at_once = rebalance.then_some(waiting);
                 self.set_options(&name, options.into_iter().collect(), at_once).await
             }
-            VolumeCommand::Read { name, offset, length } => {
-                self.read(&of(&name), offset, length).await
+            VolumeCommand::Read { name, offset, length, token } => {
+                self.read(&of(&name), offset, length, token).await
             }
-            VolumeCommand::Write { name, offset } => self.write(&of(&name), offset).await,
+            VolumeCommand::Write { name, offset, token } => {
+                self.write(&of(&name), offset, token).await
+            }
+            VolumeCommand::Promote { name, flags } => self.promote(&name, &flags).await,
         }
     }
 
@@ -138,27 +141,38 @@ impl Session {
         resource: &str,
         offset: u64,
         length: Option<u64>,
+        token: Option<String>,
     ) -> Result<()> {
         let mut path = format!("{resource}/data?offset={offset}");
         if let Some(length) = length {
             path.push_str(&format!("&length={length}"));
         }
-        let mut body = self.client.stream(&path).await?;
+        let in_session = token.is_some();
+        let response = self.client.in_session(token).stream(&path).await?;
+        let mut token = token_in(response.headers());
+        let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 Error::new(ErrorKind::UNAVAILABLE, "the data broke off")
                     .caused_by(&error)
                     .remedy("see the host's log")
             })?;
-            if let Ok(data) = frame.into_data() {
-                show::raw(&data)?;
+            match frame.into_data() {
+                Ok(data) => show::raw(&data)?,
+                Err(frame) => token = frame.trailers_ref().and_then(token_in).or(token),
             }
         }
+        tell_token(in_session, token);
         Ok(())
     }
 
     /// Writes standard input to a volume or shard, a resource.
-    pub(super) async fn write(&self, resource: &str, offset: u64) -> Result<()> {
+    pub(super) async fn write(
+        &self,
+        resource: &str,
+        offset: u64,
+        token: Option<String>,
+    ) -> Result<()> {
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         // A thread of its own: a read of a terminal must not keep the process at its end.
         std::thread::spawn(move || {
@@ -179,11 +193,23 @@ impl Session {
             }
         });
         let path = format!("{resource}/data?offset={offset}");
-        let written: u64 = self.client.put(&path, Input(receiver).boxed()).await?;
+        let in_session = token.is_some();
+        let client = self.client.in_session(token);
+        let (written, token): (u64, _) = client.put(&path, Input(receiver).boxed()).await?;
+        tell_token(in_session, token);
         match self.output {
             Output::Table => self.done(&format!("{written} bytes are written, durably")),
             Output::Json => show::json(&serde_json::json!({ "written": written })),
         }
+    }
+}
+
+/// Tells where a session is, beside the data: what goes to standard output is the volume's.
+fn tell_token(in_session: bool, token: Option<String>) {
+    match token {
+        Some(token) if in_session => eprintln!("token: {token}"),
+        None if in_session => eprintln!("the driver has no sessions: every read sees every write"),
+        _ => {}
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, ErrorKind, Result, ext::Consistency};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         types::{DriverView, OptionView},
     },
     export::nbd::{Export, ExportSource, ListenAddress, Server},
-    plugins::{PluginState, PluginStatus, Registry},
+    plugins::{GuardedVolume, PluginState, PluginStatus, Registry},
     volumes::{Boxed, Volumes},
 };
 
@@ -46,15 +46,28 @@ impl ExportSource for Exports {
 
     fn open(&self, name: &str, peer: &Peer) -> Result<Export> {
         let (export, used) = self.runtime.block_on(self.volumes.export_open(name, peer))?;
+        let (volume, coherent) = for_connection(used.volume())?;
         Ok(Export {
             name: export.name,
             description: format!("volume {}", export.record.volume),
-            volume: used.volume().clone(),
+            volume,
+            coherent,
             backend: used.backend().name.clone(),
             read_only: export.record.read_only,
             lease: Box::new(used),
         })
     }
+}
+
+/// A volume as one connection has it, and whether what it writes is seen on every other: the connection is a session,
+/// unless reads are strong and it needs none.
+fn for_connection(volume: &GuardedVolume) -> Result<(GuardedVolume, bool)> {
+    let is_weaker = volume.consistency()?.is_some_and(|level| level != Consistency::STRONG);
+    let session = if is_weaker { volume.open_session("")? } else { None };
+    Ok(match session {
+        Some(session) => (session.volume().clone(), false),
+        None => (volume.clone(), true),
+    })
 }
 
 /// The NBD server, as the API steers it.

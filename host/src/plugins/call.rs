@@ -59,6 +59,9 @@ calls! {
     Rollback = "rollback", true;
     Resize = "resize", true;
     Extents = "extents", false;
+    Sessions = "sessions", false;
+    OpenSession = "open_session", false;
+    Token = "token", false;
     Nodes = "nodes", false;
     AddNode = "add_node", true;
     SetNode = "set_node", true;
@@ -78,6 +81,7 @@ calls! {
     PlanOptions = "plan_options", false;
     Scrub = "scrub", true;
     Scrubbing = "scrubbing", false;
+    Promote = "promote", true;
     Drop = "drop", false;
 }
 

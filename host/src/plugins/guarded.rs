@@ -44,6 +44,12 @@ impl GuardedVolume {
         Self { held: Held::new(volume, Some(meter), Some(keeps)) }
     }
 
+    /// Watches another handle of this volume, and keeps this one held until that one is gone.
+    pub(super) fn beside(&self, volume: VolumeHandle) -> Self {
+        let keeps = Arc::new(self.clone());
+        Self { held: Held::new(volume, self.meter().cloned(), Some(keeps)) }
+    }
+
     /// The unwatched volume, for what has no method here. Prefer [`GuardedVolume::run`].
     pub fn handle(&self) -> &VolumeHandle {
         self.held.handle()

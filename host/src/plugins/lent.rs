@@ -9,6 +9,8 @@
 //! isolated. What is ready stays ready. A borrower deletes only what it created, and opens for writing only what nobody
 //! else has. It can neither close the backend nor run the driver's own commands or its cluster: these are the operator's.
 
+mod sessions;
+
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use abi_stable::{
@@ -18,10 +20,12 @@ use abi_stable::{
 use driver_api::{
     AllocationMapHandle, Attach, AttachMode, BackendHandle, Capabilities, ClonesHandle,
     ClusterHandle, CommandsHandle, Error, ErrorKind, Health, IoBuf, Op, OpContext, ResizeHandle,
-    Result, SnapshotsHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WriteFlags,
+    Result, SessionsHandle, SnapshotsHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec,
+    WriteFlags,
     abi::{
         RawAllocationMap, RawAllocationMap_TO, RawBackend, RawBackend_TO, RawClones, RawClones_TO,
-        RawResize, RawResize_TO, RawSnapshots, RawSnapshots_TO, RawVolume, RawVolume_TO,
+        RawResize, RawResize_TO, RawSessions_TO, RawSnapshots, RawSnapshots_TO, RawVolume,
+        RawVolume_TO,
     },
     ext::{Extent, SnapshotInfo},
 };
@@ -385,6 +389,13 @@ impl RawVolume for LentVolume {
         let has = |volume: &VolumeHandle| Ok(volume.allocation_map()?.is_some());
         self.ability(Call::Extents, has, |lent| {
             AllocationMapHandle::from_raw(RawAllocationMap_TO::from_ptr(lent, TD_Opaque))
+        })
+    }
+
+    fn sessions(&self) -> RResult<ROption<SessionsHandle>, Error> {
+        let has = |volume: &VolumeHandle| Ok(volume.sessions()?.is_some());
+        self.ability(Call::Sessions, has, |lent| {
+            SessionsHandle::from_raw(RawSessions_TO::from_ptr(lent, TD_Opaque))
         })
     }
 }

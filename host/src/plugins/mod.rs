@@ -19,6 +19,7 @@ mod log;
 mod meter;
 mod registry;
 mod scan;
+mod sessions;
 mod started;
 mod verify;
 mod watch;
@@ -32,5 +33,6 @@ pub use meter::DriverMeter;
 pub use registry::{
     InUse, Lender, LoadedDriver, PluginSettings, PluginState, PluginStatus, Registry,
 };
+pub use sessions::GuardedSession;
 pub use verify::{Rules, Verified, verify};
 pub use watch::PluginWatch;

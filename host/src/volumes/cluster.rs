@@ -114,6 +114,15 @@ impl Volumes {
         replication(&backend, name).await
     }
 
+    /// The same, if the volume's backend has replicas.
+    pub async fn replication_if_any(&self, volume: &str) -> Result<Option<ReplicationInfo>> {
+        let backend = self.backend_of(&self.usable(volume).await?)?;
+        match self.backend_has(&backend, Abilities::CLUSTER)? {
+            true => self.replication(volume).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// A volume's shards from number `first` on, at most `limit`.
     pub async fn shards(&self, volume: &str, first: u64, limit: u32) -> Result<Vec<ShardInfo>> {
         let (backend, name) = self.cluster_of(volume).await?;

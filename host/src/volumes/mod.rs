@@ -15,6 +15,7 @@ mod lending;
 mod lifecycle;
 mod locks;
 mod movement;
+mod promotion;
 mod record;
 mod recover;
 mod regain;

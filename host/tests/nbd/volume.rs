@@ -326,6 +326,7 @@ impl ExportSource for Exports {
         let (name, volume) = self.known(name)?;
         volume.0.leases.fetch_add(1, Ordering::SeqCst);
         Ok(Export {
+            coherent: true,
             name: (*name).to_owned(),
             description: format!("test volume {name}"),
             volume: GuardedVolume::new(export_volume(volume.clone(), Host::new(NoServices))),

@@ -7,7 +7,7 @@ use driver_api::{
     Abilities, Attach, AttachMode, BackendConfig, BackendHandle, ErrorKind, Host, OpContext,
     VolumeSpec,
     descriptor::{Descriptor, MAGIC},
-    ext::Cluster,
+    ext::{Cluster, Promote},
     host::NoServices,
     import::open_library,
 };
@@ -109,6 +109,17 @@ async fn what_1_0_did_not_know_is_refused_and_not_passed_on() {
 }
 
 #[tokio::test]
+async fn a_volume_from_before_1_3_has_no_sessions() {
+    for version in RELEASED {
+        let (backend, cx) = (opened(version).await, OpContext::new());
+        let attach = Attach::new(AttachMode::EXCLUSIVE, 1, "versions");
+        let volume = backend.attach(&cx, "disk", attach).await.expect("attached");
+        assert!(!volume.capabilities().expect("capabilities").has(Abilities::SESSIONS));
+        assert!(volume.sessions().expect("an answer").is_none(), "{version}");
+    }
+}
+
+#[tokio::test]
 async fn a_driver_from_before_1_2_has_no_cluster() {
     for version in ["1.0", "1.1"] {
         let backend = opened(version).await;
@@ -126,6 +137,10 @@ async fn a_cluster_of_1_2_has_nodes_and_says_that_it_cannot_recover() {
     let cluster = backend.cluster().expect("an answer").expect("a cluster");
     assert_eq!(cluster.nodes(&cx).await.expect("nodes")[0].spec.name.as_str(), "only");
     let refused = cluster.recover(&cx, "", false, true).await.expect_err("1.2 cannot recover");
+    assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED);
+    assert!(refused.remedy_text().contains("driver-api 1.3"), "{refused:#}");
+    let refused = cluster.promote(&cx, "disk", Promote::default()).await;
+    let refused = refused.expect_err("1.2 has no asynchronous volumes");
     assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED);
     assert!(refused.remedy_text().contains("driver-api 1.3"), "{refused:#}");
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Clients: each asks for one thing at a time, and tells the judge what it saw.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
-use distributed_core::{ClientOp, Event, Failure, RequestId, Slot, ZeroKind};
+use distributed_core::{ClientOp, Event, Failure, Point, RequestId, Slot, View, ZeroKind};
 
 use crate::{
     operator::Before,
@@ -17,6 +17,10 @@ use crate::{
 pub struct Client {
     pub host: usize,
     pub call: Option<Call>,
+    /// Its session's token.
+    pub token: Point,
+    /// Where that stands which it saw last of a sector, or wrote.
+    pub seen: BTreeMap<usize, Point>,
 }
 
 /// What a client waits for.
@@ -31,6 +35,8 @@ pub struct Call {
     pub called: u64,
     pub snapshot: Snapshot,
     pub before: Before,
+    /// How old what a read gets may be.
+    pub view: View,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +97,14 @@ impl World {
         let id = self.next_tag;
         let tag = if is_zero { 0 } else { id };
         let (offset, len) = (sectors.start as u64 * SECTOR, sectors.len() as u64 * SECTOR);
+        let is_peaceful = !self.chaos;
+        let view = match kind {
+            CallKind::Read if !is_peaceful => self.draw_view(client),
+            _ => View::Latest,
+        };
         let (op, snapshot) = match kind {
             CallKind::Read => (
-                ClientOp::Read { offset, len: len as u32 },
+                ClientOp::Read { offset, len: len as u32, view },
                 self.oracle.read_called(sectors.clone()),
             ),
             CallKind::Flush => (ClientOp::Flush, self.oracle.flush_called()),
@@ -109,6 +120,7 @@ impl World {
             CallKind::Write { fua } => {
                 self.next_tag += 1;
                 self.oracle.write_called(self.now, sectors.clone(), tag, id);
+                self.order.called(self.now, id, sectors.clone(), tag);
                 let how = if self.rng.bool() { ZeroKind::Discard } else { ZeroKind::Zero };
                 let write = if is_zero {
                     ClientOp::Zero { offset, len, how, fua }
@@ -125,7 +137,7 @@ impl World {
             CallKind::Read if self.plan.verifies => self.before(),
             _ => Before::default(),
         };
-        let call = Call { request, host, kind, sectors, tag, id, called, snapshot, before };
+        let call = Call { request, host, kind, sectors, tag, id, called, snapshot, before, view };
         self.clients[client].call = Some(call);
         self.calls.insert(request, client);
         self.deliver(host, instance, Event::Request { request, op });
@@ -136,6 +148,12 @@ impl World {
         call.map(|call| call.tag).unwrap_or_default()
     }
 
+    /// What a host's buffer of a request holds.
+    pub fn tag_at(&self, host: usize, request: RequestId) -> Tag {
+        let kept = self.hosts[host].kept.get(&request).copied();
+        kept.unwrap_or_else(|| self.tag_of(request))
+    }
+
     /// Whether a request begins with this sector.
     pub fn begins_at(&self, request: RequestId, sector: usize) -> bool {
         let call = self.calls.get(&request).and_then(|client| self.clients[*client].call.as_ref());
@@ -143,7 +161,16 @@ impl World {
     }
 
     /// A volume answered a client.
-    pub fn replied(&mut self, host: usize, request: RequestId, result: Result<(), Failure>) {
+    pub fn replied(
+        &mut self,
+        host: usize,
+        request: RequestId,
+        result: Result<(), Failure>,
+        point: Point,
+    ) {
+        if self.wishing.remove(&request).is_some() {
+            return self.wished(&result);
+        }
         if let Some(host) = self.arranging.remove(&request) {
             if result.is_ok() {
                 self.check_arranged(request, host);
@@ -154,6 +181,8 @@ impl World {
             return self.snapped(wish, &result);
         }
         let data = self.take_data(host, request);
+        let is_followed = self.hosts[host].followed.remove(&request);
+        let is_lost = self.hosts[host].epoch < self.inherited_in;
         let Some(client) = self.calls.remove(&request) else {
             return self.fail(format!("request {request:?} was answered twice, or never asked"));
         };
@@ -171,12 +200,25 @@ impl World {
                 if data.len() != sectors.len() {
                     return self.fail(format!("a read of {sectors:?} got {} sectors", data.len()));
                 }
-                self.judge_read(&call, &data);
-                self.judge_comparison(&call, &data);
+                if is_followed {
+                    self.judge_follower_read(&call, point, &data);
+                } else {
+                    self.judge_read(&call, &data);
+                    self.judge_comparison(&call, &data);
+                }
+                self.judge_session(client, &call, &data);
+                self.note_seen(client, &call, point, &data);
             }
             (CallKind::Write { fua }, Ok(())) => {
+                self.order.acknowledged(self.now, call.id, point);
+                let written = vec![call.tag; sectors.len()];
+                self.note_seen(client, &call, point, &written);
+                if is_lost {
+                    return self.oracle.write_ended(self.now, sectors, call.id);
+                }
                 self.oracle.write_acknowledged(self.now, sectors, call.id, fua);
             }
+            (CallKind::Flush | CallKind::Detach, Ok(())) if is_lost => {}
             (CallKind::Flush | CallKind::Detach, Ok(())) => {
                 self.oracle.flush_answered(&call.snapshot);
                 self.note_healed();
@@ -194,12 +236,14 @@ impl World {
                 if sectors.end > self.sectors_at(host) =>
             {
                 if call.kind != CallKind::Read {
+                    self.order.refused(call.id);
                     self.oracle.write_refused(sectors, call.id);
                 }
             }
             (CallKind::Read, Err(Failure::Damaged(text))) => self.judge_refusal(&call, &text),
             (CallKind::Verify | CallKind::Repair { .. }, Err(Failure::OutOfRange))
                 if sectors.end > self.sectors_at(host) => {}
+            (CallKind::Verify, Err(Failure::Headless(_))) if self.plan.follows => {}
             (CallKind::Verify | CallKind::Repair { .. }, result) => {
                 self.check_answered(&call, &result);
             }
@@ -207,9 +251,11 @@ impl World {
                 self.sizes.asked.retain(|size| *size != sectors.end);
             }
             (CallKind::Write { .. }, Err(_)) => {
+                self.order.ended(self.now, call.id);
                 self.oracle.write_failed(self.now, sectors, call.id);
                 self.lower_snapshots();
             }
+            (_, Err(Failure::Headless(_))) if self.plan.follows => {}
             (kind, Err(failure)) => self.fail(format!("{kind:?} failed: {failure:?}")),
         }
     }

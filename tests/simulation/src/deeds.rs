@@ -72,10 +72,20 @@ pub enum Deed {
     Restored,
     /// A read was refused, since nothing told which replica is right.
     NotRead,
+    /// The mode or its bounds were changed.
+    Configured,
+    /// A follower served a read.
+    Followed,
+    /// A follower was promoted.
+    Promoted,
+    /// Writes were lost by it, and the host told which.
+    Lost,
+    /// One was promoted by a new attachment.
+    Inherited,
 }
 
 impl Deed {
-    const ALL: [Self; 32] = [
+    const ALL: [Self; 37] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -108,13 +118,24 @@ impl Deed {
         Self::NotMended,
         Self::Restored,
         Self::NotRead,
+        Self::Configured,
+        Self::Followed,
+        Self::Promoted,
+        Self::Lost,
+        Self::Inherited,
     ];
 }
 
 /// Counts of deeds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deeds {
     counts: [u64; Deed::ALL.len()],
+}
+
+impl Default for Deeds {
+    fn default() -> Self {
+        Self { counts: [0; Deed::ALL.len()] }
+    }
 }
 
 impl Deeds {

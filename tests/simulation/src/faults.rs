@@ -171,6 +171,7 @@ impl World {
         self.count_at(Fault::Kill, node);
         self.nodes[node].crash(&mut self.rng);
         self.nodes[node].is_up = false;
+        self.audit("as a node dies");
         self.tell_health(node, false);
         let delay = self.rng.u64(MS..25 * MS);
         self.after(delay, Next::Revive(node));
@@ -260,7 +261,10 @@ impl World {
         }
         match fault {
             Fault::Kill => return self.kill(node),
-            Fault::Restart => self.nodes[node].crash(&mut self.rng),
+            Fault::Restart => {
+                self.nodes[node].crash(&mut self.rng);
+                self.audit("as a node restarts");
+            }
             Fault::Pause => {
                 self.nodes[node].paused_until = self.now + self.rng.u64(MS..40 * MS);
                 if self.rng.u32(0..4) == 0 {
@@ -292,6 +296,7 @@ impl World {
         if host == self.current {
             self.count_for_all(Fault::HostCrash);
         }
+        self.audit("as a host dies");
         self.note(|| format!("host {host} dies"));
         self.compare_snapshots(false);
         self.end_instance(host);

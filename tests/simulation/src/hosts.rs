@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hosts: what their drivers do for the core, over a network to the nodes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use distributed_core::{
-    Action, Attach, BrickId, Descriptor, Event, IoId, Notice, Outcome, RequestId, Session,
-    Settings, Slot, SlotSet, Time, Volume, VolumeState,
+    Action, Attach, BrickId, BrickState, Descriptor, Event, IoId, MAP_OFFSET, Notice, Outcome,
+    RequestId, Session, Settings, Slot, SlotSet, Time, Volume, VolumeState,
 };
 
 use crate::{
     deeds::Deed,
+    order::PIECE_SECTORS,
     storage::{Answer, Request, SECTOR, Tag},
     world::{MS, Next, US, World},
 };
@@ -99,11 +103,17 @@ pub struct Host {
     pub instance: u32,
     pub epoch: u64,
     pub serving: bool,
+    /// Its present attachment has served.
+    pub has_served: bool,
     pub pending: BTreeMap<IoId, Pending>,
     /// Sessions and nodes of bricks.
     pub sessions: BTreeMap<BrickId, (usize, Session)>,
     /// Data of reads, by request and first sector: the newest action counts.
     pub reads: BTreeMap<(RequestId, usize), (IoId, Vec<Tag>)>,
+    /// Buffers that are kept beyond their requests' answers.
+    pub kept: BTreeMap<RequestId, Tag>,
+    /// Reads that went to a follower.
+    pub followed: BTreeSet<RequestId>,
     pub clock: u64,
     pub tick_at: u64,
     pub paused_until: u64,
@@ -117,9 +127,12 @@ impl Host {
             instance: 0,
             epoch: 0,
             serving: false,
+            has_served: false,
             pending: BTreeMap::new(),
             sessions: BTreeMap::new(),
             reads: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            followed: BTreeSet::new(),
             clock: 1_000 * MS,
             tick_at: u64::MAX,
             paused_until: 0,
@@ -145,6 +158,9 @@ impl World {
             copies_in_flight: 3,
             retry_ns: 3 * MS,
             snapshot_deadline_ns: 4 * MS,
+            most_behind_bytes: plan.most_behind_bytes,
+            batch_bytes: (PIECE_SECTORS as u64 * SECTOR) as u32,
+            most_behind_ns: plan.most_behind_ns,
             accept_unfenced: false,
             verify_reads: plan.verifies,
         };
@@ -158,13 +174,17 @@ impl World {
             protections: self.protections,
             holder,
             node_names: BTreeMap::new(),
+            promote: self.heir(),
         };
         let entry = &mut self.hosts[host];
         entry.instance += 1;
         entry.serving = false;
+        entry.has_served = false;
         entry.pending.clear();
         entry.sessions.clear();
         entry.reads.clear();
+        entry.kept.clear();
+        entry.followed.clear();
         let now = Time(self.now + entry.clock);
         match Volume::attach(attach, now) {
             Ok(volume) => entry.volume = Some(volume),
@@ -242,13 +262,19 @@ impl World {
                     self.hosts[host].reads.retain(|(other, _), _| *other != request);
                 }
                 self.hosts[host].reads.insert(place, (io, Vec::new()));
+                let state = self.hosts[host].volume.as_ref().and_then(|v| v.brick_state(brick));
+                if state == Some(BrickState::Following) {
+                    self.hosts[host].followed.insert(request);
+                } else {
+                    self.hosts[host].followed.remove(&request);
+                }
                 let ask = Request::Read { sector: sector(offset), count: sector(u64::from(len)) };
                 let pending =
                     Pending { read: Some(place), is_digest: wants_digest, ..Pending::default() };
                 self.send(host, io, brick, ask, pending);
             }
             Action::Write { io, brick, request, offset, len, fua } => {
-                let tag = self.tag_of(request);
+                let tag = self.tag_at(host, request);
                 let data = vec![tag; sector(u64::from(len))];
                 let ask = Request::Write { sector: sector(offset), data, durable: fua };
                 self.send(host, io, brick, ask, Pending::default());
@@ -333,6 +359,37 @@ impl World {
             }
             Action::Report(Notice::Damaged(finding)) => self.damage_told(host, &finding),
             Action::Report(Notice::Mended(finding)) => self.mend_told(&finding),
+            Action::Keep { request } => {
+                let tag = self.tag_of(request);
+                self.hosts[host].kept.insert(request, tag);
+            }
+            Action::Release { request } => {
+                self.hosts[host].kept.remove(&request);
+            }
+            Action::WriteJournal { io, brick, offset, parts } => {
+                let mut bytes = Vec::new();
+                for part in parts {
+                    let mut one = [0; SECTOR as usize];
+                    one[..4].copy_from_slice(&self.tag_at(host, part.request).to_le_bytes());
+                    (0..sector(u64::from(part.len))).for_each(|_| bytes.extend(one));
+                }
+                bytes.resize(bytes.len().next_multiple_of(4096), 0);
+                let ask = Request::WriteCompanion { offset, bytes: bytes.into() };
+                self.send(host, io, brick, ask, Pending::default());
+            }
+            Action::ReplayJournal { io, brick, journal, offset, len } => {
+                let (sector, count) = (sector(offset), sector(u64::from(len)));
+                let ask = Request::Replay { journal: journal - MAP_OFFSET, sector, count };
+                self.send(host, io, brick, ask, Pending::default());
+            }
+            Action::Report(Notice::Promoted { brick, node, loss }) => {
+                self.promoted(host, brick, node, loss);
+            }
+            Action::Report(Notice::HeadLost { .. }) => {
+                // Before followers have got what the host remembers.
+                let delay = self.rng.u64(0..400 * US);
+                self.after(delay, Next::Orchestrate);
+            }
             Action::Report(_) => {}
             Action::SwapState { io, expected, bytes } => {
                 let instance = self.hosts[host].instance;
@@ -374,7 +431,7 @@ impl World {
             Action::ForgetMaps { before, but } => {
                 self.stored.maps.retain(|version, _| *version >= before || but.contains(version))
             }
-            Action::Reply { request, result } => self.replied(host, request, result),
+            Action::Reply { request, result, point } => self.replied(host, request, result, point),
         }
     }
 

@@ -7,6 +7,8 @@
 //! What must hold, whatever happens:
 //! - reads are linearizable, sector by sector; after a crash each sector is old or new, and nothing that was flushed
 //!   is lost (`oracle`);
+//! - in asynchronous mode every follower is at a point of the order of writes, exactly (`order`), reads of followers are
+//!   no older than they may be, and a promotion loses what it says (`follower`);
 //! - when the faults are over, all replicas come back in sync and are equal, nobody waits for ever, and no brick is
 //!   left that nobody knows (`verdict`).
 
@@ -14,12 +16,14 @@ mod clients;
 mod deeds;
 mod faults;
 mod figures;
+mod follower;
 mod hosts;
 mod judge;
 mod matrix;
 mod mover;
 mod operator;
 mod oracle;
+mod order;
 mod plan;
 mod scrubber;
 mod snapper;

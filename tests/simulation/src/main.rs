@@ -39,6 +39,9 @@ struct Arguments {
     /// Move the shards, but leave them as large as they are, and take no digests.
     #[arg(long, conflicts_with = "staying")]
     moving: bool,
+    /// Have the volume be asynchronous, at times, instead of what is not for that mode.
+    #[arg(long, conflicts_with_all = ["staying", "moving"])]
+    following: bool,
     /// Switch this protection off: one of the names of the core's protections.
     #[arg(long, value_parser = Protections::NAMES)]
     without: Option<String>,
@@ -58,9 +61,10 @@ struct Arguments {
 
 impl Arguments {
     fn era(&self) -> Era {
-        match (self.staying, self.moving) {
-            (true, _) => Era::Staying,
-            (_, true) => Era::Moving,
+        match (self.staying, self.moving, self.following) {
+            (true, ..) => Era::Staying,
+            (_, true, _) => Era::Moving,
+            (.., true) => Era::Following,
             _ => Era::Scrubbing,
         }
     }

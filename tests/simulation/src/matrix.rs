@@ -68,12 +68,13 @@ impl Fault {
     ];
 }
 
-const STATES: [BrickState; 5] = [
+const STATES: [BrickState; 6] = [
     BrickState::InSync,
     BrickState::Failing,
     BrickState::Stale,
     BrickState::Resyncing,
     BrickState::Joining,
+    BrickState::Following,
 ];
 
 /// Counts of faults, by the state of the replica that they met.
@@ -103,6 +104,9 @@ impl Matrix {
         let cells = Fault::ALL.iter().flat_map(|fault| {
             STATES.iter().zip(&self.counts[*fault as usize]).map(|(s, count)| (*count, *fault, *s))
         });
+        // Volumes that are never asynchronous have none.
+        let follows = self.counts.iter().any(|row| row[STATES.len() - 1] > 0);
+        let cells = cells.filter(|cell| follows || cell.2 != BrickState::Following);
         cells.min_by_key(|cell| cell.0).unwrap_or((0, Fault::Kill, BrickState::InSync))
     }
 

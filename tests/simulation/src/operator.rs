@@ -82,6 +82,10 @@ impl World {
             self.after(MS, Next::Client(client));
             return self.order_scrub(self.clients[client].host);
         }
+        if self.plan.switches && self.rng.u32(0..3) == 0 {
+            self.after(MS, Next::Client(client));
+            return self.reconfigure(self.clients[client].host);
+        }
         match self.rng.u32(0..10) {
             0..2 if self.plan.resizes => {
                 let to = self.rng.usize(8..=MOST_SECTORS);

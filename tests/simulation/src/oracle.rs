@@ -226,6 +226,32 @@ impl Oracle {
         }
     }
 
+    /// Every sector holds exactly this, durably, because a follower took over that holds it.
+    pub fn rolled_back(&mut self, now: u64, held: &[Tag]) {
+        for (sector, tag) in self.sectors.iter_mut().zip(held) {
+            let same = sector.writes.iter().filter(|write| write.tag == *tag);
+            let found = same.max_by_key(|write| write.start).copied();
+            let kept = Write {
+                tag: *tag,
+                id: 0,
+                start: now,
+                end: now,
+                seen: 0,
+                dead_from: u64::MAX,
+                failed: false,
+            };
+            let id = found.map_or(0, |write| write.id);
+            // What was not begun yet may come.
+            sector.writes.retain(|write| write.end == u64::MAX && write.id != id);
+            sector.writes.push(Write { id, ..kept });
+            for write in &mut sector.writes {
+                write.seen = 0;
+                write.dead_from = u64::MAX;
+            }
+            (sector.floor, sector.acknowledged, sector.durable_floor) = (now, now, now);
+        }
+    }
+
     /// Whether a sector may hold this value for good.
     pub fn may_hold(&self, at: usize, tag: Tag) -> bool {
         let sector = &self.sectors[at];

@@ -59,6 +59,14 @@ pub struct Plan {
     pub scrubs: bool,
     /// Whether reads are compared.
     pub verifies: bool,
+    /// Whether the volume is asynchronous, at times.
+    pub follows: bool,
+    /// Whether it is from the beginning.
+    pub begins_asynchronous: bool,
+    /// Whether somebody has the mode changed.
+    pub switches: bool,
+    pub most_behind_bytes: u64,
+    pub most_behind_ns: u64,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -72,6 +80,8 @@ pub enum Era {
     Cutting,
     /// And in some of them digests are taken.
     Scrubbing,
+    /// In all of them the volume is asynchronous, at times.
+    Following,
 }
 
 impl Plan {
@@ -110,6 +120,11 @@ impl Plan {
             cuts: false,
             scrubs: false,
             verifies: false,
+            follows: false,
+            begins_asynchronous: false,
+            switches: false,
+            most_behind_bytes: 1 << 20,
+            most_behind_ns: 1 << 40,
         }
     }
 
@@ -133,6 +148,22 @@ impl Plan {
         self.scrubs = apart.u32(0..3) != 0;
         self.rots |= self.scrubs && apart.u32(0..4) != 0;
         self.verifies = apart.bool();
+    }
+
+    /// Draws what asynchronous mode has, apart from all that was there before.
+    pub fn draw_followers(&mut self, apart: &mut Rng) {
+        self.follows = true;
+        self.sharded = false;
+        self.snaps = apart.bool();
+        self.begins_asynchronous = apart.u32(0..4) != 0;
+        self.switches = apart.u32(0..3) != 0;
+        self.most_behind_bytes = apart.u64(8..64) * 1024;
+        self.most_behind_ns = apart.u64(4_000_000..60_000_000);
+        // Followers need a while without faults to get somewhere.
+        self.fault_every_us *= apart.u64(1..6);
+        self.network_permille = self.network_permille.min(10);
+        // Rot has to be repaired, and sizes and tokens have nothing to do with each other.
+        (self.resizes, self.checks, self.rots) = (false, false, false);
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

@@ -87,7 +87,13 @@ impl World {
             (Wish::Delete, Ok(())) => self.deeds.count(Deed::Unsnapped),
             (
                 _,
-                Err(Failure::Refused(_) | Failure::Stopped(_) | Failure::Fenced | Failure::NoSpace),
+                Err(
+                    Failure::Refused(_)
+                    | Failure::Stopped(_)
+                    | Failure::Fenced
+                    | Failure::NoSpace
+                    | Failure::Headless(_),
+                ),
             ) => {
                 self.deeds.count(Deed::NotSnapped);
             }

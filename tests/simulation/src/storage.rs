@@ -19,24 +19,54 @@ pub type Tag = u32;
 /// What a host asks of a node.
 #[derive(Clone, Debug)]
 pub enum Request {
-    Read { sector: usize, count: usize },
-    ReadSnapshot { number: u32, sector: usize, count: usize },
-    Write { sector: usize, data: Vec<Tag>, durable: bool },
+    Read {
+        sector: usize,
+        count: usize,
+    },
+    ReadSnapshot {
+        number: u32,
+        sector: usize,
+        count: usize,
+    },
+    Write {
+        sector: usize,
+        data: Vec<Tag>,
+        durable: bool,
+    },
     Flush,
-    WriteCompanion { offset: u64, bytes: std::sync::Arc<[u8]> },
+    WriteCompanion {
+        offset: u64,
+        bytes: std::sync::Arc<[u8]>,
+    },
+    /// Copies sectors of the companion, from byte `journal` of what follows its records.
+    Replay {
+        journal: u64,
+        sector: usize,
+        count: usize,
+    },
     ReadCompanion,
-    Open { sectors: usize },
-    Create { sectors: usize },
-    Resize { sectors: usize },
+    Open {
+        sectors: usize,
+    },
+    Create {
+        sectors: usize,
+    },
+    Resize {
+        sectors: usize,
+    },
     Delete,
-    Snapshot { number: u32 },
-    DropSnapshot { number: u32 },
+    Snapshot {
+        number: u32,
+    },
+    DropSnapshot {
+        number: u32,
+    },
 }
 
 impl Request {
     /// Whether it changes what a brick holds.
     pub fn writes(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::WriteCompanion { .. })
+        matches!(self, Self::Write { .. } | Self::WriteCompanion { .. } | Self::Replay { .. })
     }
 }
 
@@ -148,6 +178,14 @@ impl Node {
                     }
                 }
             }
+            Request::Replay { journal, sector, count } => {
+                for index in 0..*count {
+                    let tag = brick.journaled(journal + index as u64 * SECTOR);
+                    if rng.bool() {
+                        brick.put(sector + index, tag, false);
+                    }
+                }
+            }
             Request::WriteCompanion { offset, bytes } => {
                 let cut = rng.usize(0..bytes.len() / 512) * 512;
                 brick.put_in_companion(*offset, &bytes[..cut]);
@@ -186,11 +224,14 @@ impl Node {
             Request::Delete => {
                 return plain(self.bricks.remove(&id).map_or(Outcome::NotFound, |_| Outcome::Ok));
             }
-            Request::Write { .. } if is_full => {
+            Request::Write { .. } | Request::Replay { .. } if is_full => {
                 self.tear(id, request, rng);
                 return plain(Outcome::NoSpace);
             }
-            Request::Write { .. } | Request::Read { .. } | Request::ReadSnapshot { .. }
+            Request::Write { .. }
+            | Request::Replay { .. }
+            | Request::Read { .. }
+            | Request::ReadSnapshot { .. }
                 if fails =>
             {
                 self.tear(id, request, rng);
@@ -221,6 +262,15 @@ impl Node {
                 }
                 for (at, tag) in (*sector..).zip(data) {
                     brick.put(at, *tag, *durable);
+                }
+            }
+            Request::Replay { journal, sector, count } => {
+                if sector + count > brick.memory.len() {
+                    return plain(Outcome::Failed);
+                }
+                for index in 0..*count {
+                    let tag = brick.journaled(journal + index as u64 * SECTOR);
+                    brick.put(sector + index, tag, false);
                 }
             }
             Request::Flush => brick.durable.clone_from(&brick.memory),
@@ -256,6 +306,12 @@ impl Brick {
         let zeros = vec![0; sectors];
         let companion = [record, Vec::new()];
         Self { memory: zeros.clone(), durable: zeros, companion, maps, ..Self::default() }
+    }
+
+    /// The sector at this byte of what follows the records.
+    pub fn journaled(&self, at: u64) -> Tag {
+        let bytes = self.maps.get(at as usize..).and_then(|bytes| bytes.first_chunk::<4>());
+        bytes.map_or(0, |bytes| Tag::from_le_bytes(*bytes))
     }
 
     /// The shard maps that a record says are there.

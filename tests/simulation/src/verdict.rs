@@ -165,6 +165,7 @@ impl World {
 
     /// All in-sync replicas hold the same, nothing foreign, and no brick is left that nobody knows.
     fn compare_replicas(&mut self) {
+        self.audit("in the end");
         let Some(volume) = &self.hosts[self.current].volume else { return };
         let status = volume.status();
         let bricks: BTreeMap<Slot, (BrickId, NodeId)> =
@@ -212,11 +213,11 @@ impl World {
 
     /// Sees to it that somebody has the volume.
     pub fn orchestrate(&mut self) {
-        if self.chaos {
-            self.after(2 * MS, Next::Orchestrate);
+        if self.chaos || self.plan.follows {
+            self.plan_orchestration();
         }
         if self.hosts[self.current].volume.is_some() {
-            return;
+            return self.look_after_head();
         }
         if self.stored.is_lost() && !self.rebuild() {
             if !self.chaos {
@@ -235,21 +236,35 @@ impl World {
         }
     }
 
+    /// One look after the volume follows the other.
+    fn plan_orchestration(&mut self) {
+        if !self.plan.follows || self.next_look <= self.now {
+            self.next_look = self.now + 2 * MS;
+            self.after(2 * MS, Next::Orchestrate);
+        }
+    }
+
     /// A host's attachment is over: it died, stopped, or lost the volume.
     pub fn end_instance(&mut self, host: usize) {
         let entry = &mut self.hosts[host];
         if entry.volume.take().is_none() {
             return;
         }
+        if !entry.has_served {
+            self.failed_attaches += 1;
+        }
+        let entry = &mut self.hosts[host];
         entry.instance += 1;
         entry.serving = false;
         entry.tick_at = u64::MAX;
         self.arranging.retain(|_, asked| *asked != host);
+        self.wishing.retain(|_, asked| *asked != host);
         self.snapping.retain(|_, (asked, _)| *asked != host);
         for client in 0..self.clients.len() {
             let calls_it = self.clients[client].call.as_ref().is_some_and(|call| call.host == host);
             if calls_it && let Some(call) = self.clients[client].call.take() {
                 self.calls.remove(&call.request);
+                self.order.ended(self.now, call.id);
                 self.after(MS, Next::Client(client));
             }
         }
@@ -280,6 +295,8 @@ impl World {
     /// A volume serves for the first time: what was not flushed may be old now.
     pub fn began_to_serve(&mut self, host: usize) {
         self.note(|| format!("host {host} serves"));
+        self.failed_attaches = 0;
+        self.hosts[host].has_served = true;
         if self.hosts[host].epoch > 1 && !self.clean {
             // One that learns late that it may serve has lost the volume already: others write by now.
             if self.hosts[host].epoch == self.stored.epoch {
@@ -291,6 +308,9 @@ impl World {
         if self.hosts[host].epoch == self.stored.epoch {
             self.settle_size(host);
             self.check_digests(host);
+            if self.plan.follows {
+                self.epoch_begins(host);
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use distributed_core::{
-    Arrangement, BrickId, BrickState, Descriptor, Digest, Event, Generation, IoId, NodeId, Outcome,
-    Protections, Record, RequestId, Slot,
+    Arrangement, BrickId, BrickState, Descriptor, Digest, Event, Generation, IoId, Mode, NodeId,
+    Outcome, Protections, Record, RequestId, Slot, SlotSet,
 };
 use fastrand::Rng;
 
@@ -20,6 +20,7 @@ use crate::{
     matrix::{Fault, Matrix},
     operator::{Rot, Sizes},
     oracle::Oracle,
+    order::Order,
     plan::{Era, MOST_SECTORS, Plan},
     snapper::{Frozen, Wish},
     storage::{Answer, Brick, Node, Request, SECTOR, Tag},
@@ -40,6 +41,8 @@ const MOVERS: u64 = 0x6d6f_7665_6420_6f66;
 const CUTTERS: u64 = 0x6375_7420_7570_2e2e;
 /// And another one, for what scrubs.
 const SCRUBBERS: u64 = 0x7363_7275_6262_6564;
+/// And one for asynchronous mode.
+const FOLLOWERS: u64 = 0x666f_6c6c_6f77_6572;
 
 /// A run that has more events than this does not come to an end.
 const MOST_EVENTS: u64 = 1_000_000;
@@ -137,6 +140,17 @@ pub struct World {
     pub arranged: Option<(RequestId, Arrangement)>,
     /// Wishes for snapshots, and who was asked.
     pub snapping: BTreeMap<RequestId, (usize, Wish)>,
+    /// Wishes for another mode or head, and who was asked.
+    pub wishing: BTreeMap<RequestId, usize>,
+    pub order: Order,
+    /// Attachments, one after the other, that ended before they served.
+    pub failed_attaches: u32,
+    /// The last epoch that began with a follower; what hosts of earlier ones acknowledge since is lost.
+    pub inherited_in: u64,
+    /// When somebody looks after the volume next.
+    pub next_look: u64,
+    /// One is just beginning so.
+    pub inherits: bool,
     /// What snapshots have to hold, by their names.
     pub frozen: BTreeMap<String, Frozen>,
     /// The state was made anew without bricks that may have had the only copy of something.
@@ -175,12 +189,24 @@ impl World {
         if matches!(era, Era::Cutting | Era::Scrubbing) {
             plan.draw_cuts(&mut Rng::with_seed(seed ^ CUTTERS));
         }
-        let is_operated = plan.resizes || plan.checks || plan.arranges || plan.snaps || plan.scrubs;
+        if era == Era::Following {
+            plan.draw_followers(&mut Rng::with_seed(seed ^ FOLLOWERS));
+        }
+        let is_operated = plan.switches
+            || plan.resizes
+            || plan.checks
+            || plan.arranges
+            || plan.snaps
+            || plan.scrubs;
         let ids: Vec<NodeId> = (0..plan.nodes).map(|id| NodeId(id as u32)).collect();
         let size = plan.sectors as u64 * SECTOR;
         let mut descriptor = Descriptor::new("v", seed | 1, size, &ids);
         descriptor.region_size = plan.region_size;
         descriptor.phase = distributed_core::Phase::Ready;
+        if plan.begins_asynchronous {
+            descriptor.mode = Mode::Asynchronous;
+            descriptor.in_sync = SlotSet::only(Slot(0));
+        }
         let map = plan.map();
         let encoded = map.encode();
         let mut nodes: Vec<Node> =
@@ -209,6 +235,12 @@ impl World {
             arranged: None,
             snapping: BTreeMap::new(),
             frozen: BTreeMap::new(),
+            wishing: BTreeMap::new(),
+            order: Order::default(),
+            failed_attaches: 0,
+            inherited_in: 0,
+            inherits: false,
+            next_look: 0,
             has_lost_bricks: false,
             oracle: Oracle::new(if plan.resizes { MOST_SECTORS } else { plan.sectors }),
             clients: (0..plan.clients + usize::from(is_operated))

@@ -36,6 +36,7 @@ fn attach(state: &Arc<[u8]>, map: ShardMap) -> Result<Volume, AttachError> {
         protections: Protections::default(),
         holder: 1,
         node_names: BTreeMap::new(),
+        promote: None,
     };
     Volume::attach(attach, Time(0))
 }
@@ -96,7 +97,7 @@ fn a_million_shards_load_within_a_second_and_a_decision_within_a_microsecond() {
             let op = if writes {
                 ClientOp::Write { offset, len: 4096, fua: false }
             } else {
-                ClientOp::Read { offset, len: 4096 }
+                ClientOp::Read { offset, len: 4096, view: distributed_core::View::Latest }
             };
             ask(&mut volume, op, request);
             events += 1;

@@ -3,7 +3,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{BrickId, Finding, Generation, IoId, NodeId, RequestId, Session, SlotSet, ZeroKind};
+use crate::{
+    BrickId, Finding, Generation, IoId, JournalPart, Loss, NodeId, Point, RequestId, Session,
+    SlotSet, ZeroKind,
+};
 
 /// Something to do. Everything with an `io` is answered by [`Event::Done`](crate::Event::Done), in any order.
 ///
@@ -255,6 +258,44 @@ pub enum Action {
         request: RequestId,
         /// How it ended.
         result: Result<(), Failure>,
+        /// Where a write stands in the order, or what a read saw at most: a session's token rises to it.
+        point: Point,
+    },
+    /// Keep the buffer of a write beyond its [`Action::Reply`], and give its number to no other request, until
+    /// [`Action::Release`]. When the attachment is over nothing is kept any more.
+    Keep {
+        /// Whose buffer.
+        request: RequestId,
+    },
+    /// The buffer may go, once the actions that name it have ended.
+    Release {
+        /// Whose buffer.
+        request: RequestId,
+    },
+    /// Write parts of kept buffers into a brick's companion, durably, one after the other without gaps, then zeros up to
+    /// a multiple of 4096 bytes; a companion that is too small for it grows.
+    WriteJournal {
+        /// Names the answer.
+        io: IoId,
+        /// Whose companion.
+        brick: BrickId,
+        /// Offset in the companion, in bytes.
+        offset: u64,
+        /// What.
+        parts: Vec<JournalPart>,
+    },
+    /// Copy a range of a brick's companion into the brick.
+    ReplayJournal {
+        /// Names the answer.
+        io: IoId,
+        /// The brick.
+        brick: BrickId,
+        /// Where it is in the companion, in bytes.
+        journal: u64,
+        /// First byte in the brick.
+        offset: u64,
+        /// Bytes.
+        len: u32,
     },
     /// Tell the operator.
     Report(Notice),
@@ -273,6 +314,8 @@ pub enum Failure {
     Stopped(Arc<str>),
     /// Another host has the volume. A write's outcome is unknown.
     Fenced,
+    /// Asynchronous mode: the acknowledging brick is gone; the text says what to do. A write's outcome is unknown.
+    Headless(Arc<str>),
     /// `Verify`: these replicas differ from the lowest one.
     Differs(SlotSet),
     /// `Read`: replicas differ, or cannot be read, and nothing tells what is right; the text names the nodes.
@@ -322,6 +365,40 @@ pub enum Notice {
     Damaged(Arc<Finding>),
     /// Bad replicas were mended, or could not be.
     Mended(Arc<Finding>),
+    /// Asynchronous mode: the acknowledging brick is gone. Followers serve what they have until one is promoted.
+    HeadLost {
+        /// The brick.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+        /// Why.
+        cause: Cause,
+    },
+    /// A brick follows: it is at a point, and gets what comes after it in order.
+    Following {
+        /// The brick.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+        /// Where it is.
+        point: Point,
+    },
+    /// A follower cannot go on from where it is: it has to be resynced, and is at no point until then.
+    FellOut {
+        /// The brick.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+    },
+    /// A follower acknowledges from now on.
+    Promoted {
+        /// The brick.
+        brick: BrickId,
+        /// Its node.
+        node: NodeId,
+        /// What is lost by it.
+        loss: Loss,
+    },
     /// The volume serves.
     Serving,
     /// The volume stopped.

@@ -44,11 +44,13 @@ impl std::error::Error for DecodeError {}
 /// Features that this version writes; a reader without them may go on.
 const COMPATIBLE: u32 = 0;
 /// Features that a reader must know.
-const KNOWN_INCOMPATIBLE: u32 = MOVES | SNAPSHOTS | DIGESTS | SPLIT;
+const KNOWN_INCOMPATIBLE: u32 = MOVES | SNAPSHOTS | FOLLOWERS | DIGESTS | SPLIT;
 /// A volume whose shards moved, or whose slots were vacated: its descriptor says more.
 pub(crate) const MOVES: u32 = 1;
 /// A volume that has, or had, snapshots.
 pub(crate) const SNAPSHOTS: u32 = 2;
+/// A volume in asynchronous mode, or a brick that follows.
+pub(crate) const FOLLOWERS: u32 = 4;
 /// A volume with stored digests, which a writer must call void.
 pub(crate) const DIGESTS: u32 = 8;
 /// A volume whose shards got another size than that of its creation.

@@ -2,8 +2,8 @@
 //! What the state store knows of a volume: small, and changed only when membership changes.
 
 use crate::{
-    BrickId, DecodeError, Generation, NodeId, ShardMap, Slot, SlotSet, Snapshot,
-    codec::{MOVES, Reader, SNAPSHOTS, SPLIT, Writer},
+    BrickId, DecodeError, Generation, Mode, NodeId, ShardMap, Slot, SlotSet, Snapshot,
+    codec::{FOLLOWERS, MOVES, Reader, SNAPSHOTS, SPLIT, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSDSC\0";
@@ -127,6 +127,11 @@ pub struct Descriptor {
     pub keepers: Vec<(BrickId, NodeId)>,
     /// Bytes of a shard, if it is not what it was at the volume's creation; else zero. The stored map has the same.
     pub shard_size: u64,
+    /// When writes are acknowledged; in asynchronous mode the in-sync set is the acknowledging brick.
+    pub mode: Mode,
+    /// Followers that are behind by no more than the settings allow. Before writes go on that would make one more, a
+    /// record says that it is none of these: only these may be promoted by a later attachment.
+    pub following: SlotSet,
 }
 
 /// Regions are at least this long, in bytes.
@@ -180,6 +185,8 @@ impl Descriptor {
             next_snapshot: 0,
             keepers: Vec::new(),
             shard_size: 0,
+            mode: Mode::default(),
+            following: SlotSet::EMPTY,
         }
     }
 
@@ -258,6 +265,10 @@ impl Descriptor {
         if self.shard_size != 0 {
             writer.need(SPLIT);
             writer.u64(self.shard_size);
+        }
+        if self.mode == Mode::Asynchronous {
+            writer.need(FOLLOWERS);
+            writer.u64(self.following.0);
         }
     }
 
@@ -374,6 +385,8 @@ impl Descriptor {
             next_snapshot: 0,
             keepers: Vec::new(),
             shard_size: 0,
+            mode: Mode::default(),
+            following: SlotSet::EMPTY,
         };
         if reader.has(MOVES) {
             descriptor.read_moves(reader)?;
@@ -383,6 +396,13 @@ impl Descriptor {
         }
         if reader.has(SPLIT) {
             descriptor.shard_size = reader.u64()?;
+        }
+        if reader.has(FOLLOWERS) {
+            descriptor.mode = Mode::Asynchronous;
+            descriptor.following = SlotSet(reader.u64()?);
+            if !descriptor.following.without(all).is_empty() {
+                return Err(DecodeError::Malformed);
+            }
         }
         Ok(descriptor)
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the driver tells a volume.
 
-use crate::{IoId, NodeId, RequestId, ShardMap, Slot};
+use crate::{Configuration, IoId, NodeId, RequestId, ShardMap, Slot, View};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -50,6 +50,24 @@ pub enum Event {
         request: RequestId,
         /// Which.
         number: u32,
+    },
+    /// The volume is to behave otherwise; answered when it does. A change of mode waits for everything under way, and is
+    /// refused, with the reason, where it cannot be.
+    Configure {
+        /// The caller's number of this request.
+        request: RequestId,
+        /// How.
+        configuration: Configuration,
+    },
+    /// The acknowledging brick is gone, and a follower is to take its place. What that loses is told with
+    /// [`Notice::Promoted`](crate::Notice::Promoted) before the answer.
+    Promote {
+        /// The caller's number of this request.
+        request: RequestId,
+        /// The follower's node.
+        node: NodeId,
+        /// Not to give it first what the host still remembers for it.
+        at_once: bool,
     },
     /// A node answers its health check again.
     NodeUp(NodeId),
@@ -116,6 +134,8 @@ pub enum ClientOp {
         offset: u64,
         /// How long it is.
         len: u32,
+        /// How old what it sees may be.
+        view: View,
     },
     /// Write a range from the request's buffer.
     Write {

@@ -119,6 +119,7 @@ mod descriptor;
 mod digest;
 mod event;
 mod extents;
+mod follow;
 mod health;
 mod ids;
 mod intent;
@@ -139,6 +140,9 @@ pub use codec::DecodeError;
 pub use descriptor::{BrickEntry, Descriptor, Litter, MIN_REGION, Moved, Phase, region_size};
 pub use digest::{Digest, Finding, Judged, Repaired, ScrubStatus, Verdict};
 pub use event::{Arrangement, ClientOp, Event, Outcome, ZeroKind};
+pub use follow::{
+    Behind, Configuration, Follow, JournalPart, JournalPiece, Loss, Mode, Point, View,
+};
 pub use health::{HealthChange, HealthRules, Judge, NodeHealth, NodeState, Window};
 pub use ids::{
     BrickId, Generation, IoId, MAX_BRICKS, NodeId, RequestId, Session, Slot, SlotSet, Time,

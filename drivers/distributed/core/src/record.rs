@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! 0            512 KiB       1 MiB          MAP_OFFSET = 1 MiB          + MAP_BYTES
-//! | slot 0       | slot 1       | shard maps, where the record says: of now, of snapshots, and one to come
+//! | slot 0       | slot 1       | shard maps, where the record says: of now, of snapshots, and one to come;
+//!                               | among them a follower's journal, in two halves that take turns
 //! ```
 //! A record goes to the slot of its sequence's parity, so that a torn write leaves the one before it. The companions
 //! of all in-sync bricks get the same membership, intent and dirty maps; together with the rule that nothing depends
 //! on a record before all of them have it, any one of them tells the truth or more.
 
 use crate::{
-    BrickId, DecodeError, Descriptor, Generation, Slot,
-    codec::{DIGESTS, MOVES, Reader, SNAPSHOTS, Writer},
+    BrickId, DecodeError, Descriptor, Follow, Generation, JournalPiece, Mode, Point, Slot,
+    ZeroKind,
+    codec::{DIGESTS, FOLLOWERS, MOVES, Reader, SNAPSHOTS, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"NVDSREC\0";
@@ -49,6 +51,8 @@ pub struct Record {
     pub snapshot_maps: Vec<MapPlace>,
     /// The checkpoint of digests that counts, and which units of it are void; `None`: there is none.
     pub digests: Option<(Generation, Vec<Run>)>,
+    /// What the brick is as a follower; kept only in asynchronous mode.
+    pub follow: Follow,
 }
 
 /// A shard map in a companion.
@@ -76,6 +80,7 @@ impl Record {
             map_bytes,
             snapshot_maps: Vec::new(),
             digests: None,
+            follow: Follow::default(),
         })
     }
 
@@ -114,6 +119,9 @@ impl Record {
                 writer.u64(place.at);
                 writer.u32(place.bytes);
             }
+        }
+        if self.descriptor.mode == Mode::Asynchronous {
+            write_follow(&mut writer, &self.follow);
         }
         writer.len(self.intent.len());
         self.intent.iter().for_each(|region| writer.u32(*region));
@@ -161,6 +169,10 @@ impl Record {
                 snapshot_maps.push(MapPlace { version, at: reader.u64()?, bytes: reader.u32()? });
             }
         }
+        let mut follow = Follow::default();
+        if reader.has(FOLLOWERS) {
+            follow = read_follow(&mut reader)?;
+        }
         let intent = reader.numbers()?;
         let mut dirty = Vec::new();
         for _ in 0..reader.count(5)? {
@@ -185,6 +197,7 @@ impl Record {
             map_bytes,
             snapshot_maps,
             digests,
+            follow,
         })
     }
 
@@ -212,6 +225,44 @@ fn read_digests(reader: &mut Reader<'_>) -> Result<(Generation, Vec<Run>), Decod
         void.push((reader.u32()?, reader.u32()?));
     }
     Ok((version, void))
+}
+
+fn write_follow(writer: &mut Writer, follow: &Follow) {
+    writer.u8(u8::from(follow.point.is_some()));
+    let point = follow.point.unwrap_or_default();
+    writer.u64(point.epoch);
+    writer.u64(point.sequence);
+    writer.u64(follow.journal_at);
+    writer.len(follow.journal.len());
+    for piece in &follow.journal {
+        writer.u64(piece.offset);
+        writer.u64(piece.len);
+        writer.u8(match piece.zero {
+            None => 0,
+            Some(ZeroKind::Zero) => 1,
+            Some(ZeroKind::Allocated) => 2,
+            Some(ZeroKind::Discard) => 3,
+        });
+    }
+}
+
+fn read_follow(reader: &mut Reader<'_>) -> Result<Follow, DecodeError> {
+    let is_at_point = reader.u8()? != 0;
+    let point = Point { epoch: reader.u64()?, sequence: reader.u64()? };
+    let journal_at = reader.u64()?;
+    let mut journal = Vec::new();
+    for _ in 0..reader.count(17)? {
+        let (offset, len) = (reader.u64()?, reader.u64()?);
+        let zero = match reader.u8()? {
+            0 => None,
+            1 => Some(ZeroKind::Zero),
+            2 => Some(ZeroKind::Allocated),
+            3 => Some(ZeroKind::Discard),
+            _ => return Err(DecodeError::Malformed),
+        };
+        journal.push(JournalPiece { offset, len, zero });
+    }
+    Ok(Follow { point: is_at_point.then_some(point), journal_at, journal })
 }
 
 /// At most `most` runs that cover `runs`: those with the smallest gaps between them are merged.

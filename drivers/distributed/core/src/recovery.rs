@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    BrickId, DecodeError, Descriptor, Generation, NodeId, Record, Run, ShardMap, Slot, SlotSet,
+    BrickId, DecodeError, Descriptor, Follow, Generation, Mode, NodeId, Record, Run, ShardMap,
+    Slot, SlotSet,
 };
 
 /// What a volume starts from.
@@ -48,34 +49,8 @@ pub(crate) fn recover(
     if let Some((slot, _)) = newer {
         return Err(Refusal::TooNew(node(*slot)));
     }
-    let ours = |slot: Slot, record: &Record| {
-        record.descriptor.identity == state.identity
-            && state.bricks.get(slot.index()).is_some_and(|entry| entry.brick == record.brick)
-    };
-    let records: BTreeMap<Slot, &Record> = companions
-        .iter()
-        .filter_map(|(slot, record)| Some((*slot, record.as_ref().ok()?)))
-        .filter(|(slot, record)| ours(*slot, record))
-        .collect();
-    let highest = records.values().map(|record| &record.descriptor);
-    let highest = highest.max_by_key(|descriptor| descriptor.generation);
-    let ahead = highest.filter(|descriptor| descriptor.generation > state.generation);
-    let descriptor = match ahead {
-        Some(ahead) => Descriptor {
-            phase: state.phase,
-            epoch: state.epoch,
-            holder: state.holder,
-            clean: state.clean,
-            // Bricks have it already, and no resize was answered before the state had it.
-            size: state.size,
-            ..ahead.clone()
-        },
-        None => state.clone(),
-    };
-    let least = match ahead {
-        Some(ahead) => ahead.settled,
-        None => state.everybody_has(),
-    };
+    let records = records_of(state, companions);
+    let (descriptor, least) = newest_of(state, &records);
     let stored = maps.get(&descriptor.map);
     let map = stored.and_then(|stored| descriptor.map_from(stored));
     let Some(map) = map else { return Err(Refusal::NoMap(descriptor.map)) };
@@ -132,6 +107,98 @@ pub(crate) fn recover(
         dirty: dirty.into_iter().collect(),
         map,
     })
+}
+
+/// The records of the volume's own bricks.
+fn records_of<'a>(
+    state: &Descriptor,
+    companions: &'a [(Slot, Result<Record, DecodeError>)],
+) -> BTreeMap<Slot, &'a Record> {
+    let ours = |slot: Slot, record: &Record| {
+        record.descriptor.identity == state.identity
+            && state.bricks.get(slot.index()).is_some_and(|entry| entry.brick == record.brick)
+    };
+    companions
+        .iter()
+        .filter_map(|(slot, record)| Some((*slot, record.as_ref().ok()?)))
+        .filter(|(slot, record)| ours(*slot, record))
+        .collect()
+}
+
+/// The membership that counts, and the generation that its members have at least.
+fn newest_of(state: &Descriptor, records: &BTreeMap<Slot, &Record>) -> (Descriptor, Generation) {
+    let highest = records.values().map(|record| &record.descriptor);
+    let highest = highest.max_by_key(|descriptor| descriptor.generation);
+    match highest.filter(|descriptor| descriptor.generation > state.generation) {
+        Some(ahead) => {
+            let descriptor = Descriptor {
+                phase: state.phase,
+                epoch: state.epoch,
+                holder: state.holder,
+                clean: state.clean,
+                // Bricks have it already, and no resize was answered before the state had it.
+                size: state.size,
+                ..ahead.clone()
+            };
+            (descriptor, ahead.settled)
+        }
+        None => (state.clone(), state.everybody_has()),
+    }
+}
+
+/// Decides what a volume starts from whose acknowledging brick is gone and whose follower on a node is to take its place.
+///
+/// # Errors
+/// Why it cannot, for the operator.
+pub(crate) fn inherit(
+    state: &Descriptor,
+    maps: &BTreeMap<Generation, ShardMap>,
+    companions: &[(Slot, Result<Record, DecodeError>)],
+    node: NodeId,
+) -> Result<(Slot, Follow, Recovered), String> {
+    if companions.iter().any(|(_, record)| matches!(record, Err(DecodeError::TooNew))) {
+        return Err("a companion was written by a newer version: use that version".into());
+    }
+    let records = records_of(state, companions);
+    let (descriptor, _) = newest_of(state, &records);
+    if descriptor.mode != Mode::Asynchronous {
+        return Err("the volume is synchronous: there are no followers".into());
+    }
+    let map = maps.get(&descriptor.map).and_then(|stored| descriptor.map_from(stored));
+    let Some(map) = map else {
+        return Err(format!("the shard map {} is not in the host's state", descriptor.map));
+    };
+    let entries = (0..).map(Slot).zip(&descriptor.bricks);
+    let entry = entries.clone().find(|(_, entry)| entry.node == node && !entry.vacant);
+    let Some((slot, entry)) = entry else { return Err("it has no brick of the volume".into()) };
+    let Some(record) = records.get(&slot).filter(|record| record.brick == entry.brick) else {
+        return Err("its brick could not be opened, or its companion cannot be read".into());
+    };
+    let follows = descriptor.following.has(slot) && record.follow.point.is_some();
+    if !follows || entry.fresh || record.descriptor.generation < entry.left {
+        return Err("it is at no consistent point: promote another one".into());
+    }
+    let regions = descriptor.size.div_ceil(u64::from(descriptor.region_size)) as u32;
+    let others = entries.filter(|(other, entry)| *other != slot && !entry.vacant);
+    let dirty = others.clone().map(|(other, _)| (other, vec![(0, regions)])).collect();
+    let reached = |other: Slot| companions.iter().any(|(slot, _)| *slot == other);
+    let sound = |other: Slot, entry: &crate::BrickEntry| {
+        let record = records.get(&other).filter(|record| record.brick == entry.brick);
+        record.is_some_and(|record| record.descriptor.generation >= entry.left)
+    };
+    let distrusted =
+        others.filter(|(other, entry)| reached(*other) && !entry.fresh && !sound(*other, entry));
+    let recovered = Recovered {
+        members: SlotSet::only(slot),
+        distrusted: distrusted.map(|(other, _)| other).collect(),
+        intent: Vec::new(),
+        dirty,
+        map,
+        // They are of what the one before had, which this one may lack.
+        digests: None,
+        descriptor: descriptor.clone(),
+    };
+    Ok((slot, record.follow.clone(), recovered))
 }
 
 /// How far, at least, a rebuilt state leaves the epochs of the companions behind. An attachment that ended before it

@@ -13,7 +13,8 @@ pub enum Shortage {
 /// How an attached volume behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Replicas of a shard that must be in sync for a write to begin; at least one.
+    /// Replicas of a shard that must be in sync for a write to begin; at least one. In asynchronous mode those count
+    /// that acknowledge or follow.
     pub min_in_sync: u32,
     /// What a write does while there are fewer.
     pub shortage: Shortage,
@@ -30,6 +31,13 @@ pub struct Settings {
     pub retry_ns: u64,
     /// How long writes may wait for a snapshot before it is given up.
     pub snapshot_deadline_ns: u64,
+    /// Asynchronous mode: bytes of writes that followers may be behind; a write that would make it more waits. One that
+    /// is longer than this is let through when nothing is behind.
+    pub most_behind_bytes: u64,
+    /// Bytes that a follower gets at once; its companion keeps two such journals.
+    pub batch_bytes: u32,
+    /// So long may a follower be behind: writes wait once the oldest that it lacks is as old.
+    pub most_behind_ns: u64,
     /// Serve although a backend cannot prove that earlier sessions with its brick have ended. The operator forces it.
     pub accept_unfenced: bool,
     /// A read is answered only if two replicas agree, where two are in sync; [`Event::VerifyReads`](crate::Event::VerifyReads)
@@ -48,6 +56,9 @@ impl Default for Settings {
             copies_in_flight: 4,
             retry_ns: 1_000_000_000,
             snapshot_deadline_ns: 2_000_000_000,
+            most_behind_bytes: 64 << 20,
+            batch_bytes: 1 << 20,
+            most_behind_ns: 5_000_000_000,
             accept_unfenced: false,
             verify_reads: false,
         }
@@ -77,11 +88,15 @@ pub struct Protections {
     pub snapshot_map: bool,
     /// A digest is void before anything is written to what it is of.
     pub digest_invalidation: bool,
+    /// A read that names a point goes only where that point was reached.
+    pub token_check: bool,
+    /// A follower gets the log in order, and is at a point only with all that comes before.
+    pub log_order: bool,
 }
 
 impl Protections {
     /// Names, as the simulator takes them.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 12] = [
         "intent-log",
         "stale-before-acknowledge",
         "ordered-overlaps",
@@ -92,6 +107,8 @@ impl Protections {
         "clean-join",
         "snapshot-map",
         "digest-invalidation",
+        "token-check",
+        "log-order",
     ];
 
     /// All but the one with this name; `None` if there is none of this name.
@@ -108,6 +125,8 @@ impl Protections {
             "clean-join" => &mut protections.clean_join,
             "snapshot-map" => &mut protections.snapshot_map,
             "digest-invalidation" => &mut protections.digest_invalidation,
+            "token-check" => &mut protections.token_check,
+            "log-order" => &mut protections.log_order,
             _ => return None,
         };
         *switch = false;
@@ -128,6 +147,8 @@ impl Default for Protections {
             clean_join: true,
             snapshot_map: true,
             digest_invalidation: true,
+            token_check: true,
+            log_order: true,
         }
     }
 }

@@ -112,6 +112,12 @@ impl Nodes {
         self.nodes.iter().find(|node| node.name == name).map(Node::from)
     }
 
+    /// The name of the node with this number; the number if it is not registered any more.
+    pub fn name_of(&self, id: NodeId) -> String {
+        let node = self.nodes.iter().map(Node::from).find(|node| node.id == id);
+        node.map_or_else(|| id.to_string(), |node| node.name)
+    }
+
     /// Adds a node under the next number, which it gives.
     pub fn add(&mut self, mut node: Node) -> Node {
         node.id = NodeId(self.next);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What operators see of a volume's replicas.
 
-use distributed_core::{BrickState, Descriptor, NodeId, ShardMap, Slot, Status, VolumeState};
+use distributed_core::{
+    Behind, BrickState, Descriptor, Mode, NodeId, ShardMap, Slot, Status, VolumeState,
+};
 use driver_api::{
     RVec,
-    ext::{ReplicaInfo, ReplicaState, ReplicationInfo, ReplicationState},
+    ext::{Lag, ReplicaInfo, ReplicaState, ReplicationInfo, ReplicationState},
 };
 
-use crate::names::base;
+use crate::{names::base, promote::head_of};
 
 fn replica_state(state: BrickState) -> ReplicaState {
     match state {
@@ -16,6 +18,7 @@ fn replica_state(state: BrickState) -> ReplicaState {
         BrickState::Stale => ReplicaState::STALE,
         BrickState::Resyncing => ReplicaState::RESYNCING,
         BrickState::Joining => ReplicaState::JOINING,
+        BrickState::Following => ReplicaState::FOLLOWING,
     }
 }
 
@@ -54,7 +57,7 @@ pub(super) fn attached_info(
     info.generation = status.generation.to_string().into();
     info.size = status.size;
     for brick in &status.bricks {
-        info.replicas.push(ReplicaInfo {
+        let replica = ReplicaInfo {
             node: name(brick.node).into(),
             brick: brick.brick.name(&base).into(),
             state: replica_state(brick.state),
@@ -62,7 +65,15 @@ pub(super) fn attached_info(
             copied: brick.copied_bytes,
             cause: brick.cause.map(|(cause, _)| cause.to_string()).unwrap_or_default().into(),
             reserved: [0; 4],
-        });
+        };
+        let replica = match brick.behind {
+            Some(Behind { writes, bytes, nanoseconds, .. }) => {
+                replica.behind(Lag { writes, bytes, age_ns: nanoseconds })
+            }
+            None => replica,
+        };
+        let acknowledges = status.acknowledging == Some(brick.node);
+        info.replicas.push(if acknowledges { replica.acknowledging() } else { replica });
     }
     for (brick, node) in &status.condemned {
         info.replicas.push(plain(name(*node), brick.name(&base), ReplicaState::CONDEMNED));
@@ -82,10 +93,13 @@ pub(super) fn detached_info(
     let base = base(&descriptor.volume, descriptor.identity);
     let mut info = info(descriptor, map, ReplicationState::DETACHED);
     let slots = (0..).map(Slot).zip(&descriptor.bricks).filter(|(_, entry)| !entry.vacant);
+    let head = head_of(descriptor).filter(|_| descriptor.mode == Mode::Asynchronous);
     for (slot, entry) in slots {
         let state =
             if descriptor.in_sync.has(slot) { ReplicaState::IN_SYNC } else { ReplicaState::STALE };
-        info.replicas.push(plain(name(entry.node), entry.brick.name(&base), state));
+        let replica = plain(name(entry.node), entry.brick.name(&base), state);
+        let acknowledges = head == Some(entry.node);
+        info.replicas.push(if acknowledges { replica.acknowledging() } else { replica });
     }
     for (brick, node) in &descriptor.condemned {
         info.replicas.push(plain(name(*node), brick.name(&base), ReplicaState::CONDEMNED));

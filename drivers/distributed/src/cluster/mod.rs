@@ -7,16 +7,22 @@ mod nodes;
 mod scrubs;
 mod shards;
 
-use distributed_core::{ClientOp, Descriptor, NodeId, ShardMap};
+use distributed_core::{ClientOp, Descriptor, Mode as CoreMode, NodeId, ShardMap, View};
 use driver_api::{
     IoBuf, Op, OpContext, RString, RVec, Result, Tuple2, WriteFlags,
     ext::{
-        Cluster, Comparison, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec, NodeStep,
-        Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing, ShardInfo,
+        Cluster, Comparison, Mode, Movement, MovementPlan, NodeChange, NodeInfo, NodeSpec,
+        NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume, ReplicationInfo, Scrubbing,
+        ShardInfo,
     },
 };
 
-use crate::{driver::DistributedBackend, error::no_volume, recover::Wish};
+use crate::{
+    config::{Chosen, Config},
+    driver::DistributedBackend,
+    error::no_volume,
+    recover::Wish,
+};
 use info::{attached_info, detached_info};
 pub(crate) use shards::writable;
 
@@ -59,9 +65,15 @@ impl Cluster for DistributedBackend {
                 let node = registered.iter().find(|node| node.id == id);
                 node.map_or_else(|| id.to_string(), |node| node.name.clone())
             };
+            let chosen = backend.0.catalog.chosen(&volume).await?;
+            let told = |mode| mode_of(mode, &chosen, &backend.0.config);
             Ok(match backend.engine(&volume) {
-                Some(engine) => attached_info(&descriptor, &map, &engine.status()?, &name),
-                None => detached_info(&descriptor, &map, &name),
+                Some(engine) => {
+                    let status = engine.status()?;
+                    let info = attached_info(&descriptor, &map, &status, &name);
+                    info.in_mode(told(status.mode))
+                }
+                None => detached_info(&descriptor, &map, &name).in_mode(told(descriptor.mode)),
             })
         })
     }
@@ -82,9 +94,11 @@ impl Cluster for DistributedBackend {
         let placed = self.within(volume, shard, offset, u64::from(len));
         match placed {
             Ok(_) if len == 0 => Op::ok(IoBuf::empty()),
-            Ok((engine, offset)) => {
-                engine.submit(cx, ClientOp::Read { offset, len }, IoBuf::empty())
-            }
+            Ok((engine, offset)) => engine.submit(
+                cx,
+                ClientOp::Read { offset, len, view: View::Latest },
+                IoBuf::empty(),
+            ),
             Err(error) => Op::err(error),
         }
     }
@@ -173,10 +187,29 @@ impl Cluster for DistributedBackend {
     fn scrubbing(&self, _cx: &OpContext, volume: &str) -> Op<Scrubbing> {
         Op::ready(self.scrub_of(volume))
     }
+
+    fn promote(&self, _cx: &OpContext, volume: &str, how: Promote) -> Op<Promotion> {
+        let volume = volume.to_owned();
+        self.on(async move |backend| backend.promote_node(&volume, &how).await)
+    }
 }
 
 fn pairs(options: &[Tuple2<RString, RString>]) -> Vec<(String, String)> {
     options.iter().map(|pair| (pair.0.to_string(), pair.1.to_string())).collect()
+}
+
+/// How a volume that is in this mode replicates, and what its readers see.
+fn mode_of(mode: CoreMode, chosen: &Chosen, config: &Config) -> Mode {
+    let bounds = chosen.configuration(config);
+    match mode {
+        CoreMode::Synchronous => Mode::default(),
+        CoreMode::Asynchronous => Mode {
+            asynchronous: true,
+            consistency: chosen.consistency.into(),
+            most_behind_bytes: bounds.most_behind_bytes,
+            most_behind_ns: bounds.most_behind_ns,
+        },
+    }
 }
 
 impl DistributedBackend {

@@ -156,10 +156,14 @@ impl DistributedBackend {
             Ok(capacity.provisioned)
         };
         self.0.catalog.choose(volume, &before, &after, account).await?;
-        if let Some(engine) = self.engine(volume) {
-            engine.tell(vec![Event::VerifyReads(after.verify_reads)]);
+        match self.engine(volume) {
+            // What is chosen for one that is not attached counts when it is.
+            None => Ok(()),
+            Some(engine) => {
+                engine.tell(vec![Event::VerifyReads(after.verify_reads)]);
+                self.settle(&engine).await
+            }
         }
-        Ok(())
     }
 
     /// A volume with other options, if it could be placed with them.

@@ -17,6 +17,7 @@
 //! waits any more, by the pump. Mutations of bricks belong to the pump, whatever becomes of their client: each is polled
 //! to its end.
 
+mod following;
 mod movement;
 mod perform;
 mod pump;
@@ -49,7 +50,9 @@ use crate::{
     error::of_failure,
     meters::Histogram,
     readers::Readers,
+    session::Session,
 };
+use following::{Following, Kept};
 use movement::Ordered;
 pub(crate) use movement::{Progress, Purpose};
 use requests::{Requests, Unfulfilled};
@@ -107,11 +110,13 @@ pub(crate) struct Engine {
     everybody: Arc<Histogram>,
     /// Snapshots that are being replayed.
     pub readers: Readers,
+    following: Following,
 }
 
 struct Inner {
     core: Volume,
     requests: Requests,
+    kept: Kept,
     sessions: BTreeMap<BrickId, Arc<OpenBrick>>,
     state: VolumeState,
     ordered: Ordered,
@@ -151,6 +156,7 @@ impl Engine {
             inner: Mutex::new(Inner {
                 core,
                 requests: Requests::default(),
+                kept: Kept::default(),
                 sessions: BTreeMap::new(),
                 state: VolumeState::Attaching,
                 ordered: Ordered::default(),
@@ -164,6 +170,7 @@ impl Engine {
             clients: Arc::default(),
             everybody: work.everybody,
             readers: Readers::default(),
+            following: Following::default(),
         });
         engine.learn(work.members);
         tokio::spawn(pump::run(Arc::clone(&engine), jobs));
@@ -206,8 +213,9 @@ impl Engine {
         offset: u64,
         len: u32,
     ) -> Result<Option<SlotSet>> {
-        let request = self.admit(cx, Some(ClientOp::Verify { offset, len }), IoBuf::empty())?;
-        self.run(vec![Event::Request { request, op: ClientOp::Verify { offset, len } }], None);
+        let op = ClientOp::Verify { offset, len };
+        let request = self.admit(cx, Some(op), IoBuf::empty(), None)?;
+        self.run(vec![Event::Request { request, op }], None);
         let mut waiting = Waiting::new(self, Reads::of(request));
         let result = std::future::poll_fn(|task| waiting.poll_result(task)).await;
         match result {
@@ -257,6 +265,7 @@ impl Engine {
     pub fn depose(&self) {
         let waiting = self.inner().map(|mut inner| {
             inner.deposed = true;
+            inner.kept.clear();
             inner.requests.fail_all(&Failure::Fenced)
         });
         // Of a core that panicked nobody waits for an answer any more.
@@ -294,10 +303,21 @@ impl Engine {
 
     /// Asks the core for something. `data` is what a write writes.
     pub fn submit(self: &Arc<Self>, cx: &OpContext, op: ClientOp, data: IoBuf) -> Op<IoBuf> {
+        self.submit_in(cx, op, data, None)
+    }
+
+    /// The same, for a session if it is one's.
+    pub fn submit_in(
+        self: &Arc<Self>,
+        cx: &OpContext,
+        op: ClientOp,
+        data: IoBuf,
+        session: Option<&Arc<Session>>,
+    ) -> Op<IoBuf> {
         // Others take as long as they are long.
         let is_counted = matches!(op, ClientOp::Read { .. } | ClientOp::Write { .. });
         let begun = is_counted.then(Instant::now);
-        let request = match self.admit(cx, Some(op), data) {
+        let request = match self.admit(cx, Some(op), data, session.cloned()) {
             Ok(request) => request,
             Err(error) => return Op::err(error),
         };
@@ -319,12 +339,18 @@ impl Engine {
         }
     }
 
-    fn admit(&self, cx: &OpContext, op: Option<ClientOp>, data: IoBuf) -> Result<RequestId> {
+    fn admit(
+        &self,
+        cx: &OpContext,
+        op: Option<ClientOp>,
+        data: IoBuf,
+        session: Option<Arc<Session>>,
+    ) -> Result<RequestId> {
         let mut inner = self.inner()?;
         if inner.deposed {
             return Err(of_failure(&self.volume, Failure::Fenced));
         }
-        Ok(inner.requests.add(*cx, op, data))
+        Ok(inner.requests.add(*cx, op, data, session))
     }
 
     /// The request's result if it is finished; otherwise `waker` is woken when it is.
@@ -408,10 +434,19 @@ impl Engine {
         }
         while let Some(action) = inner.core.poll_action() {
             match action {
-                Action::Reply { request, result } => {
-                    wake.extend(inner.requests.finish(request, result));
+                Action::Reply { request, result, point } => {
+                    wake.extend(inner.requests.finish(request, result, point));
                 }
-                Action::Report(notice) => self.report(&notice),
+                Action::Keep { request } => {
+                    if let Some((offset, data)) = inner.requests.written(request) {
+                        inner.kept.keep(request, offset, data);
+                    }
+                }
+                Action::Release { request } => inner.kept.release(request),
+                Action::Report(notice) => {
+                    self.following.note(&notice);
+                    self.report(&notice);
+                }
                 Action::ForgetMaps { before, but } => self.forget_maps(before, but),
                 Action::ForgetDigests { before } => self.forget_digests(before),
                 action => todo.push(self.prepare(&mut inner, action)),

@@ -76,7 +76,7 @@ impl Engine {
     ) -> Result<()> {
         let wanted = nodes.iter().map(|node| node.id).collect();
         self.learn(nodes);
-        let request = self.admit(cx, None, IoBuf::empty())?;
+        let request = self.admit(cx, None, IoBuf::empty(), None)?;
         // Until the new order is known, nobody is told that the old one came to nothing.
         self.inner()?.ordered.is_changing = true;
         self.run(vec![Event::Arrange { request, arrangement }], None);

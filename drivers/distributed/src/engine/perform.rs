@@ -18,6 +18,7 @@ use crate::{
     digest,
     error::{asked, unread},
     readers::Reading,
+    session::token,
 };
 
 /// A node may take so many times as long to clone a brick as to answer.
@@ -51,6 +52,8 @@ enum Work {
     Replay { from: (Reading, NodeId), to: Arc<OpenBrick>, offset: u64, len: u32 },
     Digest { on: Arc<OpenBrick>, offset: u64, len: u64, chunk: u32 },
     StoreDigests { version: Generation, bytes: Arc<[u8]> },
+    WriteJournal { on: Arc<OpenBrick>, offset: u64, parts: Vec<IoBuf> },
+    ReplayJournal { on: Arc<OpenBrick>, journal: u64, offset: u64, len: u32 },
 }
 
 /// An action that has begun.
@@ -75,7 +78,8 @@ impl Engine {
                 (io, on.map(|on| Work::Read { on, cx, offset, len, wants_digest }))
             }
             Action::Write { io, brick, request, offset, len, fua } => {
-                let data = inner.requests.data(request, offset, len).ok_or(gone);
+                let data = inner.requests.data(request, offset, len);
+                let data = data.or_else(|| inner.kept.data(request, offset, len)).ok_or(gone);
                 let cx = self.nodes.context();
                 let work = session(brick)
                     .and_then(|on| Ok(Work::Write { on, cx, offset, data: data?, fua }));
@@ -134,8 +138,19 @@ impl Engine {
             Action::StoreDigests { io, version, bytes } => {
                 (io, Ok(Work::StoreDigests { version, bytes }))
             }
+            Action::WriteJournal { io, brick, offset, parts } => {
+                let parts = inner.kept.parts(&parts).ok_or(gone);
+                let work = session(brick)
+                    .and_then(|on| Ok(Work::WriteJournal { on, offset, parts: parts? }));
+                (io, work)
+            }
+            Action::ReplayJournal { io, brick, journal, offset, len } => {
+                (io, session(brick).map(|on| Work::ReplayJournal { on, journal, offset, len }))
+            }
             // Taken care of where actions are taken from the core.
             Action::Reply { .. }
+            | Action::Keep { .. }
+            | Action::Release { .. }
             | Action::Report(_)
             | Action::ForgetMaps { .. }
             | Action::ForgetDigests { .. } => (IoId(0), Err(gone)),
@@ -167,6 +182,23 @@ impl Engine {
             }
             Notice::Damaged(finding) => self.report_damage(finding),
             Notice::Mended(finding) => self.report_mend(finding),
+            Notice::HeadLost { brick, node, cause } => {
+                self.nodes.meters().of(*node).fell(*cause);
+                let node = name(*node);
+                tracing::error!(volume, %brick, node, %cause, "the acknowledging node is gone: promote another");
+            }
+            Notice::Following { brick, node, point } => {
+                let (node, point) = (name(*node), token(*point));
+                tracing::info!(volume, %brick, node, point, "a replica follows");
+            }
+            Notice::FellOut { brick, node } => {
+                let node = name(*node);
+                tracing::warn!(volume, %brick, node, "a replica cannot follow, and is resynced");
+            }
+            Notice::Promoted { brick, node, loss } => {
+                let node = name(*node);
+                tracing::warn!(volume, %brick, node, ?loss, "another node acknowledges");
+            }
             Notice::Serving => tracing::info!(volume, "the volume serves"),
             Notice::Stopped(why) => tracing::error!(volume, %why, "the volume stopped"),
         }
@@ -391,6 +423,20 @@ impl Task {
                 let brick = Arc::clone(&on);
                 let dropping = async move { brick.drop_snapshot(&cx, number).await };
                 Started::Pending(wait(io, timeout, dropping, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            Work::WriteJournal { on, offset, parts } => {
+                let keeper = Arc::clone(&on);
+                let write = async move { keeper.write_journal(&cx, offset, parts).await };
+                Started::Pending(wait(io, timeout, write, move |result| {
+                    change_ended(io, &on, result)
+                }))
+            }
+            Work::ReplayJournal { on, journal, offset, len } => {
+                let brick = Arc::clone(&on);
+                let replay = async move { brick.replay_journal(&cx, journal, offset, len).await };
+                Started::Pending(wait(io, timeout, replay, move |result| {
                     change_ended(io, &on, result)
                 }))
             }

@@ -3,13 +3,15 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     task::{Poll, Waker},
 };
 
-use distributed_core::{ClientOp, Failure, IoId, RequestId};
+use distributed_core::{ClientOp, Failure, IoId, Point, RequestId};
 use driver_api::{Error, ErrorKind, IoBuf, OpContext};
 
-use crate::error::of_failure;
+use super::following;
+use crate::{error::of_failure, session::Session};
 
 /// Requests, by number.
 #[derive(Default)]
@@ -25,6 +27,8 @@ struct Request {
     /// What a client asked for; `None`: an operator asked for something without data.
     op: Option<ClientOp>,
     data: IoBuf,
+    /// Whose token rises with it.
+    session: Option<Arc<Session>>,
     /// By offset: the newest read from there, and what it brought.
     pieces: Vec<Piece>,
     result: Option<Result<(), Failure>>,
@@ -66,13 +70,20 @@ impl Unfulfilled {
 
 impl Requests {
     /// Takes in a request.
-    pub fn add(&mut self, cx: OpContext, op: Option<ClientOp>, data: IoBuf) -> RequestId {
+    pub fn add(
+        &mut self,
+        cx: OpContext,
+        op: Option<ClientOp>,
+        data: IoBuf,
+        session: Option<Arc<Session>>,
+    ) -> RequestId {
         self.last += 1;
         let request = RequestId(self.last);
         let entry = Request {
             cx,
             op,
             data,
+            session,
             pieces: Vec::new(),
             result: None,
             waker: None,
@@ -91,11 +102,14 @@ impl Requests {
     pub fn data(&self, request: RequestId, offset: u64, len: u32) -> Option<IoBuf> {
         let entry = self.all.get(&request)?;
         let Some(ClientOp::Write { offset: first, .. }) = entry.op else { return None };
-        let (start, len) = (offset.checked_sub(first)? as usize, len as usize);
-        if start == 0 && len == entry.data.len() {
-            return Some(entry.data.clone());
-        }
-        (start + len <= entry.data.len()).then(|| entry.data.slice(start, len))
+        following::part(first, &entry.data, offset, len)
+    }
+
+    /// A write's offset and data.
+    pub fn written(&self, request: RequestId) -> Option<(u64, IoBuf)> {
+        let entry = self.all.get(&request)?;
+        let Some(ClientOp::Write { offset, .. }) = entry.op else { return None };
+        Some((offset, entry.data.clone()))
     }
 
     /// A read was issued for a request.
@@ -128,9 +142,20 @@ impl Requests {
         self.reads.remove(&io);
     }
 
-    /// The core answered a request: who is to be woken.
-    pub fn finish(&mut self, request: RequestId, result: Result<(), Failure>) -> Option<Waker> {
+    /// The core answered a request, which wrote or saw what is up to `point`: who is to be woken.
+    pub fn finish(
+        &mut self,
+        request: RequestId,
+        result: Result<(), Failure>,
+        point: Point,
+    ) -> Option<Waker> {
         let entry = self.all.get_mut(&request)?;
+        if let Some(session) = entry.session.take().filter(|_| result.is_ok()) {
+            match entry.op {
+                Some(ClientOp::Read { .. }) => session.saw(point),
+                _ => session.wrote(point),
+            }
+        }
         if entry.abandoned {
             self.all.remove(&request);
             return None;
@@ -186,7 +211,7 @@ impl Requests {
 impl Request {
     /// What a read gives; nothing for everything else.
     fn into_data(mut self) -> Option<IoBuf> {
-        let Some(ClientOp::Read { offset, len }) = self.op else { return Some(IoBuf::empty()) };
+        let Some(ClientOp::Read { offset, len, .. }) = self.op else { return Some(IoBuf::empty()) };
         if let [piece] = &mut self.pieces[..] {
             let data = piece.data.take()?;
             return (piece.offset == offset && data.len() == len as usize).then_some(data);

@@ -77,7 +77,7 @@ impl Engine {
         cx: &OpContext,
         event: impl FnOnce(RequestId) -> Event,
     ) -> Result<()> {
-        let request = self.admit(cx, None, IoBuf::empty())?;
+        let request = self.admit(cx, None, IoBuf::empty(), None)?;
         self.run(vec![event(request)], None);
         let mut waiting = Waiting::new(self, Reads::of(request));
         match std::future::poll_fn(|task| waiting.poll_result(task)).await {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use distributed_core::{Descriptor, Generation, Node, NodeId, Outcome, ShardMap};
+use distributed_core::{Descriptor, Generation, Mode, Node, NodeId, Outcome, ShardMap};
 use driver_api::{Error, ErrorKind, Result};
 
 use super::{
@@ -69,7 +69,10 @@ impl Recovery {
         let options = [
             ("replication_factor".to_owned(), factor.to_string()),
             ("shard_size".to_owned(), map.shard_size().to_string()),
-            ("synchronous_replication".to_owned(), true.to_string()),
+            (
+                "synchronous_replication".to_owned(),
+                (descriptor.mode == Mode::Synchronous).to_string(),
+            ),
         ];
         Chosen::new(&self.backend.0.config, descriptor.size, &options)
     }

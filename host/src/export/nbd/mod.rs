@@ -84,6 +84,9 @@ pub struct Export {
     pub volume: GuardedVolume,
     /// The backend that holds the volume, and whose budget its operations count in.
     pub backend: String,
+    /// What one connection wrote and flushed is seen on every other. A volume whose sessions are not strong promises that
+    /// to the connection that wrote only.
+    pub coherent: bool,
     /// Refuse writes, whatever the volume can do.
     pub read_only: bool,
     /// Dropped last, when the connection ended and every mutation is finished: keeps the attachment.

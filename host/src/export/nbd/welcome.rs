@@ -63,7 +63,8 @@ impl Offer for Naming<'_> {
 
     fn terms(&mut self, export: &Export) -> Result<Terms> {
         let volume = &export.volume;
-        Ok(Terms::of(&volume.capabilities()?, volume.size()?, export.read_only))
+        let terms = Terms::of(&volume.capabilities()?, volume.size()?, export.read_only);
+        Ok(if export.coherent { terms } else { terms.for_one_connection() })
     }
 }
 

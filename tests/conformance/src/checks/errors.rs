@@ -40,6 +40,8 @@ pub(super) async fn claims(case: &Case<'_>) -> Checked {
     agree(resizes, success("resize", vol.handle.resize())?.is_some(), "grow or shrink")?;
     let map = success("allocation_map", vol.handle.allocation_map())?.is_some();
     agree(has(Abilities::ALLOCATION_MAP), map, "allocation-map")?;
+    let sessions = success("sessions", vol.handle.sessions())?.is_some();
+    agree(has(Abilities::SESSIONS), sessions, "sessions")?;
     let (sector, unsupported) = (vol.sector(), &[ErrorKind::UNSUPPORTED]);
     let discarded = vol.try_discard(0, sector).await?;
     let zeroed = vol.try_zero(0, sector, WriteFlags::NONE).await?;

@@ -15,6 +15,7 @@ mod info;
 mod lifecycle;
 mod moments;
 mod resize;
+mod sessions;
 mod sizes;
 mod snapshots;
 mod takeover;
@@ -226,6 +227,14 @@ checks! {
             "Writes under way during a take-over land before it or never.";
         "take-over-host" [WRITE PERSISTENT] takeover::other_host:
             "A second opening of the backend sees the holder, and fences it when forced.";
+    }
+    "sessions" {
+        "own-writes" [WRITE SESSIONS] sessions::own_writes:
+            "A session reads what it wrote, and so does whoever has its token.";
+        "ends" [WRITE SESSIONS] sessions::ends:
+            "A session ends without its attachment, and its token outlives both.";
+        "tokens" [SESSIONS] sessions::tokens:
+            "What is no token is InvalidArgument.";
     }
     "errors" {
         "claims" [] errors::claims:

@@ -20,6 +20,9 @@ struct Below {
     snapshots: Option<Arc<dyn ext::Snapshots>>,
     resize: Option<Arc<dyn ext::Resize>>,
     allocation_map: Option<Arc<dyn ext::AllocationMap>>,
+    sessions: Option<SessionsHandle>,
+    /// What `volume` is of, if it is a session's.
+    session: Option<SessionHandle>,
     /// The last that was told.
     size: AtomicU64,
     incarnation: AtomicU64,
@@ -33,11 +36,19 @@ impl Layer for Forward {
     }
 
     async fn wrap(_host: Host, _config: BackendConfig, inner: VolumeHandle) -> Result<Passed> {
-        Ok(Passed(Arc::new(Below {
+        Passed::over(inner, None)
+    }
+}
+
+impl Passed {
+    fn over(inner: VolumeHandle, session: Option<SessionHandle>) -> Result<Self> {
+        Ok(Self(Arc::new(Below {
             capabilities: inner.capabilities()?,
             snapshots: inner.snapshots()?.map(|handle| Arc::new(handle) as _),
             resize: inner.resize()?.map(|handle| Arc::new(handle) as _),
             allocation_map: inner.allocation_map()?.map(|handle| Arc::new(handle) as _),
+            sessions: inner.sessions()?,
+            session,
             size: AtomicU64::new(inner.size()?),
             incarnation: AtomicU64::new(inner.incarnation()?),
             volume: inner,
@@ -118,6 +129,31 @@ impl Volume for Passed {
 
     fn allocation_map(&self) -> Option<Arc<dyn ext::AllocationMap>> {
         self.0.allocation_map.clone()
+    }
+
+    fn sessions(&self) -> Option<Arc<dyn ext::Sessions<Self>>> {
+        self.0.sessions.clone().map(|handle| Arc::new(Sessions(handle)) as _)
+    }
+}
+
+/// Sessions with the volume below, each of which is passed through as that volume is.
+struct Sessions(SessionsHandle);
+
+impl ext::Sessions<Passed> for Sessions {
+    fn consistency(&self) -> Result<ext::Consistency> {
+        self.0.consistency()
+    }
+
+    fn open(&self, token: &str) -> Result<Passed> {
+        let session = self.0.open(token)?;
+        Passed::over(session.volume()?, Some(session))
+    }
+
+    fn token(&self, session: &Passed) -> Result<String> {
+        match &session.0.session {
+            Some(session) => Ok(session.token()?.into()),
+            None => Err(Error::new(ErrorKind::INVALID_ARGUMENT, "the volume is no session's")),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod distributed_5;
 mod distributed_6;
 mod distributed_whole_2;
 mod distributed_whole_2b;
+mod distributed_whole_3;
 mod distributed_whole_4;
 mod distributed_whole_5;
 mod distributed_whole_6;
@@ -179,6 +180,18 @@ pub const SHOWS: &[Show] = &[
     Show {
         name: "distributed-whole-2b",
         title: "Bits flip at rest on one replica of three and of two: a scrub names it for every flip, and compared reads are never wrong.",
+        budget_secs: 60,
+        play: distributed_whole_2b::play,
+    },
+    Show {
+        name: "distributed-whole-3",
+        title: "An asynchronous volume keeps its bound and its sessions' promises under load, and a promotion loses exactly what it says.",
+        budget_secs: 45,
+        play: distributed_whole_3::play,
+    },
+    Show {
+        name: "distributed-whole-4",
+        title: "A sixth node joins and an old one leaves under load, also across a kill: as much moves as was planned, evenly, and no byte is wrong.",
         budget_secs: 60,
         play: distributed_whole_2b::play,
     },

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Volume,
+    inherit::Inheritance,
     state::{Brick, IoKind, Kind, Link, Phase, Role},
 };
 use crate::{
@@ -79,6 +80,9 @@ impl Volume {
         let mut companions = std::mem::take(&mut self.companions);
         // One that was given up since cannot be served from.
         companions.retain(|(slot, _)| self.bricks[slot.index()].link == Link::Open);
+        if let Some(node) = self.inheritance.as_ref().map(Inheritance::node) {
+            return self.inherit(node, &companions);
+        }
         match recover(&self.descriptor, &self.maps, &companions) {
             Ok(recovered) => self.recovered(recovered),
             Err(refusal) => {
@@ -88,7 +92,7 @@ impl Volume {
         }
     }
 
-    fn recovered(&mut self, recovered: Recovered) {
+    pub(super) fn recovered(&mut self, recovered: Recovered) {
         let Recovered { descriptor, members, distrusted, intent, dirty, map, digests } = recovered;
         self.settled = self.descriptor.everybody_has();
         self.members = self.descriptor.in_sync;
@@ -243,6 +247,7 @@ impl Volume {
         self.phase = Phase::Serving;
         self.level_regions.clear();
         self.pump_maps();
+        self.report_inheritance();
         self.report(Notice::Serving);
         let late_write_rule = self.protections.late_write_rule;
         let distrusted = std::mem::take(&mut self.distrusted);
@@ -282,10 +287,15 @@ impl Volume {
                 format!(
                     "volume {volume:?}: no brick that has every acknowledged write could be opened within {} s. In sync in \
                      generation {} were those on: {}. Bring one of these nodes back and attach again. If all of them \
-                     are lost for good, the others have older data only: everything written since they left is at risk",
+                     are lost for good, the others have older data only: everything written since they left is at risk{}",
                     self.now.0 / 1_000_000_000,
                     self.descriptor.generation,
-                    names.join(", ")
+                    names.join(", "),
+                    if self.is_asynchronous() {
+                        "; a follower at a consistent point can be promoted"
+                    } else {
+                        ""
+                    }
                 )
             }
         }

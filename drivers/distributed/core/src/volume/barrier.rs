@@ -46,7 +46,8 @@ impl Volume {
         let Some(barrier) = &mut self.barrier else { return };
         if let BarrierKind::Snapshot { number, .. } = barrier.kind {
             // Writes that wait for replicas were never begun.
-            let idle = self.ops.iter().count() == self.short.len()
+            let waiting = self.short.len() + self.lagging.len();
+            let idle = self.ops.iter().count() == waiting
                 && self.round.is_none()
                 && self.commit.is_none()
                 && !self.want_membership;
@@ -60,11 +61,13 @@ impl Volume {
             && self.flush_requests.is_empty()
             && self.commit.is_none()
             && !self.bricks.iter().any(|b| matches!(b.link, Link::Opening | Link::Checking));
-        if !idle || barrier.stage != BarrierStage::Draining {
+        if !idle || barrier.stage != BarrierStage::Draining || !self.followers_are_ready() {
             return;
         }
+        let Some(barrier) = &mut self.barrier else { return };
         match barrier.kind {
             BarrierKind::Snapshot { .. } => {}
+            BarrierKind::Configure { configuration } => self.change_mode(&configuration),
             BarrierKind::Detach => {
                 barrier.stage = BarrierStage::Flushing;
                 self.pump_flush();
@@ -191,6 +194,10 @@ impl Volume {
                 self.resize_bricks(size);
             }
             BarrierKind::Resize { .. } => self.end_barrier(request, Ok(())),
+            BarrierKind::Configure { configuration } => {
+                self.end_barrier(request, Ok(()));
+                self.mode_changed(&configuration);
+            }
             BarrierKind::Snapshot { .. } => {}
         }
     }
@@ -198,6 +205,12 @@ impl Volume {
     fn end_barrier(&mut self, request: RequestId, result: Result<(), Failure>) {
         self.reply(request, result);
         self.lift_barrier();
+    }
+
+    /// Whether what is to come finds followers with everything, and with nothing in their journals.
+    pub(super) fn barrier_wants_followers(&self) -> bool {
+        let barrier = self.barrier.as_ref();
+        barrier.is_some_and(|barrier| !matches!(barrier.kind, BarrierKind::Snapshot { .. }))
     }
 
     /// Lets those go on that came meanwhile.

@@ -20,7 +20,9 @@ use crate::{Action, Notice, Outcome, Record, Run, Slot, SlotSet};
 impl Volume {
     pub(super) fn pump_commit(&mut self) {
         let ready = matches!(self.phase, Phase::Serving | Phase::Recording);
-        if !ready || self.commit.is_some() || !(self.want_intent || self.want_membership) {
+        let is_held = self.is_headless() && !self.is_promoting();
+        if !ready || is_held || self.commit.is_some() || !(self.want_intent || self.want_membership)
+        {
             return;
         }
         if self.phase == Phase::Recording && !self.maps_are_kept() {
@@ -49,6 +51,10 @@ impl Volume {
             retry_at: None,
         });
         self.write_companions(targets, record);
+        // A promoted follower has nobody beside it: it gets the record as one that joins.
+        if targets.is_empty() {
+            self.companions_answered();
+        }
     }
 
     /// Writes the next generation's membership into the descriptor.
@@ -74,6 +80,7 @@ impl Volume {
         self.descriptor.generation = self.descriptor.generation.next();
         let members = self.members;
         self.descriptor.in_sync = self.counting();
+        self.descriptor.following = self.with_a_point();
         for (slot, entry) in (0..).map(Slot).zip(&mut self.descriptor.bricks) {
             if joined.has(slot) {
                 entry.fresh = false;
@@ -99,6 +106,7 @@ impl Volume {
             map_bytes: 0,
             snapshot_maps: Vec::new(),
             digests: self.digests.named(),
+            follow: crate::Follow::default(),
         }
     }
 
@@ -128,8 +136,10 @@ impl Volume {
             if brick.counts() || brick.role == Role::Vacant {
                 continue;
             }
+            let logged = self.logged_for(slot);
             let mut spans: Vec<(u32, u32)> = brick
                 .lacks()
+                .chain(logged.iter())
                 .map(|(start, end)| ((start / size) as u32, end.div_ceil(size) as u32))
                 .collect();
             spans.sort_unstable();
@@ -231,6 +241,14 @@ impl Volume {
         self.digests_recorded(commit.voided, commit.digests);
         if let Some(change) = commit.change {
             self.stored = Arc::clone(&commit.bytes);
+            match crate::Descriptor::decode(&commit.bytes) {
+                Ok(recorded) => self.recorded = recorded,
+                Err(reason) => {
+                    let reason =
+                        format!("the record that was just written is {reason}: attach again");
+                    return self.stop(Phase::Stopped(reason.into()));
+                }
+            }
             self.membership_changed(change);
             if self.is_over() {
                 return;
@@ -273,6 +291,10 @@ impl Volume {
             brick.unrecorded &= brick.listed_in > self.descriptor.generation;
         }
         self.members = self.descriptor.in_sync;
+        self.promoted(change.joined);
+        for slot in change.joined.iter() {
+            self.brick(slot).follower = super::Follower::default();
+        }
         self.vacancies_recorded();
         if !self.moves_recorded() {
             let reason = format!(

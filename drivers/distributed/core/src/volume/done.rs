@@ -58,6 +58,8 @@ impl Volume {
             | IoKind::Copy { .. }
             | IoKind::Flush
             | IoKind::Companion
+            | IoKind::Follow
+            | IoKind::FollowFlush
             | IoKind::Map
             | IoKind::Resize => self.brick_done(&io, incarnation, &outcome),
         }
@@ -94,7 +96,9 @@ impl Volume {
             self.give_up(from, Cause::Failed);
             return self.source_failed(io);
         }
-        if io.kind == IoKind::Read && *outcome == Outcome::Damaged {
+        // A follower that cannot read is resynced as a whole: nothing is written to it beside the log.
+        let is_in_sync = self.bricks[io.slot.index()].role == Role::InSync;
+        if io.kind == IoKind::Read && *outcome == Outcome::Damaged && is_in_sync {
             return self.read_damaged(io);
         }
         let cause = match outcome {
@@ -198,6 +202,7 @@ impl Volume {
             IoKind::Flush => self.flushed(io.slot),
             IoKind::Companion => self.companion_written(io.slot),
             IoKind::Map => self.map_kept(io),
+            IoKind::Follow | IoKind::FollowFlush => self.follow_done(io),
             IoKind::Resize => self.resize_answered(io, false),
             IoKind::Mutate => {
                 self.note_volatile(io);

@@ -9,7 +9,7 @@ use crate::{Action, Slot, SlotSet};
 
 impl Volume {
     pub(super) fn pump_flush(&mut self) {
-        if self.round.is_some() {
+        if self.round.is_some() || self.is_headless() {
             return;
         }
         let wanted = !self.flush_requests.is_empty()

@@ -24,12 +24,14 @@ pub struct Healing {
 impl Volume {
     /// What there is to heal. Costs little: it looks at bricks and at replica sets, not at shards.
     pub fn healing(&self) -> Healing {
-        let in_sync = self.with_role(Role::InSync);
+        // A follower is a copy, too: writes count it.
+        let in_sync = self.with_role(Role::InSync).or(self.following());
         let fewest = self.map.sets().map(|set| set.and(in_sync).len()).min().unwrap_or_default();
-        let receives = |brick: &Brick| brick.receiving && !brick.dirty.is_empty();
+        let receives =
+            |slot: Slot| self.takes_copies(slot) && !self.bricks[slot.index()].dirty.is_empty();
         let is_wanted = self.is_serving()
             && (self.copies > 0
-                || self.bricks.iter().any(receives)
+                || self.slots().any(receives)
                 || !self.moves.is_empty()
                 || !self.litter.is_empty()
                 || self.scrub.is_wanted()

@@ -40,7 +40,10 @@ fn no_copies_pause_a_resync_and_nothing_else() {
     assert!(healing.is_wanted && healing.fewest == 2 && !healing.is_short, "{healing:?}");
     assert_eq!(desk.write(2, 4096), Some(Ok(())));
     assert_eq!(desk.write(3, 8 << 20), Some(Ok(())));
-    assert_eq!(desk.ask(4, ClientOp::Read { offset: 0, len: 512 }), Some(Ok(())));
+    assert_eq!(
+        desk.ask(4, ClientOp::Read { offset: 0, len: 512, view: crate::View::Latest }),
+        Some(Ok(()))
+    );
     assert_eq!(desk.ask(5, ClientOp::Flush), Some(Ok(())));
     assert_eq!(desk.ask(6, ClientOp::Resize { size: 2 * SIZE }), Some(Ok(())));
     assert_eq!(desk.states()[1], BrickState::Resyncing);
@@ -144,7 +147,7 @@ fn reads_prefer_other_nodes_to_one_that_is_shunned() {
     let reads = |desk: &mut Desk, first: u64| {
         desk.log.clear();
         for request in first..first + 30 {
-            desk.ask(request, ClientOp::Read { offset: 0, len: 512 });
+            desk.ask(request, ClientOp::Read { offset: 0, len: 512, view: crate::View::Latest });
         }
         let of = |line: &&String| line.starts_with("Read {") && line.contains("brick: BrickId(1)");
         desk.log.iter().filter(of).count()

@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Volume,
-    state::{BarrierStage, Io, IoKind, Link, MapWrite, MoveStage, Phase, Role},
+    followers::FollowStage,
+    state::{BarrierStage, Brick, Io, IoKind, Link, MapWrite, MoveStage, Phase, Role},
 };
 use crate::{Action, Generation, MAP_OFFSET, MapPlace, Outcome, RECORD_ALIGNMENT, Record, Slot};
 
@@ -97,7 +98,8 @@ impl Volume {
 
     fn keep_map(&mut self, slot: Slot) {
         let brick = &self.bricks[slot.index()];
-        let gets = brick.counts() || (brick.role == Role::Stale && brick.receiving);
+        let follows = brick.follower.stage != FollowStage::Lacking;
+        let gets = brick.counts() || (brick.role == Role::Stale && (brick.receiving || follows));
         if !gets || brick.link != Link::Open || brick.keeping.is_some() {
             return;
         }
@@ -107,7 +109,7 @@ impl Volume {
         else {
             return;
         };
-        let at = room_for(&brick.kept, bytes.len());
+        let at = room_for(brick, bytes.len() as u64);
         let brick = self.brick(slot);
         brick.keeping = Some(MapPlace { version, at, bytes: bytes.len() as u32 });
         let brick = brick.id;
@@ -116,6 +118,11 @@ impl Volume {
         let io = self.io(IoKind::Map, slot, 0, at, padded.len() as u64);
         let bytes = padded.into();
         self.actions.push_back(Action::WriteCompanion { io, brick, offset: at, bytes });
+    }
+
+    /// Where a follower's journal can be.
+    pub(super) fn room_for_journal(&self, slot: Slot, bytes: u64) -> u64 {
+        room_for(&self.bricks[slot.index()], bytes)
     }
 
     pub(super) fn map_kept(&mut self, io: &Io) {
@@ -211,13 +218,23 @@ impl Volume {
     }
 }
 
-/// The first gap for a map of so many bytes.
-fn room_for(kept: &[MapPlace], bytes: usize) -> u64 {
+/// The first gap for so many bytes.
+fn room_for(brick: &Brick, bytes: u64) -> u64 {
     let blocks = |bytes: u64| bytes.next_multiple_of(RECORD_ALIGNMENT as u64);
+    let kept = brick.kept.iter().chain(&brick.keeping);
     let mut taken: Vec<(u64, u64)> =
-        kept.iter().map(|kept| (kept.at, kept.at + blocks(u64::from(kept.bytes)))).collect();
+        kept.map(|kept| (kept.at, kept.at + blocks(u64::from(kept.bytes)))).collect();
+    let follower = &brick.follower;
+    taken.extend(follower.journal.map(|(at, half)| (at, at + 2 * half)));
+    // It may be replayed yet.
+    let data = follower.on_disk.journal.iter().filter(|piece| piece.zero.is_none());
+    let at = follower.on_disk.journal_at;
+    taken.push((at, at + blocks(data.map(|piece| piece.len).sum())));
     taken.sort_unstable();
-    taken.into_iter().fold(MAP_OFFSET, |at, (start, end)| {
-        if at + blocks(bytes as u64) <= start { at } else { at.max(end) }
-    })
+    taken.into_iter().fold(
+        MAP_OFFSET,
+        |at, (start, end)| {
+            if at + blocks(bytes) <= start { at } else { at.max(end) }
+        },
+    )
 }

@@ -17,9 +17,14 @@ impl Volume {
             return;
         }
         let role = self.brick(slot).role;
-        if role == Role::InSync && !self.is_covered_without(slot) {
+        let is_headless_now =
+            role == Role::InSync && !self.is_covered_without(slot) && self.has_heirs();
+        if role == Role::InSync && !self.is_covered_without(slot) && !is_headless_now {
             let text = self.last_copy_text(slot, cause);
             return self.stop(Phase::Stopped(text.into()));
+        }
+        if is_headless_now {
+            self.lose_head(slot, cause);
         }
         let now = self.now;
         let retry_at = self.retry_after_setback(slot);
@@ -51,14 +56,23 @@ impl Volume {
         }
         self.joins_no_more(slot);
         self.moves_lose(slot);
+        self.follower_lost(slot);
+        self.promotion_fails(slot);
         self.abandon(slot);
+        if is_headless_now {
+            self.head_lost();
+        }
+        if self.is_asynchronous() {
+            self.inheritance_fails(slot);
+            self.check_heirs();
+        }
         if role == Role::InSync && self.phase == Phase::Leveling {
             self.begin_leveling();
         }
     }
 
     /// What an in-sync brick may not have flushed: what the log says, and what is being written.
-    fn unflushed(&self) -> ExtentSet {
+    pub(super) fn unflushed(&self) -> ExtentSet {
         let mut set = self.intent.unflushed();
         for (_, op) in self.ops.iter().filter(|(_, op)| op.holds) {
             set.insert(op.at, op.at + op.step);
@@ -236,7 +250,8 @@ impl Volume {
         if !attaching && doubtful && late_write_rule {
             return self.replace(slot, Cause::Unknown);
         }
-        if self.descriptor.bricks[slot.index()].fresh {
+        let is_fresh = self.descriptor.bricks[slot.index()].fresh;
+        if is_fresh && !self.is_asynchronous() {
             return self.receive(slot);
         }
         let brick = self.brick(slot);
@@ -283,6 +298,7 @@ impl Volume {
             let brick = self.brick(slot);
             brick.sequence = record.sequence + 1;
             brick.kept = base.into_iter().chain(record.snapshot_maps.iter().copied()).collect();
+            brick.follower.on_disk = record.follow.clone();
         }
         if self.phase == Phase::Opening {
             self.brick(slot).link = Link::Open;
@@ -290,6 +306,9 @@ impl Volume {
             return self.opening_ended();
         }
         let entry = self.descriptor.bricks[slot.index()];
+        if entry.fresh && matches!(record, Err(crate::DecodeError::Empty)) {
+            return self.receive(slot);
+        }
         let is_ours = record.as_ref().is_ok_and(|record| {
             record.descriptor.identity == self.descriptor.identity
                 && record.brick == entry.brick
@@ -307,6 +326,13 @@ impl Volume {
 
     /// From now on the brick gets new writes, and copies of what it lacks.
     pub(super) fn receive(&mut self, slot: Slot) {
+        if self.is_asynchronous() {
+            return self.follow(slot);
+        }
+        if self.bricks[slot.index()].follower.on_disk.point.is_some() {
+            self.brick(slot).link = Link::Open;
+            return self.mark(slot);
+        }
         let brick = self.brick(slot);
         brick.link = Link::Open;
         brick.receiving = true;

@@ -7,17 +7,28 @@
 //! shards other replicas, with `ahead` for where they lead, `slots` for these replicas and `litter` for what is left behind,
 //! `snapshots` takes them, `keepers` and `replay` keep those of bricks that go; `maps` stores the shard map, `reshard` in
 //! shards of another size; `healing` holds healing back; `status` tells.
+//!
+//! Of asynchronous mode: `log` has the order of mutations, `followers` get it in `batches` and within a `bound`, `views`
+//! serve reads from them, `head` goes on when the acknowledging brick is gone, `inherit` when the host is gone with it,
+//! `configure` changes the mode.
 
 mod ahead;
 mod attaching;
 mod barrier;
+mod batches;
+mod bound;
 mod commit;
+mod configure;
 mod done;
 mod doubt;
 mod flush;
+mod followers;
+mod head;
 mod healing;
+mod inherit;
 mod keepers;
 mod litter;
+mod log;
 mod maps;
 mod members;
 mod moves;
@@ -31,6 +42,7 @@ mod slots;
 mod snapshots;
 mod state;
 mod status;
+mod views;
 
 #[cfg(test)]
 mod volume_tests;
@@ -46,7 +58,11 @@ use crate::{
     Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, digest::Digests,
     intent::IntentLog, slab::Slab,
 };
+use followers::Follower;
+use head::{Headless, Promotion};
 pub use healing::Healing;
+use inherit::Inheritance;
+use log::Log;
 use reshard::Resharding;
 use state::{
     Barrier, Brick, Commit, Goal, Held, Io, IoKind, Link, MapWrite, Move, Op, Phase, Rest, Role,
@@ -72,6 +88,9 @@ pub struct Attach {
     pub holder: u64,
     /// Names of nodes, for texts.
     pub node_names: BTreeMap<NodeId, String>,
+    /// Asynchronous mode: the node whose follower is to acknowledge, because the brick that did cannot be reached. What
+    /// it has not is lost; refused while that brick can be reached.
+    pub promote: Option<NodeId>,
 }
 
 /// Why an attachment is refused before anything is done.
@@ -208,6 +227,20 @@ pub struct Volume {
     digests: Digests,
     scrub: scrub::Scrub,
     doubts: doubt::Doubts,
+    /// The order of mutations, with what followers lack of it.
+    log: Log,
+    /// Membership as the state has it.
+    recorded: Descriptor,
+    /// Set while the acknowledging brick is gone.
+    headless: Option<Headless>,
+    promotion: Option<Promotion>,
+    inheritance: Option<Inheritance>,
+    /// Writes that wait for followers.
+    lagging: VecDeque<u64>,
+    /// Reads that wait for followers while there is no acknowledging brick.
+    viewers: VecDeque<u64>,
+    /// Bytes of writes that were begun and are not in the log yet.
+    admitted: u64,
 }
 
 impl Volume {
@@ -216,8 +249,16 @@ impl Volume {
     /// # Errors
     /// When it is not in a state to be attached; nothing was done.
     pub fn attach(attach: Attach, now: Time) -> Result<Self, AttachError> {
-        let Attach { state, maps, digests: found, settings, protections, holder, node_names } =
-            attach;
+        let Attach {
+            state,
+            maps,
+            digests: found,
+            settings,
+            protections,
+            holder,
+            node_names,
+            promote,
+        } = attach;
         let descriptor = Descriptor::decode(&state).map_err(AttachError::State)?;
         if descriptor.phase != descriptor::Phase::Ready {
             return Err(AttachError::Phase(descriptor.phase));
@@ -294,6 +335,14 @@ impl Volume {
             digests: Digests::new(descriptor.size, descriptor.region_size, map.shard_size()),
             scrub: scrub::Scrub::new(found),
             doubts: doubt::Doubts::default(),
+            log: Log::default(),
+            recorded: descriptor.clone(),
+            headless: None,
+            promotion: None,
+            inheritance: promote.map(Inheritance::new),
+            lagging: VecDeque::new(),
+            viewers: VecDeque::new(),
+            admitted: 0,
             map,
             descriptor,
         };
@@ -312,6 +361,7 @@ impl Volume {
             self.deleting.values_mut().flatten().for_each(|at| *at = now);
             self.moves_retry_at = self.moves_retry_at.map(|_| now);
             self.held_nodes.clear();
+            self.log.forget_times();
         }
         self.now = now;
         match event {
@@ -322,6 +372,8 @@ impl Volume {
                 self.snapshot(request, name, unix_secs);
             }
             Event::DeleteSnapshot { request, number } => self.delete_snapshot(request, number),
+            Event::Configure { request, configuration } => self.configure(request, configuration),
+            Event::Promote { request, node, at_once } => self.promote(request, node, at_once),
             Event::NodeUp(node) => self.node_up(node),
             Event::NodeDown(node) => self.node_down(node),
             Event::Hold { node, nanoseconds } => self.hold(node, nanoseconds),
@@ -414,7 +466,8 @@ impl Volume {
     }
 
     fn reply(&mut self, request: RequestId, result: Result<(), Failure>) {
-        self.actions.push_back(Action::Reply { request, result });
+        let point = self.point(self.log.issued());
+        self.actions.push_back(Action::Reply { request, result, point });
     }
 
     fn report(&mut self, notice: Notice) {
@@ -428,6 +481,9 @@ impl Volume {
             if self.bricks.iter().any(|brick| brick.role != Role::InSync) {
                 self.open_bricks();
                 self.pump_maps();
+                if self.is_asynchronous() {
+                    self.pump_followers();
+                }
                 self.pump_resync();
             }
             if self.goal.is_some() || !self.moves.is_empty() || !self.litter.is_empty() {
@@ -487,6 +543,7 @@ impl Volume {
         requests.extend(self.early.drain(..).map(|(request, _)| request));
         requests.extend(self.barrier.take().map(|barrier| barrier.request));
         requests.extend(self.goal.take().map(|goal| goal.request));
+        requests.extend(self.promotion.take().map(|promotion| promotion.request()));
         // One that is being taken is the barrier's.
         let snapping = self.snapping.take().map(|snapping| snapping.request);
         requests.extend(snapping.filter(|request| !requests.contains(request)));
@@ -502,6 +559,8 @@ impl Volume {
         self.no_room.clear();
         self.settling.clear();
         self.short.clear();
+        self.lagging.clear();
+        self.viewers.clear();
         self.level.clear();
         self.commit = None;
         self.claim = None;

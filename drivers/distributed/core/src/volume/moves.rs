@@ -52,6 +52,11 @@ impl Volume {
         if self.phase != Phase::Serving || self.barrier.as_ref().is_some_and(detaching) {
             return Err("the volume is not attached: attach it first");
         }
+        if self.is_asynchronous() {
+            return Err(
+                "in asynchronous mode each node of the volume holds all of it: switch to synchronous first",
+            );
+        }
         if !self.can_reshard(map) || map.is_empty() {
             return Err(
                 "shards are split and merged into ones of which one size divides the other",

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::{
     Volume,
+    log::EntryState,
     state::{Held, Kind, Op, Phase, Stage},
 };
-use crate::{ClientOp, Failure, RequestId, Shortage, SlotSet, intent::Acquired};
+use crate::{Action, ClientOp, Failure, RequestId, Shortage, SlotSet, View, intent::Acquired};
 
 impl Volume {
     pub(super) fn request(&mut self, request: RequestId, op: ClientOp) {
@@ -24,15 +25,29 @@ impl Volume {
             }
             _ => return self.early.push_back((request, op)),
         }
+        if self.is_headless() && op == ClientOp::Detach {
+            self.reply(request, Err(self.headless_failure()));
+            return self.stop_headless();
+        }
+        let view = match op {
+            ClientOp::Read { view, .. } => view,
+            _ => View::Latest,
+        };
         let (kind, offset, len) = match op {
-            ClientOp::Read { offset, len } => (Kind::Read, offset, u64::from(len)),
+            ClientOp::Read { offset, len, .. } => (Kind::Read, offset, u64::from(len)),
             ClientOp::Write { offset, len, fua } => (Kind::Write { fua }, offset, u64::from(len)),
             ClientOp::Zero { offset, len, how, fua } => (Kind::Zero { how, fua }, offset, len),
             ClientOp::Verify { offset, len } => (Kind::Verify, offset, u64::from(len)),
             ClientOp::Repair { offset, len, source } => {
                 (Kind::Repair { source }, offset, u64::from(len))
             }
-            ClientOp::Flush => return self.flush_requests.push(request),
+            ClientOp::Flush => {
+                self.flush_requests.push(request);
+                return self.refuse_flushes();
+            }
+            ClientOp::Resize { .. } if self.is_headless() => {
+                return self.reply(request, Err(self.headless_failure()));
+            }
             ClientOp::Resize { size } => return self.begin_resize(request, size),
             ClientOp::Detach => return self.begin_detach(request),
         };
@@ -51,13 +66,23 @@ impl Volume {
             );
             return self.reply(request, Err(Failure::Refused(reason.into())));
         }
-        self.submit(Op::new(kind, Some(request), offset, len));
+        if matches!(kind, Kind::Repair { .. }) && self.is_asynchronous() {
+            let reason = "in asynchronous mode one replica counts: switch to synchronous first";
+            return self.reply(request, Err(Failure::Refused(reason.into())));
+        }
+        let mut op = Op::new(kind, Some(request), offset, len);
+        op.view = view;
+        self.submit(op);
     }
 
     /// Starts an operation, or lets it wait for its range.
     pub(super) fn submit(&mut self, op: Op) -> u64 {
+        let is_view = op.kind == Kind::Read && op.view != View::Latest;
         let waits = self.conflicts(&op, self.waiting.len());
         let key = self.ops.insert(op);
+        if is_view && self.read_follower(key) {
+            return key;
+        }
         if waits {
             self.waiting.push_back(key);
         } else {
@@ -93,6 +118,9 @@ impl Volume {
         if op.kind == Kind::Read {
             return self.issue_read(key);
         }
+        if self.is_headless() && !matches!(op.kind, Kind::Resync { .. }) {
+            return self.retry_headless(key);
+        }
         if self.is_short(op) {
             // Without its range: healing may need it.
             match self.settings.shortage {
@@ -101,6 +129,10 @@ impl Volume {
             }
             return;
         }
+        if is_client_write(op.kind) && self.is_asynchronous() && !self.admit(key) {
+            return;
+        }
+        let Some(op) = self.ops.get(key) else { return };
         let hides = matches!(
             op.kind,
             Kind::Write { .. }
@@ -114,10 +146,26 @@ impl Volume {
         self.begin_step(key);
     }
 
+    /// Whether a write may begin; otherwise it waits for followers, without its range.
+    fn admit(&mut self, key: u64) -> bool {
+        let Some(op) = self.ops.get(key) else { return false };
+        let (len, is_write) = (op.len, matches!(op.kind, Kind::Write { .. }));
+        let len = if is_write { len } else { 0 };
+        if self.is_too_far(len) {
+            self.lagging.push_back(key);
+            return false;
+        }
+        if let Some(op) = self.ops.get_mut(key) {
+            op.admitted = len;
+        }
+        self.admitted += len;
+        true
+    }
+
     /// Whether a client's mutation would touch a shard with too few replicas in sync.
     fn is_short(&self, op: &Op) -> bool {
         let counts = is_client_write(op.kind) || matches!(op.kind, Kind::Repair { .. });
-        let members = self.counting();
+        let members = self.counting().or(self.following());
         let mut pieces = self.map.pieces(op.offset, op.len);
         counts && pieces.any(|(_, _, set)| set.and(members).len() < self.settings.min_in_sync)
     }
@@ -234,13 +282,23 @@ impl Volume {
     /// Ends an operation and answers its client.
     pub(super) fn finish(&mut self, key: u64, result: Result<(), Failure>) {
         let Some(op) = self.ops.remove(key) else { return };
+        self.admitted -= op.admitted;
+        if is_client_write(op.kind) && op.first_entry != 0 {
+            match (&result, op.request) {
+                (Ok(()), Some(request)) => {
+                    self.log.acknowledged(op.first_entry, op.last_entry, request);
+                }
+                _ => self.log.ended(op.first_entry, op.last_entry, EntryState::Broken, self.now),
+            }
+        }
+        let point = self.point_of(&op);
         if op.holds {
             self.intent.release(op.at, op.step, true);
         }
         let held = self.held.len();
         self.held.retain(|held| held.op != key);
         if let Some(request) = op.request {
-            self.reply(request, result);
+            self.actions.push_back(Action::Reply { request, result, point });
         }
         if held != self.held.len() && !self.waiting.is_empty() {
             self.wake_waiting();

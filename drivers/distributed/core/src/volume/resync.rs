@@ -19,7 +19,7 @@ impl Volume {
     /// Copies what is in the greatest danger first: shards with the fewest copies in sync, whichever brick lacks
     /// them, and whether they are to be there again or for the first time.
     pub(super) fn pump_resync(&mut self) {
-        if self.barrier.is_some() {
+        if self.barrier.is_some() || self.is_headless() {
             return;
         }
         let mut waiting: SlotSet = self.slots().collect();
@@ -27,7 +27,7 @@ impl Volume {
         while self.copies < self.settings.copies_in_flight {
             let receiving = |slot: &Slot| {
                 let brick = &self.bricks[slot.index()];
-                waiting.has(*slot) && brick.receiving && !brick.join
+                waiting.has(*slot) && self.takes_copies(*slot) && !brick.join
             };
             let urgency = |slot: &Slot| self.bricks[slot.index()].copy_cursor.0;
             let Some(slot) = self.slots().filter(receiving).min_by_key(urgency) else { break };
@@ -89,7 +89,7 @@ impl Volume {
         op.stage = Stage::Running;
         let (at, step) = (op.at, op.step);
         let brick = &self.bricks[slot.index()];
-        let wanted = brick.receiving && brick.dirty.touches(at, at + step);
+        let wanted = self.takes_copies(slot) && brick.dirty.touches(at, at + step);
         // Shards may have moved while the copy waited for its range.
         for (offset, len, set) in
             self.pieces(at, step).filter(|(_, _, set)| wanted && set.has(slot))

@@ -3,6 +3,7 @@
 
 use super::{
     Volume,
+    log::EntryState,
     state::{IoKind, Kind, Link, Op, Role, Stage},
 };
 use crate::{Action, Failure, Slot, SlotSet};
@@ -13,23 +14,47 @@ impl Volume {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.stage = Stage::Running;
         op.retry = false;
-        let (Some(request), offset, len) = (op.request, op.offset, op.len) else { return };
+        op.point = None;
+        let (offset, len) = (op.offset, op.len);
         self.forget_told(key);
+        if self.read_follower(key) {
+            return;
+        }
+        if self.is_headless() {
+            return self.read_headless(key);
+        }
         let pieces = self.pieces(offset, len);
         for (offset, len, set) in pieces {
             let set = self.readable(set, offset, offset + len);
             let Some(first) = self.least_busy(set) else { continue };
             let second = self.second_opinion(set, first);
             for slot in std::iter::once(first).chain(second) {
-                self.brick(slot).reads += 1;
-                let brick = self.brick(slot).id;
-                let io = self.io(IoKind::Read, slot, key, offset, len);
-                self.expect(key, 1);
-                let (len, wants_digest) = (len as u32, second.is_some());
-                let read = Action::Read { io, brick, request, offset, len, wants_digest };
-                self.actions.push_back(read);
+                self.issue_read_piece(key, slot, (offset, len), second.is_some());
             }
         }
+    }
+
+    /// Sends all of a read to one brick.
+    pub(super) fn issue_read_at(&mut self, key: u64, slot: Slot) {
+        if let Some((offset, len)) = self.ops.get(key).map(|op| (op.offset, op.len)) {
+            self.issue_read_piece(key, slot, (offset, len), false);
+        }
+    }
+
+    fn issue_read_piece(
+        &mut self,
+        key: u64,
+        slot: Slot,
+        (offset, len): (u64, u64),
+        wants_digest: bool,
+    ) {
+        let Some(request) = self.ops.get(key).and_then(|op| op.request) else { return };
+        self.brick(slot).reads += 1;
+        let brick = self.brick(slot).id;
+        let io = self.io(IoKind::Read, slot, key, offset, len);
+        self.expect(key, 1);
+        let len = len as u32;
+        self.actions.push_back(Action::Read { io, brick, request, offset, len, wants_digest });
     }
 
     /// The pieces of a range, without allocating for the usual one.
@@ -71,6 +96,8 @@ impl Volume {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.stage = Stage::Running;
         let (at, step) = (op.at, op.step);
+        self.log_step(key);
+        let is_asynchronous = self.is_asynchronous();
         for (offset, len, set) in self.pieces(at, step) {
             for slot in set.iter() {
                 let brick = self.brick(slot);
@@ -79,6 +106,10 @@ impl Volume {
                     Role::Failing => {
                         brick.dirty.insert(offset, offset + len);
                         self.miss(key, slot);
+                        false
+                    }
+                    Role::Stale if is_asynchronous => {
+                        self.note_for_follower(slot, offset, len);
                         false
                     }
                     Role::Stale => {
@@ -185,6 +216,9 @@ impl Volume {
         let full = !op.full.is_empty();
         if std::mem::take(&mut op.holds) {
             self.intent.release(op.at, op.step, true);
+        }
+        if !full {
+            self.log.ended(op.step_entry, op.last_entry, EntryState::Done, self.now);
         }
         op.at += op.step;
         let done = op.at >= op.end();

@@ -179,10 +179,23 @@ impl Volume {
     /// Shards have another size. Where that makes other units, digests are of no use, and a scrub under way begins anew.
     pub(super) fn digests_resharded(&mut self) {
         let (size, region) = (self.descriptor.size, self.descriptor.region_size);
-        let mut digests = Digests::new(size, region, self.map.shard_size());
+        let digests = Digests::new(size, region, self.map.shard_size());
         if digests.unit() == self.digests.unit() {
             return;
         }
+        self.begin_digests(digests);
+    }
+
+    /// Another brick acknowledges that may lack what digests are of. The record that says so names none.
+    pub(super) fn drop_digests(&mut self) {
+        let (size, region) = (self.descriptor.size, self.descriptor.region_size);
+        let digests = Digests::new(size, region, self.map.shard_size());
+        self.begin_digests(digests);
+    }
+
+    /// Goes on with digests of which none counts yet; a scrub under way begins anew.
+    fn begin_digests(&mut self, mut digests: Digests) {
+        self.spoil(0, u64::MAX);
         digests.voided = self.digests.voided;
         self.digests = digests;
         self.want_intent = true;

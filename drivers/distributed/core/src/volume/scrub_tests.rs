@@ -110,7 +110,7 @@ fn an_operators_repair_voids_before_it_copies() {
 fn reads_are_compared_and_the_bad_replica_is_mended() {
     let settings = Settings { verify_reads: true, ..Settings::default() };
     let mut desk = Desk::new(&settings);
-    let read = |offset| ClientOp::Read { offset, len: 4096 };
+    let read = |offset| ClientOp::Read { offset, len: 4096, view: crate::View::Latest };
     assert_eq!(desk.ask(1, read(0)), Some(Ok(())));
     assert_eq!(desk.done("wants_digest: true"), 2);
     desk.scrub(false);
@@ -151,7 +151,10 @@ fn a_range_that_cannot_be_read_is_written_anew() {
     broken[0].0 = "brick: BrickId(1), request";
     desk.spoiled = broken;
     for request in 1..4 {
-        assert_eq!(desk.ask(request, ClientOp::Read { offset: 0, len: 4096 }), Some(Ok(())));
+        assert_eq!(
+            desk.ask(request, ClientOp::Read { offset: 0, len: 4096, view: crate::View::Latest }),
+            Some(Ok(()))
+        );
     }
     assert!(desk.done("to: BrickId(1)") > 0, "{:?}", desk.log);
     assert!(desk.log.iter().all(|line| !line.contains("Stale")), "the brick stays in sync");

@@ -4,9 +4,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    BrickId, Cause, Generation, MapPlace, NodeId, RequestId, ShardMap, Slot, SlotSet, Time,
-    ZeroKind, extents::ExtentSet,
+    BrickId, Cause, Configuration, Generation, MapPlace, NodeId, Point, RequestId, ShardMap, Slot,
+    SlotSet, Time, View, ZeroKind, extents::ExtentSet,
 };
+
+use super::followers::Follower;
 
 /// Where the attachment is; drawn on the crate's front page.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,6 +100,8 @@ pub(super) struct Brick {
     pub(super) kept: Vec<MapPlace>,
     /// One that is being written.
     pub(super) keeping: Option<MapPlace>,
+    /// What it is in asynchronous mode, outside the in-sync set.
+    pub(super) follower: Follower,
 }
 
 /// A shard map that is being stored.
@@ -231,6 +235,7 @@ impl Brick {
             leaving: false,
             kept: Vec::new(),
             keeping: None,
+            follower: Follower::default(),
         }
     }
 
@@ -318,6 +323,15 @@ pub(super) struct Op {
     pub(super) full: SlotSet,
     pub(super) differs: SlotSet,
     pub(super) retry: bool,
+    /// How old what a read sees may be, and where the follower was that it went to.
+    pub(super) view: View,
+    pub(super) point: Option<Point>,
+    /// Bytes with which it counts as not in the log yet.
+    pub(super) admitted: u64,
+    /// Its first number in the order, the first of the step, and the last; zero: none.
+    pub(super) first_entry: u64,
+    pub(super) step_entry: u64,
+    pub(super) last_entry: u64,
 }
 
 impl Op {
@@ -336,6 +350,12 @@ impl Op {
             full: SlotSet::EMPTY,
             differs: SlotSet::EMPTY,
             retry: false,
+            view: View::Latest,
+            point: None,
+            admitted: 0,
+            first_entry: 0,
+            step_entry: 0,
+            last_entry: 0,
         }
     }
 
@@ -369,6 +389,9 @@ pub(super) enum IoKind {
     Digest,
     Flush,
     Companion,
+    /// A step of a follower's batch, and the flush of it.
+    Follow,
+    FollowFlush,
     Snapshot {
         number: u32,
     },
@@ -412,7 +435,12 @@ impl Io {
     pub(super) fn mutates(&self) -> bool {
         matches!(
             self.kind,
-            IoKind::Mutate | IoKind::Copy { .. } | IoKind::Companion | IoKind::Map | IoKind::Resize
+            IoKind::Mutate
+                | IoKind::Copy { .. }
+                | IoKind::Companion
+                | IoKind::Follow
+                | IoKind::Map
+                | IoKind::Resize
         )
     }
 }
@@ -477,6 +505,9 @@ pub(super) enum BarrierKind {
         size: u64,
     },
     Detach,
+    Configure {
+        configuration: Configuration,
+    },
     /// Until this time.
     Snapshot {
         number: u32,

@@ -7,7 +7,9 @@ use super::{
     Volume,
     state::{Brick, Phase, Role},
 };
-use crate::{BrickId, Cause, Generation, NodeId, ShardMap, Slot, Snapshot, Time};
+use crate::{
+    Behind, BrickId, Cause, Generation, Mode, NodeId, Point, ShardMap, Slot, Snapshot, Time,
+};
 
 /// Where a volume is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +39,8 @@ pub enum BrickState {
     Resyncing,
     /// It lacks nothing and is being recorded as in sync.
     Joining,
+    /// It is at a consistent point, and gets what comes after it in order.
+    Following,
 }
 
 /// A brick, for an operator.
@@ -56,6 +60,8 @@ pub struct BrickStatus {
     pub copied_bytes: u64,
     /// Why and when it was given up last.
     pub cause: Option<(Cause, Time)>,
+    /// How far a follower is behind that is at a consistent point.
+    pub behind: Option<Behind>,
 }
 
 /// A volume, for an operator.
@@ -79,6 +85,14 @@ pub struct Status {
     pub misplaced: u64,
     /// Shards that bricks still have to be freed of.
     pub litter: u64,
+    /// When writes are acknowledged.
+    pub mode: Mode,
+    /// The last mutation that has ended, with all before it.
+    pub point: Point,
+    /// The node that acknowledges in asynchronous mode; `None` there: it is gone.
+    pub acknowledging: Option<NodeId>,
+    /// The acknowledging brick is gone: a follower is to be promoted.
+    pub is_headless: bool,
 }
 
 impl Volume {
@@ -93,6 +107,7 @@ impl Volume {
             dirty_bytes: brick.dirty.bytes(),
             copied_bytes: brick.copied,
             cause: brick.cause,
+            behind: self.behind(brick),
         });
         Status {
             state: self.state(),
@@ -105,7 +120,32 @@ impl Volume {
             misplaced: (self.moves.len() + self.goal.as_ref().map_or(0, |goal| goal.queue.len()))
                 as u64,
             litter: self.litter.len() as u64,
+            mode: self.descriptor.mode,
+            point: self.point(self.log.head()),
+            acknowledging: self.acknowledging(),
+            is_headless: self.is_headless(),
         }
+    }
+
+    fn acknowledging(&self) -> Option<NodeId> {
+        let mut in_sync = self.bricks.iter().filter(|brick| brick.role == Role::InSync);
+        in_sync.next().filter(|_| self.is_asynchronous()).map(|brick| brick.node)
+    }
+
+    fn behind(&self, brick: &Brick) -> Option<Behind> {
+        let follower = &brick.follower;
+        if brick.role != Role::Stale || !follower.is_following() {
+            return None;
+        }
+        let (mut writes, mut bytes) = (0, 0);
+        for entry in self.log.after(follower.shown) {
+            writes += 1;
+            bytes += entry.bytes();
+        }
+        let since = self.lags_since(follower.shown).unwrap_or(self.now);
+        let nanoseconds = self.now.0.saturating_sub(since.0);
+        let point = self.point(follower.shown);
+        Some(Behind { point, writes, bytes, nanoseconds })
     }
 
     /// Where the volume is.
@@ -135,7 +175,8 @@ impl Volume {
     /// deletion.
     pub fn is_whole(&self) -> bool {
         self.phase == Phase::Serving
-            && self.bricks.iter().all(|brick| matches!(brick.role, Role::InSync | Role::Vacant))
+            && !self.is_headless()
+            && self.bricks.iter().all(|brick| self.is_well(brick))
             && self.goal.is_none()
             && self.resharding.is_none()
             && self.moves.is_empty()
@@ -153,6 +194,19 @@ impl Volume {
             && self.keepers.replay.is_none()
             && !self.has_lost_holders()
             && self.commit.is_none()
+    }
+
+    /// Whether a brick has everything, and is to stay as it is.
+    fn is_well(&self, brick: &Brick) -> bool {
+        let follower = &brick.follower;
+        let follows = || {
+            brick.role == Role::Stale
+                && brick.link == super::Link::Open
+                && follower.is_following()
+                && follower.work.is_none()
+                && self.log.after(follower.shown).next().is_none()
+        };
+        matches!(brick.role, Role::InSync | Role::Vacant) || (self.is_asynchronous() && follows())
     }
 
     /// A brick that is on its way into or out of the in-sync set.
@@ -188,7 +242,8 @@ fn state_of(brick: &Brick) -> BrickState {
         Role::InSync => BrickState::InSync,
         Role::Joining => BrickState::Joining,
         Role::Failing => BrickState::Failing,
-        Role::Stale if brick.receiving => BrickState::Resyncing,
+        Role::Stale if brick.follower.is_following() => BrickState::Following,
+        Role::Stale if brick.receiving || brick.follower.is_resynced() => BrickState::Resyncing,
         Role::Stale | Role::Vacant => BrickState::Stale,
     }
 }

@@ -9,6 +9,8 @@ use crate::{
     Settings, ShardMap, Shortage, Slot, SlotSet, Time, Volume, VolumeState, ZeroKind, rebuild,
 };
 
+#[path = "async_tests.rs"]
+mod async_tests;
 #[path = "healing_tests.rs"]
 mod healing_tests;
 #[path = "reshard_tests.rs"]
@@ -63,6 +65,7 @@ fn attach_with(
         protections: Protections::default(),
         holder: 1,
         node_names: BTreeMap::from([(NodeId(1), "nas1".to_owned())]),
+        promote: None,
     };
     Volume::attach(attach, Time(0))
 }
@@ -111,13 +114,15 @@ impl Desk {
             let spoiled = spoiled.map(|(_, outcome)| outcome.clone());
             self.log.push(text);
             let (io, outcome) = match action {
-                Action::Reply { request, result } => {
+                Action::Reply { request, result, .. } => {
                     self.replies.push((request.0, result));
                     continue;
                 }
-                Action::Report(_) | Action::ForgetMaps { .. } | Action::ForgetDigests { .. } => {
-                    continue;
-                }
+                Action::Report(_)
+                | Action::ForgetMaps { .. }
+                | Action::ForgetDigests { .. }
+                | Action::Keep { .. }
+                | Action::Release { .. } => continue,
                 Action::StoreDigests { io, version, bytes } => {
                     self.digests.insert(version, bytes);
                     (io, Outcome::Ok)
@@ -156,6 +161,8 @@ impl Desk {
                 }
                 Action::Read { io, .. }
                 | Action::Write { io, .. }
+                | Action::WriteJournal { io, .. }
+                | Action::ReplayJournal { io, .. }
                 | Action::Snapshot { io, .. }
                 | Action::DropSnapshot { io, .. }
                 | Action::CopySnapshot { io, .. }
@@ -289,7 +296,10 @@ fn too_few_replicas_refuse_or_wait() {
         desk.spoiled = spoil.to_vec();
         desk.write(1, 0);
         let answer = desk.write(2, 0);
-        assert_eq!(desk.ask(3, ClientOp::Read { offset: 0, len: 512 }), Some(Ok(())));
+        assert_eq!(
+            desk.ask(3, ClientOp::Read { offset: 0, len: 512, view: crate::View::Latest }),
+            Some(Ok(()))
+        );
         match shortage {
             Shortage::ReadOnly => assert_eq!(answer, Some(Err(Failure::ReadOnly))),
             Shortage::Wait => {

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Attaches a volume of asynchronous mode whose acknowledging brick is gone, from a follower.
+
+use super::{Volume, state::Phase};
+use crate::{
+    DecodeError, Loss, NodeId, Notice, Record, Slot,
+    recovery::{Recovered, inherit, recover},
+};
+
+/// A follower that is to acknowledge from the attachment on.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    node: NodeId,
+    slot: Option<Slot>,
+    /// What the volume is once the follower's journal was replayed.
+    recovered: Option<Recovered>,
+}
+
+impl Inheritance {
+    pub(super) fn new(node: NodeId) -> Self {
+        Self { node, slot: None, recovered: None }
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+}
+
+impl Volume {
+    /// All bricks that could be opened are: goes on from the follower of a node.
+    pub(super) fn inherit(
+        &mut self,
+        node: NodeId,
+        companions: &[(Slot, Result<Record, DecodeError>)],
+    ) {
+        let result = match recover(&self.descriptor, &self.maps, companions) {
+            Ok(_) => {
+                Err("its acknowledging brick can be reached: attach it without promoting".into())
+            }
+            Err(_) => inherit(&self.descriptor, &self.maps, companions, node),
+        };
+        match result {
+            Ok((slot, follow, recovered)) => {
+                if let Some(inheritance) = &mut self.inheritance {
+                    (inheritance.slot, inheritance.recovered) = (Some(slot), Some(recovered));
+                }
+                self.brick(slot).follower.on_disk = follow;
+                self.replay_journal(slot);
+            }
+            Err(reason) => {
+                let volume = &self.descriptor.volume;
+                let name = self.node_name(node);
+                let text = format!("volume {volume:?}: node {name} is not promoted: {reason}");
+                self.stop(Phase::Stopped(text.into()));
+            }
+        }
+    }
+
+    /// A journal was replayed; if it is that of the follower that is to acknowledge, it is at its point now.
+    pub(super) fn inherited(&mut self) {
+        let recovered =
+            self.inheritance.as_mut().and_then(|inheritance| inheritance.recovered.take());
+        if let Some(recovered) = recovered {
+            for slot in self.slots() {
+                self.brick(slot).follower.restart();
+            }
+            self.recovered(recovered);
+        }
+    }
+
+    /// The follower that is to acknowledge was given up.
+    pub(super) fn inheritance_fails(&mut self, slot: Slot) {
+        let is_it = |inheritance: &Inheritance| inheritance.slot == Some(slot);
+        if self.phase != Phase::Serving && self.inheritance.as_ref().is_some_and(is_it) {
+            let volume = &self.descriptor.volume;
+            let text = format!(
+                "volume {volume:?}: the follower that is to acknowledge failed: promote it again, or another one"
+            );
+            self.stop(Phase::Stopped(text.into()));
+        }
+    }
+
+    /// The record says who acknowledges: what that loses is told.
+    pub(super) fn report_inheritance(&mut self) {
+        let Some(slot) = self.inheritance.take().and_then(|inheritance| inheritance.slot) else {
+            return;
+        };
+        let brick = self.brick(slot);
+        let (brick, node) = (brick.id, brick.node);
+        let (bytes, nanoseconds) = (self.settings.most_behind_bytes, self.settings.most_behind_ns);
+        self.report(Notice::Promoted { brick, node, loss: Loss::AtMost { bytes, nanoseconds } });
+    }
+}

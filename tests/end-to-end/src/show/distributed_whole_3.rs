@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An asynchronous volume on three storages in other processes. Under load, with slow followers, none is ever further
+//! behind than the bound; sessions read what they wrote. The acknowledging node is killed and another promoted: what is
+//! printed as lost is exactly what is missing afterwards, and the rest is a prefix of what was acknowledged.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::Stage;
+use crate::{
+    cluster::{BACKEND, Cluster},
+    failure::{Context, Failure, Outcome, ensure},
+    host::install,
+    nbd::{self, Client, Command},
+    program::{Program, until},
+    remote::{Remote, Session},
+};
+
+const MIB: u64 = 1 << 20;
+const KIB: u64 = 1 << 10;
+const SIZE: u64 = 64 * MIB;
+const BLOCK: u64 = 4 * KIB;
+const BLOCKS: u64 = SIZE / BLOCK;
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// The bound.
+const MOST_BYTES: u64 = 512 * KIB;
+const MOST_SECS: f64 = 1.0;
+/// An age is seen later than it was, and what a follower is doing when the bound is reached takes its time.
+const LATE_SECS: f64 = 0.5;
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A block of its own for what is read in sessions: the last one but one, and the last.
+const DECOY: u64 = BLOCKS - 2;
+const MARK: u64 = BLOCKS - 1;
+const INVALID: i32 = 2;
+
+pub(super) fn play(stage: &Stage) -> Outcome {
+    for round in 1..=if stage.is_long() { 10 } else { 1 } {
+        one_round(stage, &format!("round-{round}")).context(format!("round {round}"))?;
+    }
+    Ok(())
+}
+
+/// The storages of the nodes, in the order of [`NODES`].
+struct Storages(Vec<Remote>);
+
+impl Storages {
+    fn of(&self, node: &str) -> Outcome<&Remote> {
+        let place = NODES.iter().position(|name| *name == node);
+        let storage = place.and_then(|place| self.0.get(place));
+        storage.ok_or_else(|| Failure::new(format!("no storage of {node}")))
+    }
+
+    fn of_mut(&mut self, node: &str) -> Outcome<&mut Remote> {
+        let place = NODES.iter().position(|name| *name == node);
+        let storage = place.and_then(|place| self.0.get_mut(place));
+        storage.ok_or_else(|| Failure::new(format!("no storage of {node}")))
+    }
+
+    /// Where the followers' journals go, which comes first: their bricks can still be read when these stand still.
+    fn journals(&self, volume: &Volume) -> Outcome<Vec<Session>> {
+        let journal =
+            |(node, brick): &(String, String)| self.of(node)?.session(&format!("{brick}.c"));
+        volume.followers.iter().map(journal).collect()
+    }
+}
+
+/// What the host says of a volume's replicas.
+struct Volume {
+    head: String,
+    /// Nodes that follow, and their bricks.
+    followers: Vec<(String, String)>,
+    /// The most that one of them is behind.
+    bytes: u64,
+    secs: f64,
+}
+
+fn look(cluster: &Cluster, name: &str) -> Outcome<Volume> {
+    let said = cluster.host.cli().ask().args(["volume", "replicas", name, "--output", "json"]);
+    let answer: Value = serde_json::from_str(&said.run()?.stdout).context("replicas")?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut volume = Volume {
+        head: text(&answer["mode"]["acknowledging"]),
+        followers: Vec::new(),
+        bytes: 0,
+        secs: 0.0,
+    };
+    for replica in answer["replicas"].as_array().into_iter().flatten() {
+        let lag = &replica["lag"];
+        if replica["state"] == "following" {
+            volume.followers.push((text(&replica["node"]), text(&replica["brick"])));
+            volume.bytes = volume.bytes.max(lag["bytes"].as_u64().unwrap_or(u64::MAX));
+            volume.secs = volume.secs.max(lag["secs"].as_f64().unwrap_or(f64::MAX));
+        }
+    }
+    Ok(volume)
+}
+
+/// The volume once it has so many followers that lack nothing.
+fn settled(cluster: &Cluster, name: &str, followers: usize) -> Outcome<Volume> {
+    until(PATIENCE, || {
+        let volume = look(cluster, name)?;
+        ensure(volume.followers.len() == followers && volume.bytes == 0, || {
+            format!("{} follow, {} bytes behind", volume.followers.len(), volume.bytes)
+        })?;
+        Ok(volume)
+    })
+}
+
+fn one_round(stage: &Stage, room: &str) -> Outcome {
+    let start = |node: &&str| Remote::start(&stage.artifacts, &stage.path(room).join(node));
+    let mut storages = Storages(NODES.iter().map(start).collect::<Outcome<_>>()?);
+    let section = |(node, storage): (&&str, &Remote)| storage.section(node, "");
+    let sections: String = NODES.iter().zip(&storages.0).map(section).collect();
+    let more = format!("io_timeout_secs = 5\n{sections}");
+    let nodes = stage.path(room).join("nodes");
+    let mut cluster = Cluster::start(&stage.artifacts, &nodes, 0, &NODES, &more)?;
+    install(&stage.artifacts.remote()?, &cluster.host.plugins())?;
+    options(stage, &cluster)?;
+    bounds(stage, &cluster, &storages)?;
+    sessions(stage, &cluster, &storages)?;
+    let acknowledged = lost_exactly(stage, &cluster, &mut storages)?;
+    nothing_lost(stage, &cluster, &mut storages, acknowledged)?;
+    drop(storages);
+    // Its last node is gone: what an ending host cannot flush it says.
+    cluster.host.kill9()
+}
+
+/// What the driver cannot do is refused, and what a volume is is told.
+fn options(stage: &Stage, cluster: &Cluster) -> Outcome {
+    let asynchronous = ("synchronous_replication", "false");
+    let (bytes, secs) = (MOST_BYTES.to_string(), MOST_SECS.to_string());
+    let options = [
+        asynchronous,
+        ("consistency_protocol", "causal"),
+        ("most_behind", bytes.as_str()),
+        ("most_behind_secs", secs.as_str()),
+    ];
+    cluster.volume_with("disk", SIZE, &options)?;
+    let alone = ["volume", "create", "alone", "--size", "1MiB", "--backend", BACKEND];
+    let alone = cluster.host.cli().ask().args(alone).args([
+        "--option",
+        "synchronous_replication=false",
+        "--option",
+        "replication_factor=1",
+    ]);
+    let refused = alone.codes(&[INVALID]).run()?;
+    ensure(refused.stderr.contains("single replica"), || refused.stderr.clone())?;
+    let head = look(cluster, "disk")?.head;
+    for words in
+        [["volume", "show", "disk"], ["volume", "replicas", "disk"], ["export", "show", "disk"]]
+    {
+        let said = cluster.host.cli().ask().args(words).run()?.stdout;
+        ensure(said.contains(&format!("{head} only")), || format!("{words:?} says {said}"))?;
+    }
+    let client = cluster.host.connect("disk")?;
+    ensure(!client.can_multi_conn(), || "several connections are offered".to_owned())?;
+    stage.tell(format!("asynchronous: flush is durable on {head} only, as show and export say"));
+    Ok(())
+}
+
+/// Blocks that were written one after the other, and how many of them were acknowledged.
+#[derive(Default)]
+struct Journal {
+    acknowledged: AtomicU64,
+    ends: AtomicBool,
+}
+
+impl Journal {
+    /// Writes blocks from number `first` on until it is ended, or the host refuses.
+    fn write(&self, client: &mut Client, first: u64) -> Outcome {
+        self.acknowledged.store(first, Ordering::SeqCst);
+        for block in first..DECOY {
+            if self.ends.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            let data = content(block);
+            let write = Command::Write { fua: false };
+            match client.call(write, block * BLOCK, BLOCK as u32, &data) {
+                Ok(_) => self.acknowledged.store(block + 1, Ordering::SeqCst),
+                Err(nbd::Error::Refused(_)) => return Ok(()),
+                Err(error) => return Err(Failure::new(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+}
+
+fn content(block: u64) -> Vec<u8> {
+    (block + 1).to_le_bytes().repeat(BLOCK as usize / 8)
+}
+
+/// How many blocks are there, of which none may follow a missing one.
+fn prefix(cluster: &Cluster) -> Outcome<u64> {
+    let mut client = cluster.host.connect("disk")?;
+    let mut read = |block: u64| client.call(Command::Read, block * BLOCK, BLOCK as u32, &[]);
+    let mut found = 0;
+    let mut missing = None;
+    for block in 0..DECOY {
+        let data = read(block).context(format!("block {block}"))?;
+        if data == content(block) {
+            ensure(missing.is_none(), || format!("{block} is there, and {missing:?} is not"))?;
+            found = block + 1;
+        } else {
+            ensure(data.iter().all(|byte| *byte == 0), || format!("{block} is torn or foreign"))?;
+            missing = missing.or(Some(block));
+        }
+    }
+    Ok(found)
+}
+
+/// Followers get slow, and the load with them: none is further behind than the bound.
+fn bounds(stage: &Stage, cluster: &Cluster, storages: &Storages) -> Outcome {
+    let volume = settled(cluster, "disk", 2)?;
+    let slow = storages.journals(&volume)?;
+    let journal = Journal::default();
+    let mut client = cluster.host.connect("disk")?;
+    let (mut bytes, mut secs, mut samples) = (0, 0.0_f64, 0);
+    let (fast, held) = thread::scope(|scope| -> Outcome<(f64, f64)> {
+        let writing = scope.spawn(|| journal.write(&mut client, 0));
+        let mut measured = || -> Outcome<(f64, f64)> {
+            let begun = Instant::now();
+            thread::sleep(Duration::from_millis(500));
+            let fast = journal.count() as f64 / begun.elapsed().as_secs_f64();
+            let slowing = scope.spawn(|| slow_down(&slow, &journal.ends));
+            let (begun, before) = (Instant::now(), journal.count());
+            let long = if stage.is_long() { 30 } else { 5 };
+            while begun.elapsed() < Duration::from_secs(long) {
+                let now = look(cluster, "disk")?;
+                (bytes, secs, samples) = (bytes.max(now.bytes), secs.max(now.secs), samples + 1);
+                ensure(now.followers.len() == 2, || "a follower fell out".to_owned())?;
+            }
+            let held = (journal.count() - before) as f64 / begun.elapsed().as_secs_f64();
+            journal.ends.store(true, Ordering::SeqCst);
+            slowing.join().map_err(|_| Failure::new("the thread that slows panicked"))??;
+            Ok((fast, held))
+        };
+        let measured = measured();
+        journal.ends.store(true, Ordering::SeqCst);
+        writing.join().map_err(|_| Failure::new("the thread that writes panicked"))??;
+        measured
+    })?;
+    ensure(bytes <= MOST_BYTES, || format!("{bytes} bytes behind, {MOST_BYTES} allowed"))?;
+    ensure(secs <= MOST_SECS + LATE_SECS, || format!("{secs} s behind, {MOST_SECS} allowed"))?;
+    ensure(bytes > MOST_BYTES / 2 || secs > MOST_SECS / 2.0, || {
+        format!("the bound was not reached: {bytes} bytes, {secs} s")
+    })?;
+    ensure(held < fast / 2.0, || format!("writes were not held back: {fast:.0}/s, {held:.0}/s"))?;
+    settled(cluster, "disk", 2)?;
+    stage.tell(format!(
+        "followers slow: at most {bytes} bytes and {secs:.2} s behind in {samples} looks; {fast:.0} writes/s became {held:.0}"
+    ));
+    Ok(())
+}
+
+/// Lets them do something in one of ten moments.
+fn slow_down(sessions: &[Session], ends: &AtomicBool) -> Outcome {
+    while !ends.load(Ordering::SeqCst) {
+        sessions.iter().try_for_each(Session::freeze)?;
+        thread::sleep(Duration::from_millis(180));
+        sessions.iter().try_for_each(Session::thaw)?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A session reads what it wrote; without a token a read may be older, but not by more than the bound.
+fn sessions(stage: &Stage, cluster: &Cluster, storages: &Storages) -> Outcome {
+    let volume = settled(cluster, "disk", 2)?;
+    let mut token = write_mark(cluster, MARK, 1, "")?;
+    settled(cluster, "disk", 2)?;
+    let journals = storages.journals(&volume)?;
+    let mut older = 0;
+    for version in 2..=6 {
+        journals.iter().try_for_each(Session::freeze)?;
+        // The first write is on its way to the followers; those behind it wait.
+        write_mark(cluster, DECOY, version, "")?;
+        token = write_mark(cluster, MARK, version, &token)?;
+        let (seen, next) = read_mark(cluster, &token)?;
+        ensure(seen == version, || format!("with its token a session read {seen}, not {version}"))?;
+        token = next;
+        let begun = Instant::now();
+        let (seen, _) = read_mark(cluster, "")?;
+        ensure(seen == version || seen == version - 1, || format!("{seen} after {version}"))?;
+        older += u64::from(seen < version);
+        if version == 6 {
+            thread::sleep(
+                Duration::from_secs_f64(MOST_SECS + LATE_SECS).saturating_sub(begun.elapsed()),
+            );
+            let (seen, _) = read_mark(cluster, "")?;
+            ensure(seen == version, || format!("{seen} is older than the bound allows"))?;
+        }
+        journals.iter().try_for_each(Session::thaw)?;
+        settled(cluster, "disk", 2)?;
+    }
+    ensure(older > 0, || "no read was ever served by a follower".to_owned())?;
+    stage.tell(format!("sessions read what they wrote; {older} of 5 reads without a token were older, none than the bound"));
+    Ok(())
+}
+
+fn in_session(cluster: &Cluster, words: &str, block: u64, token: &str) -> Program {
+    let offset = (block * BLOCK).to_string();
+    let words = ["volume", words, "disk", "--offset", &offset, "--token", token];
+    cluster.host.cli().ask().args(words)
+}
+
+fn token_in(stderr: &str) -> Outcome<String> {
+    let token = stderr.lines().find_map(|line| line.strip_prefix("token: "));
+    token.map(ToOwned::to_owned).ok_or_else(|| Failure::new(format!("no token: {stderr}")))
+}
+
+fn write_mark(cluster: &Cluster, block: u64, version: u64, token: &str) -> Outcome<String> {
+    let room = tempfile::NamedTempFile::new().context("a file")?;
+    std::fs::write(room.path(), content(version - 1)).context("a file")?;
+    let said = in_session(cluster, "write", block, token).reading(room.path())?.run()?;
+    token_in(&said.stderr)
+}
+
+fn read_mark(cluster: &Cluster, token: &str) -> Outcome<(u64, String)> {
+    let said = in_session(cluster, "read", MARK, token).args(["--length", "8"]).run()?;
+    // The number is small: all of its bytes are text.
+    let number = <[u8; 8]>::try_from(said.stdout.as_bytes()).context("a mark")?;
+    Ok((u64::from_le_bytes(number), token_in(&said.stderr)?))
+}
+
+fn promote(cluster: &Cluster, flags: &[&str]) -> Program {
+    cluster.host.cli().ask().args(["volume", "promote", "disk", "--output", "json"]).args(flags)
+}
+
+fn told(said: &str) -> Outcome<Value> {
+    serde_json::from_str(said).context("promote")
+}
+
+/// The acknowledging node dies while followers lack something, and one is promoted at once.
+fn lost_exactly(stage: &Stage, cluster: &Cluster, storages: &mut Storages) -> Outcome<u64> {
+    let refused = promote(cluster, &["--dry-run"]).codes(&[INVALID]).run()?;
+    ensure(refused.stderr.contains("nothing to promote"), || refused.stderr.clone())?;
+    let volume = settled(cluster, "disk", 2)?;
+    let journals = storages.journals(&volume)?;
+    let first = prefix(cluster)?;
+    let journal = Journal::default();
+    let mut client = cluster.host.connect("disk")?;
+    thread::scope(|scope| -> Outcome {
+        let writing = scope.spawn(|| journal.write(&mut client, first));
+        thread::sleep(Duration::from_millis(100));
+        journals.iter().try_for_each(Session::freeze)?;
+        thread::sleep(Duration::from_millis(200));
+        storages.of_mut(&volume.head)?.kill()?;
+        writing.join().map_err(|_| Failure::new("the thread that writes panicked"))?
+    })?;
+    let acknowledged = journal.count();
+    let is_gone = |volume: &Volume| volume.head.is_empty();
+    until(PATIENCE, || ensure(is_gone(&look(cluster, "disk")?), || "nobody noticed".to_owned()))?;
+    let most = told(&promote(cluster, &["--at-once", "--dry-run"]).run()?.stdout)?;
+    let silent = promote(cluster, &["--at-once"]).codes(&[INVALID]).run()?;
+    ensure(silent.stderr.contains("--yes"), || silent.stderr.clone())?;
+    let done = thread::scope(|scope| -> Outcome<Value> {
+        let asking = scope.spawn(|| promote(cluster, &["--at-once", "--yes"]).run());
+        thread::sleep(Duration::from_millis(300));
+        journals.iter().try_for_each(Session::thaw)?;
+        let said = asking.join().map_err(|_| Failure::new("the thread that asks panicked"))??;
+        told(&said.stdout)
+    })?;
+    let number = |value: &Value, name: &str| value[name].as_u64().unwrap_or(u64::MAX);
+    let (writes, bytes) = (number(&done, "lost_writes"), number(&done, "lost_bytes"));
+    ensure(done["exact"] == true && done["done"] == true, || done.to_string())?;
+    ensure(writes > 0 && writes <= number(&most, "lost_writes"), || {
+        format!("{most}, then {done}")
+    })?;
+    let found = prefix(cluster)?;
+    ensure(found + writes == acknowledged && bytes == writes * BLOCK, || {
+        format!(
+            "{acknowledged} acknowledged, {found} found, said to be lost: {writes}, {bytes} bytes"
+        )
+    })?;
+    stage.tell(format!(
+        "{} was killed, {} promoted at once: of {acknowledged} writes the last {writes} are lost, as it said",
+        volume.head, done["node"]
+    ));
+    Ok(found)
+}
+
+/// The next one dies, and its follower first gets what the host still has.
+fn nothing_lost(stage: &Stage, cluster: &Cluster, storages: &mut Storages, first: u64) -> Outcome {
+    let volume = settled(cluster, "disk", 1)?;
+    let journals = storages.journals(&volume)?;
+    let journal = Journal::default();
+    let mut client = cluster.host.connect("disk")?;
+    thread::scope(|scope| -> Outcome {
+        let writing = scope.spawn(|| journal.write(&mut client, first));
+        thread::sleep(Duration::from_millis(100));
+        journals.iter().try_for_each(Session::freeze)?;
+        thread::sleep(Duration::from_millis(200));
+        storages.of_mut(&volume.head)?.kill()?;
+        writing.join().map_err(|_| Failure::new("the thread that writes panicked"))?
+    })?;
+    journals.iter().try_for_each(Session::thaw)?;
+    let done = until(PATIENCE, || told(&promote(cluster, &["--yes"]).run()?.stdout))?;
+    ensure(done["lost_writes"] == 0 && done["exact"] == true, || done.to_string())?;
+    let (found, acknowledged) = (prefix(cluster)?, journal.count());
+    ensure(found >= acknowledged && found <= acknowledged + 1, || {
+        format!("{acknowledged} acknowledged, {found} found")
+    })?;
+    stage.tell(format!(
+        "{} was killed, too: its follower got the rest, nothing is lost",
+        volume.head
+    ));
+    Ok(())
+}
