@@ -117,14 +117,24 @@ fn many_seeds_pass() {
         let verdict = run(seed, Protections::default(), Era::Scrubbing, false);
         assert_eq!(verdict.violation, None, "novastor-simulation --seed {seed} --trace");
     }
+    for seed in 20_000..20_050 {
+        let verdict = run(seed, Protections::default(), Era::Following, false);
+        assert_eq!(
+            verdict.violation, None,
+            "novastor-simulation --following --seed {seed} --trace"
+        );
+    }
 }
 
 #[test]
 fn every_protection_is_missed() {
     for name in Protections::NAMES.iter().filter(|name| !RARELY_MISSED.contains(name)) {
         let protections = Protections::without(name).unwrap();
+        // These two are of asynchronous mode.
+        let follows = ["token-check", "log-order"].contains(name);
+        let era = if follows { Era::Following } else { Era::Scrubbing };
         let noticed = (1..NOTICED_WITHIN)
-            .find(|seed| run(*seed, protections, Era::Scrubbing, false).violation.is_some());
+            .find(|seed| run(*seed, protections, era, false).violation.is_some());
         assert!(noticed.is_some(), "nothing goes wrong without {name}");
     }
 }

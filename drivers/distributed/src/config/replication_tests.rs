@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
-use crate::config::Placement;
 
 fn chosen(options: &[(&str, &str)]) -> Result<Chosen> {
-    let before = Chosen {
-        replication_factor: 3,
-        shard_size: 1 << 20,
-        consistency: Consistency::Strong,
-        synchronous: true,
-        nodes: Vec::new(),
-        drivers: Vec::new(),
-        placement: Placement::Balanced,
-        bounds: Bounds::default(),
-    };
+    let mut config = serde_json::Map::new();
+    for option in &crate::config::describe().options {
+        if let driver_api::ROption::RSome(default) = &option.default {
+            config.insert(option.name.to_string(), serde_json::from_str(default).unwrap());
+        }
+    }
+    let config: Config = serde_json::from_value(config.into()).unwrap();
+    let stored = r#"{"replication_factor":3,"shard_size":1048576,"consistency":"strong","synchronous":true,"nodes":[]}"#;
+    let before: Chosen = serde_json::from_str(stored).unwrap();
     let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    before.changed(&options.collect::<Vec<_>>())
+    before.changed(&config, 1 << 30, &options.collect::<Vec<_>>())
 }
 
 #[test]
