@@ -17,7 +17,7 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The default size of a shard.
+/// Shards are as large as an operator asks.
 const SHARD: u64 = 64 * MIB;
 /// The exit code of a command that found damage.
 const CORRUPTED: i32 = 12;
@@ -29,7 +29,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     let (image, back) = (stage.path("image"), stage.path("back"));
     clients::ext4_from_tree(&image, size, "/usr/share/doc".as_ref())?;
     let mut cluster = Cluster::start(&stage.artifacts, &stage.path("nodes"), 3, &[], "")?;
-    cluster.volume("disk", size)?;
+    cluster.volume_with("disk", size, &[("shard_size", "64MiB")])?;
     let uri = cluster.host.uri("disk");
     clients::image_to_export(&image, &uri)?;
     clients::compare(&image, &uri)?;

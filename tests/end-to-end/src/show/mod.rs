@@ -66,7 +66,7 @@ pub const SHOWS: &[Show] = &[
     Show {
         name: "house-1",
         title: "In a fresh clone the README's commands work as written.",
-        budget_secs: 240,
+        budget_secs: 300,
         play: house_1::play,
     },
     Show {
