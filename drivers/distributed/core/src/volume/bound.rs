@@ -10,11 +10,12 @@ use super::{
 use crate::{Action, Mode, RECORD_ALIGNMENT, Slot, Time, extents::ExtentSet};
 
 impl Volume {
-    /// What the log has for a brick that follows.
+    /// What the log has for a brick that follows. Of what its journal has the brick may have nothing yet, and who has it
+    /// resynced forgets the journal.
     pub(super) fn logged_for(&self, slot: Slot) -> ExtentSet {
         let follower = &self.bricks[slot.index()].follower;
         if follower.keeps_log() {
-            self.log.ranges_after(follower.done)
+            self.log.ranges_after(follower.needs_after())
         } else {
             ExtentSet::default()
         }

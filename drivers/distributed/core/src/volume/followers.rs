@@ -190,7 +190,7 @@ impl Volume {
 
     /// A follower cannot go on from its point. What it lacks is copied once it is recorded that it is at none.
     pub(super) fn fall_out(&mut self, slot: Slot) {
-        let mut lacks = self.log.ranges_after(self.bricks[slot.index()].follower.done);
+        let mut lacks = self.logged_for(slot);
         let brick = self.brick(slot);
         let was_following = brick.follower.is_following();
         brick.follower.stage = FollowStage::Lacking;

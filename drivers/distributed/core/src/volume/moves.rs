@@ -52,6 +52,10 @@ impl Volume {
         if self.phase != Phase::Serving || self.barrier.as_ref().is_some_and(detaching) {
             return Err("the volume is not attached: attach it first");
         }
+        let changes = |b: &super::Barrier| matches!(b.kind, BarrierKind::Configure { .. });
+        if self.barrier.as_ref().is_some_and(changes) {
+            return Err("the volume's mode is being changed: try again");
+        }
         if self.is_asynchronous() {
             return Err(
                 "in asynchronous mode each node of the volume holds all of it: switch to synchronous first",
