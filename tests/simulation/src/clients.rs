@@ -181,7 +181,7 @@ impl World {
             return self.snapped(wish, &result);
         }
         let data = self.take_data(host, request);
-        let is_followed = self.hosts[host].followed.remove(&request);
+        let is_followed = self.hosts[host].followed.remove(&request).is_some();
         let is_lost = self.hosts[host].epoch < self.inherited_in;
         let Some(client) = self.calls.remove(&request) else {
             return self.fail(format!("request {request:?} was answered twice, or never asked"));

@@ -77,6 +77,7 @@ impl World {
         match self.rng.choice(&followers).copied() {
             Some(node) if self.rng.u32(0..4) != 0 => {
                 let at_once = self.rng.bool();
+                self.heirs.insert(node);
                 self.wish(host, |request| Event::Promote { request, node, at_once });
             }
             _ => self.end_instance(host),
@@ -88,8 +89,9 @@ impl World {
         if !self.plan.follows || self.failed_attaches < 2 || self.rng.u32(0..2) == 0 {
             return None;
         }
-        let node = self.rng.usize(0..self.nodes.len());
-        Some(NodeId(node as u32))
+        let node = NodeId(self.rng.usize(0..self.nodes.len()) as u32);
+        self.heirs.insert(node);
+        Some(node)
     }
 
     /// What the brick of a node holds now.
@@ -104,6 +106,7 @@ impl World {
             return;
         }
         self.deeds.count(Deed::Promoted);
+        self.hosts[host].followed.retain(|_, followed| *followed != brick);
         let held = self.held_by(brick, node);
         match loss {
             Loss::Exact { writes, bytes, ranges, from, to, .. } => {
@@ -127,22 +130,42 @@ impl World {
                 }
                 self.roll_back(held);
             }
-            Loss::AtMost { bytes, .. } => {
-                self.deeds.count(Deed::Inherited);
-                let epoch = self.hosts[host].epoch;
-                match self.order.place_of(&held, epoch) {
-                    Some(point) => {
-                        let lost = self.order.after(point).bytes;
-                        if lost > bytes {
-                            self.fail(format!("{lost} bytes are lost from {point:?}, not {bytes}"));
-                        }
-                    }
-                    None => self.fail("an heir is at no point that ever was".into()),
-                }
-                self.inherited_in = epoch;
-                self.inherits = true;
-            }
+            Loss::AtMost { .. } => self.inherited(host, &held),
         }
+    }
+
+    /// An attachment that served is over: these bricks may have everything that it acknowledged.
+    pub fn note_heads(&mut self, host: usize) {
+        let entry = &self.hosts[host];
+        let Some(volume) = entry.volume.as_ref().filter(|_| entry.has_served) else { return };
+        if entry.epoch != self.stored.epoch {
+            return;
+        }
+        let status = volume.status();
+        let counts = |state: BrickState| match state {
+            BrickState::InSync | BrickState::Failing => true,
+            BrickState::Joining => !status.is_headless,
+            _ => false,
+        };
+        let bricks = status.bricks.iter().filter(|brick| counts(brick.state));
+        self.heads = bricks.map(|brick| brick.brick).collect();
+    }
+
+    /// An attachment begins with a follower.
+    fn inherited(&mut self, host: usize, held: &[Tag]) {
+        self.deeds.count(Deed::Inherited);
+        let (epoch, most) = (self.hosts[host].epoch, self.plan.most_behind_bytes);
+        match self.order.place_of(held, epoch) {
+            Some(point) => {
+                let lost = self.order.after(point).bytes;
+                if lost > most {
+                    self.fail(format!("{lost} bytes are lost from {point:?}, not {most}"));
+                }
+            }
+            None => self.fail("an heir is at no point that ever was".into()),
+        }
+        self.inherited_in = epoch;
+        self.inherits = true;
     }
 
     fn roll_back(&mut self, held: Vec<Tag>) {
@@ -174,6 +197,17 @@ impl World {
         let head = status.bricks.iter().find(|brick| brick.state == BrickState::InSync);
         let Some((brick, node)) = head.map(|brick| (brick.brick, brick.node)) else { return };
         let held = self.held_by(brick, node);
+        // The host that promoted it may have died before it could tell, or another one have lost the volume to it.
+        let is_other = !self.heads.is_empty() && !self.heads.contains(&brick);
+        if is_other
+            && status.mode == Mode::Asynchronous
+            && self.heirs.contains(&node)
+            && !self.inherits
+        {
+            self.inherited(host, &held);
+        }
+        self.heads.clear();
+        self.heirs.clear();
         let calls = self.clients.iter().filter_map(|client| client.call.as_ref());
         let still: Vec<u32> = calls.filter(|call| call.host == host).map(|call| call.id).collect();
         if std::mem::take(&mut self.inherits) {

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hosts: what their drivers do for the core, over a network to the nodes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use distributed_core::{
     Action, Attach, BrickId, BrickState, Descriptor, Event, IoId, MAP_OFFSET, Notice, Outcome,
@@ -112,8 +109,8 @@ pub struct Host {
     pub reads: BTreeMap<(RequestId, usize), (IoId, Vec<Tag>)>,
     /// Buffers that are kept beyond their requests' answers.
     pub kept: BTreeMap<RequestId, Tag>,
-    /// Reads that went to a follower.
-    pub followed: BTreeSet<RequestId>,
+    /// Reads that went to a follower, and to which.
+    pub followed: BTreeMap<RequestId, BrickId>,
     pub clock: u64,
     pub tick_at: u64,
     pub paused_until: u64,
@@ -132,7 +129,7 @@ impl Host {
             sessions: BTreeMap::new(),
             reads: BTreeMap::new(),
             kept: BTreeMap::new(),
-            followed: BTreeSet::new(),
+            followed: BTreeMap::new(),
             clock: 1_000 * MS,
             tick_at: u64::MAX,
             paused_until: 0,
@@ -264,7 +261,7 @@ impl World {
                 self.hosts[host].reads.insert(place, (io, Vec::new()));
                 let state = self.hosts[host].volume.as_ref().and_then(|v| v.brick_state(brick));
                 if state == Some(BrickState::Following) {
-                    self.hosts[host].followed.insert(request);
+                    self.hosts[host].followed.insert(request, brick);
                 } else {
                     self.hosts[host].followed.remove(&request);
                 }

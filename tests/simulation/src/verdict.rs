@@ -246,6 +246,7 @@ impl World {
 
     /// A host's attachment is over: it died, stopped, or lost the volume.
     pub fn end_instance(&mut self, host: usize) {
+        self.note_heads(host);
         let entry = &mut self.hosts[host];
         if entry.volume.take().is_none() {
             return;

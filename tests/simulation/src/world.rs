@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     sync::Arc,
 };
 
@@ -147,6 +147,10 @@ pub struct World {
     pub failed_attaches: u32,
     /// The last epoch that began with a follower; what hosts of earlier ones acknowledge since is lost.
     pub inherited_in: u64,
+    /// The bricks that counted when the last attachment ended that served.
+    pub heads: BTreeSet<BrickId>,
+    /// Nodes whose followers attachments were to promote since then.
+    pub heirs: BTreeSet<NodeId>,
     /// When somebody looks after the volume next.
     pub next_look: u64,
     /// One is just beginning so.
@@ -240,6 +244,8 @@ impl World {
             failed_attaches: 0,
             inherited_in: 0,
             inherits: false,
+            heads: BTreeSet::new(),
+            heirs: BTreeSet::new(),
             next_look: 0,
             has_lost_bricks: false,
             oracle: Oracle::new(if plan.resizes { MOST_SECTORS } else { plan.sectors }),

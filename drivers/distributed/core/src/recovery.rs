@@ -249,6 +249,13 @@ pub fn rebuild(
     let left_last = left_last.filter(|(_, entry)| !entry.fresh && entry.left == highest.settled);
     let witnesses = highest.in_sync.or(left_last.map(|(slot, _)| slot).collect());
     let unknown: SlotSet = witnesses.iter().filter(|slot| !known(slot)).collect();
+    // A follower may have been promoted without the one that acknowledged before. Then its record is newer, whatever else
+    // it says: the record of one that only follows is as old as the last it got.
+    let is_found = |slot: &Slot| {
+        let brick = highest.bricks.get(slot.index()).map(|entry| entry.brick);
+        records.iter().any(|record| Some(record.brick) == brick)
+    };
+    let unknown = unknown.or(highest.following.iter().filter(|slot| !is_found(slot)).collect());
     if !unknown.is_empty() && !accept_missing {
         let missing = unknown.iter().filter_map(|slot| highest.bricks.get(slot.index()));
         let missing = missing.map(|entry| format!("{} (brick {})", entry.node, entry.brick));

@@ -185,6 +185,9 @@ impl Volume {
 
     /// Makes every region with intent equal on all members, from the beginning.
     pub(super) fn begin_leveling(&mut self) {
+        if self.mark_members() {
+            return;
+        }
         self.level_round += 1;
         let (region, size) = (u64::from(self.descriptor.region_size), self.descriptor.size);
         let chunk = u64::from(self.settings.copy_bytes.max(4096));
@@ -199,6 +202,22 @@ impl Volume {
             }
         }
         self.pump_level();
+    }
+
+    /// Whether companions are still to say of members that they are at no point. One that followed until the last record,
+    /// which the state may not have, could otherwise be promoted after it was leveled in part.
+    fn mark_members(&mut self) -> bool {
+        let members = self.with_role(Role::InSync);
+        if members.len() < 2 || self.level_regions.is_empty() {
+            return false;
+        }
+        for slot in members.iter() {
+            let follower = &self.bricks[slot.index()].follower;
+            if follower.on_disk.point.is_some() && follower.work.is_none() {
+                self.mark(slot);
+            }
+        }
+        members.iter().any(|slot| self.bricks[slot.index()].follower.work.is_some())
     }
 
     fn pump_level(&mut self) {

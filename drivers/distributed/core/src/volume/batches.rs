@@ -5,7 +5,7 @@ use super::{
     Volume,
     followers::FollowStage,
     log::{EntryState, What},
-    state::{Io, IoKind},
+    state::{Io, IoKind, Phase},
 };
 use crate::{Action, Follow, JournalPart, JournalPiece, Notice, Record, Slot, extents::ExtentSet};
 
@@ -209,8 +209,9 @@ impl Volume {
         let brick = self.brick(slot);
         let follower = &mut brick.follower;
         follower.journal = Some((base, half));
-        follower.second_half = !follower.second_half;
-        let offset = base + if follower.second_half { half } else { 0 };
+        // What the newest record says may be replayed yet; one that was to follow it may have come to nothing.
+        let is_in_first = (base..base + half).contains(&follower.on_disk.journal_at);
+        let offset = base + if is_in_first { half } else { 0 };
         let Some(work) = &mut follower.work else { return };
         let mut at = offset;
         let mut parts = Vec::new();
@@ -365,7 +366,6 @@ impl Volume {
             Plan::Settle if follower.keeps_log() => {
                 follower.stage = FollowStage::Following;
                 (follower.done, follower.shown) = (to, to);
-                self.descriptor.bricks[slot.index()].fresh = false;
                 self.want_membership = true;
                 let point = self.point(to);
                 self.report(Notice::Following { brick: id, node, point });
@@ -374,14 +374,24 @@ impl Volume {
             Plan::Settle | Plan::Mark | Plan::Seal => {}
         }
         match plan {
+            Plan::Mark if self.phase == Phase::Leveling => self.begin_leveling(),
             Plan::Mark if !self.is_asynchronous() => self.receive(slot),
             Plan::Replay => self.inherited(),
             _ => {}
         }
     }
 
-    /// Flushes a brick that has all up to a number, and records it: from then on it follows.
+    /// Flushes a brick that has all up to a number, and records it: from then on it follows. A fresh brick is first
+    /// recorded as one whose companion counts: nobody reads the companion of a fresh one.
     pub(super) fn settle_follower(&mut self, slot: Slot, to: u64) {
+        let id = self.bricks[slot.index()].id;
+        let is_fresh = |entry: &crate::BrickEntry| entry.brick != id || entry.fresh;
+        if self.recorded.bricks.get(slot.index()).is_none_or(is_fresh) {
+            if let Some(entry) = self.descriptor.bricks.get_mut(slot.index()) {
+                self.want_membership |= std::mem::take(&mut entry.fresh);
+            }
+            return;
+        }
         self.begin_work(slot, Plan::Settle, Step::Flush, to, Vec::new());
     }
 

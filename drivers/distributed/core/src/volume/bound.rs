@@ -125,23 +125,22 @@ impl Volume {
         op.admitted -= admitted;
         self.admitted -= admitted;
         let first = self.log.issued() + 1;
-        if self.descriptor.mode == Mode::Synchronous {
-            self.log.pass();
-        } else {
-            let most = match what {
-                What::Data(_) => u64::from(self.batch_bytes()),
-                What::Zero(_) => step,
-            };
-            let mut done = 0;
-            while done < step {
-                let len = most.min(step - done);
-                if self.log.push(self.now, at + done, len, what)
-                    && let What::Data(request) = what
-                {
-                    self.actions.push_back(Action::Keep { request });
-                }
-                done += len;
+        // In both modes a mutation takes as many numbers, so that a point says the same in both.
+        let most = match what {
+            What::Data(_) => u64::from(self.batch_bytes()),
+            What::Zero(_) => step,
+        };
+        let mut done = 0;
+        while done < step {
+            let len = most.min(step - done);
+            if self.descriptor.mode == Mode::Synchronous {
+                self.log.pass();
+            } else if self.log.push(self.now, at + done, len, what)
+                && let What::Data(request) = what
+            {
+                self.actions.push_back(Action::Keep { request });
             }
+            done += len;
         }
         let last = self.log.issued();
         if let Some(op) = self.ops.get_mut(key) {

@@ -108,10 +108,10 @@ impl Volume {
             let brick = self.brick(slot);
             brick.role = Role::Failing;
             brick.volatile.absorb(&mut unflushed);
-            brick.follower = super::Follower::default();
+            brick.follower.restart();
         }
         for slot in self.with_role(Role::Stale).iter() {
-            self.brick(slot).follower = super::Follower::default();
+            self.brick(slot).follower.restart();
             self.brick(slot).join = false;
         }
     }

@@ -46,8 +46,6 @@ pub(super) struct Follower {
     pub(super) on_disk: Follow,
     /// Where the two halves of its journal begin, and how long each is.
     pub(super) journal: Option<(u64, u64)>,
-    /// Which of them is written to.
-    pub(super) second_half: bool,
 }
 
 impl Follower {
@@ -151,15 +149,20 @@ impl Volume {
         if self.bricks[slot.index()].follower.work.is_some() {
             return self.go_on(slot);
         }
-        let waits = self.barrier.is_some() || self.is_headless();
+        // What a barrier lets come to its end may wait for one that has nearly caught up.
+        let stage = self.bricks[slot.index()].follower.stage;
+        let is_near = matches!(stage, FollowStage::Catching { until: Some(_) });
+        let waits = self.is_headless() || (self.barrier.is_some() && !is_near);
         let near = (self.settings.most_behind_bytes / 2).max(4096);
         let ahead = self.log.bytes() + self.admitted;
         let fits = ahead <= self.settings.most_behind_bytes;
         let (issued, brick) = (self.log.issued(), &mut self.bricks[slot.index()]);
-        let (copies, follower) = (brick.copies, &mut brick.follower);
+        let (copies, reads, follower) = (brick.copies, brick.reads, &mut brick.follower);
         match follower.stage {
             FollowStage::Following => self.next_batch(slot),
             _ if waits => {}
+            // What one read sees is of one point.
+            FollowStage::Lacking if reads > 0 => {}
             FollowStage::Lacking if follower.on_disk.point.is_some() && !brick.dirty.is_empty() => {
                 self.mark(slot);
             }
@@ -209,24 +212,26 @@ impl Volume {
     pub(super) fn follower_lost(&mut self, slot: Slot) {
         let follower = &mut self.brick(slot).follower;
         follower.work = None;
-        if follower.keeps_log() && !follower.is_following() {
-            self.fall_out(slot);
+        match follower.stage {
+            FollowStage::Lacking | FollowStage::Following => {}
+            FollowStage::Copying => follower.stage = FollowStage::Lacking,
+            FollowStage::Catching { .. } => self.fall_out(slot),
         }
     }
 
     /// Whether all followers that are to be left as they are have everything, and nothing to replay.
     pub(super) fn followers_are_ready(&mut self) -> bool {
+        // Also in synchronous mode: a record of one that followed may be under way.
+        let mut ready = self.bricks.iter().all(|brick| brick.follower.work.is_none());
         if !self.is_asynchronous() {
-            return true;
+            return ready;
         }
-        let mut ready = true;
         for slot in self.slots() {
             let brick = &self.bricks[slot.index()];
             let follower = &brick.follower;
             if brick.role != Role::Stale {
                 continue;
             }
-            ready &= follower.work.is_none();
             if !follower.keeps_log() {
                 continue;
             }

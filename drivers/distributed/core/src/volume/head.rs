@@ -15,7 +15,7 @@ use super::{
     Volume,
     followers::FollowStage,
     log::EntryState,
-    state::{Kind, Link, Phase, Role, Stage},
+    state::{IoKind, Kind, Link, Phase, Role, Stage},
 };
 use crate::{
     Cause, Failure, Loss, NodeId, Notice, RequestId, Shortage, Slot, SlotSet, extents::ExtentSet,
@@ -171,10 +171,9 @@ impl Volume {
 
     /// Takes a wish to have a follower acknowledge.
     pub(super) fn promote(&mut self, request: RequestId, node: NodeId, at_once: bool) {
-        let slot = self.slots().find(|slot| {
-            let brick = &self.bricks[slot.index()];
-            brick.node == node && brick.role == Role::Stale && brick.follower.is_following()
-        });
+        // Whoever makes the state anew must learn from the companion of the one that is gone who may have been promoted.
+        let slot = self.recorded.following.and(self.with_a_point()).iter();
+        let slot = slot.into_iter().find(|slot| self.bricks[slot.index()].node == node);
         let refusal = if !self.is_headless() {
             Some("the acknowledging brick is not gone: there is nothing to promote")
         } else if self.promotion.is_some() {
@@ -284,6 +283,13 @@ impl Volume {
         };
         let Promotion { request, slot, loss, .. } = promotion;
         self.headless = None;
+        // What they see may be newer from now on than the point that the brick had.
+        let reads = self.ios.iter().filter(|(_, io)| io.kind == IoKind::Read && io.slot == slot);
+        for key in reads.map(|(_, io)| io.op).collect::<Vec<_>>() {
+            if let Some(op) = self.ops.get_mut(key) {
+                op.point = None;
+            }
+        }
         let brick = self.brick(slot);
         let done = brick.follower.done;
         brick.follower = super::Follower::default();
