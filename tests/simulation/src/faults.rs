@@ -164,7 +164,7 @@ impl World {
         self.kill(node);
     }
 
-    fn kill(&mut self, node: usize) {
+    pub fn kill(&mut self, node: usize) {
         if !self.nodes[node].is_up {
             return;
         }
@@ -216,6 +216,9 @@ impl World {
         }
         if self.plan.judges && self.rng.u32(0..3) == 0 {
             self.judge();
+        }
+        if self.plan.beheads && self.rng.u32(0..3) == 0 {
+            self.behead();
         }
         let mean = self.plan.fault_every_us * US;
         let delay = self.rng.u64(mean / 4..mean * 2);

@@ -2,16 +2,17 @@
 //! Asynchronous mode: the operator switches it and promotes followers; the judge looks at every follower's brick.
 
 use distributed_core::{
-    BrickId, BrickState, Configuration, Descriptor, Event, Failure, Loss, MAP_OFFSET, Mode, NodeId,
-    Point, Record, RequestId, View,
+    BrickId, BrickState, BrickStatus, Configuration, Descriptor, Event, Failure, Loss, MAP_OFFSET,
+    Mode, NodeId, Point, Record, RequestId, View,
 };
 
 use crate::{
     clients::Call,
     deeds::Deed,
+    matrix::Fault,
     operator::is_rotten,
     storage::{Brick, SECTOR, Tag},
-    world::World,
+    world::{MS, Next, World},
 };
 
 impl World {
@@ -84,8 +85,36 @@ impl World {
         }
     }
 
+    /// The acknowledging brick goes while others follow it: its node alone, or with the host.
+    pub fn behead(&mut self) {
+        let Some(volume) = &self.hosts[self.current].volume else { return };
+        let status = volume.status();
+        let Some(head) = status.acknowledging.map(|node| node.0 as usize) else { return };
+        let follows = |brick: &&BrickStatus| brick.state == BrickState::Following;
+        let followers: Vec<NodeId> =
+            status.bricks.iter().filter(follows).map(|brick| brick.node).collect();
+        let Some(follower) = self.rng.choice(&followers).copied() else { return };
+        if self.rng.bool() {
+            let faults = [Fault::Kill, Fault::Restart, Fault::FailData, Fault::RefuseFlush];
+            let fault = faults[self.rng.usize(0..faults.len())];
+            return self.afflict(head, fault);
+        }
+        for host in &mut self.hosts {
+            host.unreachable |= 1 << head;
+        }
+        let delay = self.rng.u64(15 * MS..50 * MS);
+        self.after(delay, Next::Relieve(head));
+        self.kill(head);
+        self.crash_host(self.current);
+        self.heir = Some(follower);
+    }
+
     /// A node whose follower a new attachment is to promote, now and then when others came to nothing.
     pub fn heir(&mut self) -> Option<NodeId> {
+        if let Some(node) = self.heir.take() {
+            self.heirs.insert(node);
+            return Some(node);
+        }
         if !self.plan.follows || self.failed_attaches < 2 || self.rng.u32(0..2) == 0 {
             return None;
         }
@@ -196,7 +225,14 @@ impl World {
         let status = volume.status();
         let head = status.bricks.iter().find(|brick| brick.state == BrickState::InSync);
         let Some((brick, node)) = head.map(|brick| (brick.brick, brick.node)) else { return };
-        let held = self.held_by(brick, node);
+        // In synchronous mode one brick may have some shards only.
+        let in_sync = self.in_sync();
+        let of_sector = |sector: usize| {
+            let set = self.set_of(sector);
+            let has = in_sync.iter().find(|(slot, _, _)| set.has(*slot));
+            has.and_then(|(_, brick, node)| self.held(*brick, *node, sector)).unwrap_or_default()
+        };
+        let held: Vec<Tag> = (0..self.sectors_at(host)).map(of_sector).collect();
         // The host that promoted it may have died before it could tell, or another one have lost the volume to it.
         let is_other = !self.heads.is_empty() && !self.heads.contains(&brick);
         if is_other

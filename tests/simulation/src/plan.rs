@@ -67,6 +67,8 @@ pub struct Plan {
     pub switches: bool,
     pub most_behind_bytes: u64,
     pub most_behind_ns: u64,
+    /// Whether acknowledging bricks fail more often than others, and hosts with them.
+    pub beheads: bool,
 }
 
 /// Whether seeds do what they did before shards could be moved.
@@ -125,6 +127,7 @@ impl Plan {
             switches: false,
             most_behind_bytes: 1 << 20,
             most_behind_ns: 1 << 40,
+            beheads: false,
         }
     }
 
@@ -164,6 +167,7 @@ impl Plan {
         self.network_permille = self.network_permille.min(10);
         // Rot has to be repaired, and sizes and tokens have nothing to do with each other.
         (self.resizes, self.checks, self.rots) = (false, false, false);
+        self.beheads = apart.u32(0..4) != 0;
     }
 
     /// Shard `i` on `factor` neighbouring nodes, beginning with node `i`.

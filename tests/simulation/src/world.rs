@@ -149,6 +149,8 @@ pub struct World {
     pub inherited_in: u64,
     /// The bricks that counted when the last attachment ended that served.
     pub heads: BTreeSet<BrickId>,
+    /// The node whose follower the next attachment is to promote.
+    pub heir: Option<NodeId>,
     /// Nodes whose followers attachments were to promote since then.
     pub heirs: BTreeSet<NodeId>,
     /// When somebody looks after the volume next.
@@ -245,6 +247,7 @@ impl World {
             inherited_in: 0,
             inherits: false,
             heads: BTreeSet::new(),
+            heir: None,
             heirs: BTreeSet::new(),
             next_look: 0,
             has_lost_bricks: false,

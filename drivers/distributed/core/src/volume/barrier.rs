@@ -216,6 +216,7 @@ impl Volume {
     /// Lets those go on that came meanwhile.
     pub(super) fn lift_barrier(&mut self) {
         self.barrier = None;
+        self.wake_short();
         for (request, op) in std::mem::take(&mut self.early) {
             self.request(request, op);
         }

@@ -122,10 +122,16 @@ impl Volume {
                 _ => return self.replace(slot, crate::Cause::Companion),
             }
         }
+        let is_following = follower.is_following();
         if follower.on_disk.point.is_some() && !follower.on_disk.journal.is_empty() {
-            return self.replay_journal(slot);
+            self.replay_journal(slot);
+        } else {
+            follower.shown = follower.done;
         }
-        follower.shown = follower.done;
+        // Those count that follow.
+        if is_following && self.is_serving() {
+            self.wake_short();
+        }
     }
 
     /// Lets every follower go on, and whoever waits for them.
@@ -156,16 +162,17 @@ impl Volume {
         let near = (self.settings.most_behind_bytes / 2).max(4096);
         let ahead = self.log.bytes() + self.admitted;
         let fits = ahead <= self.settings.most_behind_bytes;
+        let is_promoted = self.is_promoted_at_once(slot);
         let (issued, brick) = (self.log.issued(), &mut self.bricks[slot.index()]);
         let (copies, reads, follower) = (brick.copies, brick.reads, &mut brick.follower);
         match follower.stage {
+            FollowStage::Following if is_promoted => {}
             FollowStage::Following => self.next_batch(slot),
             _ if waits => {}
             // What one read sees is of one point.
             FollowStage::Lacking if reads > 0 => {}
-            FollowStage::Lacking if follower.on_disk.point.is_some() && !brick.dirty.is_empty() => {
-                self.mark(slot);
-            }
+            // Also if it lacks nothing yet: what comes meanwhile gets there without a journal.
+            FollowStage::Lacking if follower.on_disk.point.is_some() => self.mark(slot),
             FollowStage::Lacking => {
                 follower.stage = FollowStage::Copying;
                 let (brick, bytes) = (brick.id, brick.dirty.bytes());

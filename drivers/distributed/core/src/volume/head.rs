@@ -229,6 +229,11 @@ impl Volume {
         self.want_membership = true;
     }
 
+    /// Whether a follower gets nothing more before it is promoted.
+    pub(super) fn is_promoted_at_once(&self, slot: Slot) -> bool {
+        self.promotion.as_ref().is_some_and(|promotion| promotion.slot == slot && promotion.at_once)
+    }
+
     /// What nobody has any more once who has all up to a number acknowledges.
     fn loss_at(&self, done: u64) -> Loss {
         let mut requests = BTreeSet::new();

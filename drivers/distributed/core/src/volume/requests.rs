@@ -259,6 +259,10 @@ impl Volume {
 
     /// Enough replicas may be in sync now.
     pub(super) fn wake_short(&mut self) {
+        // While a snapshot is taken nothing is written. They are woken again when that is over.
+        if self.barrier.is_some() {
+            return;
+        }
         for key in std::mem::take(&mut self.short) {
             self.waiting.push_back(key);
         }
