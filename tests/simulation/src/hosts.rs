@@ -145,6 +145,7 @@ impl World {
             return self.fail("the state holds no descriptor".into());
         };
         self.clean = descriptor.clean;
+        self.note_heads(self.current);
         let plan = &self.plan;
         let settings = Settings {
             min_in_sync: plan.min_in_sync,

@@ -99,11 +99,12 @@ impl Volume {
     pub(super) fn next_batch(&mut self, slot: Slot) {
         let in_order = self.protections.log_order;
         let most = u64::from(self.batch_bytes());
+        let last = self.last_to_follow();
         let follower = &self.bricks[slot.index()].follower;
         let (done, is_following) = (follower.done, follower.is_following());
         let mut entries = Vec::new();
         let (mut bytes, mut is_broken) = (0, false);
-        for entry in self.log.after(done) {
+        for entry in self.log.after(done).take_while(|entry| entry.sequence <= last) {
             match entry.state {
                 EntryState::Open if in_order => break,
                 EntryState::Open => continue,

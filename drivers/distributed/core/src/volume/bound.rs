@@ -135,7 +135,7 @@ impl Volume {
             let len = most.min(step - done);
             if self.descriptor.mode == Mode::Synchronous {
                 self.log.pass();
-            } else if self.log.push(self.now, at + done, len, what)
+            } else if self.log.push(self.now, key, at + done, len, what)
                 && let What::Data(request) = what
             {
                 self.actions.push_back(Action::Keep { request });

@@ -234,6 +234,13 @@ impl Volume {
         self.promotion.as_ref().is_some_and(|promotion| promotion.slot == slot && promotion.at_once)
     }
 
+    /// Followers get nothing that who is being promoted has not.
+    pub(super) fn last_to_follow(&self) -> u64 {
+        let promotion = self.promotion.as_ref().filter(|promotion| promotion.loss.is_some());
+        let promoted = promotion.map(|promotion| &self.bricks[promotion.slot.index()]);
+        promoted.map_or(u64::MAX, |brick| brick.follower.done)
+    }
+
     /// What nobody has any more once who has all up to a number acknowledges.
     fn loss_at(&self, done: u64) -> Loss {
         let mut requests = BTreeSet::new();

@@ -31,6 +31,8 @@ pub(super) enum EntryState {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) sequence: u64,
+    /// The operation that it is of; those of others may come between its own.
+    pub(super) op: u64,
     pub(super) offset: u64,
     pub(super) len: u64,
     pub(super) what: What,
@@ -96,11 +98,12 @@ impl Log {
     }
 
     /// Adds a mutation that is issued now; true if its request's buffer is to be kept from now on.
-    pub(super) fn push(&mut self, now: Time, offset: u64, len: u64, what: What) -> bool {
+    pub(super) fn push(&mut self, now: Time, op: u64, offset: u64, len: u64, what: What) -> bool {
         self.issued += 1;
         let (sequence, state) = (self.issued, EntryState::Open);
         let (issued_at, done_at, acknowledged) = (now, Time(u64::MAX), None);
-        let entry = Entry { sequence, offset, len, what, state, issued_at, done_at, acknowledged };
+        let entry =
+            Entry { sequence, op, offset, len, what, state, issued_at, done_at, acknowledged };
         self.open.insert(sequence);
         self.bytes += entry.bytes();
         self.entries.push_back(entry);
@@ -110,22 +113,24 @@ impl Log {
         *uses == 1
     }
 
-    /// The entries from one number to another have ended.
-    pub(super) fn ended(&mut self, from: u64, to: u64, state: EntryState, now: Time) {
-        for entry in self.between(from, to) {
+    /// The entries of an operation from one number to another have ended.
+    pub(super) fn ended(&mut self, op: u64, (from, to): (u64, u64), state: EntryState, now: Time) {
+        let mut ended = Vec::new();
+        for entry in self.between(from, to).filter(|entry| entry.op == op) {
             if entry.state == EntryState::Open {
                 (entry.state, entry.done_at) = (state, now);
+                ended.push(entry.sequence);
             }
         }
-        let ended: Vec<u64> = self.open.range(from..=to).copied().collect();
-        ended.iter().for_each(|sequence| {
-            self.open.remove(sequence);
-        });
+        for sequence in ended {
+            self.open.remove(&sequence);
+        }
     }
 
-    /// The client of a request was told that these are done.
-    pub(super) fn acknowledged(&mut self, from: u64, to: u64, request: RequestId) {
-        self.between(from, to).for_each(|entry| entry.acknowledged = Some(request));
+    /// The client of an operation's request was told that these are done.
+    pub(super) fn acknowledged(&mut self, op: u64, from: u64, to: u64, request: RequestId) {
+        let entries = self.between(from, to).filter(|entry| entry.op == op);
+        entries.for_each(|entry| entry.acknowledged = Some(request));
     }
 
     fn between(&mut self, from: u64, to: u64) -> impl Iterator<Item = &mut Entry> {

@@ -290,9 +290,12 @@ impl Volume {
         if is_client_write(op.kind) && op.first_entry != 0 {
             match (&result, op.request) {
                 (Ok(()), Some(request)) => {
-                    self.log.acknowledged(op.first_entry, op.last_entry, request);
+                    self.log.acknowledged(key, op.first_entry, op.last_entry, request);
                 }
-                _ => self.log.ended(op.first_entry, op.last_entry, EntryState::Broken, self.now),
+                _ => {
+                    let all = (op.first_entry, op.last_entry);
+                    self.log.ended(key, all, EntryState::Broken, self.now);
+                }
             }
         }
         let point = self.point_of(&op);

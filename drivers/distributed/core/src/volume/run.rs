@@ -218,7 +218,8 @@ impl Volume {
             self.intent.release(op.at, op.step, true);
         }
         if !full {
-            self.log.ended(op.step_entry, op.last_entry, EntryState::Done, self.now);
+            let step = (op.step_entry, op.last_entry);
+            self.log.ended(key, step, EntryState::Done, self.now);
         }
         op.at += op.step;
         let done = op.at >= op.end();
