@@ -260,8 +260,15 @@ impl World {
                     self.hosts[host].reads.retain(|(other, _), _| *other != request);
                 }
                 self.hosts[host].reads.insert(place, (io, Vec::new()));
-                let state = self.hosts[host].volume.as_ref().and_then(|v| v.brick_state(brick));
-                if state == Some(BrickState::Following) {
+                let volume = self.hosts[host].volume.as_ref();
+                let is_headless = volume.is_some_and(|v| v.status().is_headless);
+                let follows = |state| match state {
+                    BrickState::Following => true,
+                    // It is being promoted since the read was issued.
+                    BrickState::Joining => is_headless,
+                    _ => false,
+                };
+                if volume.and_then(|v| v.brick_state(brick)).is_some_and(follows) {
                     self.hosts[host].followed.insert(request, brick);
                 } else {
                     self.hosts[host].followed.remove(&request);

@@ -86,6 +86,29 @@ const SCRUBBING_REGRESSIONS: [(u64, &str); 3] = [
     (2934, "the judge took a verification for wrong while a shard moved"),
 ];
 
+/// The same, for asynchronous volumes. The era throws faults otherwise than when most of them were found.
+const FOLLOWING_REGRESSIONS: [(u64, &str); 13] = [
+    (39, "what only the journal of a follower had was not lacking when the follower fell out"),
+    (
+        91,
+        "an arrangement that came while the mode changed gave the volume a brick that held nothing",
+    ),
+    (118, "a fresh brick was at a point in a companion that nobody reads"),
+    (221, "a change of the mode waited for writes that waited for a follower that the change held"),
+    (324, "the judge took a brick that has some shards for the whole volume"),
+    (367, "writes that waited for replicas began while a snapshot was taken"),
+    (677, "the mode changed while a companion was being told that its brick is at no point"),
+    (918, "a state was made anew without a follower that had been promoted"),
+    (1304, "a batch went to the half of the journal that the newest record names"),
+    (1430, "a read told of the point that its follower had before it was promoted"),
+    (2558, "the judge gave writes in synchronous mode several numbers"),
+    (7579, "writes that waited for replicas did not go on when a follower was opened anew"),
+    (
+        12_047,
+        "a brick that lacked nothing was copied to while its companion said that it is at a point",
+    ),
+];
+
 /// How many seeds may pass before a missing protection is noticed.
 const NOTICED_WITHIN: u64 = 1_000;
 /// Protections that are missed so rarely that only `tests/show distributed-1`, which looks at all, has the time.
@@ -107,6 +130,14 @@ fn seeds_that_failed_once_pass() {
     }
     for (seed, reason) in SCRUBBING_REGRESSIONS {
         let verdict = run(seed, Protections::default(), Era::Scrubbing, false);
+        assert_eq!(verdict.violation, None, "seed {seed}: {reason}");
+    }
+}
+
+#[test]
+fn seeds_of_followers_that_failed_once_pass() {
+    for (seed, reason) in FOLLOWING_REGRESSIONS {
+        let verdict = run(seed, Protections::default(), Era::Following, false);
         assert_eq!(verdict.violation, None, "seed {seed}: {reason}");
     }
 }

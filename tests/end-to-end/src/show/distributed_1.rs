@@ -29,6 +29,8 @@ const PROTECTIONS: [&str; 8] = [
     "volatile-joining",
     "clean-join",
 ];
+/// Those of asynchronous mode, which the simulator has in an era of its own.
+const OF_FOLLOWERS: [&str; 2] = ["token-check", "log-order"];
 /// What each of them has, in minutes, to be missed.
 const TO_FAIL: &str = "1";
 
@@ -49,8 +51,10 @@ pub(super) fn play(stage: &Stage) -> Outcome {
             format!("that is less than {LEAST_FRESH} seeds: give it a machine with more processors")
         })?;
     }
-    for protection in PROTECTIONS {
+    let of_followers = OF_FOLLOWERS.map(|name| (name, Some("--following")));
+    for (protection, era) in PROTECTIONS.map(|name| (name, None)).into_iter().chain(of_followers) {
         let asked = ["--without", protection, "--minutes", TO_FAIL, "--seeds", "1000000000"];
+        let asked: Vec<&str> = asked.into_iter().chain(era).collect();
         let found = simulate(&simulator, &asked, &[1])?;
         ensure(found["violation"].is_string(), || {
             format!("without {protection} nothing went wrong in {} seeds", found["seeds"])
