@@ -3,14 +3,14 @@
 
 use distributed_core::{
     BrickId, BrickState, BrickStatus, Configuration, Descriptor, Event, Failure, Loss, MAP_OFFSET,
-    Mode, NodeId, Point, Record, RequestId, View,
+    Mode, NodeId, Point, Record, RequestId, Slot, View,
 };
 
 use crate::{
     clients::Call,
     deeds::Deed,
     matrix::Fault,
-    operator::is_rotten,
+    operator::{is_rotten, set_of},
     storage::{Brick, SECTOR, Tag},
     world::{MS, Next, World},
 };
@@ -226,11 +226,13 @@ impl World {
         let head = status.bricks.iter().find(|brick| brick.state == BrickState::InSync);
         let Some((brick, node)) = head.map(|brick| (brick.brick, brick.node)) else { return };
         // In synchronous mode one brick may have some shards only.
-        let in_sync = self.in_sync();
+        let in_sync = |other: &&BrickStatus| other.state == BrickState::InSync;
         let of_sector = |sector: usize| {
-            let set = self.set_of(sector);
-            let has = in_sync.iter().find(|(slot, _, _)| set.has(*slot));
-            has.and_then(|(_, brick, node)| self.held(*brick, *node, sector)).unwrap_or_default()
+            let set = set_of(volume.map(), sector);
+            let mut in_sync = status.bricks.iter().filter(in_sync);
+            let has = in_sync.find(|brick| set.has(brick.slot));
+            has.and_then(|has| self.held(has.brick, has.node.0 as usize, sector))
+                .unwrap_or_default()
         };
         let held: Vec<Tag> = (0..self.sectors_at(host)).map(of_sector).collect();
         // The host that promoted it may have died before it could tell, or another one have lost the volume to it.
@@ -327,8 +329,14 @@ impl World {
         let mut complaints = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
             for (id, brick) in &node.bricks {
-                let entry = descriptor.bricks.iter().find(|entry| entry.brick == *id);
-                let Some(entry) = entry.filter(|entry| !entry.vacant) else { continue };
+                let mut entries = (0..).map(Slot).zip(&descriptor.bricks);
+                let Some((slot, entry)) = entries.find(|(_, entry)| entry.brick == *id) else {
+                    continue;
+                };
+                // Who fell out is never promoted, whatever its companion still says.
+                if entry.vacant || !descriptor.following.has(slot) {
+                    continue;
+                }
                 let Ok(record) = Record::newest(&brick.companion) else { continue };
                 let (Some(point), true) =
                     (record.follow.point, record.descriptor.generation >= entry.left)
