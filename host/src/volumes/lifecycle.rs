@@ -254,11 +254,7 @@ impl Volumes {
         if !capabilities.has(Abilities::SNAPSHOT) {
             return Ok(());
         }
-        let snapshots = match self.snapshots_in_turn(stored).await {
-            // A volume may be able to do less than its backend: what it lies on has none.
-            Err(error) if error.kind() == ErrorKind::UNSUPPORTED => return Ok(()),
-            listed => listed?,
-        };
+        let snapshots = self.snapshots_if_able(stored).await?;
         if snapshots.is_empty() {
             return Ok(());
         }
