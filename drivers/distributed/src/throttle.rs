@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use distributed_core::{Event, Settings, Throttle, ThrottleRules, Time};
+use distributed_core::{Event, Pace, Settings, Throttle, ThrottleRules, Time};
 
 use crate::{engine::Engine, meters::Histogram};
 
@@ -39,8 +39,8 @@ pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules, clients: Arc
             let now = Time(begun.elapsed().as_nanos() as u64);
             let pace = throttle.decide(now, &clients.take(), healing);
             if last.replace(pace) != Some(pace) {
-                let (copies, bytes) = (pace.copies, pace.bytes);
-                Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes }]);
+                let Pace { copies, bytes, rate } = pace;
+                Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes, rate }]);
             }
             if healing.is_wanted { BUSY } else { IDLE }
         };

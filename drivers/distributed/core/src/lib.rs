@@ -114,6 +114,7 @@
 //! lost, [`rebuild`] makes a descriptor from companions.
 
 mod action;
+mod budget;
 mod codec;
 mod descriptor;
 mod digest;

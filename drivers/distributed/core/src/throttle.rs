@@ -10,9 +10,9 @@
 //!     | measured      |  hardly slower: one level more
 //!     +-------------> |  measured at rest too long ago: pause
 //! ```
-//! A level is a number of copies in flight and their size: one small copy now and then, one all the time, larger ones, for
-//! what a client waits for on a disk is the copy before it; then more of them. Both measures are histograms of clients' operations, so that what is compared
-//! is their p99 with healing and without.
+//! A level is a number of bytes a second, in copies as small as that allows, for what a client waits for on a disk is the
+//! copy before it; the highest have no such number, but several copies under way. Both measures are histograms of clients'
+//! operations, so that what is compared is their p99 with healing and without.
 //!
 //! Healing never stands still for long ([`ThrottleRules::longest_rest_ns`]), and not at all while a shard has one copy
 //! left; while writes wait for healing there is nothing to protect from it.
@@ -21,10 +21,14 @@ use crate::{Healing, Latencies, Time};
 
 /// Bytes of the smallest copies.
 const LEAST_BYTES: u32 = 16 << 10;
-/// Below the first level that always copies, one copies in some of so many intervals.
-const SHARES: usize = 4;
-/// Bytes of copies that are made whatever clients feel, when a shard has one copy left.
-const FLOOR_BYTES: u32 = 64 << 10;
+/// Copies a second above which they become larger.
+const MOST_A_SECOND: u64 = 2048;
+/// Bytes a second of the lowest level; of every second one it is twice as much.
+const LEAST_RATE: u64 = 1 << 20;
+/// Where healing begins, not knowing what clients bear.
+const FIRST_RATE: u64 = 4 << 20;
+/// Bytes a second whatever clients feel, when a shard has one copy left.
+const FLOOR_RATE: u64 = 64 << 20;
 /// Operations after which a p99 is believed.
 const ENOUGH: u64 = 1_500;
 /// Percent above the limit up to which more are waited for.
@@ -84,6 +88,8 @@ pub struct Pace {
     pub copies: u32,
     /// Bytes of a copy at most.
     pub bytes: u32,
+    /// Bytes a second; `None`: as many as possible.
+    pub rate: Option<u64>,
 }
 
 /// Decides for one volume.
@@ -97,8 +103,6 @@ pub struct Throttle {
     level: usize,
     /// The level that was given.
     given: usize,
-    /// Which of the intervals this is in which the lowest levels copy or do not.
-    turn: usize,
     /// Whether the next window still shows the level before.
     is_mixed: bool,
     /// Whether the level was reached while there were no clients.
@@ -126,9 +130,8 @@ impl Throttle {
             rules,
             last: None,
             clock: 0,
-            level: SHARES,
-            given: SHARES,
-            turn: 0,
+            level: level_of(FIRST_RATE),
+            given: level_of(FIRST_RATE),
             is_mixed: false,
             is_unwatched: false,
             rest: Latencies::default(),
@@ -152,15 +155,15 @@ impl Throttle {
         let is_mixed = std::mem::take(&mut self.is_mixed);
         if !healing.is_wanted {
             self.note_rest(window, is_mixed);
-            self.level = SHARES;
             self.pause = None;
-            return self.give(SHARES);
+            self.level = level_of(FIRST_RATE).min(self.top());
+            return self.give(self.level);
         }
         if healing.is_short {
             self.pause = None;
             return self.give(self.top());
         }
-        let floor = if healing.fewest <= 1 { level_of(FLOOR_BYTES).min(self.top()) } else { 0 };
+        let floor = if healing.fewest <= 1 { level_of(FLOOR_RATE).min(self.top()) } else { 0 };
         if self.pause.is_some() {
             self.rest_on(window, is_mixed);
         } else if self.given == 0 {
@@ -169,7 +172,6 @@ impl Throttle {
             // The interval in which it begins again counts too.
             if self.clock - self.busy_since + passed >= longest {
                 self.enter(1);
-                self.turn = SHARES - 1;
             }
         } else {
             self.judge(window, is_mixed, floor);
@@ -300,31 +302,43 @@ impl Throttle {
         self.enter(self.borne);
     }
 
-    fn sizes(&self) -> usize {
-        level_of(self.most_bytes())
-    }
-
     fn most_bytes(&self) -> u32 {
         self.rules.most_bytes.clamp(LEAST_BYTES, 1 << 30)
     }
 
-    fn top(&self) -> usize {
-        self.sizes() + self.rules.most_copies.max(1) as usize - 1
+    /// The levels that say how many bytes a second: until copies are as large as they may be.
+    fn rates(&self) -> usize {
+        level_of(u64::from(self.most_bytes()) * MOST_A_SECOND)
     }
 
-    fn pace(&mut self, level: usize) -> Pace {
-        self.turn = (self.turn + 1) % SHARES;
-        let sizes = self.sizes();
-        let bytes = LEAST_BYTES << (level.clamp(SHARES, sizes) - SHARES);
-        let most = 1 + level.saturating_sub(sizes) as u32;
-        let copies = if self.turn < level { most } else { 0 };
-        Pace { copies, bytes: bytes.min(self.most_bytes()) }
+    fn top(&self) -> usize {
+        self.rates() + self.rules.most_copies.max(1) as usize
+    }
+
+    fn pace(&self, level: usize) -> Pace {
+        let most = self.most_bytes();
+        if level > self.rates() {
+            let copies = (level - self.rates()) as u32;
+            return Pace { copies, bytes: most, rate: None };
+        }
+        let rate = rate_of(level);
+        let bytes = u32::try_from((rate / MOST_A_SECOND).next_power_of_two()).unwrap_or(most);
+        let copies = u32::from(level > 0);
+        Pace { copies, bytes: bytes.clamp(LEAST_BYTES, most), rate: Some(rate) }
     }
 }
 
-/// The first level whose copies have so many bytes.
-fn level_of(bytes: u32) -> usize {
-    SHARES + bytes.div_ceil(LEAST_BYTES).next_power_of_two().ilog2() as usize
+/// The first level with so many bytes a second.
+fn level_of(rate: u64) -> usize {
+    1 + 2 * rate.div_ceil(LEAST_RATE).next_power_of_two().ilog2() as usize
+}
+
+/// Bytes a second of a level; zero of the first.
+fn rate_of(level: usize) -> u64 {
+    let Some(steps) = level.checked_sub(1) else { return 0 };
+    let rate = LEAST_RATE << (steps / 2);
+    // Half way to the next one: times the root of two, nearly.
+    if steps % 2 == 1 { rate + rate / 12 * 5 } else { rate }
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl Volume {
         if !self.scrub.is_under_way() {
             return;
         }
-        while self.copies < self.settings.copies_in_flight
+        while self.may_copy()
             && self.scrub.exams.len() < MOST_AT_ONCE
             && let Some(unit) = self.next_unit()
         {
@@ -261,7 +261,7 @@ impl Volume {
         let key = self.ops.insert(Op::new(Kind::Digest, None, start, end - start));
         let (told, is_spoiled) = (Vec::new(), false);
         self.scrub.exams.insert(key, Exam { unit, asked, told, is_spoiled, mended });
-        self.copies += 1;
+        self.copy_begins(end - start);
         self.expect(key, asked.len());
         let (len, chunk) = (end - start, self.settings.copy_bytes.max(4096));
         for slot in asked.iter() {
