@@ -7,6 +7,7 @@ mod distributed_3;
 mod distributed_4;
 mod distributed_5;
 mod distributed_6;
+mod distributed_whole_1;
 mod distributed_whole_2;
 mod distributed_whole_4;
 mod distributed_whole_5;
@@ -168,6 +169,12 @@ pub const SHOWS: &[Show] = &[
         title: "The options of a distributed backend read back from the running host; its speed beside plain volumes.",
         budget_secs: 60,
         play: distributed_6::play,
+    },
+    Show {
+        name: "distributed-whole-1",
+        title: "The core survives the simulator with moves, snapshots, resharding and digests, and not without any of the protections that these need.",
+        budget_secs: 60,
+        play: distributed_whole_1::play,
     },
     Show {
         name: "distributed-whole-2",
