@@ -10,11 +10,6 @@ use distributed_core::{Event, Pace, Settings, Throttle, ThrottleRules, Time};
 
 use crate::{engine::Engine, meters::Histogram};
 
-/// Between two decisions while something is healed.
-const BUSY: Duration = Duration::from_millis(100);
-/// The same while nothing is: clients are measured at rest.
-const IDLE: Duration = Duration::from_secs(1);
-
 /// The bounds within which a throttle decides.
 pub(crate) fn rules(settings: &Settings) -> ThrottleRules {
     ThrottleRules {
@@ -42,7 +37,7 @@ pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules, clients: Arc
                 let Pace { copies, bytes, rate } = pace;
                 Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes, rate }]);
             }
-            if healing.is_wanted { BUSY } else { IDLE }
+            Duration::from_nanos(throttle.pause(healing))
         };
         tokio::time::sleep(pause).await;
     }

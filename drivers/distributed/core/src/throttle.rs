@@ -35,14 +35,25 @@ const ENOUGH: u64 = 1_500;
 const DOUBT: u64 = 40;
 /// Operations without which a p99 says nothing.
 const FEW: u64 = 20;
-/// Operations at rest that are remembered; of more, half is forgotten.
+/// Operations at rest that are remembered while more are seen; of more, half is forgotten.
 const MEMORY: u64 = 8_000;
+/// How long clients are watched while nothing is healed until what was seen counts.
+const WATCH_NS: u64 = 2_000_000_000;
+/// How many times slower or faster clients at rest are until they are thought to do something else than before.
+const ANOTHER_LOAD: u64 = 2;
 /// How long operations are collected when they are few.
 const PATIENCE_NS: u64 = 3_000_000_000;
-/// How long nobody asks for anything until nobody is there.
+/// How long nobody is answered until nobody is there, at least; and how many times longer than they waited last.
 const IDLE_NS: u64 = 400_000_000;
-/// How long a pause is at most, to measure clients at rest.
-const PAUSE_NS: u64 = 500_000_000;
+const IDLE_WAITS: u64 = 8;
+/// Clients at rest are not faster than this for the throttle: asking costs them as much, and smaller differences drown in it.
+const LEAST_REST_NS: u64 = 120_000;
+/// What is left to be done of copies when a pause begins still slows clients for so long.
+const DUST_NS: u64 = 300_000_000;
+/// How long a pause is, to measure clients at rest: what they wait in one moment is much like what they wait in the next, so
+/// many operations in little time say little.
+const LEAST_PAUSE_NS: u64 = 700_000_000;
+const PAUSE_NS: u64 = 1_300_000_000;
 /// How old the measure of clients at rest may be.
 const OLD_NS: u64 = 10_000_000_000;
 /// The same when it is to convict healing.
@@ -107,9 +118,15 @@ pub struct Throttle {
     is_mixed: bool,
     /// Whether the level was reached while there were no clients.
     is_unwatched: bool,
+    /// For how long nobody was answered, and how long those waited who were answered last.
+    silence: u64,
+    last_waits: u64,
     /// Clients at rest, and when they were last measured.
     rest: Latencies,
     rested_at: Option<u64>,
+    /// What was seen of them since then, and since when.
+    fresh: Latencies,
+    fresh_since: u64,
     /// Clients under the present level, and since when.
     busy: Latencies,
     busy_since: u64,
@@ -134,8 +151,12 @@ impl Throttle {
             given: level_of(FIRST_RATE),
             is_mixed: false,
             is_unwatched: false,
+            silence: 0,
+            last_waits: 0,
             rest: Latencies::default(),
             rested_at: None,
+            fresh: Latencies::default(),
+            fresh_since: 0,
             busy: Latencies::default(),
             busy_since: 0,
             pause: None,
@@ -146,14 +167,15 @@ impl Throttle {
         }
     }
 
-    /// Takes the latencies of clients' operations that ended since the last decision, and decides anew. Due every 100 ms
-    /// or so while something is healed, and now and then otherwise, to know clients at rest.
+    /// Takes the latencies of clients' operations that ended since the last decision, and decides anew. Due when
+    /// [`Throttle::pause`] says.
     pub fn decide(&mut self, now: Time, window: &Latencies, healing: Healing) -> Pace {
         let passed = now.0.saturating_sub(self.last.unwrap_or(now).0).min(LONGEST_STEP_NS);
         self.last = Some(now);
         self.clock += passed;
         let is_mixed = std::mem::take(&mut self.is_mixed);
         if !healing.is_wanted {
+            self.is_unwatched = false;
             self.note_rest(window, is_mixed);
             self.pause = None;
             self.level = level_of(FIRST_RATE).min(self.top());
@@ -162,6 +184,12 @@ impl Throttle {
         if healing.is_short {
             self.pause = None;
             return self.give(self.top());
+        }
+        if self.is_silent(window, passed) {
+            self.is_unwatched = true;
+            self.pause = None;
+            self.enter(self.top());
+            return self.give(self.level);
         }
         let floor = if healing.fewest <= 1 { level_of(FLOOR_RATE).min(self.top()) } else { 0 };
         if self.pause.is_some() {
@@ -183,6 +211,16 @@ impl Throttle {
         self.give(wanted.max(floor))
     }
 
+    /// Nanoseconds until the next decision is due: soon while nobody is there to be heeded, for whoever comes meets copies as
+    /// large as can be; later otherwise, and much later while nothing is healed, to know clients at rest.
+    pub fn pause(&self, healing: Healing) -> u64 {
+        match (healing.is_wanted, self.is_unwatched) {
+            (false, _) => 1_000_000_000,
+            (true, false) => 100_000_000,
+            (true, true) => 10_000_000,
+        }
+    }
+
     fn give(&mut self, level: usize) -> Pace {
         if level != self.given {
             self.is_mixed = true;
@@ -199,30 +237,62 @@ impl Throttle {
         self.busy_since = self.clock;
     }
 
+    fn is_silent(&mut self, window: &Latencies, passed: u64) -> bool {
+        if window.count() > 0 {
+            (self.silence, self.last_waits) = (0, window.p99());
+            return false;
+        }
+        self.silence += passed;
+        self.silence >= IDLE_NS.max(self.last_waits.saturating_mul(IDLE_WAITS))
+    }
+
     fn note_rest(&mut self, window: &Latencies, is_mixed: bool) {
         if is_mixed || window.count() == 0 {
             return;
         }
-        if self.rest.count() > MEMORY {
+        if self.fresh.count() == 0 {
+            self.fresh_since = self.clock;
+        }
+        self.fresh.merge(window);
+        if self.pause.is_none() && self.clock - self.fresh_since >= WATCH_NS {
+            self.believe();
+        }
+    }
+
+    /// Takes what was seen of clients at rest for how they are now. What they did before counts less the less alike it is: that
+    /// they are faster is believed at once, that they are slower may be chance.
+    fn believe(&mut self) {
+        let (before, now) = (self.rest.p99(), self.fresh.p99());
+        let is_believable = self.fresh.count() >= FEW;
+        let remembered = match () {
+            () if is_believable && before > now.saturating_mul(ANOTHER_LOAD) => 0,
+            () if is_believable && now > before.saturating_mul(ANOTHER_LOAD) => ENOUGH,
+            () => MEMORY,
+        };
+        while self.rest.count() > remembered {
             self.rest.halve();
         }
-        self.rest.merge(window);
+        self.rest.merge(&self.fresh);
+        self.fresh.clear();
         self.rested_at = Some(self.clock);
     }
 
     fn rest_on(&mut self, window: &Latencies, is_mixed: bool) {
+        let since = self.pause.map_or(0, |(since, _)| since);
+        let is_mixed = is_mixed || self.clock - since <= DUST_NS;
         self.note_rest(window, is_mixed);
         let Some((since, seen)) = &mut self.pause else { return };
         *seen += if is_mixed { 0 } else { window.count() };
-        if *seen >= ENOUGH || self.clock - *since >= PAUSE_NS {
+        let lasts = self.clock - *since;
+        if (*seen >= ENOUGH && lasts >= LEAST_PAUSE_NS) || lasts >= PAUSE_NS {
             // What little came is all there is to know.
-            self.rested_at = Some(self.clock);
+            self.believe();
             self.pause = None;
         }
     }
 
     fn begin_pause(&mut self) {
-        self.rest.halve();
+        self.fresh.clear();
         self.pause = Some((self.clock, 0));
     }
 
@@ -231,10 +301,6 @@ impl Throttle {
             self.busy.merge(window);
         }
         let (spent, seen) = (self.clock - self.busy_since, self.busy.count());
-        if seen == 0 && spent >= IDLE_NS {
-            self.is_unwatched = true;
-            return self.enter(self.top());
-        }
         if seen > 0 && std::mem::take(&mut self.is_unwatched) {
             // Somebody came: what nobody felt says nothing.
             self.borne = 0;
@@ -246,7 +312,7 @@ impl Throttle {
             return self.begin_pause();
         }
         // What is far too much shows at once.
-        let rest = self.rest.p99().max(1);
+        let rest = self.rest.p99().max(LEAST_REST_NS);
         let is_awful = window.count() >= 2 * FEW && window.p99() / rest >= 3 && !is_mixed;
         if seen < ENOUGH && spent < PATIENCE_NS && !is_awful {
             return;
