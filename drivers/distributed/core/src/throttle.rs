@@ -44,8 +44,11 @@ const ANOTHER_LOAD: u64 = 2;
 /// How long operations are collected when they are few.
 const PATIENCE_NS: u64 = 3_000_000_000;
 /// How long nobody is answered until nobody is there, at least; and how many times longer than they waited last.
-const IDLE_NS: u64 = 400_000_000;
+const IDLE_NS: u64 = 600_000_000;
 const IDLE_WAITS: u64 = 8;
+/// How often healing then grows, and by how many levels: those who pause for a moment come back to little.
+const CLIMB_NS: u64 = 300_000_000;
+const CLIMB: usize = 3;
 /// Clients at rest are not faster than this for the throttle: asking costs them as much, and smaller differences drown in it.
 const LEAST_REST_NS: u64 = 120_000;
 /// What is left to be done of copies when a pause begins still slows clients for so long.
@@ -186,10 +189,7 @@ impl Throttle {
             return self.give(self.top());
         }
         if self.is_silent(window, passed) {
-            self.is_unwatched = true;
-            self.pause = None;
-            self.enter(self.top());
-            return self.give(self.level);
+            return self.climb();
         }
         let floor = if healing.fewest <= 1 { level_of(FLOOR_RATE).min(self.top()) } else { 0 };
         if self.pause.is_some() {
@@ -235,6 +235,16 @@ impl Throttle {
         self.level = level;
         self.busy.clear();
         self.busy_since = self.clock;
+    }
+
+    /// One step towards as much as is possible, since nobody is there.
+    fn climb(&mut self) -> Pace {
+        if !self.is_unwatched || self.clock - self.busy_since >= CLIMB_NS {
+            self.is_unwatched = true;
+            self.pause = None;
+            self.enter((self.level + CLIMB).min(self.top()));
+        }
+        self.give(self.level)
     }
 
     fn is_silent(&mut self, window: &Latencies, passed: u64) -> bool {

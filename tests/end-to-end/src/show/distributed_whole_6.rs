@@ -87,11 +87,11 @@ fn healing(stage: &Stage, extent: &Extent) -> Outcome<f64> {
     for round in 0..extent.rounds {
         // Each round begins with the other side.
         let (with, without) = if round % 2 == 0 {
-            let with = beside_healing(&cluster, extent.secs)?;
-            (with, p99(&cluster, extent.secs)?)
+            let with = beside_healing(&cluster, &room, extent.secs)?;
+            (with, at_rest(&cluster, &room, extent.secs)?)
         } else {
-            let without = p99(&cluster, extent.secs)?;
-            (beside_healing(&cluster, extent.secs)?, without)
+            let without = at_rest(&cluster, &room, extent.secs)?;
+            (beside_healing(&cluster, &room, extent.secs)?, without)
         };
         stage.tell(format!(
             "round {}: p99 {:.2} ms with healing ({} MiB copied), {:.2} ms without: {:.2}x",
@@ -127,7 +127,8 @@ struct Felt {
 }
 
 /// What clients feel while a replica of everything goes to another node, and to the first again, for as long as they look.
-fn beside_healing(cluster: &Cluster, secs: u64) -> Outcome<Felt> {
+fn beside_healing(cluster: &Cluster, room: &Path, secs: u64) -> Outcome<Felt> {
+    settle(room)?;
     let (over, before) = (AtomicBool::new(false), copied(cluster)?);
     let during = OnceLock::new();
     let measured = thread::scope(|scope| {
@@ -143,6 +144,18 @@ fn beside_healing(cluster: &Cluster, secs: u64) -> Outcome<Felt> {
     })?;
     let copied = during.get().copied().unwrap_or_default();
     Ok(Felt { p99_ms: measured, copied })
+}
+
+fn at_rest(cluster: &Cluster, room: &Path, secs: u64) -> Outcome<f64> {
+    settle(room)?;
+    p99(cluster, secs)
+}
+
+/// Waits until the disk has what was copied before, which would go on being written while something else is measured.
+fn settle(room: &Path) -> Outcome {
+    Program::new("sync").arg("--file-system").arg(room).limit_secs(120).run()?;
+    thread::sleep(Duration::from_secs(1));
+    Ok(())
 }
 
 /// Moves a replica of everything, until it is over; what is under way then comes to its end.
