@@ -113,6 +113,7 @@ mod node;
 mod placement;
 mod record;
 mod recovery;
+mod rollback;
 mod settings;
 mod shard_map;
 mod slab;
