@@ -153,6 +153,8 @@ impl DistributedBackend {
                 nodes.open(node, &sources.base, record.brick, session, descriptor.size).await;
             let open = open.map_err(on_node(node))?;
             let cx = nodes.context();
+            let slot = Slot(index as u8);
+            open.free_beside(&cx, map, slot, descriptor.size).await.map_err(on_node(node))?;
             let begun = open.begin(&cx, &encoded, &record).await;
             begun.and(open.close(&cx).await).map_err(on_node(node))?;
         }

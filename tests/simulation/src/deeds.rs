@@ -56,10 +56,14 @@ pub enum Deed {
     Shunned,
     /// What a lost node had was to be elsewhere.
     Mended,
+    /// The volume was put back to a snapshot.
+    RolledBack,
+    /// So it was to be, but the host died over it.
+    RollBackCut,
 }
 
 impl Deed {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 26] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -84,6 +88,8 @@ impl Deed {
         Self::Held,
         Self::Shunned,
         Self::Mended,
+        Self::RolledBack,
+        Self::RollBackCut,
     ];
 }
 

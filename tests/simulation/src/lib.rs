@@ -21,6 +21,7 @@ mod mover;
 mod operator;
 mod oracle;
 mod plan;
+mod roller;
 mod snapper;
 mod storage;
 mod store;

@@ -42,7 +42,7 @@ pub struct Verdict {
 /// Runs one seed.
 pub fn run(seed: u64, protections: Protections, era: Era, trace: bool) -> Verdict {
     let mut world = World::new(seed, protections, era, trace);
-    world.live();
+    world.live(seed);
     Verdict {
         seed,
         violation: world.violation,
@@ -55,7 +55,7 @@ pub fn run(seed: u64, protections: Protections, era: Era, trace: bool) -> Verdic
 }
 
 impl World {
-    fn live(&mut self) {
+    fn live(&mut self, seed: u64) {
         while self.now < self.chaos_until {
             if !self.step() {
                 return;
@@ -81,6 +81,9 @@ impl World {
             }
             self.read_everything();
             self.compare_replicas();
+        }
+        if !self.roll_back_in_peace(seed) {
+            return;
         }
         // What was flushed must outlive everybody's crash.
         self.crash_host(self.current);
@@ -113,7 +116,7 @@ impl World {
     }
 
     /// Waits until all replicas are in sync, nobody waits, and no fault shows its effect only now.
-    fn heal(&mut self, when: &str) -> bool {
+    pub fn heal(&mut self, when: &str) -> bool {
         let limit = self.now + PATIENCE;
         while !self.is_whole() || self.has_old_trouble() {
             if !self.step() || self.now > limit {
@@ -136,7 +139,7 @@ impl World {
         self.ask_in_peace(CallKind::Flush, 0..0)
     }
 
-    fn read_everything(&mut self) {
+    pub fn read_everything(&mut self) {
         let size = self.sectors_at(self.current);
         for first in (0..size).step_by(16) {
             let sectors = first..size.min(first + 16);
@@ -161,7 +164,7 @@ impl World {
     }
 
     /// All in-sync replicas hold the same, nothing foreign, and no brick is left that nobody knows.
-    fn compare_replicas(&mut self) {
+    pub fn compare_replicas(&mut self) {
         let Some(volume) = &self.hosts[self.current].volume else { return };
         let status = volume.status();
         let bricks: BTreeMap<Slot, (BrickId, NodeId)> =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A volume that is put back to a snapshot: what the state says before its fresh bricks are made, and after.
 
-use crate::{BrickEntry, BrickId, Descriptor, Generation, Slot, SlotSet, Template};
+use crate::{BrickEntry, BrickId, Descriptor, Generation, ShardMap, Slot, SlotSet, Template};
 
 impl Descriptor {
     /// The volume with fresh bricks, each a copy of what `template` names as its source, in the place of those that it
@@ -53,10 +53,30 @@ impl Descriptor {
     }
 }
 
+impl ShardMap {
+    /// Ranges of a brick of `size` bytes, offset and length, in which there are only shards that its slot is no replica of.
+    /// A copy of a snapshot's brick may have something there: what had been moved away when the snapshot was taken, and
+    /// was not freed yet. No record calls it litter, so it is freed before the brick counts.
+    pub fn beside(&self, slot: Slot, size: u64) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for shard in
+            (0..size.div_ceil(self.shard_size())).filter(|shard| !self.set(*shard).has(slot))
+        {
+            let start = shard * self.shard_size();
+            let len = self.shard_size().min(size - start);
+            match ranges.last_mut() {
+                Some((offset, before)) if *offset + *before == start => *before += len,
+                _ => ranges.push((start, len)),
+            }
+        }
+        ranges
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NodeId, ShardMap, Snapshot};
+    use crate::{NodeId, Snapshot};
 
     #[test]
     fn old_bricks_are_kept_for_their_snapshots_and_the_others_condemned() {
@@ -93,5 +113,16 @@ mod tests {
         let between = before.reserving(&after);
         assert_eq!(between.condemned, [(BrickId(3), NodeId(3)), (BrickId(4), NodeId(4))]);
         assert_eq!((between.bricks, between.next_brick), (before.bricks, 5));
+    }
+
+    #[test]
+    fn beside_its_shards_a_brick_has_the_rest_of_the_volume() {
+        let sets = [&[0, 1][..], &[1], &[1, 2], &[2, 0], &[1, 2]];
+        let sets = sets.map(|set| set.iter().map(|slot| Slot(*slot)).collect::<SlotSet>());
+        let map = ShardMap::from_sets(100, sets).unwrap();
+        assert_eq!(map.beside(Slot(0), 450), [(100, 200), (400, 50)]);
+        assert_eq!(map.beside(Slot(1), 450), [(300, 100)]);
+        assert_eq!(map.beside(Slot(2), 500), [(0, 200)]);
+        assert_eq!(map.beside(Slot(3), 500), [(0, 500)]);
     }
 }
