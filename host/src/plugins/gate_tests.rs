@@ -23,7 +23,7 @@ async fn a_pause_is_settled_when_those_admitted_have_ended() {
     tokio::time::sleep(MOMENT).await;
     assert!(!settling.is_finished(), "one is under way");
     drop(second);
-    timeout(PATIENCE, settling).await.expect("settled").unwrap();
+    drop(timeout(PATIENCE, settling).await.expect("settled").unwrap());
 }
 
 #[tokio::test]

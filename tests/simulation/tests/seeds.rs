@@ -70,7 +70,10 @@ const CUTTING_REGRESSIONS: [(u64, &str); 5] = [
         "bricks that were leaving were deleted before a record said so, all those of a snapshot",
     ),
     (2381, "a map was never stored, because the first slot's brick was given up meanwhile"),
-    (647, "bricks of a volume that was rolled back had what had been moved away before the snapshot"),
+    (
+        647,
+        "bricks of a volume that was rolled back had what had been moved away before the snapshot",
+    ),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.
