@@ -168,6 +168,7 @@ impl Volumes {
             holds: Default::default(),
             job,
             pending: None,
+            taking: None,
             note: None,
             other: Default::default(),
         };
@@ -351,6 +352,7 @@ impl Volumes {
             holds: Default::default(),
             job: None,
             pending: None,
+            taking: None,
             note: None,
             other: Default::default(),
         };

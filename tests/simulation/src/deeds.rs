@@ -72,10 +72,14 @@ pub enum Deed {
     Restored,
     /// A read was refused, since nothing told which replica is right.
     NotRead,
+    /// The volume was put back to a snapshot.
+    RolledBack,
+    /// So it was to be, but the host died over it.
+    RollBackCut,
 }
 
 impl Deed {
-    const ALL: [Self; 32] = [
+    const ALL: [Self; 34] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -108,13 +112,21 @@ impl Deed {
         Self::NotMended,
         Self::Restored,
         Self::NotRead,
+        Self::RolledBack,
+        Self::RollBackCut,
     ];
 }
 
 /// Counts of deeds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deeds {
     counts: [u64; Deed::ALL.len()],
+}
+
+impl Default for Deeds {
+    fn default() -> Self {
+        Self { counts: [0; Deed::ALL.len()] }
+    }
 }
 
 impl Deeds {

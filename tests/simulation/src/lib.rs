@@ -21,6 +21,7 @@ mod mover;
 mod operator;
 mod oracle;
 mod plan;
+mod roller;
 mod scrubber;
 mod snapper;
 mod storage;
