@@ -59,12 +59,25 @@ impl Stage {
         self.cluster.host.cli().ask().args(words.split(' ')).run().map(drop)
     }
 
-    /// Changes options under load: what moves is what was announced, and everything is right then.
+    /// Changes options under load, which takes its time, for clients come first.
+    fn changes_under_load(&self, options: &str) -> Value {
+        self.changes_during(options, |work| self.load.during(&self.socket(), VOLUME, work))
+    }
+
     fn changes(&self, options: &str) -> Value {
+        self.changes_during(options, |work| work())
+    }
+
+    /// Changes options: what moves is what was announced, and everything is right then.
+    fn changes_during(
+        &self,
+        options: &str,
+        during: impl FnOnce(&dyn Fn() -> Outcome) -> Outcome,
+    ) -> Value {
         let planned = self.json(&format!("volume set {VOLUME} {options} --plan"));
         let before = self.shards();
         let work = || self.said(&format!("volume set {VOLUME} {options} --rebalance"));
-        self.load.during(&self.socket(), VOLUME, work).expect(options);
+        during(&work).expect(options);
         let moved = gained(&before, &self.shards());
         assert_eq!(planned["bytes"], moved, "{options}: {planned}");
         assert_eq!(self.json(&format!("node plan {VOLUME}"))["total"]["bytes"], 0, "{options}");
@@ -134,7 +147,7 @@ fn occupied(volumes: &Path) -> u64 {
 #[test]
 fn shards_are_split_and_merged_under_a_load() {
     let stage = Stage::new(&[("shard_size", "8MiB"), ("replication_factor", "2")]);
-    let split = stage.changes("shard_size=2MiB");
+    let split = stage.changes_under_load("shard_size=2MiB");
     assert_eq!((stage.shard_size(), stage.shards().len()), (2 * MIB, 48));
     // One shard of eight MiB is what the parents may have been uneven by.
     assert!(split["bytes"].as_u64() <= Some(8 * MIB), "a split copies: {split}");
@@ -183,8 +196,7 @@ fn a_merge_goes_on_after_the_host_was_killed() {
     assert_eq!(jobs[0]["state"], "interrupted", "{jobs}");
     let job = jobs[0]["id"].as_u64().expect("a number");
     let middle = gained(&before, &stage.shards());
-    let resumes = || stage.said(&format!("job resume {job}"));
-    stage.load.during(&stage.socket(), VOLUME, resumes).expect("resumed");
+    stage.said(&format!("job resume {job}")).expect("resumed");
     assert_eq!((stage.shard_size(), stage.shards().len()), (8 * MIB, 12));
     let moved = gained(&before, &stage.shards());
     assert!(moved <= (planned + planned / 20).max(planned + MIB), "{moved}, {planned} planned");
@@ -235,8 +247,7 @@ fn a_plan_of_nodes_says_what_comes_of_it() {
         assert!(planned["worst_before"].is_u64() && planned["copies"].is_array(), "{planned}");
         let before = stage.shards();
         stage.said(done).expect(done);
-        let moves = || stage.said(&format!("volume rebalance {VOLUME}"));
-        stage.load.during(&stage.socket(), VOLUME, moves).expect(done);
+        stage.said(&format!("volume rebalance {VOLUME}")).expect(done);
         assert_eq!(planned["bytes"], gained(&before, &stage.shards()), "{thought}: {planned}");
         stage.is_right();
     }

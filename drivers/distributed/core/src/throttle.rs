@@ -24,7 +24,7 @@ const LEAST_BYTES: u32 = 16 << 10;
 /// Copies a second above which they become larger.
 const MOST_A_SECOND: u64 = 2048;
 /// Bytes a second of the lowest level; of every second one it is twice as much.
-const LEAST_RATE: u64 = 1 << 20;
+const LEAST_RATE: u64 = 4 << 20;
 /// Where healing begins, not knowing what clients bear.
 const FIRST_RATE: u64 = 4 << 20;
 /// Bytes a second whatever clients feel, when a shard has one copy left.
@@ -90,7 +90,7 @@ impl Default for ThrottleRules {
             most_bytes: 1 << 20,
             more_below: 125,
             less_above: 140,
-            longest_rest_ns: 10_000_000_000,
+            longest_rest_ns: 3_000_000_000,
         }
     }
 }

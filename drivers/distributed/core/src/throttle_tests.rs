@@ -223,7 +223,7 @@ fn it_never_rests_for_longer_than_it_may() {
     for seed in 1..=5 {
         let with = run(busy, busy.load, 120, Some(WANTED), seed);
         longest = longest.max(with.longest_rest);
-        assert!(with.longest_rest <= 10 * SECOND + 200 * MS, "{} ms", with.longest_rest / MS);
+        assert!(with.longest_rest <= 3 * SECOND + 200 * MS, "{} ms", with.longest_rest / MS);
     }
     println!("longest rest: {} ms", longest / MS);
 }
@@ -275,7 +275,7 @@ fn paces_grow_from_level_to_level_up_to_what_the_operator_allows() {
         .collect();
     assert_eq!(
         levels[..4],
-        [(0, 16, Some(0)), (1, 16, Some(1)), (1, 16, Some(1)), (1, 16, Some(2))]
+        [(0, 16, Some(0)), (1, 16, Some(4)), (1, 16, Some(5)), (1, 16, Some(8))]
     );
     assert!(levels.windows(2).all(|two| two[0].2 <= two[1].2 || two[1].2.is_none()), "{levels:?}");
     let top = [(1, 100, Some(181)), (1, 100, Some(256)), (1, 100, None), (2, 100, None)];
