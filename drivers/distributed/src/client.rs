@@ -9,7 +9,8 @@ mod journal;
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use distributed_core::{
-    BrickId, MAP_OFFSET, Node, RECORD_ALIGNMENT, Record, SLOT_BYTES, Session, Slot, ZeroKind,
+    BrickId, MAP_OFFSET, Node, RECORD_ALIGNMENT, Record, SLOT_BYTES, Session, ShardMap, Slot,
+    ZeroKind,
 };
 use driver_api::{
     Abilities, Attach, AttachMode, BackendHandle, Capabilities, Error, ErrorKind, Fencing, Host,
@@ -242,6 +243,25 @@ impl OpenBrick {
             zeroed.await?;
             brick.flush(&cx).await
         })
+    }
+
+    /// Frees what a brick that was just cloned, of `size` bytes, has beside its slot's shards. Where the backend cannot
+    /// free anything it stays, which costs room and nothing else.
+    pub async fn free_beside(
+        &self,
+        cx: &OpContext,
+        map: &ShardMap,
+        slot: Slot,
+        size: u64,
+    ) -> Result<()> {
+        if !self.capabilities.has(Abilities::DISCARD) {
+            return Ok(());
+        }
+        let ranges = map.beside(slot, size);
+        for (offset, len) in &ranges {
+            self.brick.discard(cx, *offset, *len).await?;
+        }
+        if ranges.is_empty() { Ok(()) } else { self.brick.flush(cx).await }
     }
 
     /// Takes a snapshot of the brick; one of this number is of the same attempt.

@@ -214,6 +214,9 @@ impl Maker<'_> {
             let open = self.nodes.open(node, &base, record.brick, session, descriptor.size).await;
             let open = open.map_err(on_node(node))?;
             let cx = self.nodes.context();
+            if sources.is_some() {
+                open.free_beside(&cx, map, slot, descriptor.size).await.map_err(on_node(node))?;
+            }
             let begun = open.begin(&cx, &encoded, &record).await;
             begun.and(open.close(&cx).await).map_err(on_node(node))?;
         }

@@ -12,10 +12,7 @@
 
 use std::sync::Arc;
 
-use distributed_core::{
-    BrickEntry, BrickId, ClientOp, Descriptor, Generation, Mode, Node, Outcome, Record, Session,
-    ShardMap, Slot, SlotSet,
-};
+use distributed_core::{ClientOp, Descriptor, Node, Outcome, Record, Session, ShardMap, Slot};
 use driver_api::{Abilities, Error, ErrorKind, IoBuf, OpContext, Result};
 
 use crate::{
@@ -89,7 +86,7 @@ impl DistributedBackend {
             damaged(format!("the volume's descriptor cannot be read: {why}")).with("volume", volume)
         })?;
         let target = self.target(&before, number).await?;
-        let listed = reserved(&before, &target.descriptor).encode();
+        let listed = before.reserving(&target.descriptor).encode();
         self.swap(volume, &stored, &listed).await?;
         self.make_bricks(&target).await?;
         self.swap(volume, &listed, &target.descriptor.encode()).await
@@ -121,11 +118,7 @@ impl DistributedBackend {
         };
         let origin = before.origin(Some(number), &maps).ok_or_else(lost)?;
         let template = origin.template(volume, before.identity, origin.size).ok_or_else(lost)?;
-        let mut descriptor = rolled_back(before, &template.descriptor);
-        // No map that a host has written since it attached the volume has this name.
-        descriptor.map = Generation { epoch: before.epoch, change: u32::MAX };
-        // Shards may have been split or merged since.
-        descriptor.shard_size = template.map.shard_size();
+        let descriptor = before.rolled_back(&template);
         let registered = self.0.catalog.nodes().await?.all();
         let members = members(&descriptor, &registered)?;
         let sources = Sources {
@@ -160,55 +153,13 @@ impl DistributedBackend {
                 nodes.open(node, &sources.base, record.brick, session, descriptor.size).await;
             let open = open.map_err(on_node(node))?;
             let cx = nodes.context();
+            let slot = Slot(index as u8);
+            open.free_beside(&cx, map, slot, descriptor.size).await.map_err(on_node(node))?;
             let begun = open.begin(&cx, &encoded, &record).await;
             begun.and(open.close(&cx).await).map_err(on_node(node))?;
         }
         Ok(())
     }
-}
-
-/// The descriptor with the bricks to be, as condemned: whoever attaches the volume before they count deletes them.
-fn reserved(before: &Descriptor, target: &Descriptor) -> Descriptor {
-    let mut descriptor = before.clone();
-    descriptor.next_brick = target.next_brick;
-    descriptor.condemned.extend(target.bricks.iter().map(|entry| (entry.brick, entry.node)));
-    descriptor
-}
-
-/// The descriptor with these bricks, of which each has the snapshot, in the place of those that it has.
-fn rolled_back(before: &Descriptor, template: &Descriptor) -> Descriptor {
-    let mut descriptor = before.clone();
-    let is_holder = |brick: BrickId| {
-        let mut taken = before.snapshots.iter().filter(|snapshot| snapshot.is_taken);
-        taken.any(|snapshot| snapshot.holders.iter().any(|(_, holder)| *holder == brick))
-    };
-    for entry in before.bricks.iter().filter(|entry| !entry.vacant) {
-        let place = match is_holder(entry.brick) {
-            true => &mut descriptor.keepers,
-            false => &mut descriptor.condemned,
-        };
-        place.push((entry.brick, entry.node));
-    }
-    let first = before.next_brick;
-    let fresh = (first..).map(BrickId).zip(&template.bricks);
-    descriptor.bricks = fresh
-        .map(|(brick, entry)| BrickEntry { brick, left: Generation::default(), ..*entry })
-        .collect();
-    descriptor.next_brick = first + descriptor.bricks.len() as u32;
-    descriptor.in_sync = (0..descriptor.bricks.len() as u8).map(Slot).collect::<SlotSet>();
-    descriptor.size = template.size;
-    descriptor.region_size = template.region_size;
-    descriptor.generation =
-        Generation { change: before.generation.change + 1, ..before.generation };
-    // The companions of all these bricks have it before the state does.
-    descriptor.settled = descriptor.generation;
-    // All that is fresh is equal. It is asynchronous again once it has as many replicas as are chosen.
-    descriptor.mode = Mode::Synchronous;
-    descriptor.following = SlotSet::EMPTY;
-    descriptor.moved = Vec::new();
-    descriptor.litter = Vec::new();
-    descriptor.clean = true;
-    descriptor
 }
 
 impl Engine {
@@ -222,42 +173,5 @@ impl Engine {
             }
         }
         self.close();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use distributed_core::NodeId;
-
-    use super::*;
-
-    #[test]
-    fn old_bricks_are_kept_for_their_snapshots_and_the_others_condemned() {
-        let nodes = [NodeId(3), NodeId(4), NodeId(5)];
-        let mut before = Descriptor::new("v", 7, 8 << 20, &nodes);
-        before.generation = Generation { epoch: 2, change: 9 };
-        let holders = vec![(Slot(0), BrickId(0)), (Slot(1), BrickId(1))];
-        before.snapshots.push(distributed_core::Snapshot {
-            number: 0,
-            name: "s".into(),
-            is_taken: true,
-            created_unix_secs: 0,
-            size: 4 << 20,
-            map: Generation::default(),
-            moved: Vec::new(),
-            holders,
-        });
-        let template = Descriptor::new("v", 7, 4 << 20, &nodes[..2]);
-        let after = rolled_back(&before, &template);
-        let bricks: Vec<u32> = after.bricks.iter().map(|entry| entry.brick.0).collect();
-        assert_eq!((bricks, after.next_brick, after.size), (vec![3, 4], 5, 4 << 20));
-        assert_eq!(after.keepers, [(BrickId(0), NodeId(3)), (BrickId(1), NodeId(4))]);
-        assert_eq!(after.condemned, [(BrickId(2), NodeId(5))]);
-        assert_eq!(after.snapshots, before.snapshots);
-        assert!(after.generation > before.generation && after.clean);
-        assert_eq!(after.in_sync.len(), 2);
-        let between = reserved(&before, &after);
-        assert_eq!(between.condemned, [(BrickId(3), NodeId(3)), (BrickId(4), NodeId(4))]);
-        assert_eq!((between.bricks, between.next_brick), (before.bricks, 5));
     }
 }

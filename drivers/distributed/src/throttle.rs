@@ -6,14 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use distributed_core::{Event, Settings, Throttle, ThrottleRules, Time};
+use distributed_core::{Event, Pace, Settings, Throttle, ThrottleRules, Time};
 
 use crate::{engine::Engine, meters::Histogram};
-
-/// Between two decisions while something is healed.
-const BUSY: Duration = Duration::from_millis(100);
-/// The same while nothing is: clients are measured at rest.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// The bounds within which a throttle decides.
 pub(crate) fn rules(settings: &Settings) -> ThrottleRules {
@@ -39,10 +34,10 @@ pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules, clients: Arc
             let now = Time(begun.elapsed().as_nanos() as u64);
             let pace = throttle.decide(now, &clients.take(), healing);
             if last.replace(pace) != Some(pace) {
-                let (copies, bytes) = (pace.copies, pace.bytes);
-                Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes }]);
+                let Pace { copies, bytes, rate } = pace;
+                Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes, rate }]);
             }
-            if healing.is_wanted { BUSY } else { IDLE }
+            Duration::from_nanos(throttle.pause(healing))
         };
         tokio::time::sleep(pause).await;
     }

@@ -181,6 +181,25 @@ pub struct SnapshotView {
     pub used: u64,
 }
 
+/// Snapshots of several volumes at one point.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct GroupView {
+    /// Milliseconds for which changes of the volumes were held.
+    pub paused_ms: u64,
+    /// One of each volume, by the volume's name.
+    pub snapshots: Vec<MemberView>,
+}
+
+/// A snapshot that was taken with others.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct MemberView {
+    /// The volume.
+    pub volume: String,
+    /// Its snapshot.
+    #[serde(flatten)]
+    pub snapshot: SnapshotView,
+}
+
 /// An export.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct ExportView {
@@ -394,6 +413,19 @@ pub struct ExportVolume {
 pub struct CreateSnapshot {
     /// Its name.
     pub name: String,
+}
+
+/// `POST /v1/snapshots`
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct CreateGroup {
+    /// The name of each snapshot.
+    pub name: String,
+    /// The volumes.
+    pub volumes: Vec<String>,
+    /// Seconds for which changes of the volumes are held at most; 10 if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_pause_secs: Option<u64>,
 }
 
 /// `POST /v1/exports`

@@ -9,13 +9,14 @@ use driver_api::{
 };
 
 use super::types::{
-    BrickView, JobErrorView, JobView, LagView, MetricView, ModeView, NodeView, OptionView,
-    RecoveredView, ReplicaView, ReplicationView, ShardView, SnapshotView, VolumeView,
+    BrickView, GroupView, JobErrorView, JobView, LagView, MemberView, MetricView, ModeView,
+    NodeView, OptionView, RecoveredView, ReplicaView, ReplicationView, ShardView, SnapshotView,
+    VolumeView,
 };
 use crate::{
     config::format_size,
     jobs,
-    volumes::{Regained, Unmanaged, VolumeFigures},
+    volumes::{Group, Regained, Unmanaged, VolumeFigures},
 };
 
 type Pairs = RVec<driver_api::export::abi_stable::std_types::Tuple2<RString, RString>>;
@@ -87,6 +88,17 @@ impl From<SnapshotInfo> for SnapshotView {
             created_unix_secs: info.created_unix_secs,
             method: info.method.into_string(),
             used: info.used,
+        }
+    }
+}
+
+impl From<Group> for GroupView {
+    fn from(group: Group) -> Self {
+        let member =
+            |(volume, info): (String, SnapshotInfo)| MemberView { volume, snapshot: info.into() };
+        Self {
+            paused_ms: u64::try_from(group.paused.as_millis()).unwrap_or(u64::MAX),
+            snapshots: group.snapshots.into_iter().map(member).collect(),
         }
     }
 }

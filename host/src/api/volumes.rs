@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `/v1/volumes`: volumes and their snapshots.
+//! `/v1/volumes`: volumes and their snapshots; `/v1/snapshots`: snapshots of several at one point.
+
+use std::time::Duration;
 
 use axum::{
     Router,
@@ -11,13 +13,13 @@ use serde::Deserialize;
 use super::{
     Answered, Api, Json,
     types::{
-        AdoptVolume, AttachVolume, CloneVolume, CreateSnapshot, CreateVolume, ExportVolume,
-        ImportVolume, JobView, ResizeVolume, SnapshotView, VolumeView,
+        AdoptVolume, AttachVolume, CloneVolume, CreateGroup, CreateSnapshot, CreateVolume,
+        ExportVolume, GroupView, ImportVolume, JobView, ResizeVolume, SnapshotView, VolumeView,
     },
 };
 use crate::{
     jobs::{ClonePlan, ExportPlan, ImportPlan},
-    volumes::NewVolume,
+    volumes::{LONGEST_PAUSE, NewGroup, NewVolume},
 };
 
 type Answer<T> = Answered<axum::Json<T>>;
@@ -33,6 +35,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/volumes/{name}/adopt", post(adopt))
         .route("/v1/volumes/{name}/import", post(import))
         .route("/v1/volumes/{name}/export", post(export))
+        .route("/v1/snapshots", post(group_create))
         .route("/v1/volumes/{name}/snapshots", get(snapshots).post(snapshot_create))
         .route("/v1/volumes/{name}/snapshots/{snapshot}", delete(snapshot_delete))
         .route("/v1/volumes/{name}/snapshots/{snapshot}/rollback", post(snapshot_rollback))
@@ -171,6 +174,13 @@ async fn snapshot_create(
     Json(body): Json<CreateSnapshot>,
 ) -> Answer<SnapshotView> {
     Ok(axum::Json(api.volumes.snapshot_create(&name, &body.name).await?.into()))
+}
+
+async fn group_create(State(api): State<Api>, Json(body): Json<CreateGroup>) -> Answer<GroupView> {
+    let CreateGroup { name, volumes, longest_pause_secs } = body;
+    let longest_pause = longest_pause_secs.map_or(LONGEST_PAUSE, Duration::from_secs);
+    let group = api.volumes.snapshot_group(NewGroup { volumes, name, longest_pause }).await?;
+    Ok(axum::Json(group.into()))
 }
 
 async fn snapshot_delete(

@@ -589,6 +589,12 @@ pub enum SnapshotCommand {
         volume: String,
         /// The snapshot
         name: String,
+        /// Of these volumes as well, all at one point: changes of all of them are held meanwhile
+        #[arg(long, value_name = "VOLUME", num_args = 1..)]
+        with: Vec<String>,
+        /// Seconds for which changes are held at most; after that, no snapshot is taken
+        #[arg(long, value_name = "SECONDS", requires = "with", value_parser = clap::value_parser!(u64).range(1..=60))]
+        longest_pause: Option<u64>,
     },
     /// List a volume's snapshots
     List {

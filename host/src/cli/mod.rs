@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     api::types::{
-        BackendView, CommandView, CreateExport, CreateSnapshot, DriverView, ExportView,
-        SnapshotView, StatusView, VolumeView,
+        BackendView, CommandView, CreateExport, CreateGroup, CreateSnapshot, DriverView,
+        ExportView, GroupView, SnapshotView, StatusView, VolumeView,
     },
     config::{Loaded, Settings, Sources, Variables},
     daemon,
@@ -219,7 +219,12 @@ impl Session {
     async fn snapshot(&self, command: SnapshotCommand) -> Result<()> {
         let all = |volume: &str| format!("/v1/volumes/{}/snapshots", part(volume));
         match command {
-            SnapshotCommand::Create { volume, name } => {
+            SnapshotCommand::Create { volume, name, with, longest_pause } if !with.is_empty() => {
+                let volumes = std::iter::once(volume).chain(with).collect();
+                let body = CreateGroup { name, volumes, longest_pause_secs: longest_pause };
+                self.group(&self.client.post("/v1/snapshots", &body).await?)
+            }
+            SnapshotCommand::Create { volume, name, .. } => {
                 let made: SnapshotView =
                     self.client.post(&all(&volume), &CreateSnapshot { name }).await?;
                 self.one(&made)
@@ -237,6 +242,14 @@ impl Session {
                 self.done(&format!("volume {volume} is as it was in snapshot {name}"))
             }
         }
+    }
+
+    fn group(&self, group: &GroupView) -> Result<()> {
+        if self.output == Output::Json {
+            return show::json(group);
+        }
+        show::list(self.output, &group.snapshots)?;
+        self.done(&format!("all of one point, for which changes were held {} ms", group.paused_ms))
     }
 
     async fn export(&self, command: ExportCommand) -> Result<()> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use driver_api::Result;
 
 use super::{
-    Session,
+    Client, Session,
     args::{Cluster, Output, PlanFlags, Waiting},
     client::part,
     show::{self, Row, size},
@@ -100,11 +100,16 @@ impl Session {
     }
 
     pub(super) async fn rebalance(&self, name: &str, status: bool, waiting: Waiting) -> Result<()> {
-        let path = format!("{}/rebalance", of(name));
         if status {
+            let path = format!("{}/rebalance", of(name));
             return self.one(&self.client.get::<RebalancingView>(&path).await?);
         }
-        let job = self.client.post::<JobView>(&path, &serde_json::json!({})).await?;
+        self.rebalance_by(&self.client, name, waiting).await
+    }
+
+    async fn rebalance_by(&self, client: &Client, name: &str, waiting: Waiting) -> Result<()> {
+        let path = format!("{}/rebalance", of(name));
+        let job = client.post::<JobView>(&path, &serde_json::json!({})).await?;
         self.follow(job, waiting).await
     }
 
@@ -117,7 +122,7 @@ impl Session {
         let path = format!("{}/options", of(name));
         let volume: VolumeView = self.client.patch(&path, &SetOptions { options }).await?;
         if let Some(waiting) = at_once {
-            return self.rebalance(name, false, waiting).await;
+            return self.rebalance_by(&self.client.then("rebalance"), name, waiting).await;
         }
         self.one(&volume)?;
         if self.output == Output::Table {

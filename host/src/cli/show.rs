@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::args::Output;
 use crate::{
     api::types::{
-        BackendView, CommandView, DriverView, ExportView, JobView, SnapshotView, StatusView,
-        VolumeView,
+        BackendView, CommandView, DriverView, ExportView, JobView, MemberView, SnapshotView,
+        StatusView, VolumeView,
     },
     config::format_size,
     volumes::unix_now,
@@ -247,6 +247,14 @@ impl Row for SnapshotView {
             ago(self.created_unix_secs),
             self.method.clone(),
         ]
+    }
+}
+
+impl Row for MemberView {
+    const HEAD: &'static [&'static str] = &["volume", "name", "size", "used", "created", "method"];
+
+    fn cells(&self) -> Vec<String> {
+        std::iter::once(self.volume.clone()).chain(self.snapshot.cells()).collect()
     }
 }
 

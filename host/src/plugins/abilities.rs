@@ -7,7 +7,7 @@ use driver_api::{
     ext::{AllocationMap, Clones, CommandSpec, Extent, Resize, SnapshotInfo, Snapshots},
 };
 
-use super::{Call, GuardedBackend, GuardedVolume, Started};
+use super::{Admitted, Call, GuardedBackend, GuardedVolume, Started};
 
 /// Goes on with an ability that the driver declares, or says that it is not there.
 fn with<A, T>(ability: Result<Option<A>>, name: &str, begin: impl FnOnce(A) -> Op<T>) -> Op<T> {
@@ -124,7 +124,18 @@ impl GuardedBackend {
         cx: &OpContext,
         begin: impl FnOnce(&ClusterHandle, &OpContext) -> Op<T> + Send + 'static,
     ) -> Started<T> {
-        self.run(call, cx, move |backend: &BackendHandle, cx| {
+        self.cluster_admitted(None, call, cx, begin)
+    }
+
+    /// As [`GuardedBackend::cluster`], for a change of a volume's content: see [`GuardedVolume::admit`].
+    pub fn cluster_admitted<T: Send + 'static>(
+        &self,
+        admitted: Option<Admitted>,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&ClusterHandle, &OpContext) -> Op<T> + Send + 'static,
+    ) -> Started<T> {
+        self.run_admitted(admitted, call, cx, move |backend: &BackendHandle, cx| {
             with(backend.cluster(), "cluster", |cluster| begin(&cluster, cx))
         })
     }

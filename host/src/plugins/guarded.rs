@@ -4,33 +4,36 @@
 use std::sync::Arc;
 
 use driver_api::{
-    Attach, BackendHandle, Capabilities, Health, IoBuf, Op, OpContext, RVec, Result, Stats, Usage,
-    VolumeHandle, VolumeInfo, VolumeSpec, WriteFlags,
+    Attach, BackendHandle, Capabilities, Health, IoBuf, Op, OpContext, OpFuture, RVec, Result,
+    Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WriteFlags,
 };
 
 pub use super::started::{Guarded, Started};
 use super::{
     call::Call,
+    gate::{Admitted, Gate, Pause},
     meter::DriverMeter,
     registry::InUse,
-    started::{Held, ask, pass, start},
+    started::{Held, ask, pass, plain_buffer, start, start_admitted},
 };
 
 /// An attached volume whose driver is watched. A cheap handle; the last one to go drops the driver's object.
 #[derive(Clone, Debug)]
 pub struct GuardedVolume {
     held: Arc<Held<VolumeHandle>>,
+    /// Where changes of its content go through, if they can be paused.
+    gate: Option<Arc<Gate>>,
 }
 
 impl GuardedVolume {
     /// A volume of no driver in particular, such as a test's: nothing is counted, mutations are still finished.
     pub fn new(volume: VolumeHandle) -> Self {
-        Self { held: Held::new(volume, None, None) }
+        Self { held: Held::new(volume, None, None), gate: None }
     }
 
     /// Watches `volume`, which is one of the meter's driver.
     pub fn watched(volume: VolumeHandle, meter: Arc<DriverMeter>) -> Self {
-        Self { held: Held::new(volume, Some(meter), None) }
+        Self { held: Held::new(volume, Some(meter), None), gate: None }
     }
 
     /// Watches the volume of a layer, keeping the layer in use and `inner` held until that volume is gone.
@@ -41,7 +44,43 @@ impl GuardedVolume {
         inner: &Self,
     ) -> Self {
         let keeps = Arc::new((in_use, inner.clone()));
-        Self { held: Held::new(volume, Some(meter), Some(keeps)) }
+        Self { held: Held::new(volume, Some(meter), Some(keeps)), gate: None }
+    }
+
+    /// The volume with a gate of its own: [`GuardedVolume::pause`] holds the changes that come through this handle and
+    /// its clones, and those alone.
+    pub fn gated(mut self) -> Self {
+        self.gate = Some(Arc::default());
+        self
+    }
+
+    /// Lets no change of the content begin until the pause is dropped. `None` if there is no gate, or somebody else has
+    /// paused it.
+    pub fn pause(&self) -> Option<Pause> {
+        self.gate.as_ref()?.pause()
+    }
+
+    /// Waits while the volume is paused; what is to change its content by another way keeps the answer until it has.
+    pub async fn admit(&self) -> Option<Admitted> {
+        match &self.gate {
+            Some(gate) => Some(gate.admit().await),
+            None => None,
+        }
+    }
+
+    /// Starts a change of the content, now or when the pause ends.
+    #[inline]
+    fn change(
+        &self,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&VolumeHandle, &OpContext) -> Op<()> + Send + 'static,
+    ) -> Started<()> {
+        let Some(gate) = &self.gate else { return start(&self.held, call, cx, begin) };
+        match gate.try_admit() {
+            Some(admitted) => start_admitted(&self.held, call, cx, begin, Some(admitted)),
+            None => change_later(Arc::clone(&self.held), Arc::clone(gate), call, cx, begin),
+        }
     }
 
     /// Watches another handle of this volume, and keeps this one held until that one is gone.
@@ -95,7 +134,7 @@ impl GuardedVolume {
         data: IoBuf,
         flags: WriteFlags,
     ) -> Started<()> {
-        start(&self.held, Call::Write, cx, move |volume, cx| volume.write(cx, offset, data, flags))
+        self.change(Call::Write, cx, move |volume, cx| volume.write(cx, offset, data, flags))
     }
 
     /// Starts a flush.
@@ -110,7 +149,7 @@ impl GuardedVolume {
 
     /// Starts a discard.
     pub fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Started<()> {
-        start(&self.held, Call::Discard, cx, move |volume, cx| volume.discard(cx, offset, len))
+        self.change(Call::Discard, cx, move |volume, cx| volume.discard(cx, offset, len))
     }
 
     /// Starts writing zeros.
@@ -121,7 +160,7 @@ impl GuardedVolume {
         len: u64,
         flags: WriteFlags,
     ) -> Started<()> {
-        start(&self.held, Call::WriteZeroes, cx, move |volume, cx| {
+        self.change(Call::WriteZeroes, cx, move |volume, cx| {
             volume.write_zeroes(cx, offset, len, flags)
         })
     }
@@ -161,6 +200,23 @@ impl GuardedVolume {
     ) -> Result<T> {
         ask(&self.held, call, question)
     }
+}
+
+/// A change that waits for the end of a pause. Nobody knows which thread will poll it then.
+#[cold]
+fn change_later(
+    held: Arc<Held<VolumeHandle>>,
+    gate: Arc<Gate>,
+    call: Call,
+    cx: &OpContext,
+    begin: impl FnOnce(&VolumeHandle, &OpContext) -> Op<()> + Send + 'static,
+) -> Started<()> {
+    let cx = cx.with_allocator(plain_buffer);
+    let later = OpFuture::new(async move {
+        let admitted = gate.admit().await;
+        start_admitted(&held, call, &cx, begin, Some(admitted)).await
+    });
+    Started::Pending(Guarded::own(later, call))
 }
 
 /// An open backend whose driver is watched. A cheap handle; the last one to go, and the last volume attached through
@@ -237,7 +293,10 @@ impl GuardedBackend {
         });
         let volume = attaching.await?;
         let backend = self.held.clone();
-        Ok(GuardedVolume { held: Held::new(volume, self.meter().cloned(), Some(backend)) })
+        Ok(GuardedVolume {
+            held: Held::new(volume, self.meter().cloned(), Some(backend)),
+            gate: None,
+        })
     }
 
     /// Starts asking for the space in the backend.
@@ -263,6 +322,17 @@ impl GuardedBackend {
         begin: impl FnOnce(&BackendHandle, &OpContext) -> Op<T> + Send + 'static,
     ) -> Started<T> {
         start(&self.held, call, cx, begin)
+    }
+
+    /// As [`GuardedBackend::run`], for a change of a volume's content: see [`GuardedVolume::admit`].
+    pub(super) fn run_admitted<T: Send + 'static>(
+        &self,
+        admitted: Option<Admitted>,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&BackendHandle, &OpContext) -> Op<T> + Send + 'static,
+    ) -> Started<T> {
+        start_admitted(&self.held, call, cx, begin, admitted)
     }
 
     /// Asks the backend something that needs no waiting, named `call`.

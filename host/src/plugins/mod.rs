@@ -11,6 +11,7 @@
 mod abilities;
 mod call;
 mod elf;
+mod gate;
 mod guarded;
 mod lane;
 mod lent;
@@ -26,6 +27,7 @@ mod watch;
 mod watchdog;
 
 pub use call::Call;
+pub use gate::{Admitted, Pause};
 pub use guarded::{Guarded, GuardedBackend, GuardedVolume, Started};
 pub use lent::{Holder, Tenure, lend, lend_volume};
 pub use log::{DriverLog, TracingLog};

@@ -2,7 +2,8 @@
 //! Operations of drivers as the host uses them: every call into a driver is watched.
 //!
 //! A call is marked for the watchdog while it starts, is polled and is dropped; a panic marks the driver degraded; the
-//! calls of an isolated driver run on its own thread. A mutation whose caller goes away is finished all the same.
+//! calls of an isolated driver run on its own thread. A mutation whose caller goes away is finished all the same, and one
+//! that a [`gate`](super::gate) admitted counts there until then.
 
 use std::{
     future::{Future, IntoFuture, poll_fn},
@@ -16,7 +17,7 @@ use abi_stable::std_types::RResult;
 use driver_api::{Error, ErrorKind, IoBufMut, Op, OpContext, OpFuture, Result};
 use tokio::task::JoinHandle;
 
-use super::{call::Call, lane::Lane, meter::DriverMeter, watchdog::Mark};
+use super::{call::Call, gate::Admitted, lane::Lane, meter::DriverMeter, watchdog::Mark};
 
 /// A driver's object, dropped under watch when the last user lets go.
 #[derive(Debug)]
@@ -88,11 +89,19 @@ pub struct Guarded<T> {
     work: Work<T>,
     meter: Option<Arc<DriverMeter>>,
     call: Call,
+    /// Kept while the driver is at it.
+    admitted: Option<Admitted>,
     /// How the driver's future goes on elsewhere; made where `T` is known to be sendable.
     hand_over: HandOver<T>,
 }
 
-type HandOver<T> = fn(OpFuture<T>, Option<Arc<DriverMeter>>, Call, &Lane) -> JoinHandle<Result<T>>;
+type HandOver<T> = fn(
+    OpFuture<T>,
+    Option<Arc<DriverMeter>>,
+    Call,
+    Option<Admitted>,
+    &Lane,
+) -> JoinHandle<Result<T>>;
 
 enum Work<T> {
     Here(OpFuture<T>),
@@ -107,12 +116,22 @@ impl<T> std::fmt::Debug for Guarded<T> {
 }
 
 impl<T: Send + 'static> Guarded<T> {
-    fn here(future: OpFuture<T>, meter: Option<Arc<DriverMeter>>, call: Call) -> Self {
-        Self { work: Work::Here(future), meter, call, hand_over }
+    fn here(
+        future: OpFuture<T>,
+        meter: Option<Arc<DriverMeter>>,
+        call: Call,
+        admitted: Option<Admitted>,
+    ) -> Self {
+        Self { work: Work::Here(future), meter, call, admitted, hand_over }
+    }
+
+    /// An operation that the host does itself, to its end.
+    pub(super) fn own(future: OpFuture<T>, call: Call) -> Self {
+        Self::here(future, None, call, None)
     }
 
     fn elsewhere(task: JoinHandle<Result<T>>, call: Call) -> Self {
-        Self { work: Work::Elsewhere(task), meter: None, call, hand_over }
+        Self { work: Work::Elsewhere(task), meter: None, call, admitted: None, hand_over }
     }
 }
 
@@ -125,7 +144,8 @@ impl<T> Future for Guarded<T> {
             && matches!(this.work, Work::Here(_))
             && let Work::Here(future) = std::mem::replace(&mut this.work, Work::Finished)
         {
-            let task = (this.hand_over)(future, this.meter.clone(), this.call, lane);
+            let admitted = this.admitted.take();
+            let task = (this.hand_over)(future, this.meter.clone(), this.call, admitted, lane);
             this.work = Work::Elsewhere(task);
         }
         let result = match &mut this.work {
@@ -151,6 +171,7 @@ impl<T> Future for Guarded<T> {
         } else {
             this.work = Work::Finished;
         }
+        this.admitted = None;
         Poll::Ready(result)
     }
 }
@@ -167,11 +188,14 @@ impl<T> Drop for Guarded<T> {
             Some(lane) => Some(lane),
             None => Lane::of_orphans(),
         };
+        let admitted = self.admitted.take();
         match lane {
             // The task goes on without its handle.
-            Some(lane) => drop((self.hand_over)(future, self.meter.clone(), self.call, lane)),
+            Some(lane) => {
+                drop((self.hand_over)(future, self.meter.clone(), self.call, admitted, lane));
+            }
             // Leaking is the only way left that neither drops the mutation nor blocks this thread.
-            None => std::mem::forget(future),
+            None => std::mem::forget((future, admitted)),
         }
     }
 }
@@ -180,9 +204,13 @@ fn hand_over<T: Send + 'static>(
     future: OpFuture<T>,
     meter: Option<Arc<DriverMeter>>,
     call: Call,
+    admitted: Option<Admitted>,
     lane: &Lane,
 ) -> JoinHandle<Result<T>> {
-    lane.spawn(finish(future, meter, call))
+    lane.spawn(async move {
+        let _admitted = admitted;
+        finish(future, meter, call).await
+    })
 }
 
 /// Polls and drops the driver's future under watch, on whichever thread this runs.
@@ -237,31 +265,54 @@ where
     H: Send + Sync + 'static,
     T: Send + 'static,
 {
+    start_admitted(held, call, cx, begin, None)
+}
+
+/// As [`start`], for a change that counts as `admitted` until the driver has answered.
+#[inline]
+pub(super) fn start_admitted<H, T>(
+    held: &Arc<Held<H>>,
+    call: Call,
+    cx: &OpContext,
+    begin: impl FnOnce(&H, &OpContext) -> Op<T> + Send + 'static,
+    admitted: Option<Admitted>,
+) -> Started<T>
+where
+    H: Send + Sync + 'static,
+    T: Send + 'static,
+{
     let Some(meter) = &held.meter else {
         return match begin(&held.handle, cx) {
             Op::Ready(result) => Started::Ready(result.into()),
-            Op::Pending(future) => Started::Pending(Guarded::here(future, None, call)),
+            Op::Pending(future) => Started::Pending(Guarded::here(future, None, call, admitted)),
         };
     };
     if let Some(lane) = meter.lane() {
-        return start_elsewhere(held.clone(), meter.clone(), call, cx, begin, lane);
+        return start_elsewhere(held.clone(), meter.clone(), call, cx, begin, admitted, lane);
     }
     let mark = Mark::new(meter, call);
     let op = begin(&held.handle, cx);
     drop(mark);
-    watched(meter, call, op)
+    watched(meter, call, op, admitted)
 }
 
 /// What a call of the meter's driver gave.
 #[inline]
-fn watched<T: Send + 'static>(meter: &Arc<DriverMeter>, call: Call, op: Op<T>) -> Started<T> {
+fn watched<T: Send + 'static>(
+    meter: &Arc<DriverMeter>,
+    call: Call,
+    op: Op<T>,
+    admitted: Option<Admitted>,
+) -> Started<T> {
     match op {
         Op::Ready(result) => {
             let result = result.into();
             note(meter, call, &result);
             Started::Ready(result)
         }
-        Op::Pending(future) => Started::Pending(Guarded::here(future, Some(meter.clone()), call)),
+        Op::Pending(future) => {
+            Started::Pending(Guarded::here(future, Some(meter.clone()), call, admitted))
+        }
     }
 }
 
@@ -288,7 +339,7 @@ where
     if matches!(op, Op::Ready(RResult::ROk(_))) {
         return op;
     }
-    settle(watched(meter, call, op))
+    settle(watched(meter, call, op, None))
 }
 
 #[cold]
@@ -298,6 +349,7 @@ fn start_elsewhere<H, T>(
     call: Call,
     cx: &OpContext,
     begin: impl FnOnce(&H, &OpContext) -> Op<T> + Send + 'static,
+    admitted: Option<Admitted>,
     lane: &Lane,
 ) -> Started<T>
 where
@@ -307,6 +359,7 @@ where
     // The caller's allocator belongs to the caller's thread.
     let cx = cx.with_allocator(plain_buffer);
     let task = lane.spawn(async move {
+        let _admitted = admitted;
         let mark = Mark::new(&meter, call);
         let op = begin(&held.handle, &cx);
         drop(mark);
@@ -322,7 +375,8 @@ where
     Started::Pending(Guarded::elsewhere(task, call))
 }
 
-extern "C" fn plain_buffer(len: usize) -> IoBufMut {
+/// For a context that goes to another thread than its allocator's.
+pub(super) extern "C" fn plain_buffer(len: usize) -> IoBufMut {
     IoBufMut::zeroed(len)
 }
 

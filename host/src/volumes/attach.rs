@@ -223,7 +223,7 @@ impl Volumes {
             return Err(error);
         }
         let attached = Arc::new(Attached {
-            volume,
+            volume: volume.gated(),
             backend,
             inner_name: stored.record.inner_name.clone(),
             epoch: stored.record.epoch,

@@ -128,6 +128,24 @@ impl Volumes {
         Ok(list.into_iter().collect())
     }
 
+    /// The same; none of a volume that is able to do less than its backend, by what it lies on.
+    pub(super) async fn snapshots_if_able(
+        &self,
+        stored: &mut Stored<VolumeRecord>,
+    ) -> Result<Vec<SnapshotInfo>> {
+        let used = self.attach_in_turn(stored, Access::Read, "snapshot", false).await?;
+        let done = match used.volume().capabilities() {
+            Ok(able) if !able.has(Abilities::SNAPSHOT) => Ok(Vec::new()),
+            Ok(_) => {
+                let listing = used.volume().snapshot_list(&control());
+                let listed = used.backend().call("snapshot list", listing).await;
+                listed.map(|list| list.into_iter().collect())
+            }
+            Err(error) => Err(error),
+        };
+        self.give_back(stored, used, done).await
+    }
+
     /// Deletes a snapshot.
     pub async fn snapshot_delete(&self, name: &str, snapshot: &str) -> Result<()> {
         let _turn = self.turn(name, "snapshot delete").await?;

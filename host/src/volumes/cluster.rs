@@ -185,9 +185,11 @@ impl Use {
     pub async fn write_shard(&self, shard: u64, offset: u64, data: IoBuf) -> Result<()> {
         let name = self.inner_name().to_owned();
         let handle = self.backend().handle();
-        let writing = handle.cluster(Call::WriteShard, &self.cx(), move |cluster, cx| {
-            cluster.write_shard(cx, &name, shard, offset, data, WriteFlags::NONE)
-        });
+        let admitted = self.volume().admit().await;
+        let writing =
+            handle.cluster_admitted(admitted, Call::WriteShard, &self.cx(), move |cluster, cx| {
+                cluster.write_shard(cx, &name, shard, offset, data, WriteFlags::NONE)
+            });
         self.backend().call("shard write", writing).await
     }
 
@@ -205,9 +207,11 @@ impl Use {
     pub async fn repair(&self, offset: u64, len: u32, source: &str) -> Result<()> {
         let (name, source) = (self.inner_name().to_owned(), source.to_owned());
         let handle = self.backend().handle();
-        let repairing = handle.cluster(Call::Repair, &self.cx(), move |cluster, cx| {
-            cluster.repair(cx, &name, offset, len, &source)
-        });
+        let admitted = self.volume().admit().await;
+        let repairing =
+            handle.cluster_admitted(admitted, Call::Repair, &self.cx(), move |cluster, cx| {
+                cluster.repair(cx, &name, offset, len, &source)
+            });
         self.backend().call("repair", repairing).await
     }
 }

@@ -168,6 +168,7 @@ impl Volumes {
             holds: Default::default(),
             job,
             pending: None,
+            taking: None,
             note: None,
             other: Default::default(),
         };
@@ -254,11 +255,7 @@ impl Volumes {
         if !capabilities.has(Abilities::SNAPSHOT) {
             return Ok(());
         }
-        let snapshots = match self.snapshots_in_turn(stored).await {
-            // A volume may be able to do less than its backend: what it lies on has none.
-            Err(error) if error.kind() == ErrorKind::UNSUPPORTED => return Ok(()),
-            listed => listed?,
-        };
+        let snapshots = self.snapshots_if_able(stored).await?;
         if snapshots.is_empty() {
             return Ok(());
         }
@@ -355,6 +352,7 @@ impl Volumes {
             holds: Default::default(),
             job: None,
             pending: None,
+            taking: None,
             note: None,
             other: Default::default(),
         };

@@ -11,6 +11,7 @@ mod clone;
 mod cluster;
 mod exports;
 mod figures;
+mod group;
 mod lending;
 mod lifecycle;
 mod locks;
@@ -29,6 +30,7 @@ pub use backends::{
 };
 pub use exports::NewExport;
 pub use figures::{BackendFigures, VolumeFigures};
+pub use group::{Group, LONGEST_PAUSE, NewGroup};
 pub use lifecycle::Unmanaged;
 pub use record::{AttachState, ExportRecord, Hold, VolumeRecord, VolumeState, unix_now};
 pub use regain::{Recovery, Regained};

@@ -95,6 +95,9 @@ pub struct VolumeRecord {
     /// What was under way and may be half done after a crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,
+    /// The snapshot that is being taken of it and of others at one point: after a crash it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taking: Option<String>,
     /// What the operator should know, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -89,6 +89,7 @@ impl Volumes {
             ));
             self.0.records.save(stored).await?;
         }
+        self.recover_group(stored).await?;
         self.attach_held(stored).await
     }
 

@@ -21,7 +21,7 @@ fn export(volume: &str) -> NewExport {
 }
 
 /// Runs `prepare` in a whole life, `operate` in one that ends at each possible commit, and `look` in the next.
-async fn at_every_commit<P, O, L>(
+pub async fn at_every_commit<P, O, L>(
     prepare: impl Fn(House) -> P,
     operate: impl Fn(House) -> O,
     look: impl Fn(House, Storage, bool) -> L,

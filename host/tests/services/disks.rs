@@ -11,7 +11,7 @@ use std::{
 
 use driver_api::{
     export::export_backend,
-    ext::{Clones, Resize},
+    ext::{Clones, Resize, Snapshots},
     host::NoServices,
     state::{Committed, Entry, Transaction},
     *,
@@ -37,11 +37,13 @@ struct Inner {
     session: AtomicU64,
     faults: Mutex<HashMap<&'static str, ErrorKind>>,
     slow_writes: Mutex<Option<Arc<Semaphore>>>,
+    slow_snapshots: Mutex<HashMap<String, Arc<Semaphore>>>,
     closed: Mutex<Vec<String>>,
 }
 
 pub struct Disk {
     pub bytes: Mutex<Vec<u8>>,
+    pub snapshots: Mutex<BTreeMap<String, Vec<u8>>>,
     holder: Mutex<Option<u64>>,
 }
 
@@ -55,7 +57,8 @@ impl Storage {
     }
 
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
-        let disk = Disk { bytes: Mutex::new(bytes), holder: Mutex::default() };
+        let (snapshots, holder) = Default::default();
+        let disk = Disk { bytes: Mutex::new(bytes), snapshots, holder };
         lock(&self.0.disks).insert(name.to_owned(), Arc::new(disk));
     }
 
@@ -84,7 +87,19 @@ impl Storage {
         permits
     }
 
-    fn fault(&self, operation: &'static str) -> Result<()> {
+    /// Snapshots of this disk wait for permits of this semaphore.
+    pub fn slow_snapshots(&self, disk: &str) -> Arc<Semaphore> {
+        let permits = Arc::new(Semaphore::new(0));
+        lock(&self.0.slow_snapshots).insert(disk.to_owned(), permits.clone());
+        permits
+    }
+
+    /// The permits that a snapshot of this disk waits for.
+    pub fn snapshot_permits(&self, disk: &str) -> Option<Arc<Semaphore>> {
+        lock(&self.0.slow_snapshots).get(disk).cloned()
+    }
+
+    pub fn fault(&self, operation: &'static str) -> Result<()> {
         match lock(&self.0.faults).get(operation) {
             Some(kind) => Err(Error::new(*kind, format!("{operation} was told to fail"))),
             None => Ok(()),
@@ -98,7 +113,12 @@ impl Storage {
 
 fn capabilities() -> Capabilities {
     Capabilities::new(
-        Abilities::WRITE | Abilities::FUA | Abilities::GROW | Abilities::SHRINK | Abilities::CLONE,
+        Abilities::WRITE
+            | Abilities::FUA
+            | Abilities::GROW
+            | Abilities::SHRINK
+            | Abilities::CLONE
+            | Abilities::SNAPSHOT,
     )
 }
 
@@ -165,7 +185,7 @@ impl Backend for Room {
             }
             *holder = Some(self.session);
             drop(holder);
-            Ok(Attached { storage: self.storage.clone(), disk })
+            Ok(Attached { storage: self.storage.clone(), name: name.to_owned(), disk })
         });
         attached.into()
     }
@@ -213,9 +233,10 @@ impl Clones for Room {
 }
 
 #[derive(Clone)]
-struct Attached {
-    storage: Storage,
-    disk: Arc<Disk>,
+pub struct Attached {
+    pub storage: Storage,
+    pub name: String,
+    pub disk: Arc<Disk>,
 }
 
 impl Volume for Attached {
@@ -265,6 +286,10 @@ impl Volume for Attached {
     fn resize(&self) -> Option<Arc<dyn Resize>> {
         Some(Arc::new(self.clone()))
     }
+
+    fn snapshots(&self) -> Option<Arc<dyn Snapshots>> {
+        Some(Arc::new(self.clone()))
+    }
 }
 
 impl Resize for Attached {
@@ -297,6 +322,7 @@ impl Opener for OpenStorage {
 }
 
 /// A host of one life: restart it by starting another over the same state and storage.
+#[derive(Clone)]
 pub struct House {
     pub volumes: Volumes,
     pub jobs: Jobs,

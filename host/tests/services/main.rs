@@ -5,5 +5,7 @@
 mod api;
 mod crash;
 mod disks;
+mod groups;
 mod jobs;
 mod life;
+mod pictures;

@@ -82,10 +82,14 @@ pub enum Deed {
     Lost,
     /// One was promoted by a new attachment.
     Inherited,
+    /// The volume was put back to a snapshot.
+    RolledBack,
+    /// So it was to be, but the host died over it.
+    RollBackCut,
 }
 
 impl Deed {
-    const ALL: [Self; 37] = [
+    const ALL: [Self; 39] = [
         Self::Grown,
         Self::Shrunk,
         Self::Verified,
@@ -123,6 +127,8 @@ impl Deed {
         Self::Promoted,
         Self::Lost,
         Self::Inherited,
+        Self::RolledBack,
+        Self::RollBackCut,
     ];
 }
 

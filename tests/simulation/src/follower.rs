@@ -198,7 +198,7 @@ impl World {
     }
 
     fn roll_back(&mut self, held: Vec<Tag>) {
-        self.oracle.rolled_back(self.now, &held);
+        self.oracle.taken_over(self.now, &held);
         for client in 0..self.clients.len() {
             let Some(call) = self.clients[client].call.as_ref() else { continue };
             let sectors = call.sectors.clone();

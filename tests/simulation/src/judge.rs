@@ -15,7 +15,7 @@ use crate::{
 /// A judgement that came late is known by then, whatever its host did meanwhile.
 const ALL_KNOWN: u64 = 50 * MS;
 /// What a volume may do when nobody holds it back: as it is attached.
-const UNTHROTTLED: Event = Event::Throttle { copies: 3, bytes: 4096 };
+const UNTHROTTLED: Event = Event::Throttle { copies: 3, bytes: 4096, rate: None };
 
 impl World {
     /// Tells a host something of a node or of its clients.
@@ -26,7 +26,8 @@ impl World {
             0..4 => {
                 let copies = self.rng.u32(0..4);
                 let bytes = 4096 << self.rng.u32(0..3);
-                (Deed::Throttled, Event::Throttle { copies, bytes })
+                let rate = self.rng.bool().then(|| (1 << 20) << self.rng.u32(0..8));
+                (Deed::Throttled, Event::Throttle { copies, bytes, rate })
             }
             4..7 => {
                 let nanoseconds = self.rng.u64(MS..200 * MS);

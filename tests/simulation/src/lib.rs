@@ -25,6 +25,7 @@ mod operator;
 mod oracle;
 mod order;
 mod plan;
+mod roller;
 mod scrubber;
 mod snapper;
 mod storage;

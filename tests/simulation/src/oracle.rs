@@ -137,6 +137,18 @@ impl Oracle {
         }
     }
 
+    /// The volume, which nobody uses at this time, has these contents now, durably.
+    pub fn rolled_back(&mut self, now: u64, contents: &[Tag]) {
+        for (sector, tag) in contents.iter().enumerate() {
+            let range = sector..sector + 1;
+            self.write_called(now, range.clone(), *tag, CUT);
+            self.write_acknowledged(now, range, CUT, true);
+            let writes = &mut self.sectors[sector].writes;
+            writes.retain(|write| write.id == CUT);
+            writes.iter_mut().for_each(|write| write.id = 0);
+        }
+    }
+
     /// The volume may have been smaller for a while: it has what it had, or zeros.
     pub fn may_be_cut_off(&mut self, now: u64, range: std::ops::Range<usize>) {
         self.write_called(now, range.clone(), 0, CUT);
@@ -227,7 +239,7 @@ impl Oracle {
     }
 
     /// Every sector holds exactly this, durably, because a follower took over that holds it.
-    pub fn rolled_back(&mut self, now: u64, held: &[Tag]) {
+    pub fn taken_over(&mut self, now: u64, held: &[Tag]) {
         for (sector, tag) in self.sectors.iter_mut().zip(held) {
             let same = sector.writes.iter().filter(|write| write.tag == *tag);
             let found = same.max_by_key(|write| write.start).copied();

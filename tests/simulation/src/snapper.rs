@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    fn snapshot_of(&self, brick: BrickId, number: u32) -> Option<&Vec<Tag>> {
+    pub fn snapshot_of(&self, brick: BrickId, number: u32) -> Option<&Vec<Tag>> {
         self.nodes.iter().find_map(|node| node.bricks.get(&brick)?.snapshots.get(&number))
     }
 }

@@ -42,7 +42,7 @@ pub struct Verdict {
 /// Runs one seed.
 pub fn run(seed: u64, protections: Protections, era: Era, trace: bool) -> Verdict {
     let mut world = World::new(seed, protections, era, trace);
-    world.live();
+    world.live(seed);
     Verdict {
         seed,
         violation: world.violation,
@@ -55,7 +55,7 @@ pub fn run(seed: u64, protections: Protections, era: Era, trace: bool) -> Verdic
 }
 
 impl World {
-    fn live(&mut self) {
+    fn live(&mut self, seed: u64) {
         while self.now < self.chaos_until {
             if !self.step() {
                 return;
@@ -84,6 +84,9 @@ impl World {
             }
             self.read_everything();
             self.compare_replicas();
+        }
+        if !self.roll_back_in_peace(seed) {
+            return;
         }
         // What was flushed must outlive everybody's crash.
         self.crash_host(self.current);
@@ -164,7 +167,7 @@ impl World {
     }
 
     /// All in-sync replicas hold the same, nothing foreign, and no brick is left that nobody knows.
-    fn compare_replicas(&mut self) {
+    pub fn compare_replicas(&mut self) {
         self.audit("in the end");
         let Some(volume) = &self.hosts[self.current].volume else { return };
         let status = volume.status();

@@ -66,7 +66,7 @@ const MOVING_REGRESSIONS: &[(u64, &str)] = &[
 ];
 
 /// The same, for seeds in which shards are split and merged, too.
-const CUTTING_REGRESSIONS: [(u64, &str); 4] = [
+const CUTTING_REGRESSIONS: [(u64, &str); 5] = [
     (629, "litter past the end of a volume that shrank became litter of a merged shard within it"),
     (275, "parts of a split shard past the end of the volume were never freed"),
     (
@@ -74,6 +74,10 @@ const CUTTING_REGRESSIONS: [(u64, &str); 4] = [
         "bricks that were leaving were deleted before a record said so, all those of a snapshot",
     ),
     (2381, "a map was never stored, because the first slot's brick was given up meanwhile"),
+    (
+        647,
+        "bricks of a volume that was rolled back had what had been moved away before the snapshot",
+    ),
 ];
 
 /// The same, for seeds in which digests are taken.

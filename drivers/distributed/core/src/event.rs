@@ -97,6 +97,8 @@ pub enum Event {
         copies: u32,
         /// Bytes that one copy moves at most.
         bytes: u32,
+        /// Bytes that all copies together move in a second; `None`: as many as they can.
+        rate: Option<u64>,
     },
     /// Look at all that is at rest: whether replicas are equal, and what they were; [`Volume::scrub`](crate::Volume::scrub)
     /// tells how far it is. One that is under way goes on. Ignored while the volume does not serve.

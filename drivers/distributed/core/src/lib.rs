@@ -57,6 +57,7 @@
 //! Bricks that it needs are kept, whatever becomes of the volume's shards. When one of them is to go, or is lost, its
 //! snapshots are replayed, oldest first, onto a fresh brick on another node: a keeper, which is in no slot and gets no
 //! writes. Until a record names the keeper it counts as condemned, so that a crash leaves only something to delete.
+//! A roll back is a swap of the state between two attachments ([`Descriptor::rolled_back`]): fresh bricks in the place of all.
 //!
 //! # Beside volumes
 //!
@@ -114,6 +115,7 @@
 //! lost, [`rebuild`] makes a descriptor from companions.
 
 mod action;
+mod budget;
 mod codec;
 mod descriptor;
 mod digest;
@@ -128,6 +130,7 @@ mod node;
 mod placement;
 mod record;
 mod recovery;
+mod rollback;
 mod settings;
 mod shard_map;
 mod slab;

@@ -10,9 +10,9 @@
 //!     | measured      |  hardly slower: one level more
 //!     +-------------> |  measured at rest too long ago: pause
 //! ```
-//! A level is a number of copies in flight and their size: one small copy now and then, one all the time, larger ones, for
-//! what a client waits for on a disk is the copy before it; then more of them. Both measures are histograms of clients' operations, so that what is compared
-//! is their p99 with healing and without.
+//! A level is a number of bytes a second, in copies as small as that allows, for what a client waits for on a disk is the
+//! copy before it; the highest have no such number, but several copies under way. Both measures are histograms of clients'
+//! operations, so that what is compared is their p99 with healing and without.
 //!
 //! Healing never stands still for long ([`ThrottleRules::longest_rest_ns`]), and not at all while a shard has one copy
 //! left; while writes wait for healing there is nothing to protect from it.
@@ -21,24 +21,42 @@ use crate::{Healing, Latencies, Time};
 
 /// Bytes of the smallest copies.
 const LEAST_BYTES: u32 = 16 << 10;
-/// Below the first level that always copies, one copies in some of so many intervals.
-const SHARES: usize = 4;
-/// Bytes of copies that are made whatever clients feel, when a shard has one copy left.
-const FLOOR_BYTES: u32 = 64 << 10;
+/// Copies a second above which they become larger.
+const MOST_A_SECOND: u64 = 2048;
+/// Bytes a second of the lowest level; of every second one it is twice as much.
+const LEAST_RATE: u64 = 4 << 20;
+/// Where healing begins, not knowing what clients bear.
+const FIRST_RATE: u64 = 4 << 20;
+/// Bytes a second whatever clients feel, when a shard has one copy left.
+const FLOOR_RATE: u64 = 64 << 20;
 /// Operations after which a p99 is believed.
 const ENOUGH: u64 = 1_500;
 /// Percent above the limit up to which more are waited for.
 const DOUBT: u64 = 40;
 /// Operations without which a p99 says nothing.
 const FEW: u64 = 20;
-/// Operations at rest that are remembered; of more, half is forgotten.
+/// Operations at rest that are remembered while more are seen; of more, half is forgotten.
 const MEMORY: u64 = 8_000;
+/// How long clients are watched while nothing is healed until what was seen counts.
+const WATCH_NS: u64 = 2_000_000_000;
+/// How many times slower or faster clients at rest are until they are thought to do something else than before.
+const ANOTHER_LOAD: u64 = 2;
 /// How long operations are collected when they are few.
 const PATIENCE_NS: u64 = 3_000_000_000;
-/// How long nobody asks for anything until nobody is there.
-const IDLE_NS: u64 = 400_000_000;
-/// How long a pause is at most, to measure clients at rest.
-const PAUSE_NS: u64 = 500_000_000;
+/// How long nobody is answered until nobody is there, at least; and how many times longer than they waited last.
+const IDLE_NS: u64 = 600_000_000;
+const IDLE_WAITS: u64 = 8;
+/// How often healing then grows, and by how many levels: those who pause for a moment come back to little.
+const CLIMB_NS: u64 = 300_000_000;
+const CLIMB: usize = 3;
+/// Clients at rest are not faster than this for the throttle: asking costs them as much, and smaller differences drown in it.
+const LEAST_REST_NS: u64 = 120_000;
+/// What is left to be done of copies when a pause begins still slows clients for so long.
+const DUST_NS: u64 = 300_000_000;
+/// How long a pause is, to measure clients at rest: what they wait in one moment is much like what they wait in the next, so
+/// many operations in little time say little.
+const LEAST_PAUSE_NS: u64 = 700_000_000;
+const PAUSE_NS: u64 = 1_300_000_000;
 /// How old the measure of clients at rest may be.
 const OLD_NS: u64 = 10_000_000_000;
 /// The same when it is to convict healing.
@@ -72,7 +90,7 @@ impl Default for ThrottleRules {
             most_bytes: 1 << 20,
             more_below: 125,
             less_above: 140,
-            longest_rest_ns: 10_000_000_000,
+            longest_rest_ns: 3_000_000_000,
         }
     }
 }
@@ -84,6 +102,8 @@ pub struct Pace {
     pub copies: u32,
     /// Bytes of a copy at most.
     pub bytes: u32,
+    /// Bytes a second; `None`: as many as possible.
+    pub rate: Option<u64>,
 }
 
 /// Decides for one volume.
@@ -97,15 +117,19 @@ pub struct Throttle {
     level: usize,
     /// The level that was given.
     given: usize,
-    /// Which of the intervals this is in which the lowest levels copy or do not.
-    turn: usize,
     /// Whether the next window still shows the level before.
     is_mixed: bool,
     /// Whether the level was reached while there were no clients.
     is_unwatched: bool,
+    /// For how long nobody was answered, and how long those waited who were answered last.
+    silence: u64,
+    last_waits: u64,
     /// Clients at rest, and when they were last measured.
     rest: Latencies,
     rested_at: Option<u64>,
+    /// What was seen of them since then, and since when.
+    fresh: Latencies,
+    fresh_since: u64,
     /// Clients under the present level, and since when.
     busy: Latencies,
     busy_since: u64,
@@ -126,13 +150,16 @@ impl Throttle {
             rules,
             last: None,
             clock: 0,
-            level: SHARES,
-            given: SHARES,
-            turn: 0,
+            level: level_of(FIRST_RATE),
+            given: level_of(FIRST_RATE),
             is_mixed: false,
             is_unwatched: false,
+            silence: 0,
+            last_waits: 0,
             rest: Latencies::default(),
             rested_at: None,
+            fresh: Latencies::default(),
+            fresh_since: 0,
             busy: Latencies::default(),
             busy_since: 0,
             pause: None,
@@ -143,24 +170,28 @@ impl Throttle {
         }
     }
 
-    /// Takes the latencies of clients' operations that ended since the last decision, and decides anew. Due every 100 ms
-    /// or so while something is healed, and now and then otherwise, to know clients at rest.
+    /// Takes the latencies of clients' operations that ended since the last decision, and decides anew. Due when
+    /// [`Throttle::pause`] says.
     pub fn decide(&mut self, now: Time, window: &Latencies, healing: Healing) -> Pace {
         let passed = now.0.saturating_sub(self.last.unwrap_or(now).0).min(LONGEST_STEP_NS);
         self.last = Some(now);
         self.clock += passed;
         let is_mixed = std::mem::take(&mut self.is_mixed);
         if !healing.is_wanted {
+            self.is_unwatched = false;
             self.note_rest(window, is_mixed);
-            self.level = SHARES;
             self.pause = None;
-            return self.give(SHARES);
+            self.level = level_of(FIRST_RATE).min(self.top());
+            return self.give(self.level);
         }
         if healing.is_short {
             self.pause = None;
             return self.give(self.top());
         }
-        let floor = if healing.fewest <= 1 { level_of(FLOOR_BYTES).min(self.top()) } else { 0 };
+        if self.is_silent(window, passed) {
+            return self.climb();
+        }
+        let floor = if healing.fewest <= 1 { level_of(FLOOR_RATE).min(self.top()) } else { 0 };
         if self.pause.is_some() {
             self.rest_on(window, is_mixed);
         } else if self.given == 0 {
@@ -169,7 +200,6 @@ impl Throttle {
             // The interval in which it begins again counts too.
             if self.clock - self.busy_since + passed >= longest {
                 self.enter(1);
-                self.turn = SHARES - 1;
             }
         } else {
             self.judge(window, is_mixed, floor);
@@ -179,6 +209,16 @@ impl Throttle {
         }
         let wanted = if self.pause.is_some() { 0 } else { self.level };
         self.give(wanted.max(floor))
+    }
+
+    /// Nanoseconds until the next decision is due: soon while nobody is there to be heeded, for whoever comes meets copies as
+    /// large as can be; later otherwise, and much later while nothing is healed, to know clients at rest.
+    pub fn pause(&self, healing: Healing) -> u64 {
+        match (healing.is_wanted, self.is_unwatched) {
+            (false, _) => 1_000_000_000,
+            (true, false) => 100_000_000,
+            (true, true) => 10_000_000,
+        }
     }
 
     fn give(&mut self, level: usize) -> Pace {
@@ -197,30 +237,72 @@ impl Throttle {
         self.busy_since = self.clock;
     }
 
+    /// One step towards as much as is possible, since nobody is there.
+    fn climb(&mut self) -> Pace {
+        if !self.is_unwatched || self.clock - self.busy_since >= CLIMB_NS {
+            self.is_unwatched = true;
+            self.pause = None;
+            self.enter((self.level + CLIMB).min(self.top()));
+        }
+        self.give(self.level)
+    }
+
+    fn is_silent(&mut self, window: &Latencies, passed: u64) -> bool {
+        if window.count() > 0 {
+            (self.silence, self.last_waits) = (0, window.p99());
+            return false;
+        }
+        self.silence += passed;
+        self.silence >= IDLE_NS.max(self.last_waits.saturating_mul(IDLE_WAITS))
+    }
+
     fn note_rest(&mut self, window: &Latencies, is_mixed: bool) {
         if is_mixed || window.count() == 0 {
             return;
         }
-        if self.rest.count() > MEMORY {
+        if self.fresh.count() == 0 {
+            self.fresh_since = self.clock;
+        }
+        self.fresh.merge(window);
+        if self.pause.is_none() && self.clock - self.fresh_since >= WATCH_NS {
+            self.believe();
+        }
+    }
+
+    /// Takes what was seen of clients at rest for how they are now. What they did before counts less the less alike it is: that
+    /// they are faster is believed at once, that they are slower may be chance.
+    fn believe(&mut self) {
+        let (before, now) = (self.rest.p99(), self.fresh.p99());
+        let is_believable = self.fresh.count() >= FEW;
+        let remembered = match () {
+            () if is_believable && before > now.saturating_mul(ANOTHER_LOAD) => 0,
+            () if is_believable && now > before.saturating_mul(ANOTHER_LOAD) => ENOUGH,
+            () => MEMORY,
+        };
+        while self.rest.count() > remembered {
             self.rest.halve();
         }
-        self.rest.merge(window);
+        self.rest.merge(&self.fresh);
+        self.fresh.clear();
         self.rested_at = Some(self.clock);
     }
 
     fn rest_on(&mut self, window: &Latencies, is_mixed: bool) {
+        let since = self.pause.map_or(0, |(since, _)| since);
+        let is_mixed = is_mixed || self.clock - since <= DUST_NS;
         self.note_rest(window, is_mixed);
         let Some((since, seen)) = &mut self.pause else { return };
         *seen += if is_mixed { 0 } else { window.count() };
-        if *seen >= ENOUGH || self.clock - *since >= PAUSE_NS {
+        let lasts = self.clock - *since;
+        if (*seen >= ENOUGH && lasts >= LEAST_PAUSE_NS) || lasts >= PAUSE_NS {
             // What little came is all there is to know.
-            self.rested_at = Some(self.clock);
+            self.believe();
             self.pause = None;
         }
     }
 
     fn begin_pause(&mut self) {
-        self.rest.halve();
+        self.fresh.clear();
         self.pause = Some((self.clock, 0));
     }
 
@@ -229,10 +311,6 @@ impl Throttle {
             self.busy.merge(window);
         }
         let (spent, seen) = (self.clock - self.busy_since, self.busy.count());
-        if seen == 0 && spent >= IDLE_NS {
-            self.is_unwatched = true;
-            return self.enter(self.top());
-        }
         if seen > 0 && std::mem::take(&mut self.is_unwatched) {
             // Somebody came: what nobody felt says nothing.
             self.borne = 0;
@@ -244,7 +322,7 @@ impl Throttle {
             return self.begin_pause();
         }
         // What is far too much shows at once.
-        let rest = self.rest.p99().max(1);
+        let rest = self.rest.p99().max(LEAST_REST_NS);
         let is_awful = window.count() >= 2 * FEW && window.p99() / rest >= 3 && !is_mixed;
         if seen < ENOUGH && spent < PATIENCE_NS && !is_awful {
             return;
@@ -300,31 +378,43 @@ impl Throttle {
         self.enter(self.borne);
     }
 
-    fn sizes(&self) -> usize {
-        level_of(self.most_bytes())
-    }
-
     fn most_bytes(&self) -> u32 {
         self.rules.most_bytes.clamp(LEAST_BYTES, 1 << 30)
     }
 
-    fn top(&self) -> usize {
-        self.sizes() + self.rules.most_copies.max(1) as usize - 1
+    /// The levels that say how many bytes a second: until copies are as large as they may be.
+    fn rates(&self) -> usize {
+        level_of(u64::from(self.most_bytes()) * MOST_A_SECOND)
     }
 
-    fn pace(&mut self, level: usize) -> Pace {
-        self.turn = (self.turn + 1) % SHARES;
-        let sizes = self.sizes();
-        let bytes = LEAST_BYTES << (level.clamp(SHARES, sizes) - SHARES);
-        let most = 1 + level.saturating_sub(sizes) as u32;
-        let copies = if self.turn < level { most } else { 0 };
-        Pace { copies, bytes: bytes.min(self.most_bytes()) }
+    fn top(&self) -> usize {
+        self.rates() + self.rules.most_copies.max(1) as usize
+    }
+
+    fn pace(&self, level: usize) -> Pace {
+        let most = self.most_bytes();
+        if level > self.rates() {
+            let copies = (level - self.rates()) as u32;
+            return Pace { copies, bytes: most, rate: None };
+        }
+        let rate = rate_of(level);
+        let bytes = u32::try_from((rate / MOST_A_SECOND).next_power_of_two()).unwrap_or(most);
+        let copies = u32::from(level > 0);
+        Pace { copies, bytes: bytes.clamp(LEAST_BYTES, most), rate: Some(rate) }
     }
 }
 
-/// The first level whose copies have so many bytes.
-fn level_of(bytes: u32) -> usize {
-    SHARES + bytes.div_ceil(LEAST_BYTES).next_power_of_two().ilog2() as usize
+/// The first level with so many bytes a second.
+fn level_of(rate: u64) -> usize {
+    1 + 2 * rate.div_ceil(LEAST_RATE).next_power_of_two().ilog2() as usize
+}
+
+/// Bytes a second of a level; zero of the first.
+fn rate_of(level: usize) -> u64 {
+    let Some(steps) = level.checked_sub(1) else { return 0 };
+    let rate = LEAST_RATE << (steps / 2);
+    // Half way to the next one: times the root of two, nearly.
+    if steps % 2 == 1 { rate + rate / 12 * 5 } else { rate }
 }
 
 #[cfg(test)]

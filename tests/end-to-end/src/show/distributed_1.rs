@@ -2,7 +2,7 @@
 //! The distributed core survives every fault that the simulator has, in every state of a replica; without any one of its
 //! protections it does not, which shows that the simulator would notice.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -29,8 +29,6 @@ const PROTECTIONS: [&str; 8] = [
     "volatile-joining",
     "clean-join",
 ];
-/// Those of asynchronous mode, which the simulator has in an era of its own.
-const OF_FOLLOWERS: [&str; 2] = ["token-check", "log-order"];
 /// What each of them has, in minutes, to be missed.
 const TO_FAIL: &str = "1";
 
@@ -51,30 +49,36 @@ pub(super) fn play(stage: &Stage) -> Outcome {
             format!("that is less than {LEAST_FRESH} seeds: give it a machine with more processors")
         })?;
     }
-    let of_followers = OF_FOLLOWERS.map(|name| (name, Some("--following")));
-    for (protection, era) in PROTECTIONS.map(|name| (name, None)).into_iter().chain(of_followers) {
-        let asked = ["--without", protection, "--minutes", TO_FAIL, "--seeds", "1000000000"];
-        let asked: Vec<&str> = asked.into_iter().chain(era).collect();
-        let found = simulate(&simulator, &asked, &[1])?;
-        ensure(found["violation"].is_string(), || {
-            format!("without {protection} nothing went wrong in {} seeds", found["seeds"])
-        })?;
-        stage.tell(format!(
-            "without {protection}: wrong after {} seeds, {} s",
-            found["seeds"],
-            found["seconds"].as_f64().unwrap_or_default().round()
-        ));
-    }
+    PROTECTIONS.iter().try_for_each(|protection| missed_without(stage, &simulator, protection, &[]))
+}
+
+/// Plays seeds until the simulator notices that a protection is missing.
+pub(super) fn missed_without(
+    stage: &Stage,
+    simulator: &Path,
+    protection: &str,
+    era: &[&str],
+) -> Outcome {
+    let asked = ["--without", protection, "--minutes", TO_FAIL, "--seeds", "1000000000"];
+    let found = simulate(simulator, &[&asked, era].concat(), &[1])?;
+    ensure(found["violation"].is_string(), || {
+        format!("without {protection} nothing went wrong in {} seeds", found["seeds"])
+    })?;
+    stage.tell(format!(
+        "without {protection}: wrong after {} seeds, {} s",
+        found["seeds"],
+        found["seconds"].as_f64().unwrap_or_default().round()
+    ));
     Ok(())
 }
 
-fn simulate(simulator: &PathBuf, arguments: &[&str], codes: &[i32]) -> Outcome<Value> {
+pub(super) fn simulate(simulator: &Path, arguments: &[&str], codes: &[i32]) -> Outcome<Value> {
     let program = Program::new(simulator).args(["--output", "json"]).args(arguments);
     let said = program.codes(codes).limit_secs(7000).run()?;
     serde_json::from_str(&said.stdout).context("what the simulator says")
 }
 
-fn said(what: &str, found: &Value) -> String {
+pub(super) fn said(what: &str, found: &Value) -> String {
     format!(
         "{what}: {} seeds, {} events, no violation, {:.0} s; rarest: {} of a replica {}, {} times",
         found["seeds"],

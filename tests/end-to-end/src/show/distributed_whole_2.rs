@@ -2,6 +2,9 @@
 //! Five nodes, three replicas, and clients that verify what they write, while nodes are killed, hung, filled, emptied and
 //! lost at random, one or two at a time, so that a healthy copy of each shard is always left: no client sees an error or a
 //! wrong byte, what a lost node had is replicated elsewhere without being asked for, and in the end replicas agree.
+//! Then bits flip at rest, see [`flips`].
+
+mod flips;
 
 use std::{
     collections::BTreeSet,
@@ -138,7 +141,8 @@ pub(super) fn play(stage: &Stage) -> Outcome {
         under_load(stage, &room, &mut random)
             .context(format!("round {round}, NOVASTOR_SEED={seed}"))?;
     }
-    Ok(())
+    flips::play(stage, &stage.path("flips"), &mut random)
+        .context(format!("flips, NOVASTOR_SEED={seed}"))
 }
 
 fn under_load(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {

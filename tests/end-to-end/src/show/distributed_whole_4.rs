@@ -81,6 +81,9 @@ fn one_round(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     pictures.are_right(&cluster).context("a node joined")?;
     leaves(stage, &cluster, room, &load)?;
     pictures.are_right(&cluster).context("a node left")?;
+    if stage.is_long() {
+        each_is_drained(&cluster, &pictures)?;
+    }
     stage.tell("four snapshots read as when they were taken");
     options(stage, &cluster)?;
     cluster.host.stop()
@@ -173,6 +176,30 @@ fn leaves(stage: &Stage, cluster: &Cluster, room: &Path, load: &Load) -> Outcome
     said(cluster, &["node", "remove", OLD])?;
     stage.tell(format!("{OLD} was emptied under load and taken out"));
     right(cluster, room, load)
+}
+
+/// Every node that is left is emptied once, so that no snapshot is where it was taken.
+fn each_is_drained(cluster: &Cluster, pictures: &Pictures) -> Outcome {
+    let names = (1..=NODES + 1).map(|number| format!("n{number}"));
+    for node in names.filter(|node| node != OLD) {
+        let everything_moves = || {
+            [BUSY, STILL]
+                .iter()
+                .try_for_each(|(name, _)| said(cluster, &["volume", "rebalance", name]))
+        };
+        said(cluster, &["node", "drain", &node])?;
+        everything_moves().context(format!("{node} is drained"))?;
+        for (name, _) in [BUSY, STILL] {
+            let map = shards(cluster, name)?;
+            ensure(!map.iter().any(|nodes| nodes.contains(&node)), || {
+                format!("{node} has shards")
+            })?;
+        }
+        pictures.are_right(cluster).context(format!("{node} is drained"))?;
+        said(cluster, &["node", "drain", &node, "--undo"])?;
+        everything_moves().context(format!("{node} is back"))?;
+    }
+    Ok(())
 }
 
 /// Options that say where shards belong can be changed; others say that they cannot.

@@ -3,7 +3,7 @@
 
 use super::{
     Volume,
-    state::{Brick, Role},
+    state::{Brick, Phase, Role},
 };
 use crate::{NodeId, Slot, Time};
 
@@ -39,12 +39,37 @@ impl Volume {
         Healing { is_wanted, fewest, is_short: fewest < self.settings.min_in_sync }
     }
 
-    /// Lets so many copies be under way from now on, each of at most so many bytes. Those that are more come to their end.
-    pub(super) fn throttle(&mut self, copies: u32, bytes: u32) {
+    /// Lets so many copies be under way from now on, each of at most so many bytes, and so many bytes a second. Those that
+    /// are more come to their end.
+    pub(super) fn throttle(&mut self, copies: u32, bytes: u32, rate: Option<u64>) {
+        self.budget.set(self.now, rate);
         self.settings.copies_in_flight = copies;
         self.settings.copy_bytes = bytes;
         // Whoever found no room waits for the end of a copy, and there may be none under way.
         self.try_sweeps = true;
+    }
+
+    /// Whether another copy may begin.
+    pub(super) fn may_copy(&mut self) -> bool {
+        self.copies < self.settings.copies_in_flight && self.budget.allows(self.now)
+    }
+
+    /// A copy of so many bytes is under way.
+    pub(super) fn copy_begins(&mut self, bytes: u64) {
+        self.copies += 1;
+        self.budget.spend(bytes);
+    }
+
+    /// When copies go on that had to wait for more bytes to be allowed.
+    pub(super) fn copies_due(&self) -> Option<Time> {
+        self.budget.next().filter(|_| self.phase == Phase::Serving && !self.is_paused())
+    }
+
+    /// Goes on with them.
+    pub(super) fn retry_copies(&mut self) {
+        if self.copies_due().is_some_and(|due| due <= self.now) {
+            self.try_sweeps |= self.budget.allows(self.now);
+        }
     }
 
     /// Whether healing stands still until it is allowed copies again.

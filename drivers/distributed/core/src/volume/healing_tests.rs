@@ -16,7 +16,7 @@ impl Desk {
     }
 
     fn throttle(&mut self, copies: u32, bytes: u32) {
-        self.tell(Event::Throttle { copies, bytes });
+        self.tell(Event::Throttle { copies, bytes, rate: None });
     }
 }
 

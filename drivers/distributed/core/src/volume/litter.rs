@@ -90,7 +90,8 @@ impl Volume {
             return;
         }
         let mut found = Vec::new();
-        let mut room = self.settings.copies_in_flight.saturating_sub(self.copies);
+        let room = self.settings.copies_in_flight.saturating_sub(self.copies);
+        let mut room = if self.may_copy() { room } else { 0 };
         for ((slot, shard), rest) in &mut self.litter {
             if room == 0 {
                 // Whoever ends a copy, or allows more, comes here again.
@@ -119,7 +120,7 @@ impl Volume {
                 self.swept(slot, shard, Some(0));
                 continue;
             }
-            self.copies += 1;
+            self.copy_begins(to - from);
             self.submit_own(Kind::Sweep { slot, shard }, from, to - from);
         }
         let is = |stage| self.litter.values().any(|rest| rest.stage == stage);

@@ -55,8 +55,8 @@ use std::{
 
 use crate::{
     Action, BrickId, ClientOp, Descriptor, Event, Failure, Generation, IoId, NodeId, Notice,
-    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, descriptor, digest::Digests,
-    intent::IntentLog, slab::Slab,
+    Protections, RequestId, Settings, ShardMap, Slot, SlotSet, Time, budget::Budget, descriptor,
+    digest::Digests, intent::IntentLog, slab::Slab,
 };
 use followers::Follower;
 use head::{Headless, Promotion};
@@ -218,6 +218,8 @@ pub struct Volume {
     /// Chooses between equally busy bricks.
     turn: u64,
     copies: u32,
+    /// Bytes that copies may move.
+    budget: Budget,
     /// Nodes whose closed bricks stay closed until then.
     held_nodes: BTreeMap<NodeId, Time>,
     /// Nodes that are read from only if no other has it.
@@ -329,6 +331,7 @@ impl Volume {
             companions: Vec::new(),
             turn: 0,
             copies: 0,
+            budget: Budget::unlimited(),
             held_nodes: BTreeMap::new(),
             shunned: BTreeSet::new(),
             setbacks: BTreeMap::new(),
@@ -378,7 +381,7 @@ impl Volume {
             Event::NodeDown(node) => self.node_down(node),
             Event::Hold { node, nanoseconds } => self.hold(node, nanoseconds),
             Event::Shun { node, is_shunned } => self.shun(node, is_shunned),
-            Event::Throttle { copies, bytes } => self.throttle(copies, bytes),
+            Event::Throttle { copies, bytes, rate } => self.throttle(copies, bytes, rate),
             Event::Scrub { repairs, started } => self.begin_scrub(repairs, started),
             Event::EndScrub => self.end_scrub(),
             Event::VerifyReads(on) => self.verify_reads(on),
@@ -420,7 +423,8 @@ impl Volume {
             .chain(map)
             .chain(until)
             .chain(dropping)
-            .chain(self.keepers_due());
+            .chain(self.keepers_due())
+            .chain(self.copies_due());
         let scrub = self.scrub.next_tick();
         retries
             .chain(deleting)
@@ -516,6 +520,7 @@ impl Volume {
         self.retry_snapshots();
         self.retry_keepers();
         self.retry_scrub();
+        self.retry_copies();
         if self.phase == Phase::Serving {
             self.delete_condemned();
             self.trim_intent();

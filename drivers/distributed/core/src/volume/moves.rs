@@ -219,7 +219,7 @@ impl Volume {
     pub(super) fn pump_fills(&mut self) {
         let most = u64::from(self.settings.copy_bytes.max(4096));
         for index in 0..self.moves.len() {
-            while self.copies < self.settings.copies_in_flight {
+            while self.may_copy() {
                 let Some(m) = self.moves.get_mut(index) else { return };
                 if m.stage != MoveStage::Filling {
                     break;
@@ -233,7 +233,7 @@ impl Volume {
                     Some((*slot, start, end))
                 });
                 let Some((slot, start, end)) = next else { break };
-                self.copies += 1;
+                self.copy_begins(end - start);
                 self.submit_own(Kind::Fill { slot, shard }, start, end - start);
             }
         }

@@ -236,7 +236,7 @@ impl Volume {
     /// Copies pieces of the snapshot's shards, then takes the brick's own snapshot.
     fn copy_snapshot(&mut self) {
         let most = u64::from(self.settings.copy_bytes.max(4096));
-        while self.copies < self.settings.copies_in_flight {
+        while self.may_copy() {
             let Some(replay) = &mut self.keepers.replay else { return };
             let (Some(map), Some(number)) = (&replay.map, replay.left.front().copied()) else {
                 return;
@@ -266,7 +266,7 @@ impl Volume {
             let Some(replay) = &mut self.keepers.replay else { return };
             replay.at += len;
             replay.outstanding += 1;
-            self.copies += 1;
+            self.copy_begins(len);
             let io = self.io_beside(IoKind::Replay, to, incarnation, len);
             let len = len as u32;
             self.actions.push_back(Action::CopySnapshot {

@@ -61,7 +61,7 @@ fn shards_are_brought_together_before_they_are_one() {
 fn litter_is_counted_in_the_new_shards() {
     let mut desk = Desk::new(&Settings::default());
     // What one brick loses is not freed yet.
-    desk.volume.handle(Time(0), Event::Throttle { copies: 0, bytes: 1 << 20 });
+    desk.volume.handle(Time(0), Event::Throttle { copies: 0, bytes: 1 << 20, rate: None });
     assert_eq!(desk.arrange(1, sets(16, &[3, 7, 7, 7])), Some(Ok(())));
     assert_eq!(desk.volume.status().litter, 1);
     let mut split = [7; 16];
@@ -73,7 +73,7 @@ fn litter_is_counted_in_the_new_shards() {
         (litter.len(), litter[0].slot, litter[0].first, litter[0].count),
         (1, Slot(2), 0, 4)
     );
-    desk.volume.handle(Time(0), Event::Throttle { copies: 4, bytes: 1 << 20 });
+    desk.volume.handle(Time(0), Event::Throttle { copies: 4, bytes: 1 << 20, rate: None });
     desk.work();
     assert!(desk.volume.is_whole() && desk.stored().litter.is_empty());
 }

@@ -24,7 +24,7 @@ impl Volume {
         }
         let mut waiting: SlotSet = self.slots().collect();
         let mut most_urgent_fill = self.most_urgent_fill();
-        while self.copies < self.settings.copies_in_flight {
+        while self.may_copy() {
             let receiving = |slot: &Slot| {
                 let brick = &self.bricks[slot.index()];
                 waiting.has(*slot) && self.takes_copies(*slot) && !brick.join
@@ -38,7 +38,7 @@ impl Volume {
             }
             match self.next_copy(slot) {
                 Next::Copy(start, end) => {
-                    self.copies += 1;
+                    self.copy_begins(end - start);
                     self.brick(slot).copies += 1;
                     self.submit_own(Kind::Resync { slot }, start, end - start);
                 }

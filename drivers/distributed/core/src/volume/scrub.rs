@@ -12,16 +12,18 @@
 //! ```
 //! Nothing waits for an examination: a write only spoils it. A mend has its range for itself.
 
+mod mending;
+mod stored;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Volume,
-    state::{Io, IoKind, Kind, Link, Op, Phase, Role, Stage},
+    state::{Io, IoKind, Kind, Link, Op, Phase, Role},
 };
 use crate::{
     Action, Cause, Digest, Finding, Generation, Judged, Notice, Outcome, Repaired, ScrubStatus,
-    Slot, SlotSet, Time, Verdict,
-    digest::{Digests, MOST_FINDINGS},
+    Slot, SlotSet, Time, Verdict, digest::MOST_FINDINGS,
 };
 
 /// Units that are examined at once.
@@ -42,6 +44,8 @@ pub(super) struct Scrub {
     round: u32,
     /// When the next round begins.
     retry_at: Option<Time>,
+    /// What was written before this round is at rest only when it is flushed, and maybe no client does that.
+    wants_rest: bool,
     /// By operation.
     exams: BTreeMap<u64, Exam>,
     /// Ranges that are being mended, by where they begin.
@@ -90,7 +94,7 @@ impl Scrub {
     }
 
     pub(super) fn wants_flush(&self) -> bool {
-        !self.to_flush.is_empty()
+        self.wants_rest || !self.to_flush.is_empty()
     }
 
     pub(super) fn next_tick(&self) -> Option<Time> {
@@ -148,118 +152,6 @@ impl Volume {
         self.scrub.status.as_ref().map(|status| ScrubStatus { digested, ..status.clone() })
     }
 
-    /// The digest that counts of the unit that begins at `offset`, and past its end, in bytes.
-    pub fn digest_at(&self, offset: u64) -> Option<(u64, Digest)> {
-        let unit = u32::try_from(offset / self.digests.unit()).ok()?;
-        let (start, end) = self.digests.range(unit);
-        self.digests.get(unit).filter(|_| start == offset).map(|digest| (end, digest))
-    }
-
-    /// Bytes of the units that have digests.
-    pub fn digest_unit(&self) -> u64 {
-        self.digests.unit()
-    }
-
-    /// Believes the digests that the state has, as far as the companions say.
-    pub(super) fn restore_digests(&mut self, named: Option<(Generation, Vec<crate::Run>)>) {
-        let found = std::mem::take(&mut self.scrub.found);
-        let (size, region) = (self.descriptor.size, self.descriptor.region_size);
-        self.digests = Digests::new(size, region, self.map.shard_size());
-        let Some((version, void)) = named else { return };
-        let Some(bytes) = found.get(&version) else { return };
-        // One that is damaged is as good as none: the next scrub takes digests anew.
-        if let Ok(status) = self.digests.restore(version, &void, bytes) {
-            self.scrub.status = status;
-        }
-        for (start, end) in self.level_ranges() {
-            self.void(start, end);
-        }
-    }
-
-    /// Shards have another size. Where that makes other units, digests are of no use, and a scrub under way begins anew.
-    pub(super) fn digests_resharded(&mut self) {
-        let (size, region) = (self.descriptor.size, self.descriptor.region_size);
-        let digests = Digests::new(size, region, self.map.shard_size());
-        if digests.unit() == self.digests.unit() {
-            return;
-        }
-        self.begin_digests(digests);
-    }
-
-    /// Another brick acknowledges that may lack what digests are of. The record that says so names none.
-    pub(super) fn drop_digests(&mut self) {
-        let (size, region) = (self.descriptor.size, self.descriptor.region_size);
-        let digests = Digests::new(size, region, self.map.shard_size());
-        self.begin_digests(digests);
-    }
-
-    /// Goes on with digests of which none counts yet; a scrub under way begins anew.
-    fn begin_digests(&mut self, mut digests: Digests) {
-        self.spoil(0, u64::MAX);
-        digests.voided = self.digests.voided;
-        self.digests = digests;
-        self.want_intent = true;
-        self.scrub.storing = None;
-        (self.scrub.later, self.scrub.again) = (Vec::new(), Vec::new());
-        (self.scrub.round, self.scrub.retry_at) = (0, None);
-        let units = self.digests.units();
-        if let Some(status) = self.scrub.status.as_mut().filter(|status| !status.is_over) {
-            (status.units, status.cursor) = (units, 0);
-        }
-    }
-
-    /// Something is about to be written there: what was read is no evidence, and digests count no more. The write waits
-    /// for the record that names its regions, which says that, too.
-    pub(super) fn void(&mut self, start: u64, end: u64) {
-        self.spoil(start, end);
-        if self.protections.digest_invalidation {
-            self.digests.void(start, end);
-        }
-    }
-
-    /// Examinations of this range tell nothing.
-    pub(super) fn spoil(&mut self, start: u64, end: u64) {
-        for exam in self.scrub.exams.values_mut() {
-            let (from, to) = self.digests.range(exam.unit);
-            exam.is_spoiled |= from < end && start < to;
-        }
-    }
-
-    /// Whether an operation outside of the intent log has to wait until records say what became void.
-    pub(super) fn void_first(&mut self, key: u64) -> bool {
-        let Some(op) = self.ops.get(key) else { return true };
-        let (start, end) = (op.at, op.at + op.step);
-        self.void(start, end);
-        let needed = self.digests.voided;
-        if needed <= self.scrub.recorded {
-            return false;
-        }
-        self.scrub.voiding.push((key, needed));
-        self.want_intent = true;
-        true
-    }
-
-    /// A record is everywhere that says what had become void, and names this checkpoint.
-    pub(super) fn digests_recorded(&mut self, voided: u64, named: Option<Generation>) {
-        self.scrub.recorded = self.scrub.recorded.max(voided);
-        if self.digests.recorded(named)
-            && let Some(before) = named
-        {
-            self.actions.push_back(Action::ForgetDigests { before });
-        }
-        let (ready, waiting) = std::mem::take(&mut self.scrub.voiding)
-            .into_iter()
-            .partition(|(_, needed)| *needed <= voided);
-        self.scrub.voiding = waiting;
-        self.want_intent |= !self.scrub.voiding.is_empty();
-        let ready: Vec<(u64, u64)> = ready;
-        for (key, _) in ready {
-            if let Some(Kind::Repair { source }) = self.ops.get(key).map(|op| op.kind) {
-                self.issue_repair(key, source);
-            }
-        }
-    }
-
     /// Does what is next.
     pub(super) fn pump_scrub(&mut self) {
         // Units may get other sizes with the shards.
@@ -270,7 +162,7 @@ impl Volume {
         if !self.scrub.is_under_way() {
             return;
         }
-        while self.copies < self.settings.copies_in_flight
+        while self.may_copy()
             && self.scrub.exams.len() < MOST_AT_ONCE
             && let Some(unit) = self.next_unit()
         {
@@ -321,6 +213,7 @@ impl Volume {
         if !self.scrub.later.is_empty() && self.scrub.round < ROUNDS {
             let pause = self.settings.intent_idle_ns.max(self.settings.retry_ns);
             self.scrub.retry_at = Some(self.now.after(pause));
+            self.scrub.wants_rest = self.intent.has_unflushed();
             return;
         }
         let passed_over = std::mem::take(&mut self.scrub.later).len() as u64;
@@ -347,48 +240,6 @@ impl Volume {
         }
     }
 
-    fn pump_checkpoint(&mut self) {
-        let worth = (self.digests.units() / 8).max(WORTH_STORING);
-        let is_wanted = self.scrub.want_checkpoint || self.digests.fresh() >= worth;
-        if !is_wanted || self.digests.next().is_some() {
-            return;
-        }
-        self.scrub.want_checkpoint = false;
-        self.scrub.names += 1;
-        let version = Generation { epoch: self.descriptor.epoch, change: self.scrub.names };
-        // What is being examined is examined again by whoever goes on from here.
-        let oldest = self.scrub.exams.values().map(|exam| exam.unit).min();
-        let status = self.scrub.status.as_ref().map(|status| ScrubStatus {
-            cursor: oldest.filter(|_| !status.is_over).unwrap_or(u32::MAX).min(status.cursor),
-            ..status.clone()
-        });
-        let bytes = self.digests.checkpoint(version, status.as_ref());
-        self.scrub.storing = Some((bytes.into(), None));
-        self.store_digests();
-    }
-
-    fn store_digests(&mut self) {
-        let Some(version) = self.digests.next().map(|next| next.version) else { return };
-        let Some((bytes, retry_at)) = &mut self.scrub.storing else { return };
-        *retry_at = None;
-        let bytes = Arc::clone(bytes);
-        let io = self.io(IoKind::DigestState, Slot(0), 0, 0, 0);
-        self.actions.push_back(Action::StoreDigests { io, version, bytes });
-    }
-
-    pub(super) fn digests_stored(&mut self, outcome: &Outcome) {
-        let retry_at = self.retry_time();
-        if *outcome == Outcome::Ok {
-            self.scrub.storing = None;
-            if let Some(next) = self.digests.next() {
-                next.is_stored = true;
-                self.want_intent = true;
-            }
-        } else if let Some((_, at)) = &mut self.scrub.storing {
-            *at = Some(retry_at);
-        }
-    }
-
     /// The in-sync replicas of a unit, and whether these are all that it has.
     pub(super) fn replicas(&self, start: u64, end: u64) -> (SlotSet, bool) {
         let set = self.map.pieces(start, end - start).next().map_or(SlotSet::EMPTY, |p| p.2);
@@ -410,7 +261,7 @@ impl Volume {
         let key = self.ops.insert(Op::new(Kind::Digest, None, start, end - start));
         let (told, is_spoiled) = (Vec::new(), false);
         self.scrub.exams.insert(key, Exam { unit, asked, told, is_spoiled, mended });
-        self.copies += 1;
+        self.copy_begins(end - start);
         self.expect(key, asked.len());
         let (len, chunk) = (end - start, self.settings.copy_bytes.max(4096));
         for slot in asked.iter() {
@@ -465,14 +316,6 @@ impl Volume {
         } else if let Some(op) = self.ops.get_mut(key) {
             op.retry = true;
         }
-    }
-
-    /// Whether something of a range is being mended.
-    pub(super) fn is_mending(&self, start: u64, end: u64) -> bool {
-        let here =
-            |finding: &&Finding| finding.offset < end && start < finding.offset + finding.len;
-        let copied = self.scrub.to_flush.iter().chain(&self.scrub.flushing);
-        self.scrub.mends.values().chain(copied).any(|finding| here(&finding))
     }
 
     /// All replicas of a unit have answered.
@@ -538,77 +381,6 @@ impl Volume {
         self.report(Notice::Damaged(Arc::new(finding.clone())));
         if let Some(source) = source {
             self.mend(finding, source, bad);
-        }
-    }
-
-    /// Gives bad replicas what a good one has.
-    pub(super) fn mend(&mut self, finding: Finding, source: Slot, bad: SlotSet) {
-        let (offset, len) = (finding.offset, finding.len);
-        self.scrub.mends.insert(offset, finding);
-        self.submit_own(Kind::Mend { source, bad }, offset, len);
-    }
-
-    /// Copies to the bad ones only: who is good stays so whatever the source turns into.
-    pub(super) fn issue_mend(&mut self, key: u64, source: Slot, bad: SlotSet) {
-        let Some(op) = self.ops.get_mut(key) else { return };
-        op.stage = Stage::Running;
-        let (at, step) = (op.at, op.step);
-        self.spoil(at, at + step);
-        self.moves_lack(at, step);
-        let members = self.with_role(Role::InSync);
-        for (offset, len, set) in self.pieces(at, step) {
-            let members = members.and(set);
-            if !members.has(source) {
-                if let Some(op) = self.ops.get_mut(key) {
-                    op.retry = true;
-                }
-                continue;
-            }
-            for target in bad.and(members).without(SlotSet::only(source)).iter() {
-                self.issue_copy(key, source, target, offset, len);
-            }
-        }
-        if self.ops.get(key).is_some_and(|op| op.outstanding == 0) {
-            self.mended(key);
-        }
-    }
-
-    pub(super) fn mended(&mut self, key: u64) {
-        let Some(op) = self.ops.get_mut(key) else { return };
-        op.at += op.step;
-        let has_failed = op.retry || !op.missed.is_empty() || !op.full.is_empty();
-        if !has_failed && op.at < op.end() {
-            return self.begin_step(key);
-        }
-        let offset = op.offset;
-        self.finish(key, Ok(()));
-        let Some(finding) = self.scrub.mends.remove(&offset) else { return };
-        if has_failed {
-            self.end_mend(finding, Repaired::Failed);
-        } else {
-            self.scrub.to_flush.push(finding);
-        }
-    }
-
-    fn end_mend(&mut self, finding: Finding, mending: Repaired) {
-        self.doubts.is_mended(finding.offset, finding.offset + finding.len);
-        let finding = self.scrub.end(finding, mending);
-        self.report(Notice::Mended(Arc::new(finding)));
-    }
-
-    pub(super) fn flush_of_mends_begins(&mut self) {
-        self.scrub.flushing = std::mem::take(&mut self.scrub.to_flush);
-    }
-
-    /// What was mended is on the disks: it is read back.
-    pub(super) fn flush_of_mends_ended(&mut self) {
-        for finding in std::mem::take(&mut self.scrub.flushing) {
-            let unit = (finding.offset / self.digests.unit()) as u32;
-            self.doubts.is_mended(finding.offset, finding.offset + finding.len);
-            let may_look = self.barrier.is_none() && self.is_at_rest(unit);
-            if !may_look || !self.examine(unit, Some(finding.clone())) {
-                self.end_mend(finding, Repaired::Unverified);
-            }
         }
     }
 }

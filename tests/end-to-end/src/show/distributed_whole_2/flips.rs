@@ -11,12 +11,12 @@ use std::{
 
 use serde_json::Value;
 
-use super::Stage;
 use crate::{
     clients,
     cluster::Cluster,
     failure::{Context, Failure, Outcome, ensure},
     random::Random,
+    show::Stage,
 };
 
 const MIB: u64 = 1 << 20;
@@ -32,18 +32,11 @@ struct Victim {
     image: PathBuf,
 }
 
-pub(super) fn play(stage: &Stage) -> Outcome {
-    let seed = Random::seed();
-    stage.tell(format!("seed {seed}"));
-    flips(stage, &stage.path("flips"), &mut Random::new(seed))
-        .context(format!("NOVASTOR_SEED={seed}"))
-}
-
 /// Plays all of it in `room`, which is made.
 ///
 /// # Errors
 /// What was not as it must be.
-pub fn flips(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
+pub(super) fn play(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     fs::create_dir_all(room).context(room.display())?;
     let size = if stage.is_long() { 256 * MIB } else { 32 * MIB };
     let count = if stage.is_long() { 200 } else { 24 };
