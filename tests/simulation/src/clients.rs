@@ -33,6 +33,8 @@ pub struct Call {
     pub tag: Tag,
     pub id: u32,
     pub called: u64,
+    /// When it was called; `called` is moved to when all that went before was lost.
+    pub asked: u64,
     pub snapshot: Snapshot,
     pub before: Before,
     /// How old what a read gets may be.
@@ -131,13 +133,14 @@ impl World {
             }
         };
         let instance = self.hosts[host].instance;
-        let called = self.now;
+        let (called, asked) = (self.now, self.now);
         let before = match kind {
             CallKind::Verify | CallKind::Repair { .. } => self.before(),
             CallKind::Read if self.plan.verifies => self.before(),
             _ => Before::default(),
         };
-        let call = Call { request, host, kind, sectors, tag, id, called, snapshot, before, view };
+        let call =
+            Call { request, host, kind, sectors, tag, id, called, asked, snapshot, before, view };
         self.clients[client].call = Some(call);
         self.calls.insert(request, client);
         self.deliver(host, instance, Event::Request { request, op });

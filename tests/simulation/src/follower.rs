@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Asynchronous mode: the operator switches it and promotes followers; the judge looks at every follower's brick.
 
+use std::collections::BTreeSet;
+
 use distributed_core::{
     BrickId, BrickState, BrickStatus, Configuration, Descriptor, Event, Failure, Loss, MAP_OFFSET,
     Mode, NodeId, Point, Record, RequestId, Slot, View,
@@ -131,11 +133,17 @@ impl World {
 
     /// A follower acknowledges from now on.
     pub fn promoted(&mut self, host: usize, brick: BrickId, node: NodeId, loss: Loss) {
-        if self.hosts[host].epoch != self.stored.epoch {
+        self.hosts[host].lost_head = None;
+        // It is recorded, also if another host has asked for the volume since; but not if that one serves.
+        if self.hosts[host].epoch < self.begun {
             return;
         }
         self.deeds.count(Deed::Promoted);
         self.hosts[host].followed.retain(|_, followed| *followed != brick);
+        self.heirs.remove(&node);
+        if !self.heads.is_empty() {
+            self.heads = BTreeSet::from([brick]);
+        }
         let held = self.held_by(brick, node);
         match loss {
             Loss::Exact { writes, bytes, ranges, from, to, .. } => {
@@ -167,16 +175,17 @@ impl World {
     pub fn note_heads(&mut self, host: usize) {
         let entry = &self.hosts[host];
         let Some(volume) = entry.volume.as_ref().filter(|_| entry.has_served) else { return };
-        if entry.epoch != self.stored.epoch {
+        if entry.epoch != self.begun {
+            return;
+        }
+        // Who was to be promoted instead may be joining or failing as well, and has less.
+        if let Some(head) = entry.lost_head {
+            self.heads = BTreeSet::from([head]);
             return;
         }
         let status = volume.status();
-        let counts = |state: BrickState| match state {
-            BrickState::InSync | BrickState::Failing => true,
-            BrickState::Joining => !status.is_headless,
-            _ => false,
-        };
-        let bricks = status.bricks.iter().filter(|brick| counts(brick.state));
+        let counts = [BrickState::InSync, BrickState::Failing, BrickState::Joining];
+        let bricks = status.bricks.iter().filter(|brick| counts.contains(&brick.state));
         self.heads = bricks.map(|brick| brick.brick).collect();
     }
 
@@ -221,6 +230,7 @@ impl World {
     /// An attachment begins: from here on its points count.
     pub fn epoch_begins(&mut self, host: usize) {
         let epoch = self.hosts[host].epoch;
+        self.begun = epoch;
         let Some(volume) = &self.hosts[host].volume else { return };
         let status = volume.status();
         let head = status.bricks.iter().find(|brick| brick.state == BrickState::InSync);
@@ -276,13 +286,13 @@ impl World {
         if point.epoch != self.hosts[call.host].epoch || call.view != View::Consistent {
             return;
         }
-        let behind = self.order.bytes_behind(point, call.called);
+        let behind = self.order.bytes_behind(point, call.asked);
         if behind > self.plan.most_behind_bytes {
             return self.fail(format!("a read is {behind} bytes behind at {point:?}"));
         }
-        let since = call.called.saturating_sub(self.plan.most_behind_ns);
+        let since = call.asked.saturating_sub(self.plan.most_behind_ns);
         if self.order.is_behind_since(point, since) {
-            self.fail(format!("a read called at {} is too far behind at {point:?}", call.called));
+            self.fail(format!("a read called at {} is too far behind at {point:?}", call.asked));
         }
     }
 

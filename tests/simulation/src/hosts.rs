@@ -109,6 +109,8 @@ pub struct Host {
     pub reads: BTreeMap<(RequestId, usize), (IoId, Vec<Tag>)>,
     /// Buffers that are kept beyond their requests' answers.
     pub kept: BTreeMap<RequestId, Tag>,
+    /// The brick that acknowledged, once it is gone, until a follower is promoted.
+    pub lost_head: Option<BrickId>,
     /// Reads that went to a follower, and to which.
     pub followed: BTreeMap<RequestId, BrickId>,
     pub clock: u64,
@@ -129,6 +131,7 @@ impl Host {
             sessions: BTreeMap::new(),
             reads: BTreeMap::new(),
             kept: BTreeMap::new(),
+            lost_head: None,
             followed: BTreeMap::new(),
             clock: 1_000 * MS,
             tick_at: u64::MAX,
@@ -183,6 +186,7 @@ impl World {
         entry.reads.clear();
         entry.kept.clear();
         entry.followed.clear();
+        entry.lost_head = None;
         let now = Time(self.now + entry.clock);
         match Volume::attach(attach, now) {
             Ok(volume) => entry.volume = Some(volume),
@@ -390,7 +394,8 @@ impl World {
             Action::Report(Notice::Promoted { brick, node, loss }) => {
                 self.promoted(host, brick, node, loss);
             }
-            Action::Report(Notice::HeadLost { .. }) => {
+            Action::Report(Notice::HeadLost { brick, .. }) => {
+                self.hosts[host].lost_head = Some(brick);
                 // Before followers have got what the host remembers.
                 let delay = self.rng.u64(0..400 * US);
                 self.after(delay, Next::Orchestrate);

@@ -312,9 +312,10 @@ impl World {
         if self.hosts[host].epoch == self.stored.epoch {
             self.settle_size(host);
             self.check_digests(host);
-            if self.plan.follows {
-                self.epoch_begins(host);
-            }
+        }
+        // Also if another host has asked for the volume since: what it acknowledges until that one serves, counts.
+        if self.plan.follows && self.hosts[host].epoch > self.begun {
+            self.epoch_begins(host);
         }
     }
 }

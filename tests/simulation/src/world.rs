@@ -145,6 +145,8 @@ pub struct World {
     pub order: Order,
     /// Attachments, one after the other, that ended before they served.
     pub failed_attaches: u32,
+    /// The highest epoch in which an attachment served.
+    pub begun: u64,
     /// The last epoch that began with a follower; what hosts of earlier ones acknowledge since is lost.
     pub inherited_in: u64,
     /// The bricks that counted when the last attachment ended that served.
@@ -244,6 +246,7 @@ impl World {
             wishing: BTreeMap::new(),
             order: Order::default(),
             failed_attaches: 0,
+            begun: 0,
             inherited_in: 0,
             inherits: false,
             heads: BTreeSet::new(),

@@ -91,7 +91,7 @@ const SCRUBBING_REGRESSIONS: [(u64, &str); 3] = [
 ];
 
 /// The same, for asynchronous volumes. The era throws faults otherwise than when most of them were found.
-const FOLLOWING_REGRESSIONS: [(u64, &str); 13] = [
+const FOLLOWING_REGRESSIONS: [(u64, &str); 18] = [
     (39, "what only the journal of a follower had was not lacking when the follower fell out"),
     (
         91,
@@ -110,6 +110,20 @@ const FOLLOWING_REGRESSIONS: [(u64, &str); 13] = [
     (
         12_047,
         "a brick that lacked nothing was copied to while its companion said that it is at a point",
+    ),
+    (
+        101_354,
+        "the judge forgot a promotion that was known after another host had asked for the volume",
+    ),
+    (
+        102_511,
+        "the judge took a follower that failed while it was being promoted for the one before it",
+    ),
+    (104_974, "the same, and others were attached in between"),
+    (105_578, "the same"),
+    (
+        106_582,
+        "the judge took the promotion for the call of a read that a follower answered after it",
     ),
 ];
 
