@@ -314,7 +314,8 @@ pub enum Failure {
     Stopped(Arc<str>),
     /// Another host has the volume. A write's outcome is unknown.
     Fenced,
-    /// Asynchronous mode: the acknowledging brick is gone; the text says what to do. A write's outcome is unknown.
+    /// Asynchronous mode: the acknowledging brick is gone; the text says what to do. The outcome of a write is unknown, and
+    /// that of a promotion.
     Headless(Arc<str>),
     /// `Verify`: these replicas differ from the lowest one.
     Differs(SlotSet),

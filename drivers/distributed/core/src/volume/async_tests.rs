@@ -83,6 +83,27 @@ fn a_follower_is_promoted_and_nothing_is_lost_that_the_host_remembers() {
 }
 
 #[test]
+fn a_promotion_whose_record_may_have_arrived_is_not_said_to_be_refused() {
+    let mut desk = Desk::new(&Settings::default());
+    assert_eq!(desk.configure(1, asynchronous()), Ok(()));
+    assert_eq!(desk.write(2, 0), Some(Ok(())));
+    desk.spoiled = vec![("Write { io", Outcome::Failed)];
+    assert!(matches!(desk.write(3, 0), Some(Err(Failure::Headless(_)))));
+    desk.spoiled = vec![("WriteCompanion", Outcome::Unknown)];
+    let result = desk.promote(4, 1, false);
+    assert!(
+        matches!(&result, Err(Failure::Headless(text)) if text.contains("0 acknowledged writes")),
+        "{result:?}"
+    );
+    desk.spoiled.clear();
+    // Another one is promoted, and the record leaves out the first.
+    assert_eq!(desk.promote(5, 2, false), Ok(()));
+    let state = Descriptor::decode(&desk.state).unwrap();
+    assert_eq!(state.in_sync, SlotSet::only(Slot(2)));
+    assert!(state.bricks[1].fresh || state.bricks[1].left > Generation::default(), "{state:?}");
+}
+
+#[test]
 fn followers_join_again_when_the_mode_is_changed_back() {
     let mut desk = Desk::new(&Settings::default());
     assert_eq!(desk.configure(1, asynchronous()), Ok(()));
@@ -96,6 +117,8 @@ fn followers_join_again_when_the_mode_is_changed_back() {
 #[test]
 fn a_write_waits_when_followers_would_be_too_far_behind() {
     let mut desk = Desk::new(&Settings::default());
+    // Zero stands for a time that is not known.
+    desk.tick(1);
     let few = Configuration { most_behind_bytes: 8192, ..asynchronous() };
     assert_eq!(desk.configure(1, few), Ok(()));
     desk.spoiled = vec![("WriteJournal", Outcome::Unknown)];

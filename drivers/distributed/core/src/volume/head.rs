@@ -324,9 +324,31 @@ impl Volume {
 
     /// A brick was given up that was to acknowledge.
     pub(super) fn promotion_fails(&mut self, slot: Slot) {
-        if let Some(promotion) = self.promotion.take_if(|promotion| promotion.slot == slot) {
-            let reason = "the follower was given up meanwhile: promote another one";
-            self.reply(promotion.request, Err(Failure::Refused(reason.into())));
-        }
+        let Some(promotion) = self.promotion.take_if(|promotion| promotion.slot == slot) else {
+            return;
+        };
+        let brick = &self.bricks[slot.index()];
+        let failure = match promotion.loss {
+            // Its companion may say so already, and whoever attaches the volume next believes it.
+            Some(loss) if brick.may_be_listed => {
+                let (volume, name) = (&self.descriptor.volume, self.node_name(brick.node));
+                let lost = match loss {
+                    Loss::Exact { writes, bytes, .. } => {
+                        format!("{writes} acknowledged writes ({bytes} bytes)")
+                    }
+                    Loss::AtMost { bytes, .. } => format!("up to {bytes} bytes"),
+                };
+                let text = format!(
+                    "volume {volume:?}: node {name} failed while it was recorded that it acknowledges now. Promote another \
+                     follower, or attach the volume again: if node {name} acknowledges then, {lost} are lost"
+                );
+                Failure::Headless(text.into())
+            }
+            _ => {
+                let reason = "the follower was given up meanwhile: promote another one";
+                Failure::Refused(reason.into())
+            }
+        };
+        self.reply(promotion.request, Err(failure));
     }
 }
