@@ -188,6 +188,10 @@ impl Volume {
                 follower.stage = FollowStage::Catching { until: Some(issued) };
                 self.pump_follower(slot);
             }
+            // Something is to be copied after all: what that brings is newer than what it has caught up with.
+            FollowStage::Catching { until: Some(_) } if !brick.dirty.is_empty() || copies > 0 => {
+                follower.stage = FollowStage::Catching { until: None };
+            }
             // From here on writes keep to the bound; those that were begun before have to fit, too.
             FollowStage::Catching { until: Some(until) } if follower.done >= until && fits => {
                 let to = follower.done;
