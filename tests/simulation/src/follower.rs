@@ -162,6 +162,7 @@ impl World {
                     self.fail(format!("a promoted brick is not at its point: {complaint}"));
                 }
                 self.order.lose_after(from);
+                (self.lost_at, self.lost_after) = (self.now, from);
                 for client in &mut self.clients {
                     client.seen.retain(|_, seen| *seen <= from);
                 }
@@ -280,6 +281,10 @@ impl World {
     /// Judges what a read got from a follower.
     pub fn judge_follower_read(&mut self, call: &Call, point: Point, data: &[Tag]) {
         self.deeds.count(Deed::Followed);
+        // It came before the promotion that lost what it saw.
+        if call.asked < self.lost_at && point > self.lost_after {
+            return;
+        }
         if let Some(complaint) = self.order.complaint(point, call.sectors.start, data) {
             return self.fail(format!("a read of a follower, {:?}: {complaint}", call.view));
         }

@@ -9,7 +9,7 @@ use std::{
 
 use distributed_core::{
     Arrangement, BrickId, BrickState, Descriptor, Digest, Event, Generation, IoId, Mode, NodeId,
-    Outcome, Protections, Record, RequestId, Slot, SlotSet,
+    Outcome, Point, Protections, Record, RequestId, Slot, SlotSet,
 };
 use fastrand::Rng;
 
@@ -147,6 +147,9 @@ pub struct World {
     pub failed_attaches: u32,
     /// The highest epoch in which an attachment served.
     pub begun: u64,
+    /// When the last promotion lost writes, and after which point.
+    pub lost_at: u64,
+    pub lost_after: Point,
     /// The last epoch that began with a follower; what hosts of earlier ones acknowledge since is lost.
     pub inherited_in: u64,
     /// The bricks that counted when the last attachment ended that served.
@@ -247,6 +250,8 @@ impl World {
             order: Order::default(),
             failed_attaches: 0,
             begun: 0,
+            lost_at: 0,
+            lost_after: Point::default(),
             inherited_in: 0,
             inherits: false,
             heads: BTreeSet::new(),

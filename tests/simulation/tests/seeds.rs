@@ -91,7 +91,7 @@ const SCRUBBING_REGRESSIONS: [(u64, &str); 3] = [
 ];
 
 /// The same, for asynchronous volumes. The era throws faults otherwise than when most of them were found.
-const FOLLOWING_REGRESSIONS: [(u64, &str); 18] = [
+const FOLLOWING_REGRESSIONS: [(u64, &str); 21] = [
     (39, "what only the journal of a follower had was not lacking when the follower fell out"),
     (
         91,
@@ -125,6 +125,12 @@ const FOLLOWING_REGRESSIONS: [(u64, &str); 18] = [
         106_582,
         "the judge took the promotion for the call of a read that a follower answered after it",
     ),
+    (
+        111_581,
+        "a follower that nearly followed got copies of what a full node took back, and was said to be before them",
+    ),
+    (114_049, "the judge had a read that came before a promotion not see what that lost"),
+    (205_646, "copies to a follower that nearly followed, too"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.
