@@ -67,7 +67,7 @@ impl Client {
     /// The client for what follows a request of the same command: a key is of one request only, and whoever repeats the
     /// command with its key repeats both.
     pub(super) fn then(&self, step: &str) -> Self {
-        Self { socket: self.socket.clone(), key: format!("{}.{step}", self.key) }
+        Self { key: format!("{}.{step}", self.key), ..self.clone() }
     }
 
     /// Sends a request and gives the answer's head; an answer that is a problem becomes an error.

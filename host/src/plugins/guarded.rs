@@ -83,10 +83,12 @@ impl GuardedVolume {
         }
     }
 
-    /// Watches another handle of this volume, and keeps this one held until that one is gone.
+    /// Watches another handle of this volume, and keeps this one held until that one is gone. A pause of this one holds
+    /// changes through either.
     pub(super) fn beside(&self, volume: VolumeHandle) -> Self {
         let keeps = Arc::new(self.clone());
-        Self { held: Held::new(volume, self.meter().cloned(), Some(keeps)) }
+        let held = Held::new(volume, self.meter().cloned(), Some(keeps));
+        Self { held, gate: self.gate.clone() }
     }
 
     /// The unwatched volume, for what has no method here. Prefer [`GuardedVolume::run`].

@@ -130,15 +130,6 @@ impl Remote {
         self.server.signal(Signal::CONT)
     }
 
-    /// Kills the server and all of its sessions, as a power cut would.
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub fn kill(&mut self) -> Outcome {
-        self.server.signal_group(Signal::KILL)?;
-        self.server.wait(PATIENCE).map(drop)
-    }
-
     /// The process that serves the last attachment of a volume.
     ///
     /// # Errors

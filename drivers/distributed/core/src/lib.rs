@@ -59,6 +59,24 @@
 //! writes. Until a record names the keeper it counts as condemned, so that a crash leaves only something to delete.
 //! A roll back is a swap of the state between two attachments ([`Descriptor::rolled_back`]): fresh bricks in the place of all.
 //!
+//! # Asynchronous mode
+//!
+//! ```text
+//!  client -- write --> acknowledging brick, the only one in sync --> Reply
+//!                          |  the log: every mutation has a number, its buffer is kept (Keep ... Release)
+//!                          v
+//!                      followers, in order, batch by batch: journal in the companion -> record of the point -> brick -> flush
+//! ```
+//! Every brick has all shards. A follower is at one [`Point`] after any crash, and holds nothing that the acknowledging brick
+//! has not completed. What followers lack is bound: a write that would make it more, or comes when it is too old, waits;
+//! who is away, or not yet at a point, falls out instead. A read says how old what it sees may be ([`View`]), and its reply
+//! where it stood. Without its acknowledging brick the volume is headless: [`Event::Promote`] has a follower acknowledge, and
+//! says first what that loses. A new attachment may do the same ([`Attach::promote`]), and knows of the loss only the bound.
+//!
+//! What compares replicas has one to look at: digests are not taken, those that were still count until a promotion voids
+//! them all, a scrub examines the acknowledging brick, and [`Settings::verify_reads`] finds no second opinion. A snapshot is on
+//! that brick alone. Arrangements and repairs are refused: [`Event::Configure`] leads to synchronous mode first.
+//!
 //! # Beside volumes
 //!
 //! A [`Judge`] tells which nodes are healthy, suspected, down or lost, by checks and by what is done on them; a

@@ -353,7 +353,7 @@ fn lost_exactly(stage: &Stage, cluster: &Cluster, storages: &mut Storages) -> Ou
         thread::sleep(Duration::from_millis(100));
         journals.iter().try_for_each(Session::freeze)?;
         thread::sleep(Duration::from_millis(200));
-        storages.of_mut(&volume.head)?.kill()?;
+        storages.of_mut(&volume.head)?.kill9()?;
         writing.join().map_err(|_| Failure::new("the thread that writes panicked"))?
     })?;
     let acknowledged = journal.count();
@@ -399,7 +399,7 @@ fn nothing_lost(stage: &Stage, cluster: &Cluster, storages: &mut Storages, first
         thread::sleep(Duration::from_millis(100));
         journals.iter().try_for_each(Session::freeze)?;
         thread::sleep(Duration::from_millis(200));
-        storages.of_mut(&volume.head)?.kill()?;
+        storages.of_mut(&volume.head)?.kill9()?;
         writing.join().map_err(|_| Failure::new("the thread that writes panicked"))?
     })?;
     journals.iter().try_for_each(Session::thaw)?;
