@@ -56,7 +56,7 @@ impl Stage {
     }
 
     fn said(&self, words: &str) -> Outcome {
-        self.cluster.host.cli().ask().args(words.split(' ')).run().map(drop)
+        self.cluster.host.cli().ask().args(words.split(' ')).limit_secs(600).run().map(drop)
     }
 
     /// Changes options under load, which takes its time, for clients come first.

@@ -147,7 +147,7 @@ fn build(
         "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{library}\n\
          [dependencies]\ntokio = {{ version = \"1\", features = [\"rt\"] }}\n\
          driver-api = {{ package = \"novastor-driver-api\", path = {api:?}, features = {features} }}\n\
-         \n[workspace]\n"
+         \n[workspace]\n\n[profile.dev]\ndebug = false\n"
     );
     fs::write(package.join("Cargo.toml"), manifest)?;
     fs::write(package.join("src").join(file), source)?;

@@ -188,10 +188,10 @@ impl Throttle {
             self.pause = None;
             return self.give(self.top());
         }
-        if self.is_silent(window, passed) {
-            return self.climb();
-        }
         let floor = if healing.fewest <= 1 { level_of(FLOOR_RATE).min(self.top()) } else { 0 };
+        if self.is_silent(window, passed) {
+            return self.climb(floor);
+        }
         if self.pause.is_some() {
             self.rest_on(window, is_mixed);
         } else if self.given == 0 {
@@ -238,13 +238,13 @@ impl Throttle {
     }
 
     /// One step towards as much as is possible, since nobody is there.
-    fn climb(&mut self) -> Pace {
+    fn climb(&mut self, floor: usize) -> Pace {
         if !self.is_unwatched || self.clock - self.busy_since >= CLIMB_NS {
             self.is_unwatched = true;
             self.pause = None;
             self.enter((self.level + CLIMB).min(self.top()));
         }
-        self.give(self.level)
+        self.give(self.level.max(floor))
     }
 
     fn is_silent(&mut self, window: &Latencies, passed: u64) -> bool {

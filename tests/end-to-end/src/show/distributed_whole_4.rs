@@ -42,6 +42,7 @@ const NODES: usize = 5;
 const NEW: &str = "n6";
 const OLD: &str = "n2";
 const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENT_SECS: u64 = 600;
 /// What a file may occupy beside its data.
 const SLACK: u64 = 256 << 10;
 const IN_USE: i32 = 5;
@@ -311,8 +312,9 @@ fn json(program: Program) -> Outcome<Value> {
     serde_json::from_str(&said.stdout).context(&said.stdout)
 }
 
+/// Asks for it, however long it takes: healing gives way to the load.
 fn said(cluster: &Cluster, words: &[&str]) -> Outcome {
-    cluster.host.cli().ask().args(words).run().map(drop)
+    cluster.host.cli().ask().args(words).limit_secs(PATIENT_SECS).run().map(drop)
 }
 
 fn known<T>(value: Option<T>, what: &str) -> Outcome<T> {
