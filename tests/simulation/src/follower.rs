@@ -240,9 +240,16 @@ impl World {
         let in_sync = |other: &&BrickStatus| other.state == BrickState::InSync;
         let of_sector = |sector: usize| {
             let set = set_of(volume.map(), sector);
-            let mut in_sync = status.bricks.iter().filter(in_sync);
-            let has = in_sync.find(|brick| set.has(brick.slot));
-            has.and_then(|has| self.held(has.brick, has.node.0 as usize, sector))
+            let has: Vec<&BrickStatus> = status
+                .bricks
+                .iter()
+                .filter(|brick| in_sync(brick) && set.has(brick.slot))
+                .collect();
+            // One that died since it was opened may lack what was not flushed.
+            let lives = has.iter().find(|brick| self.lives(brick.brick, brick.node.0 as usize));
+            lives
+                .or(has.first())
+                .and_then(|has| self.held(has.brick, has.node.0 as usize, sector))
                 .unwrap_or_default()
         };
         let held: Vec<Tag> = (0..self.sectors_at(host)).map(of_sector).collect();

@@ -166,19 +166,21 @@ impl World {
         }
     }
 
+    /// Whether a brick's node has not died since the brick was opened last.
+    pub fn lives(&self, brick: BrickId, node: usize) -> bool {
+        let node = &self.nodes[node];
+        node.bricks.get(&brick).is_some_and(|brick| brick.opened_in == node.incarnation)
+    }
+
     /// Whether nothing happened since that makes a check's answer a matter of luck.
     fn is_judged(&self, call: &Call) -> bool {
         let now = self.before();
-        let notices = |(brick, node): (BrickId, usize)| {
-            let node = &self.nodes[node];
-            node.bricks.get(&brick).is_some_and(|brick| brick.opened_in == node.incarnation)
-        };
         call.host == self.current
             && self.hosts[call.host].epoch == self.stored.epoch
             && call.before.in_sync == now.in_sync
             && call.before.map == now.map
             && call.before.incarnations == now.incarnations
-            && self.in_sync().into_iter().all(|(_, brick, node)| notices((brick, node)))
+            && self.in_sync().into_iter().all(|(_, brick, node)| self.lives(brick, node))
             && self.rots.iter().all(|rot| rot.since < call.called)
     }
 

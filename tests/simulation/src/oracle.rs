@@ -241,8 +241,8 @@ impl Oracle {
     /// Every sector holds exactly this, durably, because a follower took over that holds it.
     pub fn taken_over(&mut self, now: u64, held: &[Tag]) {
         for (sector, tag) in self.sectors.iter_mut().zip(held) {
-            let same = sector.writes.iter().filter(|write| write.tag == *tag);
-            let found = same.max_by_key(|write| write.start).copied();
+            // Zeros may be of any write of zeros: one that has not begun yet stays.
+            let found = sector.writes.iter().find(|write| write.tag == *tag && *tag != 0).copied();
             let kept = Write {
                 tag: *tag,
                 id: 0,
