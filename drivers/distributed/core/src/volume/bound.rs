@@ -32,7 +32,8 @@ impl Volume {
     /// Forgets what every follower has.
     pub(super) fn trim_log(&mut self) {
         if !self.log.is_empty() {
-            let keepers = self.bricks.iter().filter(|b| b.role == Role::Stale || b.join);
+            // Also for one whose promotion came to nothing and whose failure is not recorded yet.
+            let keepers = self.bricks.iter().filter(|brick| brick.role != Role::Vacant);
             let keepers = keepers.filter(|brick| brick.follower.keeps_log());
             let up_to = keepers.map(|brick| brick.follower.needs_after()).min();
             if self.promotion.is_none() {
