@@ -111,8 +111,10 @@ impl Volume {
             brick.follower.restart();
         }
         for slot in self.with_role(Role::Stale).iter() {
-            self.brick(slot).follower.restart();
-            self.brick(slot).join = false;
+            let brick = self.brick(slot);
+            brick.follower.restart();
+            // A flush that ends before the record is there must not take it back.
+            (brick.join, brick.receiving) = (false, false);
         }
     }
 
