@@ -242,7 +242,8 @@ pub fn rebuild(
     accept_missing: bool,
     unix_millis: u64,
 ) -> Result<Descriptor, String> {
-    let highest = records.iter().max_by_key(|record| record.descriptor.generation);
+    let age = |record: &&Record| (record.descriptor.generation, record.descriptor.settled);
+    let highest = records.iter().max_by_key(age);
     let Some(highest) = highest.map(|record| &record.descriptor) else {
         return Err("no companion of the volume was found: connect its nodes and try again".into());
     };
@@ -265,12 +266,14 @@ pub fn rebuild(
     let witnesses = highest.in_sync.or(left_last.map(|(slot, _)| slot).collect());
     let unknown: SlotSet = witnesses.iter().filter(|slot| !known(slot)).collect();
     // A follower may have been promoted without the one that acknowledged before. Then its record is newer, whatever else
-    // it says: the record of one that only follows is as old as the last it got.
+    // it says: the record of one that only follows is as old as the last it got. Until the newest record is known to hold,
+    // also one that followed before.
+    let followers = highest.following.or(highest.followed);
     let is_found = |slot: &Slot| {
         let brick = highest.bricks.get(slot.index()).map(|entry| entry.brick);
         records.iter().any(|record| Some(record.brick) == brick)
     };
-    let unknown = unknown.or(highest.following.iter().filter(|slot| !is_found(slot)).collect());
+    let unknown = unknown.or(followers.iter().filter(|slot| !is_found(slot)).collect());
     if !unknown.is_empty() && !accept_missing {
         let missing = unknown.iter().filter_map(|slot| highest.bricks.get(slot.index()));
         let missing = missing.map(|entry| format!("{} (brick {})", entry.node, entry.brick));
