@@ -11,8 +11,7 @@
 //! on a record before all of them have it, any one of them tells the truth or more.
 
 use crate::{
-    BrickId, DecodeError, Descriptor, Follow, Generation, JournalPiece, Point, Slot,
-    ZeroKind,
+    BrickId, DecodeError, Descriptor, Follow, Generation, JournalPiece, Point, Slot, ZeroKind,
     codec::{DIGESTS, FOLLOWERS, MOVES, Reader, SNAPSHOTS, Writer},
 };
 

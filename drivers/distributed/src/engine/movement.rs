@@ -121,6 +121,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Nothing is to be moved, and nothing is, unless it was ordered before.
+    pub fn order_nothing(&self) -> Result<()> {
+        let mut inner = self.inner()?;
+        if inner.ordered.request.is_none() && !inner.ordered.is_changing {
+            inner.ordered = Ordered::default();
+        }
+        Ok(())
+    }
+
     /// How far what was ordered is.
     pub fn progress(&self) -> Result<Progress> {
         let mut inner = self.inner()?;

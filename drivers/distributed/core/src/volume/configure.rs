@@ -22,10 +22,6 @@ impl Volume {
                 self.reply(request, Ok(()));
             }
             Ok(()) => {
-                // They could wait for ever: nobody takes bricks back while everything stops.
-                for key in std::mem::take(&mut self.short) {
-                    self.finish(key, Err(Failure::ReadOnly));
-                }
                 let (kind, stage) =
                     (BarrierKind::Configure { configuration }, BarrierStage::Draining);
                 let (outstanding, full, resized) = (0, false, false);
