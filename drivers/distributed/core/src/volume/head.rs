@@ -107,8 +107,10 @@ impl Volume {
             if is_copy || waits || (is_read && op.outstanding > 0) {
                 continue;
             }
-            if is_read || op.stage == Stage::Queued {
+            let is_unbegun = op.at == op.offset && matches!(op.stage, Stage::Queued | Stage::Intent);
+            if is_read || is_unbegun {
                 self.waiting.retain(|other| *other != key);
+                self.let_go(key);
                 self.retry_headless(key);
             } else {
                 self.finish(key, Err(self.headless_failure()));
@@ -126,6 +128,16 @@ impl Volume {
             self.request(request, op);
         }
         self.check_heirs();
+    }
+
+    /// An operation has its range no more, nor the regions that were to be committed for it.
+    fn let_go(&mut self, key: u64) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        if std::mem::take(&mut op.holds) {
+            let (at, step) = (op.at, op.step);
+            self.intent.release(at, step, false);
+        }
+        self.held.retain(|held| held.op != key);
     }
 
     /// What was not begun waits for a new acknowledging brick, or fails.
