@@ -78,7 +78,7 @@ impl DistributedBackend {
         if let Some(old) = engine.snapshot_named(&own)? {
             engine.delete_snapshot(&cx, old.number).await?;
         }
-        let taken = engine.snapshot(&cx, &own).await?;
+        let taken = self.snapshot(&cx, &engine, &own).await?;
         let cloned = self.clone_snapshot(source, &own, target).await;
         if let Err(error) = engine.delete_snapshot(&cx, taken.number).await {
             // The next attachment deletes it.

@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
-use distributed_core::{Arrangement, Configuration, Mode, Node, NodeId, ShardMap, Slot, SlotSet};
-use driver_api::{Error, ErrorKind, Result};
+use distributed_core::{
+    Arrangement, Configuration, Mode, Node, NodeId, ShardMap, Slot, SlotSet, Snapshot,
+};
+use driver_api::{Error, ErrorKind, OpContext, Result};
 
 use crate::{
     arrange::Layout,
@@ -49,6 +51,31 @@ impl DistributedBackend {
         if engine.begin_settling() {
             tokio::spawn(settle_later(self.clone(), Arc::downgrade(engine)));
         }
+    }
+
+    /// Takes a snapshot that every replica has which can be had in sync: an asynchronous volume replicates synchronously for
+    /// that moment.
+    pub(crate) async fn snapshot(
+        &self,
+        cx: &OpContext,
+        engine: &Arc<Engine>,
+        name: &str,
+    ) -> Result<Snapshot> {
+        let turn = engine.mode_turn().await;
+        let is_switched = engine.mode()? == Mode::Asynchronous;
+        if is_switched {
+            let chosen = self.0.catalog.chosen(engine.volume()).await?;
+            let wanted = chosen.configuration(&self.0.config);
+            engine.configure(Configuration { mode: Mode::Synchronous, ..wanted }).await?;
+        }
+        let taken = engine.snapshot(cx, name).await;
+        drop(turn);
+        if is_switched && let Err(error) = self.settle(engine).await {
+            let volume = engine.volume();
+            tracing::warn!(volume, %error, "the volume stays synchronous after a snapshot for a while");
+            self.settle_in_time(engine);
+        }
+        taken
     }
 
     /// Begins to move a volume's shards. An asynchronous one replicates synchronously until they are where they are to be.

@@ -41,7 +41,7 @@ pub(crate) fn find(engine: &Engine, name: &str) -> Result<Snapshot> {
 impl Snapshots for DistributedVolume {
     fn create(&self, cx: &OpContext, name: &str) -> Op<SnapshotInfo> {
         let (attached, cx, name) = (Arc::clone(&self.attached), *cx, name.to_owned());
-        self.attached.backend.on(async move |_| {
+        self.attached.backend.on(async move |backend| {
             let engine = attached.engine();
             if engine.snapshot_named(&name)?.is_some() {
                 return Err(Error::new(
@@ -51,7 +51,7 @@ impl Snapshots for DistributedVolume {
                 .with("volume", engine.volume())
                 .with("snapshot", &name));
             }
-            Ok(info(&engine.snapshot(&cx, &name).await?))
+            Ok(info(&backend.snapshot(&cx, &engine, &name).await?))
         })
     }
 

@@ -91,6 +91,9 @@ fn every_node_is_drained_in_turn_under_a_load_and_a_snapshot_stays() {
         run(&format!("node drain {node} --undo"));
     }
     run(&format!("volume clone {VOLUME} then --snapshot before"));
+    // It begins with those replicas that the snapshot has.
+    let clone = json(&cluster, "volume replicas then").expect("replicas");
+    assert_eq!(clone["replicas"].as_array().map(Vec::len), Some(3), "{clone}");
     cluster.host.cli().add_export("then").expect("exported");
     clients::qemu_io(&cluster.host.uri("then"), &format!("read {REST}")).expect("as before");
     clients::qemu_io(&cluster.host.uri("then"), "read -P 0 0 8M").expect("as before");

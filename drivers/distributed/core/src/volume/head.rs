@@ -107,7 +107,8 @@ impl Volume {
             if is_copy || waits || (is_read && op.outstanding > 0) {
                 continue;
             }
-            let is_unbegun = op.at == op.offset && matches!(op.stage, Stage::Queued | Stage::Intent);
+            let is_unbegun =
+                op.at == op.offset && matches!(op.stage, Stage::Queued | Stage::Intent);
             if is_read || is_unbegun {
                 self.waiting.retain(|other| *other != key);
                 self.let_go(key);
