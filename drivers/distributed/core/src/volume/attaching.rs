@@ -94,6 +94,7 @@ impl Volume {
 
     pub(super) fn recovered(&mut self, recovered: Recovered) {
         let Recovered { descriptor, members, distrusted, intent, dirty, map, digests } = recovered;
+        self.note_promotion(&descriptor);
         self.settled = self.descriptor.everybody_has();
         self.members = self.descriptor.in_sync;
         let epoch = self.descriptor.epoch;

@@ -3,7 +3,7 @@
 
 use super::{Volume, state::Phase};
 use crate::{
-    DecodeError, Loss, NodeId, Notice, Record, Slot,
+    DecodeError, Descriptor, Loss, Mode, NodeId, Notice, Record, Slot,
     recovery::{Recovered, inherit, recover},
 };
 
@@ -77,6 +77,21 @@ impl Volume {
                 "volume {volume:?}: the follower that is to acknowledge failed: promote it again, or another one"
             );
             self.stop(Phase::Stopped(text.into()));
+        }
+    }
+
+    /// The companions name another acknowledging brick than the state: who promoted it could not tell what that loses.
+    pub(super) fn note_promotion(&mut self, companions: &Descriptor) {
+        let state = &self.descriptor;
+        let is_other = companions.in_sync.and(state.in_sync).is_empty();
+        let slot = companions.in_sync.first().filter(|slot| state.following.has(*slot));
+        if self.inheritance.is_none()
+            && state.mode == Mode::Asynchronous
+            && is_other
+            && let Some(slot) = slot
+        {
+            let node = self.bricks[slot.index()].node;
+            self.inheritance = Some(Inheritance { node, slot: Some(slot), recovered: None });
         }
     }
 
