@@ -9,8 +9,8 @@
 //! A plan is made anew from where shards are, so that one which was interrupted goes on with what is left.
 
 use distributed_core::{
-    Arrangement, Mending, Node, NodeId, PlacementError, Plan, Present, ShardMap, Slot, Wish, mend,
-    plan_with_shards_of,
+    Arrangement, Mending, Mode, Node, NodeId, PlacementError, Plan, Present, ShardMap, Slot, Wish,
+    mend, plan_with_shards_of,
 };
 use driver_api::{Abilities, Capabilities, Error, ErrorKind, Result};
 
@@ -142,6 +142,9 @@ impl DistributedBackend {
         chosen: &Chosen,
         registry: &Registry,
     ) -> Result<Mending> {
+        if mode::is_whole(chosen) {
+            return self.mend_whole(volume, layout, chosen, registry).await;
+        }
         let mut nodes = registry.of_volume(self, chosen)?;
         let drains = |node: &Node| registry.leaving.contains(&node.id);
         nodes.iter_mut().filter(|node| drains(node)).for_each(|node| node.available = false);
@@ -155,6 +158,34 @@ impl DistributedBackend {
             mend(present, &Wish { leaving: &lost, ..*wish })
         });
         planned.await.map_err(|error| error.with("volume", volume))
+    }
+
+    /// The same for a volume with all of its shards on each of its nodes: another node takes the place of a lost one.
+    async fn mend_whole(
+        &self,
+        volume: &str,
+        layout: Layout,
+        chosen: &Chosen,
+        registry: &Registry,
+    ) -> Result<Mending> {
+        let holding = holding(&layout.map);
+        let is_left = |slot: &Slot| {
+            let node = layout.slots.get(slot.index()).copied().flatten();
+            node.is_some_and(|node| !registry.lost.contains(&node))
+        };
+        let fewest = holding.iter().filter(is_left).count() as u32;
+        let (slots, map) = (layout.slots.clone(), layout.map.clone());
+        match self.plan_volume(volume, layout, chosen, registry).await {
+            Ok(Plan { slots, map, moves }) => {
+                let (bytes, shards) = (moves.bytes, moves.shards);
+                Ok(Mending { slots, map, bytes, shards, fewest })
+            }
+            // Too few nodes are left: the lost one stays listed until another one comes.
+            Err(error) if error.kind() == ErrorKind::INVALID_ARGUMENT => {
+                Ok(Mending { slots, map, bytes: 0, shards: 0, fewest })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Plans something for these nodes; of a million shards that holds a thread for a while.
@@ -194,7 +225,12 @@ impl DistributedBackend {
         loop {
             let layout = self.layout(volume).await?;
             let (present, size) = (layout.slots.clone(), layout.size);
+            let shard_size = layout.map.shard_size();
             let wanted = self.wanted(volume, layout, &chosen, &registry, purpose).await?;
+            let stays = wanted.shards == 0 && wanted.arrangement.map.shard_size() == shard_size;
+            if stays && engine.mode()? == Mode::Asynchronous {
+                return engine.order_nothing();
+            }
             let known = |id: &NodeId| registry.nodes.iter().find(|node| node.id == *id);
             let nodes = wanted.arrangement.nodes.iter().filter_map(known);
             let nodes: Vec<Node> = nodes.cloned().collect();
@@ -220,7 +256,7 @@ impl DistributedBackend {
                 Some((_, error)) => return Err(error),
                 None => {
                     let Wanted { arrangement, bytes, shards } = wanted;
-                    engine.arrange(&self.0.nodes.context(), arrangement, nodes, purpose)?;
+                    self.arrange(&engine, &chosen, arrangement, nodes, purpose).await?;
                     tracing::info!(volume, bytes, shards, ?purpose, "shards are moved");
                     return Ok(());
                 }

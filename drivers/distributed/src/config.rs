@@ -2,16 +2,17 @@
 //! Options of the driver, and of a volume at creation.
 
 mod described;
+mod healing;
 mod replication;
 
 use std::{path::PathBuf, time::Duration};
 
-use distributed_core::{Policy, Settings, Shortage};
+use distributed_core::{HealingPace, Policy, Settings, Shortage};
 use driver_api::{Error, ErrorKind, Result};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub(crate) use self::described::describe;
-pub use self::replication::Bounds;
+pub use self::{healing::Pace, replication::Bounds};
 use crate::sharding::Pattern;
 
 /// The options of `[backends.NAME]`.
@@ -43,6 +44,8 @@ pub struct Config {
     pub down_grace: Duration,
     /// Whether volumes are rebalanced by themselves when nodes come, go or change weight.
     pub auto_rebalance: bool,
+    /// Whom the healing of a volume favours that does not say.
+    pub healing_pace: Pace,
     /// Time between two rounds of healing.
     #[serde(deserialize_with = "duration")]
     pub healing_interval: Duration,
@@ -298,6 +301,7 @@ const CHANGEABLE: &[&str] = &[
     "pattern",
     "scrub_interval",
     "verify_reads",
+    "healing_pace",
 ];
 /// A shard size that the driver is to choose.
 const AUTOMATIC: &str = "auto";
@@ -339,6 +343,9 @@ pub struct Chosen {
     /// How far replicas may be behind, and how few may be there.
     #[serde(default)]
     pub bounds: Bounds,
+    /// Whom its healing favours; absent: as the backend says.
+    #[serde(default)]
+    pub healing_pace: Option<Pace>,
 }
 
 impl Chosen {
@@ -359,6 +366,7 @@ impl Chosen {
             scrub_interval_secs: config.scrub_interval.as_secs(),
             verify_reads: config.verify_reads,
             bounds: Bounds::default(),
+            healing_pace: None,
         };
         chosen.take(config, size, options)?;
         if !options.iter().any(|(key, _)| key == "shard_size") {
@@ -366,6 +374,11 @@ impl Chosen {
         }
         chosen.check()?;
         Ok(chosen)
+    }
+
+    /// Whom its healing favours.
+    pub fn pace(&self, config: &Config) -> HealingPace {
+        self.healing_pace.unwrap_or(config.healing_pace).into()
     }
 
     /// Bytes of a shard of a volume of `size` bytes that names none.
@@ -438,6 +451,9 @@ impl Chosen {
             "drivers" => self.drivers = names(value),
             "scrub_interval" => self.scrub_interval_secs = parse_interval(value)?.as_secs(),
             "verify_reads" => self.verify_reads = value.parse().ok()?,
+            "healing_pace" => {
+                self.healing_pace = Some(serde_json::from_value(value.into()).ok()?);
+            }
             "placement" => self.placement = serde_json::from_value(value.into()).ok()?,
             _ => self.bounds.set(key, value)?,
         }

@@ -212,8 +212,7 @@ impl DistributedBackend {
 
     /// Has an engine that serves clients throttled and scrubbed.
     fn tend(&self, engine: &Arc<Engine>) {
-        let bounds = throttle::rules(&self.0.config.settings());
-        tokio::spawn(throttle::run(Arc::downgrade(engine), bounds, Arc::clone(&engine.clients)));
+        tokio::spawn(throttle::run(Arc::downgrade(engine), Arc::clone(&engine.clients)));
         if engine.writable {
             tokio::spawn(scrubs::run(Arc::downgrade(engine), self.0.catalog.clone()));
         }
@@ -242,6 +241,7 @@ impl DistributedBackend {
             io_timeout: shared.config.io_timeout(),
             members: registered.clone(),
             everybody: Arc::clone(&shared.clients),
+            healing_pace: chosen.pace(&shared.config),
         };
         let core = CoreAttach {
             state: state.into(),

@@ -14,12 +14,12 @@
 //! nodes have been the same for a while.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
-use distributed_core::{BrickState, Descriptor, Mode, NodeId, Phase};
+use distributed_core::{BrickState, Descriptor, NodeId, Phase};
 use driver_api::{ErrorKind, Result};
 
 use crate::{
@@ -197,10 +197,6 @@ impl DistributedBackend {
         }
         for descriptor in self.ready_volumes().await? {
             let volume = descriptor.volume.as_str();
-            // Each of its nodes has all of it: which of them are left is the operator's choice.
-            if descriptor.mode == Mode::Asynchronous {
-                continue;
-            }
             let is_lost = |node: &NodeId| registry.lost.contains(node);
             if !descriptor.bricks.iter().any(|entry| !entry.vacant && is_lost(&entry.node)) {
                 continue;
@@ -307,9 +303,7 @@ impl DistributedBackend {
         }
         // What clients felt before says nothing.
         shared.clients.take();
-        let bounds = throttle::rules(&shared.config.settings());
-        let clients = Arc::clone(&shared.clients);
-        tokio::spawn(throttle::run(Arc::downgrade(&engine), bounds, clients));
+        tokio::spawn(throttle::run(Arc::downgrade(&engine), Arc::clone(&shared.clients)));
         Ok(Some(engine))
     }
 
@@ -421,11 +415,7 @@ impl DistributedBackend {
             return Ok(!is_done);
         }
         let (mut at_once, mut left) = (0, 0);
-        // In asynchronous mode nothing moves until the operator switches.
-        let moves = |descriptor: &Descriptor| descriptor.mode == Mode::Synchronous;
-        let volumes = self.ready_volumes().await?.into_iter().filter(moves);
-        let volumes: BTreeMap<String, ()> = volumes.map(|d| (d.volume, ())).collect();
-        for volume in volumes.into_keys() {
+        for volume in self.ready_volumes().await?.into_iter().map(|ready| ready.volume) {
             let chosen = self.0.catalog.chosen(&volume).await?;
             let layout = self.layout(&volume).await?;
             match self.plan_volume(&volume, layout, &chosen, &registry).await {

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The mode that was chosen for a volume, and the way to it: a change is in force once everything under way is done, and
-//! an asynchronous volume has all of its shards on each of its nodes first.
+//! an asynchronous volume has all of its shards on each of its nodes first. While they are moved it replicates synchronously.
 
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use distributed_core::{Configuration, Mode, Node, NodeId, ShardMap, Slot, SlotSet};
+use distributed_core::{Arrangement, Configuration, Mode, Node, NodeId, ShardMap, Slot, SlotSet};
 use driver_api::{Error, ErrorKind, Result};
 
-use crate::{arrange::Layout, config::Chosen, driver::DistributedBackend, engine::Engine};
+use crate::{
+    arrange::Layout,
+    config::Chosen,
+    driver::DistributedBackend,
+    engine::{Engine, Purpose},
+};
 
 /// Between two attempts to have a volume in the mode that was chosen.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -35,16 +40,46 @@ impl DistributedBackend {
         if let Err(error) = engine.configure(Configuration { mode, ..wanted }).await {
             tracing::debug!(volume, %error, "nor with its bounds alone");
         }
+        self.settle_in_time(engine);
+        Ok(())
+    }
+
+    /// Has a volume behave as was chosen once it can.
+    fn settle_in_time(&self, engine: &Arc<Engine>) {
         if engine.begin_settling() {
             tokio::spawn(settle_later(self.clone(), Arc::downgrade(engine)));
         }
-        Ok(())
+    }
+
+    /// Begins to move a volume's shards. An asynchronous one replicates synchronously until they are where they are to be.
+    pub(crate) async fn arrange(
+        &self,
+        engine: &Arc<Engine>,
+        chosen: &Chosen,
+        arrangement: Arrangement,
+        nodes: Vec<Node>,
+        purpose: Purpose,
+    ) -> Result<()> {
+        let turn = engine.mode_turn().await;
+        if engine.mode()? == Mode::Asynchronous {
+            let wanted = chosen.configuration(&self.0.config);
+            engine.configure(Configuration { mode: Mode::Synchronous, ..wanted }).await?;
+            let volume = engine.volume();
+            tracing::info!(volume, "the volume replicates synchronously while its shards move");
+        }
+        let arranged = engine.arrange(&self.0.nodes.context(), arrangement, nodes, purpose);
+        drop(turn);
+        if is_whole(chosen) {
+            self.settle_in_time(engine);
+        }
+        arranged
     }
 }
 
 /// Has a volume behave so. In asynchronous mode it gains no replicas: one that was just put back to a snapshot, or cloned,
 /// has to get them first.
 async fn behave(engine: &Arc<Engine>, chosen: &Chosen, wanted: Configuration) -> Result<()> {
+    let _turn = engine.mode_turn().await;
     let status = engine.status()?;
     let switches = wanted.mode == Mode::Asynchronous && status.mode == Mode::Synchronous;
     if switches && status.bricks.len() < chosen.replication_factor as usize {
@@ -102,7 +137,11 @@ pub(crate) fn whole_nodes(
         let holds = |slot: usize| layout.map.sets().filter(|set| set.has(Slot(slot as u8))).count();
         slot.map_or(0, holds)
     };
-    let usable = |node: &&Node| node.weight > 0 && node.available && !leaving.contains(&node.id);
+    // One that does not answer keeps what it has until it is lost.
+    let usable = |node: &&Node| {
+        let may_stay = node.available || held(node) > 0;
+        node.weight > 0 && may_stay && !leaving.contains(&node.id)
+    };
     let mut left: Vec<(usize, &Node)> =
         nodes.iter().filter(usable).map(|node| (held(node), node)).collect();
     left.sort_by_key(|(held, node)| (std::cmp::Reverse(*held), node.id));
@@ -157,6 +196,10 @@ mod tests {
         assert_eq!(ids(&apart, 2, &[]), [2, 3]);
         assert_eq!(ids(&apart, 2, &[NodeId(2)]), [3, 1]);
         assert_eq!(ids(&apart, 5, &[]), [2, 3, 1, 4], "as many as there are");
+        let away = |id| Node { available: false, ..node(id, "") };
+        let some_away = [node(1, ""), node(2, ""), away(3), away(4), node(5, "")];
+        assert_eq!(ids(&some_away, 5, &[]), [2, 3, 1, 5], "who has something stays");
+        assert_eq!(ids(&some_away, 3, &[NodeId(3)]), [2, 1, 5], "unless it is lost");
         let zones = [node(1, "b"), node(2, "a"), node(3, "a"), node(4, "b")];
         assert_eq!(ids(&zones, 2, &[]), [2, 1]);
         assert_eq!(ids(&zones, 3, &[]), [2, 1, 3], "a zone twice once all have one");

@@ -6,23 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use distributed_core::{Event, Pace, Settings, Throttle, ThrottleRules, Time};
+use distributed_core::{Event, HealingPace, Pace, Settings, Throttle, ThrottleRules, Time};
 
 use crate::{engine::Engine, meters::Histogram};
 
-/// The bounds within which a throttle decides.
-pub(crate) fn rules(settings: &Settings) -> ThrottleRules {
-    ThrottleRules {
-        most_copies: settings.copies_in_flight,
-        most_bytes: settings.copy_bytes,
-        ..ThrottleRules::default()
-    }
+/// The rules of a volume at this pace.
+fn rules(pace: HealingPace) -> ThrottleRules {
+    let Settings { copies_in_flight, copy_bytes, .. } = Settings::default();
+    let rules = ThrottleRules::new(pace);
+    ThrottleRules { most_copies: copies_in_flight, most_bytes: copy_bytes, ..rules }
 }
 
 /// Decides again and again while the engine works, by what these clients feel: the volume's own, or if it has none those of
 /// all others.
-pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules, clients: Arc<Histogram>) {
-    let (mut throttle, begun) = (Throttle::new(rules), Instant::now());
+pub(crate) async fn run(engine: Weak<Engine>, clients: Arc<Histogram>) {
+    let (mut throttle, begun) = (Throttle::new(rules(HealingPace::default())), Instant::now());
     let mut last = None;
     loop {
         let pause = {
@@ -31,13 +29,14 @@ pub(crate) async fn run(engine: Weak<Engine>, rules: ThrottleRules, clients: Arc
             };
             // A core that panicked heals nothing any more.
             let Ok(healing) = engine.healing() else { return };
+            throttle.obey(rules(engine.healing_pace()));
             let now = Time(begun.elapsed().as_nanos() as u64);
             let pace = throttle.decide(now, &clients.take(), healing);
             if last.replace(pace) != Some(pace) {
                 let Pace { copies, bytes, rate } = pace;
                 Arc::clone(&engine).tell(vec![Event::Throttle { copies, bytes, rate }]);
             }
-            Duration::from_nanos(throttle.pause(healing))
+            Duration::from_nanos(throttle.interval(healing))
         };
         tokio::time::sleep(pause).await;
     }

@@ -40,7 +40,9 @@ impl Stage {
     fn new(options: &[(&str, &str)]) -> Self {
         let room = tempfile::tempdir().expect("a directory");
         let artifacts = Artifacts::of_this_build().expect("a build");
-        let cluster = Cluster::start(&artifacts, room.path(), NODES, &[], "").expect("a host");
+        let cluster =
+            Cluster::start(&artifacts, room.path(), NODES, &[], "healing_pace = \"balanced\"")
+                .expect("a host");
         cluster.volume_with(VOLUME, SIZE, options).expect("a volume");
         let uri = cluster.host.uri(VOLUME);
         clients::qemu_io(&uri, &format!("write -f {REST}")).expect("written");

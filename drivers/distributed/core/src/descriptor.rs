@@ -132,6 +132,9 @@ pub struct Descriptor {
     /// Followers that are behind by no more than the settings allow. Before writes go on that would make one more, a
     /// record says that it is none of these: only these may be promoted by a later attachment.
     pub following: SlotSet,
+    /// Those that followed before and do no more. As long as it is not known that this generation holds, another attachment
+    /// may have gone on from the one before, and promoted one of them.
+    pub followed: SlotSet,
 }
 
 /// Regions are at least this long, in bytes.
@@ -187,6 +190,7 @@ impl Descriptor {
             shard_size: 0,
             mode: Mode::default(),
             following: SlotSet::EMPTY,
+            followed: SlotSet::EMPTY,
         }
     }
 
@@ -266,9 +270,11 @@ impl Descriptor {
             writer.need(SPLIT);
             writer.u64(self.shard_size);
         }
-        if self.mode == Mode::Asynchronous {
+        if self.has_followers() {
             writer.need(FOLLOWERS);
+            writer.u8(u8::from(self.mode == Mode::Asynchronous));
             writer.u64(self.following.0);
+            writer.u64(self.followed.0);
         }
     }
 
@@ -278,6 +284,11 @@ impl Descriptor {
             || !self.moved.is_empty()
             || !self.litter.is_empty()
             || self.bricks.iter().any(|entry| entry.vacant)
+    }
+
+    /// Whether it says anything of followers.
+    pub(crate) fn has_followers(&self) -> bool {
+        self.mode == Mode::Asynchronous || !self.followed.is_empty()
     }
 
     fn write_moves(&self, writer: &mut Writer) {
@@ -387,6 +398,7 @@ impl Descriptor {
             shard_size: 0,
             mode: Mode::default(),
             following: SlotSet::EMPTY,
+            followed: SlotSet::EMPTY,
         };
         if reader.has(MOVES) {
             descriptor.read_moves(reader)?;
@@ -398,9 +410,15 @@ impl Descriptor {
             descriptor.shard_size = reader.u64()?;
         }
         if reader.has(FOLLOWERS) {
-            descriptor.mode = Mode::Asynchronous;
+            descriptor.mode = match reader.u8()? {
+                0 => Mode::Synchronous,
+                1 => Mode::Asynchronous,
+                _ => return Err(DecodeError::Malformed),
+            };
             descriptor.following = SlotSet(reader.u64()?);
-            if !descriptor.following.without(all).is_empty() {
+            descriptor.followed = SlotSet(reader.u64()?);
+            let named = descriptor.following.or(descriptor.followed);
+            if !named.without(all).is_empty() {
                 return Err(DecodeError::Malformed);
             }
         }

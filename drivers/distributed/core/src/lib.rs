@@ -181,7 +181,7 @@ pub use recovery::rebuild;
 pub use settings::{Protections, Settings, Shortage};
 pub use shard_map::ShardMap;
 pub use snapshot::{Origin, Snapshot, Template};
-pub use throttle::{Pace, Throttle, ThrottleRules};
+pub use throttle::{HealingPace, Pace, Throttle, ThrottleRules};
 pub use volume::{
     Attach, AttachError, BrickState, BrickStatus, Healing, Status, Volume, VolumeState,
 };

@@ -11,8 +11,7 @@
 //! on a record before all of them have it, any one of them tells the truth or more.
 
 use crate::{
-    BrickId, DecodeError, Descriptor, Follow, Generation, JournalPiece, Mode, Point, Slot,
-    ZeroKind,
+    BrickId, DecodeError, Descriptor, Follow, Generation, JournalPiece, Point, Slot, ZeroKind,
     codec::{DIGESTS, FOLLOWERS, MOVES, Reader, SNAPSHOTS, Writer},
 };
 
@@ -120,7 +119,7 @@ impl Record {
                 writer.u32(place.bytes);
             }
         }
-        if self.descriptor.mode == Mode::Asynchronous {
+        if self.descriptor.has_followers() {
             write_follow(&mut writer, &self.follow);
         }
         writer.len(self.intent.len());

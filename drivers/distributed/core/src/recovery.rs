@@ -82,12 +82,20 @@ pub(crate) fn recover(
     let witnesses = || members.iter().filter_map(|slot| records.get(&slot));
     let intent: BTreeSet<u32> =
         witnesses().flat_map(|record| record.intent.iter().copied()).collect();
-    let mut dirty: BTreeMap<Slot, Vec<Run>> = BTreeMap::new();
     let newest = witnesses().map(|record| record.descriptor.generation).max();
-    let current = witnesses().filter(|record| Some(record.descriptor.generation) == newest);
-    for (slot, runs) in current.flat_map(|record| &record.dirty) {
-        dirty.entry(*slot).or_default().extend(runs);
-    }
+    let current = members.iter().filter_map(|slot| Some((slot, records.get(&slot)?)));
+    let current = current.filter(|(_, record)| Some(record.descriptor.generation) == newest);
+    // What a follower's companion says is of itself alone, and it may have become a member since.
+    let mut told = current.filter(|(slot, record)| record.descriptor.in_sync.has(*slot)).peekable();
+    let dirty = if told.peek().is_some() {
+        let mut dirty: BTreeMap<Slot, Vec<Run>> = BTreeMap::new();
+        for (slot, runs) in told.flat_map(|(_, record)| &record.dirty) {
+            dirty.entry(*slot).or_default().extend(runs);
+        }
+        dirty.into_iter().collect()
+    } else {
+        everything_but(&descriptor, members)
+    };
     // Records are written one after the other: one that names a later checkpoint says all that those before say. Of the
     // same checkpoint the later record says more.
     let named = || {
@@ -104,9 +112,17 @@ pub(crate) fn recover(
         members,
         distrusted,
         intent: intent.into_iter().collect(),
-        dirty: dirty.into_iter().collect(),
+        dirty,
         map,
     })
+}
+
+/// All regions, of each brick that is none of these.
+fn everything_but(descriptor: &Descriptor, but: SlotSet) -> Vec<(Slot, Vec<Run>)> {
+    let regions = descriptor.size.div_ceil(u64::from(descriptor.region_size)) as u32;
+    let entries = (0..).map(Slot).zip(&descriptor.bricks);
+    let others = entries.filter(|(slot, entry)| !but.has(*slot) && !entry.vacant);
+    others.map(|(slot, _)| (slot, vec![(0, regions)])).collect()
 }
 
 /// The records of the volume's own bricks.
@@ -178,9 +194,8 @@ pub(crate) fn inherit(
     if !follows || entry.fresh || record.descriptor.generation < entry.left {
         return Err("it is at no consistent point: promote another one".into());
     }
-    let regions = descriptor.size.div_ceil(u64::from(descriptor.region_size)) as u32;
     let others = entries.filter(|(other, entry)| *other != slot && !entry.vacant);
-    let dirty = others.clone().map(|(other, _)| (other, vec![(0, regions)])).collect();
+    let dirty = everything_but(&descriptor, SlotSet::only(slot));
     let reached = |other: Slot| companions.iter().any(|(slot, _)| *slot == other);
     let sound = |other: Slot, entry: &crate::BrickEntry| {
         let record = records.get(&other).filter(|record| record.brick == entry.brick);
@@ -227,7 +242,8 @@ pub fn rebuild(
     accept_missing: bool,
     unix_millis: u64,
 ) -> Result<Descriptor, String> {
-    let highest = records.iter().max_by_key(|record| record.descriptor.generation);
+    let age = |record: &&Record| (record.descriptor.generation, record.descriptor.settled);
+    let highest = records.iter().max_by_key(age);
     let Some(highest) = highest.map(|record| &record.descriptor) else {
         return Err("no companion of the volume was found: connect its nodes and try again".into());
     };
@@ -250,12 +266,14 @@ pub fn rebuild(
     let witnesses = highest.in_sync.or(left_last.map(|(slot, _)| slot).collect());
     let unknown: SlotSet = witnesses.iter().filter(|slot| !known(slot)).collect();
     // A follower may have been promoted without the one that acknowledged before. Then its record is newer, whatever else
-    // it says: the record of one that only follows is as old as the last it got.
+    // it says: the record of one that only follows is as old as the last it got. Until the newest record is known to hold,
+    // also one that followed before.
+    let followers = highest.following.or(highest.followed);
     let is_found = |slot: &Slot| {
         let brick = highest.bricks.get(slot.index()).map(|entry| entry.brick);
         records.iter().any(|record| Some(record.brick) == brick)
     };
-    let unknown = unknown.or(highest.following.iter().filter(|slot| !is_found(slot)).collect());
+    let unknown = unknown.or(followers.iter().filter(|slot| !is_found(slot)).collect());
     if !unknown.is_empty() && !accept_missing {
         let missing = unknown.iter().filter_map(|slot| highest.bricks.get(slot.index()));
         let missing = missing.map(|entry| format!("{} (brick {})", entry.node, entry.brick));

@@ -39,7 +39,7 @@ impl Descriptor {
         descriptor.settled = descriptor.generation;
         // All that is fresh is equal. It is asynchronous again once it has as many replicas as are chosen.
         descriptor.mode = Mode::Synchronous;
-        descriptor.following = SlotSet::EMPTY;
+        (descriptor.following, descriptor.followed) = (SlotSet::EMPTY, SlotSet::EMPTY);
         descriptor.moved = Vec::new();
         descriptor.litter = Vec::new();
         descriptor.clean = true;

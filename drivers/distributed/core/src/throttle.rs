@@ -15,7 +15,8 @@
 //! operations, so that what is compared is their p99 with healing and without.
 //!
 //! Healing never stands still for long ([`ThrottleRules::longest_rest_ns`]), and not at all while a shard has one copy
-//! left; while writes wait for healing there is nothing to protect from it.
+//! left; while writes wait for healing there is nothing to protect from it. How much clients may feel is the operator's
+//! choice: [`HealingPace`].
 
 use crate::{Healing, Latencies, Time};
 
@@ -23,9 +24,7 @@ use crate::{Healing, Latencies, Time};
 const LEAST_BYTES: u32 = 16 << 10;
 /// Copies a second above which they become larger.
 const MOST_A_SECOND: u64 = 2048;
-/// Bytes a second of the lowest level; of every second one it is twice as much.
-const LEAST_RATE: u64 = 4 << 20;
-/// Where healing begins, not knowing what clients bear.
+/// Where healing begins, not knowing what clients bear, or at the lowest level if that is more.
 const FIRST_RATE: u64 = 4 << 20;
 /// Bytes a second whatever clients feel, when a shard has one copy left.
 const FLOOR_RATE: u64 = 64 << 20;
@@ -68,6 +67,19 @@ const LONGEST_BAR_NS: u64 = 12_000_000_000;
 /// The longest time between two decisions that is believed.
 const LONGEST_STEP_NS: u64 = 1_000_000_000;
 
+/// Whom healing is to favour where both cannot be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HealingPace {
+    /// Clients: their p99 stays within 1.5 times that at rest. Where the disks are busy all the time, healing then moves
+    /// about 1 MiB a second, and takes that long.
+    #[default]
+    Gentle,
+    /// Clients' p99 may double; healing moves 4 MiB a second at least, with rests.
+    Balanced,
+    /// Healing, whatever clients feel.
+    Urgent,
+}
+
 /// What the operator allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ThrottleRules {
@@ -75,23 +87,51 @@ pub struct ThrottleRules {
     pub most_copies: u32,
     /// Bytes of a copy at most; 16 KiB at least.
     pub most_bytes: u32,
-    /// Up to here healing grows: p99 with healing, in percent of that without.
-    pub more_below: u64,
+    /// Up to here healing grows: p99 with healing, in percent of that without; `None`: clients do not count.
+    pub more_below: Option<u64>,
     /// From here on it shrinks.
     pub less_above: u64,
+    /// Bytes a second of the lowest level; of every second one it is twice as much. A power of two.
+    pub least_rate: u64,
     /// The longest time for which nothing is copied although something is to be healed.
     pub longest_rest_ns: u64,
 }
 
 impl Default for ThrottleRules {
     fn default() -> Self {
+        Self::new(HealingPace::default())
+    }
+}
+
+impl ThrottleRules {
+    /// What a pace means.
+    pub fn new(pace: HealingPace) -> Self {
+        let (more_below, less_above, least_rate, longest_rest_ns) = match pace {
+            HealingPace::Gentle => (Some(125), 140, 1 << 20, 10_000_000_000),
+            HealingPace::Balanced => (Some(160), 200, 4 << 20, 3_000_000_000),
+            HealingPace::Urgent => (None, u64::MAX, 4 << 20, 0),
+        };
         Self {
             most_copies: 4,
             most_bytes: 1 << 20,
-            more_below: 125,
-            less_above: 140,
-            longest_rest_ns: 3_000_000_000,
+            more_below,
+            less_above,
+            least_rate,
+            longest_rest_ns,
         }
+    }
+
+    /// The first level with so many bytes a second.
+    fn level_of(&self, rate: u64) -> usize {
+        1 + 2 * rate.div_ceil(self.least_rate).next_power_of_two().ilog2() as usize
+    }
+
+    /// Bytes a second of a level; zero of the first.
+    fn rate_of(&self, level: usize) -> u64 {
+        let Some(steps) = level.checked_sub(1) else { return 0 };
+        let rate = self.least_rate << (steps / 2);
+        // Half way to the next one: times the root of two, nearly.
+        if steps % 2 == 1 { rate + rate / 12 * 5 } else { rate }
     }
 }
 
@@ -144,14 +184,14 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Begins gently.
+    /// Begins at a low level.
     pub fn new(rules: ThrottleRules) -> Self {
         Self {
             rules,
             last: None,
             clock: 0,
-            level: level_of(FIRST_RATE),
-            given: level_of(FIRST_RATE),
+            level: rules.level_of(FIRST_RATE),
+            given: rules.level_of(FIRST_RATE),
             is_mixed: false,
             is_unwatched: false,
             silence: 0,
@@ -170,8 +210,15 @@ impl Throttle {
         }
     }
 
+    /// The rules from now on; with others than before it begins anew.
+    pub fn obey(&mut self, rules: ThrottleRules) {
+        if rules != self.rules {
+            *self = Self::new(rules);
+        }
+    }
+
     /// Takes the latencies of clients' operations that ended since the last decision, and decides anew. Due when
-    /// [`Throttle::pause`] says.
+    /// [`Throttle::interval`] says.
     pub fn decide(&mut self, now: Time, window: &Latencies, healing: Healing) -> Pace {
         let passed = now.0.saturating_sub(self.last.unwrap_or(now).0).min(LONGEST_STEP_NS);
         self.last = Some(now);
@@ -181,14 +228,15 @@ impl Throttle {
             self.is_unwatched = false;
             self.note_rest(window, is_mixed);
             self.pause = None;
-            self.level = level_of(FIRST_RATE).min(self.top());
+            self.level = self.rules.level_of(FIRST_RATE).min(self.top());
             return self.give(self.level);
         }
-        if healing.is_short {
+        let Some(more_below) = self.rules.more_below.filter(|_| !healing.is_short) else {
             self.pause = None;
             return self.give(self.top());
-        }
-        let floor = if healing.fewest <= 1 { level_of(FLOOR_RATE).min(self.top()) } else { 0 };
+        };
+        let is_last = healing.fewest <= 1;
+        let floor = if is_last { self.rules.level_of(FLOOR_RATE).min(self.top()) } else { 0 };
         if self.is_silent(window, passed) {
             return self.climb(floor);
         }
@@ -202,7 +250,7 @@ impl Throttle {
                 self.enter(1);
             }
         } else {
-            self.judge(window, is_mixed, floor);
+            self.judge(window, is_mixed, floor, more_below);
         }
         if floor > 0 {
             self.pause = None;
@@ -213,7 +261,7 @@ impl Throttle {
 
     /// Nanoseconds until the next decision is due: soon while nobody is there to be heeded, for whoever comes meets copies as
     /// large as can be; later otherwise, and much later while nothing is healed, to know clients at rest.
-    pub fn pause(&self, healing: Healing) -> u64 {
+    pub fn interval(&self, healing: Healing) -> u64 {
         match (healing.is_wanted, self.is_unwatched) {
             (false, _) => 1_000_000_000,
             (true, false) => 100_000_000,
@@ -306,7 +354,7 @@ impl Throttle {
         self.pause = Some((self.clock, 0));
     }
 
-    fn judge(&mut self, window: &Latencies, is_mixed: bool, floor: usize) {
+    fn judge(&mut self, window: &Latencies, is_mixed: bool, floor: usize, more_below: u64) {
         if !is_mixed {
             self.busy.merge(window);
         }
@@ -323,7 +371,9 @@ impl Throttle {
         }
         // What is far too much shows at once.
         let rest = self.rest.p99().max(LEAST_REST_NS);
-        let is_awful = window.count() >= 2 * FEW && window.p99() / rest >= 3 && !is_mixed;
+        let is_awful = window.count() >= 2 * FEW
+            && window.p99().saturating_mul(100) / rest >= 2 * self.rules.less_above
+            && !is_mixed;
         if seen < ENOUGH && spent < PATIENCE_NS && !is_awful {
             return;
         }
@@ -343,7 +393,7 @@ impl Throttle {
             if rest_age > YOUNG_NS && floor == 0 {
                 self.begin_pause();
             }
-        } else if percent < self.rules.more_below {
+        } else if percent < more_below {
             self.rise();
         } else {
             self.borne = self.level;
@@ -384,7 +434,7 @@ impl Throttle {
 
     /// The levels that say how many bytes a second: until copies are as large as they may be.
     fn rates(&self) -> usize {
-        level_of(u64::from(self.most_bytes()) * MOST_A_SECOND)
+        self.rules.level_of(u64::from(self.most_bytes()) * MOST_A_SECOND)
     }
 
     fn top(&self) -> usize {
@@ -397,24 +447,11 @@ impl Throttle {
             let copies = (level - self.rates()) as u32;
             return Pace { copies, bytes: most, rate: None };
         }
-        let rate = rate_of(level);
+        let rate = self.rules.rate_of(level);
         let bytes = u32::try_from((rate / MOST_A_SECOND).next_power_of_two()).unwrap_or(most);
         let copies = u32::from(level > 0);
         Pace { copies, bytes: bytes.clamp(LEAST_BYTES, most), rate: Some(rate) }
     }
-}
-
-/// The first level with so many bytes a second.
-fn level_of(rate: u64) -> usize {
-    1 + 2 * rate.div_ceil(LEAST_RATE).next_power_of_two().ilog2() as usize
-}
-
-/// Bytes a second of a level; zero of the first.
-fn rate_of(level: usize) -> u64 {
-    let Some(steps) = level.checked_sub(1) else { return 0 };
-    let rate = LEAST_RATE << (steps / 2);
-    // Half way to the next one: times the root of two, nearly.
-    if steps % 2 == 1 { rate + rate / 12 * 5 } else { rate }
 }
 
 #[cfg(test)]

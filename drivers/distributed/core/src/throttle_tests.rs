@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{FIRST_RATE, Pace, Throttle, ThrottleRules};
+use super::{FIRST_RATE, HealingPace, Pace, Throttle, ThrottleRules};
 use crate::{Healing, Latencies, Time, budget::Budget};
 
 const MS: u64 = 1_000_000;
@@ -58,13 +58,24 @@ struct Run {
 
 /// Runs for so long; without rules nothing is healed. The load changes to `later` at half time.
 fn run(disk: Disk, later: f64, seconds: u64, healing: Option<Healing>, seed: u64) -> Run {
+    run_at(HealingPace::Gentle, disk, later, seconds, healing, seed)
+}
+
+fn run_at(
+    pace: HealingPace,
+    disk: Disk,
+    later: f64,
+    seconds: u64,
+    healing: Option<Healing>,
+    seed: u64,
+) -> Run {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     // What copies do must not change when clients come.
     let mut arrivals = Random(seed.wrapping_mul(0xD1B5_4A32_D192_ED03) | 1);
     let mean = disk.fixed as f64 + disk.varying as f64;
     let warm = 2 * SECOND;
     let end = warm + seconds * SECOND;
-    let mut throttle = Throttle::new(ThrottleRules::default());
+    let mut throttle = Throttle::new(ThrottleRules::new(pace));
     let (mut queue, mut thinking) = (VecDeque::new(), BTreeMap::new());
     let mut serving: Option<(u64, Job)> = None;
     let (mut next_client, mut next_decision, mut ids) = (0, 0, 0_u64);
@@ -117,7 +128,7 @@ fn run(disk: Disk, later: f64, seconds: u64, healing: Option<Healing>, seed: u64
                 levels.push(throttle.level);
             }
             window.clear();
-            next_decision = now + throttle.pause(healing.unwrap_or(nothing)).min(100 * MS);
+            next_decision = now + throttle.interval(healing.unwrap_or(nothing)).min(100 * MS);
         }
         // Whoever was refused is told once.
         let _ = now == allowed && budget.allows(Time(now));
@@ -219,13 +230,32 @@ fn it_settles() {
 #[test]
 fn it_never_rests_for_longer_than_it_may() {
     let busy = Disk { load: 0.97, ..SSD };
-    let mut longest = 0;
-    for seed in 1..=5 {
-        let with = run(busy, busy.load, 120, Some(WANTED), seed);
-        longest = longest.max(with.longest_rest);
-        assert!(with.longest_rest <= 3 * SECOND + 200 * MS, "{} ms", with.longest_rest / MS);
+    for (pace, most) in [(HealingPace::Gentle, 10 * SECOND), (HealingPace::Balanced, 3 * SECOND)] {
+        let mut longest = 0;
+        for seed in 1..=5 {
+            let with = run_at(pace, busy, busy.load, 120, Some(WANTED), seed);
+            longest = longest.max(with.longest_rest);
+        }
+        println!("{pace:?}: longest rest {} ms", longest / MS);
+        assert!(longest <= most + 200 * MS, "{pace:?}: {} ms", longest / MS);
+        assert!(longest >= SECOND, "{pace:?} never rests on a busy disk");
     }
-    println!("longest rest: {} ms", longest / MS);
+}
+
+#[test]
+fn who_favours_healing_gets_more_of_it() {
+    let busy = Disk { load: 0.9, ..SSD };
+    let share = |pace: HealingPace| {
+        let with = (1..=3).map(|seed| run_at(pace, busy, busy.load, 60, Some(WANTED), seed).share);
+        with.sum::<f64>() / 3.0
+    };
+    let shares = [HealingPace::Gentle, HealingPace::Balanced, HealingPace::Urgent].map(share);
+    println!("gentle, balanced, urgent: {shares:.3?}");
+    assert!(shares[0] > 0.0 && shares[0] * 1.5 < shares[1] && shares[1] * 1.2 < shares[2]);
+    let mut throttle = Throttle::new(ThrottleRules::default());
+    throttle.obey(ThrottleRules::new(HealingPace::Urgent));
+    let pace = throttle.decide(Time(SECOND), &Latencies::default(), WANTED);
+    assert_eq!(pace, Pace { copies: 4, bytes: 1 << 20, rate: None });
 }
 
 #[test]
@@ -280,10 +310,10 @@ fn paces_grow_from_level_to_level_up_to_what_the_operator_allows() {
         .collect();
     assert_eq!(
         levels[..4],
-        [(0, 16, Some(0)), (1, 16, Some(4)), (1, 16, Some(5)), (1, 16, Some(8))]
+        [(0, 16, Some(0)), (1, 16, Some(1)), (1, 16, Some(1)), (1, 16, Some(2))]
     );
     assert!(levels.windows(2).all(|two| two[0].2 <= two[1].2 || two[1].2.is_none()), "{levels:?}");
     let top = [(1, 100, Some(181)), (1, 100, Some(256)), (1, 100, None), (2, 100, None)];
     assert_eq!(levels[levels.len() - 4..], top);
-    assert_eq!(throttle.pace(super::level_of(FIRST_RATE)).rate, Some(FIRST_RATE));
+    assert_eq!(throttle.pace(throttle.rules.level_of(FIRST_RATE)).rate, Some(FIRST_RATE));
 }

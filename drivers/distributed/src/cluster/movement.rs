@@ -160,6 +160,7 @@ impl DistributedBackend {
             // What is chosen for one that is not attached counts when it is.
             None => Ok(()),
             Some(engine) => {
+                engine.heal_at(after.pace(&self.0.config));
                 engine.tell(vec![Event::VerifyReads(after.verify_reads)]);
                 self.settle(&engine).await
             }

@@ -3,7 +3,7 @@
 
 use driver_api::{DriverInfo, OptionSpec, OptionType};
 
-use super::{CONSISTENCIES, PLACEMENTS, replication};
+use super::{CONSISTENCIES, PLACEMENTS, healing, replication};
 use crate::sharding::PATTERNS;
 
 /// What the driver says of itself.
@@ -85,6 +85,7 @@ pub(crate) fn describe() -> DriverInfo {
             "\"1h\"",
             "Time between two rounds that end interrupted deletions.",
         ))
+        .option(healing::option())
         .option(option(
             "synchronous_replication",
             OptionType::BOOLEAN,
@@ -182,6 +183,7 @@ pub(crate) fn describe() -> DriverInfo {
             OptionType::BOOLEAN,
             "Whether every in-sync replica has a write when it is acknowledged; default: the backend's.",
         ))
+        .volume_option(healing::volume_option())
         .volume_option(OptionSpec::new(
             "nodes",
             OptionType::TEXT,

@@ -25,6 +25,8 @@ pub(super) struct Following {
     readers: AtomicU32,
     /// Whether somebody waits until the volume can have the mode that was chosen.
     settling: AtomicBool,
+    /// Held by whoever changes the mode, or relies on it.
+    turn: tokio::sync::Mutex<()>,
     told: Mutex<Told>,
 }
 
@@ -116,6 +118,11 @@ impl Engine {
     /// Nobody waits for that any more.
     pub fn end_settling(&self) {
         self.following.settling.store(false, Ordering::Release);
+    }
+
+    /// Until this is dropped nobody else changes the mode.
+    pub async fn mode_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.following.turn.lock().await
     }
 
     /// When writes are acknowledged now.

@@ -39,8 +39,8 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, ClientOp, Event, Failure, Generation, Healing, IoId, Node, NodeId, Outcome,
-    RequestId, SlotSet, Status, Time, Volume, VolumeState,
+    Action, BrickId, ClientOp, Event, Failure, Generation, HealingPace, IoId, Node, NodeId,
+    Outcome, RequestId, SlotSet, Status, Time, Volume, VolumeState,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 use tokio::sync::{Notify, mpsc};
@@ -109,6 +109,7 @@ pub(crate) struct Engine {
     /// How long clients' reads and writes take, of this volume and of all.
     pub clients: Arc<Histogram>,
     everybody: Arc<Histogram>,
+    healing_pace: Mutex<HealingPace>,
     /// Snapshots that are being replayed.
     pub readers: Readers,
     following: Following,
@@ -137,6 +138,7 @@ pub(crate) struct Work {
     pub io_timeout: Duration,
     /// How long reads and writes of all volumes' clients take.
     pub everybody: Arc<Histogram>,
+    pub healing_pace: HealingPace,
 }
 
 impl Engine {
@@ -170,6 +172,7 @@ impl Engine {
             closed: AtomicBool::new(false),
             clients: Arc::default(),
             everybody: work.everybody,
+            healing_pace: Mutex::new(work.healing_pace),
             readers: Readers::default(),
             following: Following::default(),
         });
@@ -250,11 +253,6 @@ impl Engine {
     /// Tells the core what happened outside of it.
     pub fn tell(self: &Arc<Self>, events: Vec<Event>) {
         self.run(events, None);
-    }
-
-    /// What there is to heal.
-    pub fn healing(&self) -> Result<Healing> {
-        Ok(self.inner()?.core.healing())
     }
 
     /// Whether nothing more is asked for.

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Shards on their way to other nodes, while the volume serves.
 
-use std::{sync::Arc, task::Poll};
+use std::{
+    sync::{Arc, PoisonError},
+    task::Poll,
+};
 
 use distributed_core::{
-    Arrangement, Event, Failure, Node, NodeId, RequestId, ShardMap, Status, VolumeState,
+    Arrangement, Event, Failure, Healing, HealingPace, Node, NodeId, RequestId, ShardMap, Status,
+    VolumeState,
 };
 use driver_api::{IoBuf, OpContext, Result};
 
@@ -50,6 +54,21 @@ pub(crate) struct Progress {
 }
 
 impl Engine {
+    /// What there is to heal.
+    pub fn healing(&self) -> Result<Healing> {
+        Ok(self.inner()?.core.healing())
+    }
+
+    /// Whom healing and movements favour.
+    pub fn healing_pace(&self) -> HealingPace {
+        *self.healing_pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has healing and movements favour somebody else from now on.
+    pub fn heal_at(&self, pace: HealingPace) {
+        *self.healing_pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
     /// Where shards are, or as good as are, as the core has it: the node of each slot, the map, and the volume's size in bytes.
     pub fn layout(&self) -> Result<(Vec<Option<NodeId>>, ShardMap, u64)> {
         let inner = self.inner()?;
@@ -98,6 +117,15 @@ impl Engine {
         );
         if let Some(before) = before.request {
             inner.requests.abandon(before);
+        }
+        Ok(())
+    }
+
+    /// Nothing is to be moved, and nothing is, unless it was ordered before.
+    pub fn order_nothing(&self) -> Result<()> {
+        let mut inner = self.inner()?;
+        if inner.ordered.request.is_none() && !inner.ordered.is_changing {
+            inner.ordered = Ordered::default();
         }
         Ok(())
     }

@@ -113,6 +113,7 @@ fn expected() -> Vec<(&'static str, Value)> {
         ("health_check_interval", json!("5s")),
         ("down_grace", json!("10m")),
         ("auto_rebalance", json!(false)),
+        ("healing_pace", json!("gentle")),
         ("healing_interval", json!("1h")),
         ("synchronous_replication", json!(true)),
         ("placement", json!("balanced")),

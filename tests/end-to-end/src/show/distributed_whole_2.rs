@@ -36,7 +36,7 @@ const NODES: usize = 5;
 const VOLUME: &str = "disk";
 /// Nodes are judged quickly, and lost some seconds later; but not for what most fates take.
 const OPTIONS: &str = "io_timeout_secs = 1\nhealth_check_interval = \"1s\"\nhealing_query_count = 20\n\
-                       down_grace = \"4s\"\n";
+                       down_grace = \"4s\"\nhealing_pace = \"balanced\"\n";
 /// How long it may take until everything is in sync again: a node that failed several times is on probation.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How long a cluster is troubled. A node that fails again and again is left alone for longer and longer, so that after a while

@@ -63,8 +63,10 @@ pub(super) fn play(stage: &Stage) -> Outcome {
 fn one_round(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     let new = room.join(NEW);
     fs::create_dir_all(&new).context(new.display())?;
-    let more =
-        format!("\n[backends.{NEW}]\ndriver = \"local\"\ndir = {new:?}\nreserve_percent = 0\n");
+    // Clients are at it all the time, and nobody measures them.
+    let more = format!(
+        "healing_pace = \"balanced\"\n\n[backends.{NEW}]\ndriver = \"local\"\ndir = {new:?}\nreserve_percent = 0\n"
+    );
     let mut cluster = Cluster::start(&stage.artifacts, room, NODES, &[], &more)?;
     for (name, size) in [BUSY, STILL] {
         cluster.volume_with(name, size, &[("shard_size", "1MiB"), ("replication_factor", "3")])?;

@@ -56,7 +56,10 @@ impl Volume {
             }
             return;
         }
-        let idle = self.ops.iter().next().is_none()
+        // Those that wait for replicas were never begun. With another size, or without an attachment, they cannot go on.
+        let is_change = matches!(barrier.kind, BarrierKind::Configure { .. });
+        let waiting = if is_change { self.short.len() } else { 0 };
+        let idle = self.ops.iter().count() == waiting
             && self.round.is_none()
             && self.flush_requests.is_empty()
             && self.commit.is_none()

@@ -32,7 +32,8 @@ impl Volume {
     /// Forgets what every follower has.
     pub(super) fn trim_log(&mut self) {
         if !self.log.is_empty() {
-            let keepers = self.bricks.iter().filter(|b| b.role == Role::Stale || b.join);
+            // Also for one whose promotion came to nothing and whose failure is not recorded yet.
+            let keepers = self.bricks.iter().filter(|brick| brick.role != Role::Vacant);
             let keepers = keepers.filter(|brick| brick.follower.keeps_log());
             let up_to = keepers.map(|brick| brick.follower.needs_after()).min();
             if self.promotion.is_none() {
@@ -50,8 +51,10 @@ impl Volume {
         loop {
             let bytes = self.log.bytes() + self.admitted;
             let is_over = bytes > 0 && bytes + len > self.settings.most_behind_bytes;
-            // Who fell out might be promoted by another host until it is recorded that it did.
-            let mut waits = !self.recorded.following.without(self.with_a_point()).is_empty();
+            // Who fell out might be promoted by another host until it is recorded that it did; also if the record that says
+            // that it follows is only under way.
+            let listed = self.recorded.following.or(self.descriptor.following);
+            let mut waits = !listed.without(self.with_a_point()).is_empty();
             let mut out = None;
             for slot in self.slots() {
                 let brick = &self.bricks[slot.index()];

@@ -80,7 +80,10 @@ impl Volume {
         self.descriptor.generation = self.descriptor.generation.next();
         let members = self.members;
         self.descriptor.in_sync = self.counting();
+        let followed = self.recorded.following.or(self.descriptor.following);
+        let followed = followed.or(self.descriptor.followed);
         self.descriptor.following = self.with_a_point();
+        self.descriptor.followed = followed.without(self.descriptor.following);
         for (slot, entry) in (0..).map(Slot).zip(&mut self.descriptor.bricks) {
             if joined.has(slot) {
                 entry.fresh = false;
@@ -270,6 +273,7 @@ impl Volume {
         self.bricks.iter_mut().for_each(|brick| brick.may_be_listed = false);
         // The next record, if only of intent, tells that this one holds.
         self.descriptor.settled = self.settled;
+        self.descriptor.followed = SlotSet::EMPTY;
         for slot in change.excluded.iter() {
             let brick = self.brick(slot);
             if brick.role == Role::Failing {

@@ -22,10 +22,6 @@ impl Volume {
                 self.reply(request, Ok(()));
             }
             Ok(()) => {
-                // They could wait for ever: nobody takes bricks back while everything stops.
-                for key in std::mem::take(&mut self.short) {
-                    self.finish(key, Err(Failure::ReadOnly));
-                }
                 let (kind, stage) =
                     (BarrierKind::Configure { configuration }, BarrierStage::Draining);
                 let (outstanding, full, resized) = (0, false, false);
@@ -111,8 +107,10 @@ impl Volume {
             brick.follower.restart();
         }
         for slot in self.with_role(Role::Stale).iter() {
-            self.brick(slot).follower.restart();
-            self.brick(slot).join = false;
+            let brick = self.brick(slot);
+            brick.follower.restart();
+            // A flush that ends before the record is there must not take it back.
+            (brick.join, brick.receiving) = (false, false);
         }
     }
 

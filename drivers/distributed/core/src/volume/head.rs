@@ -95,15 +95,16 @@ impl Volume {
         self.pending_intent.clear();
         self.no_room.clear();
         self.settling.clear();
-        let waiting: BTreeSet<u64> =
-            self.short.iter().chain(&self.lagging).chain(&self.viewers).copied().collect();
         let begun: Vec<u64> = self.ops.iter().map(|(key, _)| key).collect();
         for key in begun {
             let Some(op) = self.ops.get(key) else { continue };
             let is_read = op.kind == Kind::Read;
             // Copies come to their end: what they write must not land after others.
             let is_copy = matches!(op.kind, Kind::Resync { .. });
-            if is_copy || waiting.contains(&key) || (is_read && op.outstanding > 0) {
+            // Also one that the end of another one has let wait just now.
+            let mut waiting = self.short.iter().chain(&self.lagging).chain(&self.viewers);
+            let waits = waiting.any(|other| *other == key);
+            if is_copy || waits || (is_read && op.outstanding > 0) {
                 continue;
             }
             if is_read || op.stage == Stage::Queued {

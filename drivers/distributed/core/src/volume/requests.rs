@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Volume,
     log::EntryState,
-    state::{Held, Kind, Op, Phase, Stage},
+    state::{BarrierKind, Held, Kind, Op, Phase, Stage},
 };
 use crate::{Action, ClientOp, Failure, RequestId, Shortage, SlotSet, View, intent::Acquired};
 
@@ -124,7 +124,7 @@ impl Volume {
         if self.is_short(op) {
             // Without its range: healing may need it.
             match self.settings.shortage {
-                Shortage::Wait if self.barrier.is_none() => self.short.push_back(key),
+                Shortage::Wait if self.may_wait_for_replicas() => self.short.push_back(key),
                 _ => self.finish(key, Err(Failure::ReadOnly)),
             }
             return;
@@ -160,6 +160,12 @@ impl Volume {
         }
         self.admitted += len;
         true
+    }
+
+    /// Whether a write may wait until enough replicas are in sync: not while a barrier waits for it.
+    fn may_wait_for_replicas(&self) -> bool {
+        let kind = self.barrier.as_ref().map(|barrier| barrier.kind);
+        matches!(kind, None | Some(BarrierKind::Configure { .. }))
     }
 
     /// Whether a client's mutation would touch a shard with too few replicas in sync.
