@@ -5,6 +5,9 @@ use super::{Consistency, ReplicaInfo, ReplicationInfo};
 use crate::{Error, ErrorKind};
 
 /// How far a replica is behind the one that acknowledges. Since 1.3.
+///
+/// What it lacks was acknowledged within [`Mode::most_behind_ns`], because writes wait for a replica that is further
+/// behind. `age_ns` goes on growing then, until the replica has the oldest of them.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {

@@ -17,7 +17,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    fn new(level: ext::Consistency, point: Point) -> Self {
+    /// One that must not read behind this point.
+    pub fn new(level: ext::Consistency, point: Point) -> Self {
         Self { level, point: Mutex::new(point) }
     }
 

@@ -57,3 +57,7 @@ impl GuardedVolume {
         }))
     }
 }
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -4,8 +4,8 @@
 use distributed_core::{BrickId, BrickState};
 
 use crate::{
-    hosts::Message,
     matrix::Fault,
+    network::Message,
     storage::Request,
     world::{MS, Next, US, World},
 };

@@ -21,6 +21,7 @@ mod hosts;
 mod judge;
 mod matrix;
 mod mover;
+mod network;
 mod operator;
 mod oracle;
 mod order;

@@ -7,8 +7,8 @@ use distributed_core::{Descriptor, Generation, IoId, Outcome, Record, ShardMap, 
 
 use crate::{
     deeds::Deed,
-    hosts::TIMEOUT,
     matrix::Fault,
+    network::TIMEOUT,
     plan::SHARD_SECTORS,
     storage::SECTOR,
     world::{MS, Next, US, World},

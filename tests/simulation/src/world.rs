@@ -16,8 +16,9 @@ use fastrand::Rng;
 use crate::{
     clients::Client,
     deeds::Deeds,
-    hosts::{Host, Message, Sender},
+    hosts::Host,
     matrix::{Fault, Matrix},
+    network::{Message, Sender},
     operator::{Rot, Sizes},
     oracle::Oracle,
     order::Order,

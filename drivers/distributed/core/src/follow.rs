@@ -93,6 +93,10 @@ pub struct Configuration {
 }
 
 /// How far a follower is behind the acknowledging brick.
+///
+/// Its bytes never pass the bound. Its age may, while the follower finishes a batch or does not answer: then no write
+/// begins. So what a promotion of it would lose was issued within the bound, and is older than the bound only because
+/// time goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Behind {
     /// Where it is.
@@ -101,7 +105,7 @@ pub struct Behind {
     pub writes: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// How long ago the oldest of them was written, in nanoseconds.
+    /// How long ago the oldest of them was issued, in nanoseconds.
     pub nanoseconds: u64,
 }
 

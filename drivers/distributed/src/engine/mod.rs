@@ -19,6 +19,7 @@
 
 mod following;
 mod movement;
+mod notices;
 mod perform;
 mod pump;
 mod requests;

@@ -7,8 +7,7 @@ use std::{
 };
 
 use distributed_core::{
-    Action, BrickId, Digest, Generation, IoId, NodeId, Notice, Outcome, RequestId, Session, Slot,
-    ZeroKind,
+    Action, BrickId, Digest, Generation, IoId, NodeId, Outcome, RequestId, Session, Slot, ZeroKind,
 };
 use driver_api::{Error, ErrorKind, IoBuf, Op, OpContext, Result};
 
@@ -18,7 +17,6 @@ use crate::{
     digest,
     error::{asked, unread},
     readers::Reading,
-    session::token,
 };
 
 /// A node may take so many times as long to clone a brick as to answer.
@@ -156,52 +154,6 @@ impl Engine {
             | Action::ForgetDigests { .. } => (IoId(0), Err(gone)),
         };
         Task { io, reader, work }
-    }
-
-    /// Tells the operator.
-    pub(super) fn report(&self, notice: &Notice) {
-        let volume = self.volume.as_str();
-        let name =
-            |node: NodeId| self.node(node).map_or_else(|| node.to_string(), |node| node.name);
-        match notice {
-            Notice::Stale { brick, node, cause } => {
-                self.nodes.meters().of(*node).fell(*cause);
-                let node = name(*node);
-                tracing::warn!(volume, %brick, node, %cause, "a replica is out of sync");
-            }
-            Notice::ResyncStarted { brick, bytes } => {
-                tracing::info!(volume, %brick, bytes, "a replica fetches what it missed");
-            }
-            Notice::InSync { brick, copied } => {
-                tracing::info!(volume, %brick, copied, "a replica is in sync again");
-            }
-            Notice::Replaced { old, new, node, cause } => {
-                // One that was stale already is not said to be out of sync again.
-                self.nodes.meters().of(*node).fell(*cause);
-                tracing::warn!(volume, %old, %new, %cause, "a brick is replaced by a fresh one");
-            }
-            Notice::Damaged(finding) => self.report_damage(finding),
-            Notice::Mended(finding) => self.report_mend(finding),
-            Notice::HeadLost { brick, node, cause } => {
-                self.nodes.meters().of(*node).fell(*cause);
-                let node = name(*node);
-                tracing::error!(volume, %brick, node, %cause, "the acknowledging node is gone: promote another");
-            }
-            Notice::Following { brick, node, point } => {
-                let (node, point) = (name(*node), token(*point));
-                tracing::info!(volume, %brick, node, point, "a replica follows");
-            }
-            Notice::FellOut { brick, node } => {
-                let node = name(*node);
-                tracing::warn!(volume, %brick, node, "a replica cannot follow, and is resynced");
-            }
-            Notice::Promoted { brick, node, loss } => {
-                let node = name(*node);
-                tracing::warn!(volume, %brick, node, ?loss, "another node acknowledges");
-            }
-            Notice::Serving => tracing::info!(volume, "the volume serves"),
-            Notice::Stopped(why) => tracing::error!(volume, %why, "the volume stopped"),
-        }
     }
 
     pub(super) fn member(&self, node: NodeId) -> Result<distributed_core::Node> {

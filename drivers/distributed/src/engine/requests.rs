@@ -230,3 +230,44 @@ impl Request {
         (filled == len as usize).then(|| whole.freeze())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use distributed_core::View;
+    use driver_api::ext::Consistency;
+
+    use super::*;
+
+    const WRITE: ClientOp = ClientOp::Write { offset: 0, len: 4096, fua: false };
+    const READ: ClientOp = ClientOp::Read { offset: 0, len: 4096, view: View::Consistent };
+
+    fn at(sequence: u64) -> Point {
+        Point { epoch: 1, sequence }
+    }
+
+    /// What a session sees after operations that ended so, at the points 1, 2 and so on.
+    fn view_after(level: Consistency, ended: &[(ClientOp, Result<(), Failure>)]) -> View {
+        let session = Arc::new(Session::new(level, Point::default()));
+        let mut requests = Requests::default();
+        for ((op, result), sequence) in ended.iter().zip(1..) {
+            let of = Some(Arc::clone(&session));
+            let request = requests.add(OpContext::new(), Some(*op), IoBuf::empty(), of);
+            requests.finish(request, result.clone(), at(sequence));
+        }
+        session.view()
+    }
+
+    #[test]
+    fn what_a_session_wrote_binds_it_whatever_it_may_miss_of_others() {
+        let (read, wrote) = ((READ, Ok(())), (WRITE, Ok(())));
+        let failed = (WRITE, Err(Failure::ReadOnly));
+        for level in [Consistency::CAUSAL, Consistency::EVENTUAL] {
+            let view = view_after(level, &[wrote.clone(), failed.clone()]);
+            assert_eq!(view, View::AtLeast(at(1)));
+        }
+        let view = view_after(Consistency::EVENTUAL, &[wrote.clone(), read.clone()]);
+        assert_eq!(view, View::AtLeast(at(1)), "a read is not a write");
+        let view = view_after(Consistency::CAUSAL, &[wrote, read]);
+        assert_eq!(view, View::AtLeast(at(2)));
+    }
+}
