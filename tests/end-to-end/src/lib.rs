@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod failure;
 pub mod host;
 pub mod hostile;
+pub mod lanes;
 pub mod ledger;
 pub mod libnbd;
 pub mod load;

@@ -40,7 +40,10 @@ pub fn test_programs() -> Outcome<Vec<TestProgram>> {
 /// `cargo` at the top of the repository, with half an hour's time.
 pub fn cargo() -> Program {
     // A variable of an outer cargo would point the inner one at the outer one's crate.
-    Program::new("cargo").directory(&root()).without_env("CARGO_MANIFEST_DIR").limit_secs(1800)
+    Program::giving_way("cargo")
+        .directory(&root())
+        .without_env("CARGO_MANIFEST_DIR")
+        .limit_secs(1800)
 }
 
 /// Runs a test program and returns what it said.
