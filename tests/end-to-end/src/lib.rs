@@ -23,4 +23,5 @@ pub mod program;
 pub mod random;
 pub mod remote;
 pub mod show;
+pub mod suite;
 pub mod workspace;
