@@ -29,12 +29,18 @@ fn output() -> PathBuf {
     test.parent().and_then(Path::parent).expect("target/PROFILE/deps/test").to_owned()
 }
 
+/// What a test driver is built together with: what uses every feature that the workspace uses of the driver's dependencies.
+/// Alone it would get fewer of them, for which cargo would build all dependencies once more.
+const TOGETHER: [&str; 6] =
+    ["-p", "novastor", "-p", "novastor-driver-local", "-p", "novastor-driver-distributed"];
+
 /// Builds a test driver in this profile and gives its library.
 fn build(package: &str, library: &str) -> PathBuf {
     let output = output();
     let target = output.parent().expect("the target directory");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--offline", "-p", package, "--target-dir"]).arg(target);
+    cargo.args(["build", "--quiet", "--offline", "--lib", "-p", package]).args(TOGETHER);
+    cargo.arg("--target-dir").arg(target);
     if output.ends_with("release") {
         cargo.arg("--release");
     }

@@ -98,6 +98,14 @@ impl Artifacts {
         self.file("remote-server")
     }
 
+    /// A benchmark: `abi`, `distributed` or `nbd`.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn benchmark(&self, name: &str) -> Outcome<PathBuf> {
+        self.file(name)
+    }
+
     fn file(&self, name: &str) -> Outcome<PathBuf> {
         let path = self.directory.join(name);
         ensure(path.is_file(), || {

@@ -65,6 +65,11 @@ impl Program {
         Self::new("sudo").args(["-n", name])
     }
 
+    /// A program that leaves the processors to whoever else wants them.
+    pub fn giving_way(name: impl AsRef<OsStr>) -> Self {
+        Self::new("nice").args(["-n", "19"]).arg(name)
+    }
+
     /// Adds an argument.
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument);

@@ -32,28 +32,31 @@ pub struct TestProgram {
 /// # Errors
 /// When something does not compile.
 pub fn test_programs() -> Outcome<Vec<TestProgram>> {
-    let build = ["test", "--workspace", "--locked", "--no-run", "--message-format=json"];
-    let said = cargo().args(build).run()?;
+    let build = ["test", "--workspace", "--locked", "--no-run"];
+    let said = cargo().args(build).arg("--message-format=json-render-diagnostics").run()?;
     parse(&said.stdout)
 }
 
 /// `cargo` at the top of the repository, with half an hour's time.
 pub fn cargo() -> Program {
     // A variable of an outer cargo would point the inner one at the outer one's crate.
-    Program::new("cargo").directory(&root()).without_env("CARGO_MANIFEST_DIR").limit_secs(1800)
+    Program::giving_way("cargo")
+        .directory(&root())
+        .without_env("CARGO_MANIFEST_DIR")
+        .limit_secs(1800)
 }
 
 /// Runs a test program and returns what it said.
 ///
 /// # Errors
 /// When a test fails, or none ran.
-pub fn run_tests(test: &TestProgram, limit_secs: u64) -> Outcome<Said> {
-    let said = Program::new(&test.program)
-        .directory(&test.directory)
-        .env("CARGO_MANIFEST_DIR", &test.directory)
-        .limit_secs(limit_secs)
-        .run()?;
-    Ok(said)
+pub fn run_tests(program: &TestProgram, limit_secs: u64) -> Outcome<Said> {
+    as_cargo_would(Program::new(&program.program), program).limit_secs(limit_secs).run()
+}
+
+/// Has a test program, which `program` starts, run where and with what cargo would run it.
+pub fn as_cargo_would(program: Program, test: &TestProgram) -> Program {
+    program.directory(&test.directory).env("CARGO_MANIFEST_DIR", &test.directory)
 }
 
 /// How many tests passed, by what the program said last.

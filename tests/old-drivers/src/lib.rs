@@ -2,20 +2,33 @@
 //! Builds hosts and drivers against any copy of driver-api, and lets a host serve a driver.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
-/// This repository's driver-api.
-pub fn current_api() -> PathBuf {
-    repository().join("driver-api")
+use tempfile::tempdir;
+
+/// A driver-api that hosts and drivers are built against. What belongs to it lies in one place of the target directory, and
+/// changes only with its content, so that nothing that is up to date is built again.
+#[derive(Clone, Debug)]
+pub struct Api {
+    sources: PathBuf,
+    room: PathBuf,
 }
 
-/// A released driver-api, unpacked into `room`.
-pub fn released_api(version: &str, room: &Path) -> io::Result<PathBuf> {
-    unpack(&fixtures(version).join(format!("{PACKAGE}-{version}.0.crate")), room)
+/// This repository's driver-api.
+pub fn current_api() -> io::Result<Api> {
+    Ok(Api { sources: repository().join("driver-api"), room: room("current")? })
+}
+
+/// A released driver-api.
+pub fn released_api(version: &str) -> io::Result<Api> {
+    let draft = tempdir()?;
+    let archive = fixtures(version).join(format!("{PACKAGE}-{version}.0.crate"));
+    Api::of(version, &unpack(&archive, draft.path())?)
 }
 
 /// A released version's driver, as it was built then.
@@ -23,38 +36,39 @@ pub fn released_driver(version: &str) -> PathBuf {
     fixtures(version).join("libmemory.so")
 }
 
-/// A copy of this repository's driver-api in which each text was replaced by another; each must occur.
-pub fn changed_api(room: &Path, file: &str, changes: &[(&str, &str)]) -> io::Result<PathBuf> {
-    let copy = unpack(&packaged()?, room)?;
-    let source = copy.join("src").join(file);
-    let mut text = fs::read_to_string(&source)?;
-    for (from, to) in changes {
+/// A text of a file below `src`, and what replaces it.
+pub type Change<'a> = (&'a str, &'a str, &'a str);
+
+/// A copy of this repository's driver-api with these changes; each text must occur.
+pub fn changed_api(name: &str, changes: &[Change<'_>]) -> io::Result<Api> {
+    let draft = tempdir()?;
+    let copy = unpack(&packaged()?, draft.path())?;
+    for (file, from, to) in changes {
+        let source = copy.join("src").join(file);
+        let text = fs::read_to_string(&source)?;
         if !text.contains(from) {
             return Err(io::Error::other(format!("{file} does not contain {from:?}")));
         }
-        text = text.replacen(from, to, 1);
+        fs::write(source, text.replacen(from, to, 1))?;
     }
-    fs::write(source, text)?;
-    Ok(copy)
+    Api::of(name, &copy)
 }
 
 /// The host of one file, built against this driver-api.
-pub fn build_host(api: &Path, room: &Path) -> io::Result<PathBuf> {
+pub fn build_host(api: &Api) -> io::Result<PathBuf> {
     let main = fs::read_to_string(repository().join("tests/old-drivers/host/main.rs"))?;
-    let target = build(api, room, "old-host", "main.rs", &main, "[\"import\"]")?;
-    keep(&target.join("old-host"), &room.join("host"))
+    build(api, "host", "main.rs", &main, "[\"import\"]")
 }
 
 /// The memory driver of this driver-api, built against it.
-pub fn build_driver(api: &Path, room: &Path) -> io::Result<PathBuf> {
-    let source = fs::read_to_string(api.join("examples/memory.rs"))?;
-    let target = build(api, room, "old-driver", "lib.rs", &source, "[]")?;
-    keep(&target.join("libold_driver.so"), &room.join("libmemory.so"))
+pub fn build_driver(api: &Api) -> io::Result<PathBuf> {
+    let source = fs::read_to_string(api.sources.join("examples/memory.rs"))?;
+    build(api, "memory", "lib.rs", &source, "[]")
 }
 
 /// The memory driver of this driver-api with the ability `cluster` as of 1.2, built against it.
-pub fn build_cluster_driver(api: &Path, room: &Path) -> io::Result<PathBuf> {
-    let memory = fs::read_to_string(api.join("examples/memory.rs"))?;
+pub fn build_cluster_driver(api: &Api) -> io::Result<PathBuf> {
+    let memory = fs::read_to_string(api.sources.join("examples/memory.rs"))?;
     let ability = "    fn cluster(&self) -> Option<Arc<dyn ext::Cluster>> {\n        Some(Arc::new(self.clone()))\n    }\n\n";
     let create = "    fn create(";
     let with_ability = memory.replacen(create, &format!("{ability}{create}"), 1);
@@ -65,8 +79,7 @@ pub fn build_cluster_driver(api: &Path, room: &Path) -> io::Result<PathBuf> {
     // What documents a file stands at its top.
     let cluster = cluster.lines().filter(|line| !line.starts_with("//!"));
     let source = with_ability + &cluster.collect::<Vec<_>>().join("\n");
-    let target = build(api, room, "old-driver", "lib.rs", &source, "[]")?;
-    keep(&target.join("libold_driver.so"), &room.join("libcluster.so"))
+    build(api, "cluster", "lib.rs", &source, "[]")
 }
 
 /// What a host said of a driver: whether it served it, and its lines.
@@ -90,6 +103,62 @@ pub fn serve(host: &Path, driver: &Path) -> io::Result<Served> {
 
 const PACKAGE: &str = "novastor-driver-api";
 
+impl Api {
+    fn of(name: &str, sources: &Path) -> io::Result<Self> {
+        let _alone = alone()?;
+        let room = room(name)?;
+        let api = Self { sources: room.join("driver-api"), room };
+        mirror(sources, &api.sources)?;
+        Ok(api)
+    }
+}
+
+/// While this is held, no other test and no other test program changes what is built, or its sources.
+fn alone() -> io::Result<File> {
+    let place = old_drivers();
+    fs::create_dir_all(&place)?;
+    let file = File::create(place.join("lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+fn room(name: &str) -> io::Result<PathBuf> {
+    let room = old_drivers().join("rooms").join(name);
+    fs::create_dir_all(&room)?;
+    Ok(room)
+}
+
+/// Makes one directory like another; a file that is the same already keeps its time, by which cargo tells what has changed.
+fn mirror(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        if !from.join(entry.file_name()).exists() {
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+    }
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => mirror(&entry.path(), &target)?,
+            false => write_if_changed(&target, &fs::read(entry.path())?)?,
+        }
+    }
+    Ok(())
+}
+
+fn write_if_changed(file: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::read(file) {
+        Ok(now) if now == content => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::write(file, content),
+    }
+}
+
 fn unpack(archive: &Path, room: &Path) -> io::Result<PathBuf> {
     run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(room))?;
     let name = archive.file_stem().map(PathBuf::from).unwrap_or_default();
@@ -103,12 +172,12 @@ fn packaged() -> io::Result<PathBuf> {
     if let Some(archive) = &*packaged {
         return Ok(archive.clone());
     }
-    let target = target_directory().join("old-drivers");
+    let target = old_drivers();
     run(cargo()
         .args(["package", "--package", PACKAGE, "--no-verify", "--allow-dirty", "--quiet"])
         .current_dir(repository())
         .env("CARGO_TARGET_DIR", &target))?;
-    let manifest = fs::read_to_string(current_api().join("Cargo.toml"))?;
+    let manifest = fs::read_to_string(repository().join("driver-api/Cargo.toml"))?;
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = "));
     let version = version.unwrap_or_default().trim_matches('"');
     let archive = target.join("package").join(format!("{PACKAGE}-{version}.crate"));
@@ -129,45 +198,38 @@ fn fixtures(version: &str) -> PathBuf {
     repository().join("tests/old-drivers").join(version)
 }
 
-/// One build at a time: all share a target directory, and with it the dependencies.
-fn build(
-    api: &Path,
-    room: &Path,
-    name: &str,
-    file: &str,
-    source: &str,
-    features: &str,
-) -> io::Result<PathBuf> {
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _building: MutexGuard<'_, ()> = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let package = room.join(name);
+/// All builds share a target directory, and with it the dependencies. Each has a package of its own name, so that nothing that
+/// was made is replaced by what another one makes.
+fn build(api: &Api, name: &str, file: &str, source: &str, features: &str) -> io::Result<PathBuf> {
+    let _alone = alone()?;
+    let package = api.room.join(name);
     fs::create_dir_all(package.join("src"))?;
-    let library = if file == "lib.rs" { "\n[lib]\ncrate-type = [\"cdylib\"]\n" } else { "" };
+    let is_library = file == "lib.rs";
+    let of = api.room.file_name().unwrap_or_default().to_string_lossy().replace('.', "_");
+    let made = format!("old_{name}_{of}").replace('-', "_");
+    let library = if is_library { "\n[lib]\ncrate-type = [\"cdylib\"]\n" } else { "" };
     let manifest = format!(
-        "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{library}\n\
+        "[package]\nname = \"{made}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{library}\n\
          [dependencies]\ntokio = {{ version = \"1\", features = [\"rt\"] }}\n\
-         driver-api = {{ package = \"novastor-driver-api\", path = {api:?}, features = {features} }}\n\
-         \n[workspace]\n\n[profile.dev]\ndebug = false\n"
+         driver-api = {{ package = \"novastor-driver-api\", path = {:?}, features = {features} }}\n\
+         \n[workspace]\n\n[profile.dev]\ndebug = false\n",
+        api.sources
     );
-    fs::write(package.join("Cargo.toml"), manifest)?;
-    fs::write(package.join("src").join(file), source)?;
+    write_if_changed(&package.join("Cargo.toml"), manifest.as_bytes())?;
+    write_if_changed(&package.join("src").join(file), source.as_bytes())?;
     // The versions of all dependencies are the repository's.
     fs::copy(repository().join("Cargo.lock"), package.join("Cargo.lock"))?;
-    let target = target_directory().join("old-drivers");
+    let target = old_drivers();
     run(cargo().args(["build", "--quiet"]).current_dir(&package).env("CARGO_TARGET_DIR", &target))?;
-    Ok(target.join("debug"))
+    let made = if is_library { format!("lib{made}.so") } else { made };
+    Ok(target.join("debug").join(made))
 }
 
-fn target_directory() -> PathBuf {
+/// Where everything is built that is not of this workspace.
+fn old_drivers() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    target.map_or_else(|| repository().join("target"), Path::to_owned)
-}
-
-/// The next build replaces what this one made.
-fn keep(made: &Path, kept: &Path) -> io::Result<PathBuf> {
-    fs::copy(made, kept)?;
-    Ok(kept.to_owned())
+    target.map_or_else(|| repository().join("target"), Path::to_owned).join("old-drivers")
 }
 
 fn run(command: &mut Command) -> io::Result<()> {
@@ -177,4 +239,51 @@ fn run(command: &mut Command) -> io::Result<()> {
     }
     let errors = String::from_utf8_lossy(&output.stderr);
     Err(io::Error::other(format!("{command:?}: {}\n{errors}", output.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        time::{Duration, SystemTime},
+    };
+
+    use super::mirror;
+
+    #[test]
+    fn a_mirror_changes_what_differs_and_nothing_else() {
+        let room = tempfile::tempdir().unwrap();
+        let (from, to) = (room.path().join("from"), room.path().join("to"));
+        for (place, file, text) in [
+            (&from, "same", "a"),
+            (&from, "changed", "b"),
+            (&from, "new", "c"),
+            (&to, "same", "a"),
+            (&to, "changed", "B"),
+            (&to, "gone", "d"),
+        ] {
+            fs::create_dir_all(place.join("in")).unwrap();
+            fs::create_dir_all(to.join("gone-too")).unwrap();
+            fs::write(place.join("in").join(file), text).unwrap();
+        }
+        let before = SystemTime::now() - Duration::from_secs(100);
+        for file in ["same", "changed"] {
+            let file = fs::File::options().write(true).open(to.join("in").join(file)).unwrap();
+            file.set_modified(before).unwrap();
+        }
+        mirror(&from, &to).unwrap();
+        let names = |place: &std::path::Path| {
+            let mut names: Vec<_> =
+                fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&to), ["in"]);
+        assert_eq!(names(&to.join("in")), ["changed", "new", "same"]);
+        assert_eq!(fs::read_to_string(to.join("in/changed")).unwrap(), "b");
+        let changed =
+            |file: &str| fs::metadata(to.join("in").join(file)).unwrap().modified().unwrap();
+        assert_eq!(changed("same"), before);
+        assert!(changed("changed") > before);
+    }
 }

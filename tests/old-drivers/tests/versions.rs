@@ -15,7 +15,6 @@ use novastor_old_drivers::{
     build_cluster_driver, build_driver, build_host, current_api, released_api, released_driver,
     serve,
 };
-use tempfile::tempdir;
 
 fn descriptor(file: &Path) -> Descriptor {
     let bytes = fs::read(file).expect("the driver's file");
@@ -44,8 +43,7 @@ fn every_version_before_this_one_is_kept() {
 
 #[test]
 fn the_driver_of_each_release_serves_in_this_host() {
-    let room = tempdir().expect("a temporary directory");
-    let host = build_host(&current_api(), room.path()).expect("the host builds");
+    let host = build_host(&current_api().expect("a place to build")).expect("the host builds");
     for version in RELEASED {
         let served = serve(&host, &released_driver(version)).expect("the host ends by itself");
         assert!(served.ok, "{version}: {}", served.lines);
@@ -57,11 +55,11 @@ fn the_driver_of_each_release_serves_in_this_host() {
 
 #[test]
 fn this_driver_serves_in_the_host_of_each_release() {
+    let current = current_api().expect("a place to build");
     for version in RELEASED {
-        let room = tempdir().expect("a temporary directory");
-        let api = released_api(version, room.path()).expect("the released source");
-        let host = build_host(&api, room.path()).expect("the old host builds");
-        let driver = build_driver(&current_api(), room.path()).expect("the driver builds");
+        let api = released_api(version).expect("the released source");
+        let host = build_host(&api).expect("the old host builds");
+        let driver = build_driver(&current).expect("the driver builds");
         let served = serve(&host, &driver).expect("the host ends by itself");
         assert!(served.ok, "{version}: {}", served.lines);
         let (host, driver) = (format!("host_abi={version}"), format!("driver_abi={CURRENT}"));
@@ -71,12 +69,10 @@ fn this_driver_serves_in_the_host_of_each_release() {
 
 #[test]
 fn the_source_of_each_release_still_builds_the_driver() {
-    let room = tempdir().expect("a temporary directory");
-    let host = build_host(&current_api(), room.path()).expect("the host builds");
+    let host = build_host(&current_api().expect("a place to build")).expect("the host builds");
     for version in RELEASED {
-        let room = tempdir().expect("a temporary directory");
-        let api = released_api(version, room.path()).expect("the released source");
-        let driver = build_driver(&api, room.path()).expect("the driver builds");
+        let api = released_api(version).expect("the released source");
+        let driver = build_driver(&api).expect("the driver builds");
         let served = serve(&host, &driver).expect("the host ends by itself");
         assert!(served.ok, "{version}: {}", served.lines);
         assert_lines(&served.lines, &[&format!("driver_abi={version}")]);
@@ -130,9 +126,8 @@ async fn a_driver_from_before_1_2_has_no_cluster() {
 
 #[tokio::test]
 async fn a_cluster_of_1_2_has_nodes_and_says_that_it_cannot_recover() {
-    let room = tempdir().expect("a temporary directory");
-    let api = released_api("1.2", room.path()).expect("the released source");
-    let driver = build_cluster_driver(&api, room.path()).expect("the driver builds");
+    let api = released_api("1.2").expect("the released source");
+    let driver = build_cluster_driver(&api).expect("the driver builds");
     let (backend, cx) = (opened_from(&driver).await, OpContext::new());
     let cluster = backend.cluster().expect("an answer").expect("a cluster");
     assert_eq!(cluster.nodes(&cx).await.expect("nodes")[0].spec.name.as_str(), "only");

@@ -14,7 +14,6 @@ use crate::{
     failure::{Context, Failure, Outcome, ensure},
     host::install,
     program::{Program, until},
-    workspace,
 };
 
 /// What the table has at least: lines with a rate.
@@ -88,10 +87,7 @@ fn all_copies_lost(cluster: &Cluster) -> Outcome {
 }
 
 fn benchmark(stage: &Stage) -> Outcome {
-    workspace::cargo()
-        .args(["build", "--release", "--locked", "--quiet", "-p", "novastor-bench"])
-        .run()?;
-    let program = Program::new(stage.artifacts.target().join("release/distributed"));
+    let program = Program::new(stage.artifacts.benchmark("distributed")?);
     let program = if stage.is_long() { program } else { program.arg("--short") };
     let said = program.limit_secs(1200).run()?;
     said.stdout.lines().for_each(|line| stage.tell(line));

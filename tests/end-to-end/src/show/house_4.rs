@@ -63,7 +63,7 @@ fn build(stage: &Stage) -> Outcome<PathBuf> {
     fs::copy(root().join("Cargo.lock"), home.join("Cargo.lock")).context("Cargo.lock")?;
     fs::write(home.join("Cargo.toml"), manifest(&root())).context("Cargo.toml")?;
     let target = stage.artifacts.target().join("outside");
-    Program::new("cargo")
+    Program::giving_way("cargo")
         .args(["build", "--release", "--quiet"])
         .env("CARGO_TARGET_DIR", &target)
         .without_env("CARGO_MANIFEST_DIR")

@@ -27,18 +27,24 @@ mod nbd_4;
 mod nbd_5;
 mod run;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    fmt::Write,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use tempfile::TempDir;
 
 use crate::{
     artifacts::Artifacts,
     failure::{Context, Outcome},
+    lanes::Manner,
 };
 
 pub use run::{run, run_all};
 
-/// What all short forms together may take.
+/// What all short forms together may take, some of them at the same time.
 pub const TOTAL_BUDGET_SECS: u64 = 1500;
 
 /// How much of a scene is played.
@@ -56,6 +62,8 @@ pub struct Show {
     pub name: &'static str,
     /// What it shows, in one sentence.
     pub title: &'static str,
+    /// Whether others may play at the same time.
+    pub manner: Manner,
     /// What its short form should take at most.
     pub budget_secs: u64,
     play: fn(&Stage) -> Outcome,
@@ -66,120 +74,140 @@ pub const SHOWS: &[Show] = &[
     Show {
         name: "house-1",
         title: "In a fresh clone the README's commands work as written.",
-        budget_secs: 300,
+        manner: Manner::Computes,
+        budget_secs: 150,
         play: house_1::play,
     },
     Show {
         name: "house-2",
         title: "A disk image goes in and comes back byte for byte; a clone taken under load is consistent.",
+        manner: Manner::Waits,
         budget_secs: 60,
         play: house_2::play,
     },
     Show {
         name: "house-3",
         title: "After the host is killed at random moments, every flushed byte is there.",
+        manner: Manner::Waits,
         budget_secs: 60,
         play: house_3::play,
     },
     Show {
         name: "house-4",
         title: "A driver from outside the workspace is dropped into a running host, passes its check and serves.",
+        manner: Manner::Computes,
         budget_secs: 90,
         play: house_4::play,
     },
     Show {
         name: "house-5",
         title: "Old and new drivers and hosts load each other; broken drivers are refused or contained.",
+        manner: Manner::Computes,
         budget_secs: 90,
         play: house_5::play,
     },
     Show {
         name: "house-6",
         title: "A read through the driver boundary and a forwarding layer stay within their nanoseconds.",
+        manner: Manner::Measures,
         budget_secs: 60,
         play: house_6::play,
     },
     Show {
         name: "house-7",
         title: "Twenty faulty configurations are each answered with file, key, cause and remedy.",
+        manner: Manner::Waits,
         budget_secs: 30,
         play: house_7::play,
     },
     Show {
         name: "nbd-1",
         title: "Every client works over unix, TCP and TLS, strangers stay outside, and clients outlive the host.",
+        manner: Manner::Waits,
         budget_secs: 60,
         play: nbd_1::play,
     },
     Show {
         name: "nbd-2",
         title: "Every command, flag and option of the NBD protocol is done, refused properly or not offered, as a table says.",
+        manner: Manner::Measures,
         budget_secs: 45,
         play: nbd_2::play,
     },
     Show {
         name: "nbd-3",
         title: "Hostile and slow clients cost their own connections; a good client keeps its throughput.",
+        manner: Manner::Measures,
         budget_secs: 90,
         play: nbd_3::play,
     },
     Show {
         name: "nbd-4",
         title: "A flush on one connection covers writes acknowledged on another, with a storage that loses the rest.",
+        manner: Manner::Waits,
         budget_secs: 20,
         play: nbd_4::play,
     },
     Show {
         name: "nbd-5",
         title: "The NBD export beside nbdkit and qemu-nbd, under libnbd, fio and nbdcopy.",
+        manner: Manner::Measures,
         budget_secs: 90,
         play: nbd_5::play,
     },
     Show {
         name: "distributed-1",
         title: "The distributed core survives every simulated fault, and without any one of its protections it does not.",
+        manner: Manner::Computes,
         budget_secs: 120,
         play: distributed_1::play,
     },
     Show {
         name: "distributed-2",
         title: "One node hangs and returns, another loses its bricks, and a verifying client notices nothing.",
+        manner: Manner::Waits,
         budget_secs: 60,
         play: distributed_2::play,
     },
     Show {
         name: "distributed-3",
         title: "After the host is killed at random moments, also with a node full or unable to flush, three replicas agree and have every flushed byte.",
+        manner: Manner::Waits,
         budget_secs: 60,
         play: distributed_3::play,
     },
     Show {
         name: "distributed-4",
         title: "A write parked in a frozen backend lands after its replica was replaced, or before it returns: the volume never shows it.",
+        manner: Manner::Waits,
         budget_secs: 40,
         play: distributed_4::play,
     },
     Show {
         name: "distributed-5",
         title: "A brick of a stopped, fully replicated volume opens in qemu-img and is the volume; damage in it is found and repaired.",
+        manner: Manner::Waits,
         budget_secs: 30,
         play: distributed_5::play,
     },
     Show {
         name: "distributed-6",
         title: "The options of a distributed backend read back from the running host; its speed beside plain volumes.",
+        manner: Manner::Measures,
         budget_secs: 60,
         play: distributed_6::play,
     },
     Show {
         name: "distributed-whole-1",
         title: "The core survives the simulator with moves, snapshots, resharding and digests, and not without any of the protections that these need.",
+        manner: Manner::Computes,
         budget_secs: 60,
         play: distributed_whole_1::play,
     },
     Show {
         name: "distributed-whole-2",
         title: "Nodes are killed, hung, filled, emptied and lost at random under verifying clients: no error, no wrong byte, and what was lost is replicated elsewhere; flipped bits are named, and never read.",
+        manner: Manner::Waits,
         budget_secs: 170,
         play: distributed_whole_2::play,
     },
@@ -192,18 +220,21 @@ pub const SHOWS: &[Show] = &[
     Show {
         name: "distributed-whole-4",
         title: "A sixth node joins and an old one leaves under load, also across a kill: as much moves as was planned, evenly, and no byte is wrong; snapshots stay what they were.",
-        budget_secs: 90,
+        manner: Manner::Waits,
+        budget_secs: 150,
         play: distributed_whole_4::play,
     },
     Show {
         name: "distributed-whole-5",
         title: "With the state lost, the right volumes are made anew from their bricks, or it is said what is missing; never stale data.",
+        manner: Manner::Waits,
         budget_secs: 60,
         play: distributed_whole_5::play,
     },
     Show {
         name: "distributed-whole-6",
         title: "Placement costs no more than its nanoseconds, moves no more than it must, and is even; clients feel healing by no more than half.",
+        manner: Manner::Measures,
         budget_secs: 90,
         play: distributed_whole_6::play,
     },
@@ -217,6 +248,30 @@ pub struct Stage {
     pub form: Form,
     directory: TempDir,
     since: Instant,
+    audience: Audience,
+}
+
+/// Who is told what is shown.
+#[derive(Clone, Default)]
+enum Audience {
+    /// Standard output, at once.
+    #[default]
+    Here,
+    /// Whoever reads this later, when the scene has ended.
+    Later(Arc<Mutex<String>>),
+}
+
+impl Audience {
+    fn tell(&self, line: impl std::fmt::Display) {
+        match self {
+            Self::Here => println!("{line}"),
+            Self::Later(text) => {
+                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                // A text takes everything.
+                let _ = writeln!(text, "{line}");
+            }
+        }
+    }
 }
 
 impl Stage {
@@ -224,12 +279,13 @@ impl Stage {
     ///
     /// # Errors
     /// When there is no room for it.
-    pub fn new(form: Form) -> Outcome<Self> {
+    fn new(form: Form, audience: Audience) -> Outcome<Self> {
         let directory = tempfile::Builder::new()
             .prefix("novastor-show-")
             .tempdir()
             .context("temporary directory")?;
-        Ok(Self { artifacts: Artifacts::of_this_build()?, form, directory, since: Instant::now() })
+        let artifacts = Artifacts::of_this_build()?;
+        Ok(Self { artifacts, form, directory, since: Instant::now(), audience })
     }
 
     /// Whether all of the scene is played.
@@ -244,7 +300,13 @@ impl Stage {
 
     /// Tells the audience what was shown.
     pub fn tell(&self, text: impl std::fmt::Display) {
-        println!("  {:>6.1} s  {text}", self.since.elapsed().as_secs_f64());
+        let secs = self.since.elapsed().as_secs_f64();
+        self.audience.tell(format_args!("  {secs:>6.1} s  {text}"));
+    }
+
+    /// Shows a text of several lines.
+    fn tell_all(&self, text: &str) {
+        self.audience.tell(text.trim_end_matches('\n'));
     }
 }
 

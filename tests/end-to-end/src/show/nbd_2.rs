@@ -78,7 +78,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     });
     let said = libnbd.script("protocol").arg(told.to_string()).codes(&[]).limit_secs(300).run()?;
     let rows = parse(&said.stdout).context(format!("the table\n{}", said.stderr))?;
-    print!("{}", table(&rows));
+    stage.tell_all(&table(&rows));
     ensure(said.code == 0 && rows.len() >= AT_LEAST, || {
         format!(
             "the table ended early, after {} rows, with {}:\n{}",

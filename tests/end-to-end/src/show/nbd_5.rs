@@ -6,18 +6,13 @@ use super::Stage;
 use crate::{
     failure::{Outcome, ensure},
     program::Program,
-    workspace,
 };
 
-/// The benchmark and the drivers that the scenes' own build lacks, built together so that they share dependencies.
-const CRATES: [&str; 6] =
-    ["-p", "novastor-bench", "-p", "novastor-test-ram", "-p", "novastor-test-forward"];
 /// What the table has at least: a line for each load on each kind of disk.
 const LOADS: usize = 24;
 
 pub(super) fn play(stage: &Stage) -> Outcome {
-    workspace::cargo().args(["build", "--release", "--locked", "--quiet"]).args(CRATES).run()?;
-    let program = Program::new(stage.artifacts.target().join("release/nbd"));
+    let program = Program::new(stage.artifacts.benchmark("nbd")?);
     let said = if stage.is_long() { program } else { program.arg("--short") };
     let said = said.limit_secs(3600).run()?;
     said.stdout.lines().for_each(|line| stage.tell(line));
