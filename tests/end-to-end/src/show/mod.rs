@@ -214,6 +214,7 @@ pub const SHOWS: &[Show] = &[
     Show {
         name: "distributed-whole-3",
         title: "An asynchronous volume keeps its bound and its sessions' promises under load, and a promotion loses exactly what it says.",
+        manner: Manner::Measures,
         budget_secs: 45,
         play: distributed_whole_3::play,
     },
