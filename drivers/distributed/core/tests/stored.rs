@@ -82,10 +82,15 @@ fn split() -> Descriptor {
     Descriptor { shard_size: 16 * MIB, ..plain() }
 }
 
-/// One brick acknowledges, and one follows.
+/// One brick acknowledges, one follows, and one did until now.
 fn followers() -> Descriptor {
-    let (in_sync, following) = (set(&[0]), set(&[1]));
-    Descriptor { mode: Mode::Asynchronous, in_sync, following, ..plain() }
+    let (in_sync, following, followed) = (set(&[0]), set(&[1]), set(&[2]));
+    Descriptor { mode: Mode::Asynchronous, in_sync, following, followed, ..plain() }
+}
+
+/// A synchronous volume again, one of whose bricks followed until now.
+fn followed() -> Descriptor {
+    Descriptor { followed: set(&[2]), ..plain() }
 }
 
 /// The one that follows has a batch of every kind in its journal.
@@ -126,6 +131,7 @@ fn descriptors_that_were_stored_are_read_and_written_the_same() {
         ("moves", 1, moves()),
         ("snapshots", 2, snapshots()),
         ("followers", 4, followers()),
+        ("followed", 4, followed()),
         ("split", 16, split()),
     ];
     for (kind, needs, descriptor) in stored {
@@ -143,6 +149,7 @@ fn records_that_were_stored_are_read_and_written_the_same() {
         ("snapshots", 2, snapshot_record()),
         ("followers", 4, follower()),
         ("followers-at-no-point", 4, lacking),
+        ("followed", 4, record(followed())),
         ("digests", 8, digests()),
         ("split", 16, record(split())),
     ];

@@ -133,6 +133,26 @@ fn a_write_waits_when_followers_would_be_too_far_behind() {
 }
 
 #[test]
+fn nothing_is_acknowledged_while_a_follower_lacks_what_is_older_than_the_bound() {
+    let mut desk = Desk::new(&Settings::default());
+    desk.tick(1);
+    assert_eq!(desk.configure(1, asynchronous()), Ok(()));
+    desk.held = Some("WriteJournal");
+    assert_eq!(desk.write(2, 0), Some(Ok(())));
+    desk.tick(1);
+    assert_eq!(desk.write(3, 8192), Some(Ok(())), "just within the bound");
+    desk.tick(1);
+    assert_eq!(desk.write(4, 16_384), None);
+    desk.tick(3);
+    assert_eq!(desk.write(5, 32_768), None);
+    let behind = desk.volume.status().bricks[1].behind.unwrap();
+    assert_eq!((behind.writes, behind.bytes), (2, 8192), "no more than it was at the bound");
+    assert_eq!(behind.nanoseconds, 5_000_000_000, "although it gets older");
+    desk.let_go();
+    assert_eq!((desk.answer(4), desk.answer(5)), (Ok(()), Ok(())));
+}
+
+#[test]
 fn only_a_whole_volume_becomes_asynchronous() {
     let mut desk = Desk::new(&Settings::default());
     desk.volume.map = ShardMap::uniform(64 << 20, 1, SlotSet(3));

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Action, Attach, AttachError, BrickId, BrickState, ClientOp, DecodeError, Descriptor, Digest,
-    Event, Failure, Generation, MAP_OFFSET, NodeId, Outcome, Phase, Protections, Record, RequestId,
-    Settings, ShardMap, Shortage, Slot, SlotSet, Time, Volume, VolumeState, ZeroKind, rebuild,
+    Event, Failure, Generation, IoId, MAP_OFFSET, NodeId, Outcome, Phase, Protections, Record,
+    RequestId, Settings, ShardMap, Shortage, Slot, SlotSet, Time, Volume, VolumeState, ZeroKind,
+    rebuild,
 };
 
 #[path = "async_tests.rs"]
@@ -30,6 +31,9 @@ struct Desk {
     replies: Vec<(u64, Result<(), Failure>)>,
     /// Actions whose text contains one of these are answered so.
     spoiled: Vec<(&'static str, Outcome)>,
+    /// Actions whose text contains this are not answered until they are let go.
+    held: Option<&'static str>,
+    unanswered: Vec<(IoId, Outcome)>,
     now: u64,
     /// Checkpoints that the state has.
     digests: BTreeMap<Generation, Arc<[u8]>>,
@@ -87,6 +91,8 @@ impl Desk {
             log: Vec::new(),
             replies: Vec::new(),
             spoiled: Vec::new(),
+            held: None,
+            unanswered: Vec::new(),
             now: 0,
             digests: BTreeMap::new(),
             rotten: Vec::new(),
@@ -112,6 +118,7 @@ impl Desk {
             let text = format!("{action:?}");
             let spoiled = self.spoiled.iter().find(|(part, _)| text.contains(part));
             let spoiled = spoiled.map(|(_, outcome)| outcome.clone());
+            let is_held = self.held.is_some_and(|part| text.contains(part));
             self.log.push(text);
             let (io, outcome) = match action {
                 Action::Reply { request, result, .. } => {
@@ -174,8 +181,21 @@ impl Desk {
                 | Action::Delete { io, .. } => (io, Outcome::Ok),
             };
             let outcome = spoiled.unwrap_or(outcome);
+            if is_held {
+                self.unanswered.push((io, outcome));
+                continue;
+            }
             self.volume.handle(Time(self.now), Event::Done { io, incarnation: 1, outcome });
         }
+    }
+
+    /// Answers what was held, and holds nothing any more.
+    fn let_go(&mut self) {
+        self.held = None;
+        for (io, outcome) in std::mem::take(&mut self.unanswered) {
+            self.volume.handle(Time(self.now), Event::Done { io, incarnation: 1, outcome });
+        }
+        self.work();
     }
 
     fn ask(&mut self, request: u64, op: ClientOp) -> Option<Result<(), Failure>> {
