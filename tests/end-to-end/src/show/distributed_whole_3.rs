@@ -135,7 +135,7 @@ fn one_round(stage: &Stage, room: &str) -> Outcome {
     let section = |(node, storage): (&&str, &Remote)| storage.section(node, "");
     let sections: String = NODES.iter().zip(&storages.0).map(section).collect();
     // Who stands still for a while is late, and not gone.
-    let more = format!("io_timeout_secs = 20\n{sections}");
+    let more = format!("io_timeout_secs = 20\nhealth_check_interval = \"1s\"\n{sections}");
     let nodes = stage.path(room).join("nodes");
     let cluster = Cluster::start(&stage.artifacts, &nodes, 0, &NODES, &more)?;
     install(&stage.artifacts.remote()?, &cluster.host.plugins())?;

@@ -215,7 +215,7 @@ pub const SHOWS: &[Show] = &[
         name: "distributed-whole-3",
         title: "An asynchronous volume keeps its bound and its sessions' promises under load, and a promotion loses exactly what it says.",
         manner: Manner::Measures,
-        budget_secs: 45,
+        budget_secs: 60,
         play: distributed_whole_3::play,
     },
     Show {
