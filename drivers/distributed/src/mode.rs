@@ -161,16 +161,17 @@ pub(crate) fn whole_nodes(
 ) -> Vec<Node> {
     let held = |node: &Node| {
         let slot = layout.slots.iter().position(|slot| *slot == Some(node.id));
-        let holds = |slot: usize| layout.map.sets().filter(|set| set.has(Slot(slot as u8))).count();
-        slot.map_or(0, holds)
+        let has =
+            |slot: Slot| (0..layout.map.len()).filter(|n| layout.map.set(*n).has(slot)).count();
+        slot.map_or(0, |slot| has(Slot(slot as u8)))
     };
     // One that does not answer keeps what it has until it is lost.
-    let usable = |node: &&Node| {
-        let may_stay = node.available || held(node) > 0;
+    let usable = |(held, node): &(usize, &Node)| {
+        let may_stay = node.available || *held > 0;
         node.weight > 0 && may_stay && !leaving.contains(&node.id)
     };
     let mut left: Vec<(usize, &Node)> =
-        nodes.iter().filter(usable).map(|node| (held(node), node)).collect();
+        nodes.iter().map(|node| (held(node), node)).filter(usable).collect();
     left.sort_by_key(|(held, node)| (std::cmp::Reverse(*held), node.id));
     let mut whole: Vec<Node> = Vec::new();
     while whole.len() < chosen.replication_factor as usize && !left.is_empty() {

@@ -272,7 +272,8 @@ async fn victim() {
         }
         if number % 3 == 0 {
             volume.flush(&CX).await.expect("flushed");
-            writeln!(log, "{number}").expect("noted");
+            // In one piece, so that a kill leaves no number without its end for the next one to be added to.
+            log.write_all(format!("{number}\n").as_bytes()).expect("noted");
         }
     }
 }
