@@ -48,7 +48,8 @@ fn told(said: &str) -> Outcome<Value> {
     serde_json::from_str(said).context("promote")
 }
 
-/// Kills the acknowledging node under load, when followers have stood still for so long. Gives what was written.
+/// Kills the acknowledging node under load, when followers have stood still for so long: all the while, so that what a
+/// follower is about to take is the first write, and not most of them. Gives what was written.
 fn kill_head(
     cluster: &Cluster,
     storages: &mut Storages,
@@ -59,11 +60,11 @@ fn kill_head(
     let journal = Journal::from(prefix(cluster)?, pause);
     let mut client = cluster.host.connect("disk")?;
     let mut other = cluster.host.connect("disk")?;
+    settled(cluster, "disk", NODES.len() - 1)?;
+    journals.iter().try_for_each(Session::freeze)?;
     thread::scope(|scope| -> Outcome {
         let writing = scope.spawn(|| journal.write(&mut client));
         let mut kill = || -> Outcome {
-            thread::sleep(Duration::from_millis(100));
-            journals.iter().try_for_each(Session::freeze)?;
             thread::sleep(still);
             storages.of_mut(&volume.head)?.kill9()?;
             // Writes that are held back ask nothing of it: somebody has to, before followers count as gone, too.
