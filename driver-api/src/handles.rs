@@ -253,7 +253,7 @@ impl SessionsHandle {
 }
 
 impl SessionHandle {
-    /// The volume as this session has it.
+    /// The volume as the session has it.
     pub fn volume(&self) -> Result<VolumeHandle> {
         self.raw.volume().into()
     }

@@ -18,7 +18,7 @@ pub struct GuardedSession {
 }
 
 impl GuardedSession {
-    /// The volume as this session has it.
+    /// The volume as the session has it.
     pub fn volume(&self) -> &GuardedVolume {
         &self.volume
     }

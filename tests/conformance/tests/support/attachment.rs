@@ -15,6 +15,7 @@ use super::{
     backend::Opening,
     content::PAGE,
     defect::Defect,
+    session::Session,
     store::{Disk, Store},
 };
 
@@ -24,6 +25,7 @@ pub struct Attachment {
     pub name: Arc<str>,
     token: u64,
     poisoned: Arc<AtomicBool>,
+    session: Option<Arc<Session>>,
 }
 
 /// Notices a future that is dropped before its end.
@@ -39,7 +41,20 @@ impl Drop for Abandoned {
 
 impl Attachment {
     pub fn new(opening: Opening, name: &str, token: u64) -> Self {
-        Self { opening, name: name.into(), token, poisoned: Arc::default() }
+        Self { opening, name: name.into(), token, poisoned: Arc::default(), session: None }
+    }
+
+    /// The attachment itself, which no session keeps from ending.
+    pub fn without_session(&self) -> Self {
+        Self { session: None, ..self.clone() }
+    }
+
+    pub fn with_session(&self, session: Session) -> Self {
+        Self { session: Some(Arc::new(session)), ..self.clone() }
+    }
+
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_deref()
     }
 
     pub fn store(&self) -> &Arc<Store> {
@@ -75,13 +90,24 @@ impl Attachment {
 
     /// Works on the disk, if the attachment stands.
     pub fn reading<R>(&self, work: impl FnOnce(&mut Disk) -> Result<R>) -> Result<R> {
-        self.store().on(&self.name, |disk| self.standing(disk).and_then(|_| work(disk)))
+        self.store().on(&self.name, |disk| {
+            self.standing(disk)?;
+            self.session().inspect(|session| session.saw(disk));
+            work(disk)
+        })
     }
 
     /// Works on the disk, if the attachment stands and may write.
     pub fn writing<R>(&self, work: impl FnOnce(&mut Disk) -> Result<R>) -> Result<R> {
         self.store().on(&self.name, |disk| match self.standing(disk)? {
-            AttachMode::EXCLUSIVE if self.store().has(Abilities::WRITE) => work(disk),
+            AttachMode::EXCLUSIVE if self.store().has(Abilities::WRITE) => {
+                disk.changes += 1;
+                self.session().inspect(|session| {
+                    session.wrote();
+                    session.saw(disk);
+                });
+                work(disk)
+            }
             _ => {
                 let message = "the volume is attached for reading";
                 Err(self.store().error(ErrorKind::PERMISSION_DENIED, message))
@@ -131,6 +157,7 @@ impl Attachment {
                     Err(error)
                 };
             }
+            let stale = stale || self.session().is_some_and(Session::is_behind);
             let content = if stale { &disk.stable } else { &disk.live };
             let bytes = content.read(self.place(offset), len);
             if self.is(Defect::ShortRead) && len > PAGE {
@@ -402,6 +429,9 @@ impl Volume for Attachment {
                 disk.live = disk.stable.clone();
             }
             disk.stable = disk.live.clone();
+            if self.is(Defect::DetachForgetsTokens) {
+                disk.changes = 0;
+            }
             // The suite's probe writes nothing, and must get by.
             if !self.is(Defect::DetachKeepsLock) || disk.live.used() == 0 {
                 disk.holders.retain(|holder| holder.token != self.token);
@@ -432,5 +462,10 @@ impl Volume for Attachment {
     fn allocation_map(&self) -> Option<Arc<dyn ext::AllocationMap>> {
         let has = self.store().has(Abilities::ALLOCATION_MAP);
         has.then(|| Arc::new(self.clone()) as Arc<dyn ext::AllocationMap>)
+    }
+
+    fn sessions(&self) -> Option<Arc<dyn ext::Sessions<Self>>> {
+        let has = self.store().has(Abilities::SESSIONS);
+        has.then(|| Arc::new(self.without_session()) as Arc<dyn ext::Sessions<Self>>)
     }
 }

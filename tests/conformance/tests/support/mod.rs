@@ -5,6 +5,7 @@ mod attachment;
 mod backend;
 mod content;
 mod defect;
+mod session;
 mod store;
 mod volume_ext;
 
@@ -16,7 +17,7 @@ pub use defect::Defect;
 pub use store::Store;
 
 /// All that the reference can do.
-pub const ALL: Abilities = Abilities::from_bits((1 << 15) - 1);
+pub const ALL: Abilities = Abilities::from_bits((1 << 16) - 1);
 
 /// Opens the store anew, through the glue that a shared library uses.
 pub fn open(store: &Arc<Store>) -> BackendHandle {

@@ -36,6 +36,8 @@ pub struct Disk {
     pub live: Content,
     /// What survives an attachment that ends without a word.
     pub stable: Content,
+    /// How many changes were begun, ever.
+    pub changes: u64,
     pub epoch: u64,
     pub holders: Vec<Holder>,
     pub snapshots: Vec<Snapshot>,
