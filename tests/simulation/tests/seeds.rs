@@ -152,6 +152,14 @@ const FOLLOWING_REGRESSIONS: &[(u64, &str)] = &[
         "a state was made anew without one that had followed before a record which came to nothing",
     ),
     (1_072_465, "a write waited for its own range when another head had been promoted"),
+    (
+        2_026_755,
+        "who was in sync before the state knew of it was taken for a follower that was promoted",
+    ),
+    (
+        2_030_660,
+        "replicas stayed unequal whose leveling failed after the full one had left their shard",
+    ),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.

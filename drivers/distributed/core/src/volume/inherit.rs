@@ -85,8 +85,10 @@ impl Volume {
         let state = &self.descriptor;
         let is_other = companions.in_sync.and(state.in_sync).is_empty();
         let slot = companions.in_sync.first().filter(|slot| state.following.has(*slot));
+        // One that became a member in synchronous mode had everything.
+        let stays = [state.mode, companions.mode] == [Mode::Asynchronous; 2];
         if self.inheritance.is_none()
-            && state.mode == Mode::Asynchronous
+            && stays
             && is_other
             && let Some(slot) = slot
         {

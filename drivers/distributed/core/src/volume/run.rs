@@ -236,6 +236,8 @@ impl Volume {
     /// space on the others; the client learns that nothing, or not all, was written.
     fn level_step(&mut self, key: u64) {
         let Some(op) = self.ops.get_mut(key) else { return };
+        // Some have what the one before gave that then failed, and the full one may have left the shard.
+        let is_again = op.stage == Stage::Leveling;
         op.stage = Stage::Leveling;
         op.retry = false;
         let (at, step, full) = (op.at, op.step, op.full);
@@ -243,7 +245,8 @@ impl Volume {
         for (offset, len, set) in self.pieces(at, step) {
             let members = set.and(self.counting());
             let source = full.and(members).first().or(members.first());
-            let Some(source) = source.filter(|_| !full.and(set).is_empty()) else { continue };
+            let is_unequal = is_again || !full.and(set).is_empty();
+            let Some(source) = source.filter(|_| is_unequal) else { continue };
             for target in set.without(SlotSet::only(source)).iter() {
                 if members.has(target) {
                     self.issue_copy(key, source, target, offset, len);
