@@ -26,9 +26,25 @@ pub(super) struct Exports {
     pub(super) runtime: Handle,
 }
 
+impl Exports {
+    /// Has a thread of the runtime do something. The connection's own keeps the deepest stack that it ever had, and there
+    /// are thousands.
+    fn ask<T, F>(&self, asking: impl FnOnce(Volumes) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let answer = self.runtime.block_on(self.runtime.spawn(asking(self.volumes.clone())));
+        answer.unwrap_or_else(|why| {
+            Err(Error::new(ErrorKind::PANIC, format!("an export was not looked up: {why}")))
+        })
+    }
+}
+
 impl ExportSource for Exports {
     fn list(&self, peer: &Peer) -> Vec<String> {
-        let exports = self.runtime.block_on(self.volumes.exports()).unwrap_or_else(|error| {
+        let exports = self.ask(async move |volumes| volumes.exports().await);
+        let exports = exports.unwrap_or_else(|error| {
             tracing::error!("exports cannot be listed: {error:#}");
             Vec::new()
         });
@@ -37,15 +53,18 @@ impl ExportSource for Exports {
     }
 
     fn default_name(&self) -> Result<String> {
-        self.runtime.block_on(self.volumes.default_export())
+        self.ask(async move |volumes| volumes.default_export().await)
     }
 
     fn find(&self, name: &str, peer: &Peer) -> Result<()> {
-        self.runtime.block_on(self.volumes.export_for(name, peer)).map(|_| ())
+        let (name, peer) = (name.to_owned(), peer.clone());
+        self.ask(async move |volumes| volumes.export_for(&name, &peer).await.map(drop))
     }
 
     fn open(&self, name: &str, peer: &Peer) -> Result<Export> {
-        let (export, used) = self.runtime.block_on(self.volumes.export_open(name, peer))?;
+        let (name, peer) = (name.to_owned(), peer.clone());
+        let opened = self.ask(async move |volumes| volumes.export_open(&name, &peer).await);
+        let (export, used) = opened?;
         let (volume, coherent) = for_connection(used.volume())?;
         Ok(Export {
             name: export.name,
