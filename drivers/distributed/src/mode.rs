@@ -53,6 +53,18 @@ impl DistributedBackend {
         }
     }
 
+    /// Has an asynchronous volume replicate synchronously for a while; whether it did not before. The caller has the mode's
+    /// turn, and whatever becomes of it, the volume behaves as was chosen again once it can.
+    async fn switch_for_a_while(&self, engine: &Arc<Engine>, chosen: &Chosen) -> Result<bool> {
+        if engine.mode()? == Mode::Synchronous {
+            return Ok(false);
+        }
+        self.settle_in_time(engine);
+        let wanted = chosen.configuration(&self.0.config);
+        engine.configure(Configuration { mode: Mode::Synchronous, ..wanted }).await?;
+        Ok(true)
+    }
+
     /// Takes a snapshot that every replica has which can be had in sync: an asynchronous volume replicates synchronously for
     /// that moment.
     pub(crate) async fn snapshot(
@@ -61,19 +73,15 @@ impl DistributedBackend {
         engine: &Arc<Engine>,
         name: &str,
     ) -> Result<Snapshot> {
+        let chosen = self.0.catalog.chosen(engine.volume()).await?;
         let turn = engine.mode_turn().await;
-        let is_switched = engine.mode()? == Mode::Asynchronous;
-        if is_switched {
-            let chosen = self.0.catalog.chosen(engine.volume()).await?;
-            let wanted = chosen.configuration(&self.0.config);
-            engine.configure(Configuration { mode: Mode::Synchronous, ..wanted }).await?;
-        }
+        let is_switched = self.switch_for_a_while(engine, &chosen).await?;
         let taken = engine.snapshot(cx, name).await;
         drop(turn);
+        // At once, and otherwise in time.
         if is_switched && let Err(error) = self.settle(engine).await {
             let volume = engine.volume();
             tracing::warn!(volume, %error, "the volume stays synchronous after a snapshot for a while");
-            self.settle_in_time(engine);
         }
         taken
     }
@@ -87,19 +95,12 @@ impl DistributedBackend {
         nodes: Vec<Node>,
         purpose: Purpose,
     ) -> Result<()> {
-        let turn = engine.mode_turn().await;
-        if engine.mode()? == Mode::Asynchronous {
-            let wanted = chosen.configuration(&self.0.config);
-            engine.configure(Configuration { mode: Mode::Synchronous, ..wanted }).await?;
+        let _turn = engine.mode_turn().await;
+        if self.switch_for_a_while(engine, chosen).await? {
             let volume = engine.volume();
             tracing::info!(volume, "the volume replicates synchronously while its shards move");
         }
-        let arranged = engine.arrange(&self.0.nodes.context(), arrangement, nodes, purpose);
-        drop(turn);
-        if is_whole(chosen) {
-            self.settle_in_time(engine);
-        }
-        arranged
+        engine.arrange(&self.0.nodes.context(), arrangement, nodes, purpose)
     }
 }
 
