@@ -160,6 +160,7 @@ const FOLLOWING_REGRESSIONS: &[(u64, &str)] = &[
         2_030_660,
         "replicas stayed unequal whose leveling failed after the full one had left their shard",
     ),
+    (5_087_085, "bricks were freed of nothing more when one had left that was being freed"),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.

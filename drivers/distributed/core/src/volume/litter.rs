@@ -170,12 +170,13 @@ impl Volume {
 
     /// A piece was freed, or not.
     fn swept(&mut self, slot: Slot, shard: u64, bytes: Option<u64>) {
+        // Even if the brick has left meanwhile: others may wait for the room of this one.
+        self.try_sweeps = true;
+        self.try_moves = true;
         let (start, end) = self.shard_range(shard);
         let Some(rest) = self.litter.get_mut(&(slot, shard)) else { return };
         rest.done += bytes.unwrap_or_default();
         let whole = bytes.is_some() && start + rest.done >= end;
         rest.stage = if whole { RestStage::Swept } else { RestStage::Waiting };
-        self.try_sweeps = true;
-        self.try_moves = true;
     }
 }
