@@ -8,6 +8,7 @@ use distributed_core::{ClientOp, Event, Failure, Point, RequestId, Slot, View, Z
 use crate::{
     operator::Before,
     oracle::Snapshot,
+    plan::MOST_SECTORS,
     storage::{SECTOR, Tag},
     world::{MS, Next, US, World},
 };
@@ -112,7 +113,10 @@ impl World {
             CallKind::Flush => (ClientOp::Flush, self.oracle.flush_called()),
             CallKind::Detach => (ClientOp::Detach, self.oracle.flush_called()),
             CallKind::Resize => {
+                self.next_tag += 1;
                 self.sizes.asked.push(sectors.end);
+                // Until it has ended, a brick may lack what comes past its new end.
+                self.order.called(self.now, id, sectors.end..MOST_SECTORS, 0);
                 (ClientOp::Resize { size: len }, Snapshot::new())
             }
             CallKind::Verify => (ClientOp::Verify { offset, len: len as u32 }, Snapshot::new()),
@@ -227,6 +231,7 @@ impl World {
                 self.note_healed();
             }
             (CallKind::Resize, Ok(())) => {
+                self.order.ended(self.now, call.id);
                 // Who has lost the volume learns late what another host knows already.
                 if self.hosts[host].epoch == self.stored.epoch {
                     self.resized(call.called, sectors.end);
@@ -251,6 +256,7 @@ impl World {
                 self.check_answered(&call, &result);
             }
             (CallKind::Resize, Err(Failure::NoSpace | Failure::Refused(_))) => {
+                self.order.ended(self.now, call.id);
                 self.sizes.asked.retain(|size| *size != sectors.end);
             }
             (CallKind::Write { .. }, Err(_)) => {

@@ -365,7 +365,9 @@ impl World {
                 else {
                     continue;
                 };
-                let held = replayed(brick, &record);
+                let mut held = replayed(brick, &record);
+                // One that was away when the volume got smaller is cut off before anybody uses it.
+                held.truncate((descriptor.size / SECTOR) as usize);
                 if let Some(complaint) = self.complaint_of(point, &held) {
                     complaints.push(format!("{id} on node {index}, {when}: {complaint}"));
                 }

@@ -42,6 +42,9 @@ struct Arguments {
     /// Have the volume be asynchronous, at times, instead of what is not for that mode.
     #[arg(long, conflicts_with_all = ["staying", "moving"])]
     following: bool,
+    /// Have it resized, too; with --following.
+    #[arg(long, requires = "following")]
+    resizing: bool,
     /// Switch this protection off: one of the names of the core's protections.
     #[arg(long, value_parser = Protections::NAMES)]
     without: Option<String>,
@@ -61,12 +64,27 @@ struct Arguments {
 
 impl Arguments {
     fn era(&self) -> Era {
-        match (self.staying, self.moving, self.following) {
+        match (self.staying, self.moving, self.following, self.resizing) {
             (true, ..) => Era::Staying,
-            (_, true, _) => Era::Moving,
-            (.., true) => Era::Following,
+            (_, true, ..) => Era::Moving,
+            (.., true) => Era::Resizing,
+            (.., true, false) => Era::Following,
             _ => Era::Scrubbing,
         }
+    }
+
+    /// What has a seed do again what it did.
+    fn replay(&self, seed: u64) -> String {
+        let era = match self.era() {
+            Era::Staying => " --staying",
+            Era::Moving => " --moving",
+            Era::Following => " --following",
+            Era::Resizing => " --following --resizing",
+            Era::Cutting | Era::Scrubbing => "",
+        };
+        let without =
+            self.without.as_ref().map_or(String::new(), |name| format!(" --without {name}"));
+        format!("novastor-simulation --seed {seed}{era}{without} --trace")
     }
 }
 
@@ -167,11 +185,7 @@ fn run_all(arguments: &Arguments, protections: Protections, started: Instant) ->
 fn report(arguments: &Arguments, total: &Total, elapsed: Duration) -> ExitCode {
     let (rarest, fault, state) = total.matrix.rarest();
     let is_thin = rarest < arguments.at_least;
-    let replay = total.failed.as_ref().map(|failed| {
-        let without =
-            arguments.without.as_ref().map_or(String::new(), |name| format!(" --without {name}"));
-        format!("novastor-simulation --seed {}{without} --trace", failed.seed)
-    });
+    let replay = total.failed.as_ref().map(|failed| arguments.replay(failed.seed));
     let violation = total.failed.as_ref().and_then(|failed| failed.violation.clone());
     if arguments.output == Output::Json {
         println!(

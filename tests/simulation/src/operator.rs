@@ -250,6 +250,7 @@ impl World {
         }
         if to < from {
             self.oracle.cut_off(called, self.now, to..from);
+            self.order.cut_off(to);
         }
     }
 

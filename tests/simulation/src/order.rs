@@ -107,6 +107,21 @@ impl Order {
         }
     }
 
+    /// The volume has no more than so many sectors; what comes past them later begins with zeros. Every follower has all
+    /// that is before: a resize waits for them.
+    pub fn cut_off(&mut self, to: usize) {
+        for epoch in self.epochs.values_mut() {
+            epoch.base.truncate(to);
+            for write in &mut epoch.placed {
+                write.sectors.end = write.sectors.end.min(to);
+                write.sectors.start = write.sectors.start.min(to);
+            }
+        }
+        for write in self.unplaced.values_mut().filter(|write| write.ended != u64::MAX) {
+            write.sectors.end = write.sectors.end.min(to);
+        }
+    }
+
     /// An attachment begins to serve with what the brick that counts holds; others' writes have come to their end.
     pub fn begins(&mut self, now: u64, epoch: u64, base: Vec<Tag>, still_called: &[u32]) {
         self.epochs.entry(epoch).or_default().base = base;
@@ -129,8 +144,10 @@ impl Order {
             .filter(|write| write.sectors.contains(&sector) && write.sequence <= point.sequence);
         let last = before.max_by_key(|write| (write.sequence, write.answered));
         let called = last.map_or(0, |write| write.called);
-        let value = last.map_or(epoch.base.get(sector).copied(), |write| Some(write.tag));
-        value == Some(tag)
+        // What an attachment did not begin with came with more room, and was zero.
+        let base = epoch.base.get(sector).copied().unwrap_or_default();
+        let value = last.map_or(base, |write| write.tag);
+        value == tag
             || self.unplaced.values().any(|write| {
                 write.sectors.contains(&sector) && write.tag == tag && write.ended >= called
             })

@@ -84,6 +84,8 @@ pub enum Era {
     Scrubbing,
     /// In all of them the volume is asynchronous, at times.
     Following,
+    /// And in most of them it is resized.
+    Resizing,
 }
 
 impl Plan {
@@ -153,6 +155,11 @@ impl Plan {
         self.verifies = apart.bool();
     }
 
+    /// Draws what came after followers: their volumes are resized.
+    pub fn draw_sizes(&mut self, apart: &mut Rng) {
+        self.resizes = apart.u32(0..4) != 0;
+    }
+
     /// Draws what asynchronous mode has, apart from all that was there before.
     pub fn draw_followers(&mut self, apart: &mut Rng) {
         self.follows = true;
@@ -165,7 +172,7 @@ impl Plan {
         // Followers need a while without faults to get somewhere.
         self.fault_every_us *= apart.u64(1..6);
         self.network_permille = self.network_permille.min(10);
-        // Rot has to be repaired, and sizes and tokens have nothing to do with each other.
+        // Rot has to be repaired; sizes have an era of their own.
         (self.resizes, self.checks, self.rots) = (false, false, false);
         self.beheads = apart.u32(0..4) != 0;
     }

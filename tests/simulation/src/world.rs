@@ -44,6 +44,8 @@ const CUTTERS: u64 = 0x6375_7420_7570_2e2e;
 const SCRUBBERS: u64 = 0x7363_7275_6262_6564;
 /// And one for asynchronous mode.
 const FOLLOWERS: u64 = 0x666f_6c6c_6f77_6572;
+/// And one for resizes in it.
+const SIZES: u64 = 0x7369_7a65_7320_6f66;
 
 /// A run that has more events than this does not come to an end.
 const MOST_EVENTS: u64 = 1_000_000;
@@ -201,8 +203,11 @@ impl World {
         if matches!(era, Era::Cutting | Era::Scrubbing) {
             plan.draw_cuts(&mut Rng::with_seed(seed ^ CUTTERS));
         }
-        if era == Era::Following {
+        if matches!(era, Era::Following | Era::Resizing) {
             plan.draw_followers(&mut Rng::with_seed(seed ^ FOLLOWERS));
+        }
+        if era == Era::Resizing {
+            plan.draw_sizes(&mut Rng::with_seed(seed ^ SIZES));
         }
         let is_operated = plan.switches
             || plan.resizes

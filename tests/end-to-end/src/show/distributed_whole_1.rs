@@ -13,7 +13,7 @@ const ERAS: [(&str, &[&str]); 4] = [
     ("everything", &[]),
     ("shards move, and are of one size", &["--moving"]),
     ("shards stay", &["--staying"]),
-    ("replicas follow", &["--following"]),
+    ("replicas follow, of a volume that is resized", &["--following", "--resizing"]),
 ];
 /// The core's protections, and the era of the simulator that needs each.
 const PROTECTIONS: [(&str, &[&str]); 4] = [

@@ -151,6 +151,7 @@ impl Volume {
     }
 
     pub(super) fn resize_answered(&mut self, _io: &Io, full: bool) {
+        let is_headless = self.is_headless();
         let Some(barrier) = &mut self.barrier else { return };
         barrier.outstanding = barrier.outstanding.saturating_sub(1);
         barrier.full |= full;
@@ -165,9 +166,28 @@ impl Volume {
             self.end_barrier(request, Err(Failure::NoSpace));
         } else if size == self.descriptor.size {
             self.end_barrier(request, Ok(()));
+        } else if is_headless {
+            self.end_barrier(request, Err(self.headless_failure()));
         } else {
             barrier.stage = BarrierStage::Recording;
             self.grown(size);
+        }
+    }
+
+    /// Whether bricks, or the state, are about to answer what a resize asked of them, though nobody acknowledges any more.
+    pub(super) fn resize_outlives_head(&self) -> bool {
+        let Some(barrier) = &self.barrier else { return false };
+        let is_stored = self.commit.as_ref().is_some_and(|commit| commit.storing);
+        matches!(barrier.kind, BarrierKind::Resize { .. })
+            && (barrier.outstanding > 0 || (barrier.stage == BarrierStage::Recording && is_stored))
+    }
+
+    /// A resize that is not recorded comes to nothing: the volume has the size again that it had. No brick may be opened
+    /// with a smaller one, which would cut it off.
+    pub(super) fn take_size_back(&mut self) {
+        if self.descriptor.size != self.recorded.size && !self.resize_outlives_head() {
+            self.descriptor.size = self.recorded.size;
+            self.forget_past_end();
         }
     }
 

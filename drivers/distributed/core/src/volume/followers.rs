@@ -39,6 +39,8 @@ pub(super) struct Follower {
     pub(super) stage: FollowStage,
     /// Its brick or its journal surely has all up to here.
     pub(super) done: u64,
+    /// What was under way when it was given up may have brought it up to here, and may still until it is opened again.
+    pub(super) reached: u64,
     /// Its brick has all up to here, and nothing after it but where a batch is being applied.
     pub(super) shown: u64,
     pub(super) work: Option<Work>,
@@ -69,7 +71,7 @@ impl Follower {
 
     /// How far it may be.
     pub(super) fn reach(&self) -> u64 {
-        self.done.max(self.work.as_ref().map_or(0, Work::reach))
+        self.done.max(self.reached).max(self.work.as_ref().map_or(0, Work::reach))
     }
 
     /// What comes after this number is kept for it.
@@ -122,6 +124,7 @@ impl Volume {
                 _ => return self.replace(slot, crate::Cause::Companion),
             }
         }
+        follower.reached = 0;
         let is_following = follower.is_following();
         if follower.on_disk.point.is_some() && !follower.on_disk.journal.is_empty() {
             self.replay_journal(slot);
@@ -222,6 +225,7 @@ impl Volume {
     /// A follower was given up: nothing that was asked of it is waited for.
     pub(super) fn follower_lost(&mut self, slot: Slot) {
         let follower = &mut self.brick(slot).follower;
+        follower.reached = follower.reach();
         follower.work = None;
         match follower.stage {
             FollowStage::Lacking | FollowStage::Following => {}

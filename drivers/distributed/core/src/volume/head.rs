@@ -72,6 +72,8 @@ impl Volume {
             differs.insert(op.at, op.at + op.step);
         }
         self.headless = Some(Headless { reason: reason.into(), differs });
+        // Before anybody asks what the brick may lack: past a smaller end that would be nothing.
+        self.take_size_back();
         self.report(Notice::HeadLost { brick, node, cause });
     }
 
@@ -82,7 +84,9 @@ impl Volume {
             self.commit = None;
         }
         self.want_intent = false;
-        if let Some(barrier) = self.barrier.take() {
+        if self.resize_outlives_head() {
+            // What it waits for is answered yet, by others.
+        } else if let Some(barrier) = self.barrier.take() {
             let snapping = self.snapping.take().map(|snapping| snapping.request);
             let request = barrier.request;
             self.reply(request, Err(self.headless_failure()));
