@@ -170,6 +170,7 @@ const RESIZING_REGRESSIONS: &[(u64, &str)] = &[
     ),
     (2518, "the judge looked past the end of a volume that had got smaller"),
     (14_999, "what a brick lacked past an end that came to nothing was forgotten"),
+    (251_772, "what was left behind past the end of a volume that had got smaller was never freed"),
     (22_322, "a follower that may have got what a promotion lost was taken for one that had not"),
 ];
 

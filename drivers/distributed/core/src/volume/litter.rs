@@ -55,6 +55,8 @@ impl Volume {
         self.litter.clear();
         let litter = self.descriptor.litter.iter().flat_map(Litter::shards);
         self.litter.extend(litter.map(|of_shard| (of_shard, Rest::default())));
+        // The record that made the volume smaller was written before anything past its end was forgotten.
+        self.forget_litter_past_end();
         self.try_sweeps = true;
     }
 
