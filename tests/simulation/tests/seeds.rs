@@ -170,8 +170,12 @@ const RESIZING_REGRESSIONS: &[(u64, &str)] = &[
     ),
     (2518, "the judge looked past the end of a volume that had got smaller"),
     (14_999, "what a brick lacked past an end that came to nothing was forgotten"),
-    (251_772, "what was left behind past the end of a volume that had got smaller was never freed"),
     (22_322, "a follower that may have got what a promotion lost was taken for one that had not"),
+    (251_772, "what was left behind past the end of a volume that had got smaller was never freed"),
+    (
+        256_305,
+        "the journal of one that fell out was replayed where the volume had got smaller and larger again",
+    ),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.

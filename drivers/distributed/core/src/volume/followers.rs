@@ -110,7 +110,7 @@ impl Volume {
 
     /// A brick is open that is outside the in-sync set.
     pub(super) fn follow(&mut self, slot: Slot) {
-        let epoch = self.descriptor.epoch;
+        let (epoch, size) = (self.descriptor.epoch, self.descriptor.size);
         let brick = self.brick(slot);
         brick.link = Link::Open;
         brick.receiving = false;
@@ -126,7 +126,12 @@ impl Volume {
         }
         follower.reached = 0;
         let is_following = follower.is_following();
-        if follower.on_disk.point.is_some() && !follower.on_disk.journal.is_empty() {
+        if !is_following {
+            // Not replayed: since then the volume may have got smaller, and larger again.
+            let pieces = std::mem::take(&mut follower.on_disk.journal);
+            let ends = pieces.iter().map(|piece| (piece.offset, piece.offset + piece.len));
+            ends.for_each(|(start, end)| brick.dirty.insert(start, end.min(size).max(start)));
+        } else if !follower.on_disk.journal.is_empty() {
             self.replay_journal(slot);
         } else {
             follower.shown = follower.done;
