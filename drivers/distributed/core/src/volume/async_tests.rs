@@ -83,6 +83,23 @@ fn a_follower_is_promoted_and_nothing_is_lost_that_the_host_remembers() {
 }
 
 #[test]
+fn a_size_that_was_not_recorded_is_taken_back_with_the_acknowledging_brick() {
+    let mut desk = Desk::new(&Settings::default());
+    assert_eq!(desk.configure(1, asynchronous()), Ok(()));
+    let size = desk.volume.size();
+    desk.log.clear();
+    desk.spoiled = vec![("WriteCompanion", Outcome::Failed)];
+    let result = desk.ask(2, ClientOp::Resize { size: size / 2 });
+    assert!(matches!(result, Some(Err(Failure::Headless(_)))), "{result:?}");
+    desk.spoiled.clear();
+    assert_eq!(desk.volume.size(), size);
+    assert_eq!(desk.promote(3, 1, false), Ok(()));
+    let cut_off = desk.log.iter().find(|line| line.contains(&format!("size: {}", size / 2)));
+    assert_eq!(cut_off, None, "a brick was made smaller");
+    assert_eq!(Descriptor::decode(&desk.state).unwrap().size, size);
+}
+
+#[test]
 fn a_promotion_whose_record_may_have_arrived_is_not_said_to_be_refused() {
     let mut desk = Desk::new(&Settings::default());
     assert_eq!(desk.configure(1, asynchronous()), Ok(()));

@@ -148,18 +148,27 @@ impl Volume {
         if let Some(barrier) = &mut self.barrier {
             barrier.outstanding = outstanding;
         }
+        // Nobody is open when the acknowledging brick was lost while the state was asked.
+        if outstanding == 0 {
+            self.bricks_resized();
+        }
     }
 
     pub(super) fn resize_answered(&mut self, _io: &Io, full: bool) {
-        let is_headless = self.is_headless();
         let Some(barrier) = &mut self.barrier else { return };
         barrier.outstanding = barrier.outstanding.saturating_sub(1);
         barrier.full |= full;
+        if barrier.outstanding == 0 {
+            self.bricks_resized();
+        }
+    }
+
+    /// Every open brick has answered.
+    fn bricks_resized(&mut self) {
+        let is_headless = self.is_headless();
+        let Some(barrier) = &mut self.barrier else { return };
         let (request, full) = (barrier.request, barrier.full);
         let BarrierKind::Resize { size } = barrier.kind else { return };
-        if barrier.outstanding > 0 {
-            return;
-        }
         barrier.resized = true;
         if full {
             // Bricks that grew already are larger than the volume, which harms nobody.
