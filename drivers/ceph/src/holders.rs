@@ -85,13 +85,24 @@ pub(crate) fn holders(connection: &Connection, image: &Image) -> Result<Vec<Hold
     list(connection, &header(image)?)
 }
 
+/// The address without the version of the protocol, which some calls tell and some do not.
+fn bare(address: &str) -> &str {
+    let versions = ["v2:", "v1:", "any:"];
+    versions.iter().find_map(|version| address.strip_prefix(version)).unwrap_or(address)
+}
+
+/// The addresses of the clients that live and have the image open.
+fn watching(image: &Image) -> Result<HashSet<String>> {
+    Ok(image.watchers()?.iter().map(|address| bare(address).to_owned()).collect())
+}
+
 /// The living holder of an image, if it has one.
 pub(crate) fn living(connection: &Connection, image: &Image) -> Result<Option<Holder>> {
     let holders = holders(connection, image)?;
     if holders.is_empty() {
         return Ok(None);
     }
-    let watching: HashSet<String> = image.watchers()?.into_iter().collect();
+    let watching = watching(image)?;
     Ok(holders.into_iter().find(|holder| watching.contains(&holder.address)))
 }
 
@@ -151,7 +162,10 @@ fn list(connection: &Connection, object: &CStr) -> Result<Vec<Holder>> {
         let all = clients.into_iter().zip(cookies).zip(addresses).take(count as usize);
         let writer = exclusive != 0;
         return Ok(all
-            .map(|((client, cookie), address)| Holder { client, cookie, address, writer })
+            .map(|((client, cookie), address)| {
+                let address = bare(&address).to_owned();
+                Holder { client, cookie, address, writer }
+            })
             .collect());
     }
 }
@@ -176,7 +190,7 @@ pub(crate) fn enter(
         let conflicting = holders.iter().filter(|holder| writer || holder.writer);
         let conflicting: Vec<_> = conflicting.collect();
         if !conflicting.is_empty() {
-            let watching: HashSet<String> = image.watchers()?.into_iter().collect();
+            let watching = watching(image)?;
             let mut living = conflicting.iter().filter(|one| watching.contains(&one.address));
             if let Some(holder) = living.next().filter(|_| !attach.force) {
                 return Err(in_use(volume, holder));
@@ -239,9 +253,8 @@ fn take_lock(image: &Image, volume: &str, force: bool) -> Result<()> {
     let patience = Instant::now() + HANDING_OVER;
     loop {
         let owners = image.lock_owners()?;
-        let watching = image.watchers()?;
         let Some(owner) = owners.first() else { break };
-        let lives = watching.iter().any(|address| owner.contains(address.as_str()));
+        let lives = watching(image)?.contains(bare(owner));
         if force || !lives {
             tracing::warn!(volume, owner, "breaking the exclusive lock");
             image.break_lock(owner)?;
@@ -335,5 +348,24 @@ impl Entry {
             return Ok(());
         }
         check("cannot leave the volume's register", unlocked).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_says_who_and_since_when() {
+        let holder = Holder {
+            client: "client.7".into(),
+            cookie: "12 host a".into(),
+            address: bare("v2:10.0.0.1:0/5").into(),
+            writer: true,
+        };
+        assert_eq!((holder.epoch(), holder.owner()), (12, "host a"));
+        assert_eq!(holder.address, "10.0.0.1:0/5");
+        assert_eq!(bare("10.0.0.1:0/5"), "10.0.0.1:0/5");
+        assert!(holder.to_string().contains("host a (client.7 at 10.0.0.1:0/5, writer, epoch 12)"));
     }
 }

@@ -4,9 +4,9 @@
 //! Everything here may block, and runs on threads that may.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Condvar, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -36,13 +36,22 @@ pub(crate) struct Store {
     pub cluster: Cluster,
     attached: Mutex<HashMap<String, Weak<Attached>>>,
     made: AtomicU64,
+    /// Volumes that are being deleted, each by one: another's look at the image would keep it from being removed.
+    deleting: Mutex<HashSet<String>>,
+    deleted: Condvar,
 }
 
 impl Store {
     /// Connects to the cluster.
     pub fn open(config: Config) -> Result<Self> {
         let cluster = Cluster::open(config)?;
-        Ok(Self { cluster, attached: Mutex::default(), made: AtomicU64::new(0) })
+        Ok(Self {
+            cluster,
+            attached: Mutex::default(),
+            made: AtomicU64::new(0),
+            deleting: Mutex::default(),
+            deleted: Condvar::new(),
+        })
     }
 
     fn config(&self) -> &Config {
@@ -106,6 +115,7 @@ impl Store {
                 .with("volume", &attached.name)
                 .remedy("detach it first"));
         }
+        let _alone = self.alone(name);
         self.cluster.with(|connection| {
             let whole = image::with(connection, name, true, |image| {
                 if let Some(holder) = holders::living(connection, image)? {
@@ -126,6 +136,15 @@ impl Store {
                 if error.kind() == ErrorKind::NOT_FOUND { not_found("volume", name) } else { error }
             })
         })
+    }
+
+    /// Waits until nobody else deletes this volume.
+    fn alone(&self, name: &str) -> Deleting<'_> {
+        let deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = |names: &mut HashSet<String>| names.contains(name);
+        let waited = self.deleted.wait_while(deleting, others);
+        waited.unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Deleting(self, name.to_owned())
     }
 
     /// All volumes, by name.
@@ -312,6 +331,16 @@ impl Store {
             .collect();
         let status = answer["status"].as_str().unwrap_or("no status");
         Ok(Health::degraded(&format!("the cluster says {status} ({})", texts.join("; "))))
+    }
+}
+
+/// The right to delete a volume of this name.
+struct Deleting<'a>(&'a Store, String);
+
+impl Drop for Deleting<'_> {
+    fn drop(&mut self) {
+        self.0.deleting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.deleted.notify_all();
     }
 }
 
