@@ -126,7 +126,7 @@ fn refused(config: &Config, code: i64) -> Error {
     let (kind, why, remedy) = match i32::try_from(-code).unwrap_or(libc::EIO) {
         libc::EACCES | libc::EPERM => (
             ErrorKind::UNAUTHENTICATED,
-            format!("the monitors refuse {user}: there is no such user, its key is wrong, or its keyring has none"),
+            format!("the monitors refuse {user}: there is no such user, its key is wrong, or its keyring cannot be read or has none"),
             format!("compare `user` and the key with `ceph auth get {user}`"),
         ),
         libc::ETIMEDOUT | libc::ENOTCONN | libc::ECONNREFUSED | libc::EHOSTUNREACH => (

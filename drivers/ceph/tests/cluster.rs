@@ -93,9 +93,10 @@ async fn what_is_wrong_with_a_connection_is_said_in_time() {
     let stranger = json!({ "user": "stranger", "key": WRONG_KEY });
     refused(stranger, unauthenticated, &["client.stranger", "no such user"]).await;
     let nobody = json!({ "user": "nobody" });
-    refused(nobody, unauthenticated, &["client.nobody", "its keyring has none"]).await;
+    refused(nobody, unauthenticated, &["client.nobody", "its keyring cannot be read or has none"])
+        .await;
     let lost = json!({ "keyring": "/nowhere/keyring" });
-    refused(lost, unauthenticated, &["client.novastor", "`key` or `keyring`"]).await;
+    refused(lost, unauthenticated, &["client.novastor", "its keyring cannot be read"]).await;
     let nowhere = json!({ "monitors": ["v2:127.0.0.1:1"] });
     refused(nowhere, ErrorKind::UNAVAILABLE, &["within 5 s", "127.0.0.1:1"]).await;
     let pool = json!({ "pool": "nowhere" });
