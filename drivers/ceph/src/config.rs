@@ -100,6 +100,7 @@ const DEFAULT_FEATURES: [&str; 5] =
     ["layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten"];
 
 /// Objects that an object map can describe.
+#[cfg(librbd)]
 const MOST_OBJECTS: u64 = 256_000_000;
 
 /// What the driver says of itself.
@@ -211,6 +212,7 @@ impl Config {
     }
 
     /// The largest volume, in bytes.
+    #[cfg(librbd)]
     pub(crate) fn max_volume_size(&self) -> u64 {
         self.object_size.saturating_mul(MOST_OBJECTS)
     }

@@ -2,6 +2,7 @@
 //! Against a real cluster. It is made by `tests/services/ceph start DIR`, and named by `NOVASTOR_CEPH=DIR`; without one
 //! these tests are ignored. They stop daemons and fill pools, so they run one at a time.
 #![allow(missing_docs)]
+#![cfg(librbd)]
 
 use std::{
     path::{Path, PathBuf},
