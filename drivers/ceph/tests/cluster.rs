@@ -205,3 +205,92 @@ async fn no_flush_vouches_for_a_write_that_timed_out() {
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "doubt").await.expect("deleted");
 }
+
+/// What a holder ends with that was fenced.
+const FENCED: i32 = 7;
+
+/// Not a test of its own: has a volume and writes to it until it is refused.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by the other tests"]
+async fn holder() {
+    let Some(ready) = std::env::var_os("HOLDER_READY") else { return };
+    let backend = open(json!({})).await;
+    let volume = attach(&backend, "held", 1).await;
+    for round in 0.. {
+        if let Err(error) = volume.write(&CX, 0, bytes(9, 4096), WriteFlags::NONE).await {
+            let flushed = volume.flush(&CX).await.map_err(|error| error.kind());
+            let fenced = error.kind() == ErrorKind::FENCED && flushed == Err(ErrorKind::FENCED);
+            std::process::exit(if fenced { FENCED } else { 1 });
+        }
+        if round == 0 {
+            std::fs::write(&ready, "").expect("noted");
+        }
+    }
+}
+
+/// Another process that has the volume `held` and writes to it.
+fn another_host(ready: &Path) -> std::process::Child {
+    let mut other = Command::new(std::env::current_exe().expect("this program"));
+    other.args(["--exact", "holder", "--include-ignored"]).env("HOLDER_READY", ready);
+    let other = other.stdout(std::process::Stdio::null()).spawn().expect("started");
+    let begun = Instant::now();
+    while !ready.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the other host does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    other
+}
+
+fn signal(process: &std::process::Child, signal: i32) {
+    let pid = libc::pid_t::try_from(process.id()).expect("a process id");
+    // SAFETY: a call with two numbers; the process is a child that was not waited for.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn nothing_lands_of_a_host_that_was_stopped_while_another_took_over() {
+    let room = tempfile::tempdir().expect("a directory");
+    let backend = open(json!({})).await;
+    made(&backend, "held", 16 * MIB).await.detach(&CX).await.expect("detached");
+    let mut other = another_host(&room.path().join("ready"));
+    signal(&other, libc::SIGSTOP);
+    let polite = Attach::new(AttachMode::EXCLUSIVE, 2, "this host");
+    let refused = backend.attach(&CX, "held", polite.clone()).await.err().expect("refused");
+    assert_eq!(refused.kind(), ErrorKind::IN_USE, "{refused:#}");
+    let before = size_of_process();
+    let volume = backend.attach(&CX, "held", polite.force()).await.expect("taken over");
+    println!("threads and KiB of an attachment: {before:?}, {:?}", size_of_process());
+    volume.write(&CX, 0, bytes(5, 4096), WriteFlags::NONE).await.expect("written");
+    volume.flush(&CX).await.expect("flushed");
+    signal(&other, libc::SIGCONT);
+    assert_eq!(other.wait().expect("ended").code(), Some(FENCED));
+    assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [5; 4096]);
+    volume.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "held").await.expect("deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn a_host_that_died_is_noticed_without_force() {
+    let room = tempfile::tempdir().expect("a directory");
+    let backend = open(json!({})).await;
+    made(&backend, "held", 16 * MIB).await.detach(&CX).await.expect("detached");
+    let mut other = another_host(&room.path().join("ready"));
+    other.kill().expect("killed");
+    other.wait().expect("ended");
+    let begun = Instant::now();
+    let volume = loop {
+        let attach = Attach::new(AttachMode::EXCLUSIVE, 2, "this host");
+        match backend.attach(&CX, "held", attach).await {
+            Ok(volume) => break volume,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::IN_USE, "{error:#}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "its death is not noticed");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    println!("noticed after {:?}", begun.elapsed());
+    assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [9; 4096]);
+    volume.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "held").await.expect("deleted");
+}
