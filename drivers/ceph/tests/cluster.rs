@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Against a real cluster. It is made by `tests/services/ceph start DIR`, and named by `NOVASTOR_CEPH=DIR`; without one
-//! these tests are ignored. They stop daemons and fill pools, so they run one at a time.
+//! these tests are ignored. They stop daemons and fill the pool `volumes`, so they run one at a time, and nothing else beside them.
 #![allow(missing_docs)]
 #![cfg(librbd)]
 
