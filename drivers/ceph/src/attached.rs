@@ -45,6 +45,15 @@ pub(crate) struct Attached {
     held: Mutex<Option<Held>>,
 }
 
+/// A use of the image, which ends also where the work panics: a detach waits for it.
+struct Using<'a>(&'a Attached);
+
+impl Drop for Using<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 /// What closing gives back.
 struct Held {
     connection: Connection,
@@ -124,8 +133,9 @@ impl Attached {
     /// Does `work` with the image, on a thread that may wait.
     pub fn with<T>(&self, work: impl FnOnce(&Image) -> Result<T>) -> Result<T> {
         let image = self.enter()?;
+        let using = Using(self);
         let done = work(&image);
-        self.leave();
+        drop(using);
         done.map_err(|error| match error.kind() {
             ErrorKind::FENCED => {
                 self.fenced.store(true, Ordering::Release);

@@ -159,7 +159,13 @@ async fn a_full_pool_is_no_failed_one() {
     assert!(error.remedy_text().contains("quota"), "{error:#}");
     assert_eq!(read.expect("read")[0], 2);
     flushed.expect("a refused write is no lost one");
-    let again = async || volume.write(&CX, 0, bytes(3, 4096), WriteFlags::NONE).await;
+    // Each OSD hears of it at another moment: every object of the volume is tried.
+    let again = async || {
+        for at in (0..volume.size()).step_by(4 << 20) {
+            volume.write(&CX, at, bytes(3, 4096), WriteFlags::NONE).await?;
+        }
+        volume.flush(&CX).await
+    };
     while again().await.is_err() {
         assert!(begun.elapsed() < Duration::from_secs(120), "the pool stays full");
         tokio::time::sleep(Duration::from_millis(200)).await;
