@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver and its backends: what the host calls, on its way to [`Store`].
+
+use std::sync::Arc;
+
+use driver_api::{
+    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind, Health,
+    Host, Op, OpContext, RVec, Result, Stats, Usage, VolumeInfo, VolumeSpec, ext,
+};
+
+use crate::{
+    blocking::blocking,
+    config,
+    store::Store,
+    volume::{CephVolume, capabilities},
+};
+
+/// The driver `ceph`.
+pub struct Ceph;
+
+/// An open backend of the driver `ceph`.
+#[derive(Clone)]
+pub struct CephBackend(Arc<Store>);
+
+impl Driver for Ceph {
+    type Backend = CephBackend;
+
+    fn describe() -> DriverInfo {
+        config::describe()
+    }
+
+    async fn open(_host: Host, config: BackendConfig) -> Result<CephBackend> {
+        CephBackend::open(&config.name.clone(), config.parse()?).await
+    }
+}
+
+impl CephBackend {
+    /// Opens a backend from its parsed options.
+    pub async fn open(name: &str, config: config::Config) -> Result<Self> {
+        let opened = blocking(&OpContext::new(), "open", move || Store::open(config)).await;
+        opened.map(|store| Self(Arc::new(store))).map_err(|error| error.with("backend", name))
+    }
+
+    fn on_store<T: Send + 'static>(
+        &self,
+        cx: &OpContext,
+        what: &'static str,
+        work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        let store = Arc::clone(&self.0);
+        blocking(cx, what, move || work(&store))
+    }
+
+    fn max_volume_size(&self) -> u64 {
+        self.0.cluster.config.max_volume_size()
+    }
+}
+
+impl Backend for CephBackend {
+    type Volume = CephVolume;
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities(true, self.max_volume_size())
+    }
+
+    fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
+        self.on_store(cx, "create volume", move |store| store.create(&spec))
+    }
+
+    fn delete(&self, cx: &OpContext, name: &str) -> Op<()> {
+        let name = name.to_owned();
+        self.on_store(cx, "delete volume", move |store| store.delete(&name))
+    }
+
+    fn list(&self, cx: &OpContext) -> Op<RVec<VolumeInfo>> {
+        self.on_store(cx, "list volumes", |store| store.list().map(RVec::from))
+    }
+
+    fn show(&self, cx: &OpContext, name: &str) -> Op<VolumeInfo> {
+        let name = name.to_owned();
+        self.on_store(cx, "show volume", move |store| store.show(&name))
+    }
+
+    fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<CephVolume> {
+        let (name, max_volume_size) = (name.to_owned(), self.max_volume_size());
+        self.on_store(cx, "attach", move |store| {
+            let attached = store.attach(&name, &attach)?;
+            Ok(CephVolume { attached, max_volume_size })
+        })
+    }
+
+    fn usage(&self, cx: &OpContext) -> Op<Usage> {
+        self.on_store(cx, "ask for usage", Store::usage)
+    }
+
+    fn health(&self, cx: &OpContext) -> Op<Health> {
+        self.on_store(cx, "ask for health", Store::health)
+    }
+
+    fn stats(&self) -> Stats {
+        let (state, _) = self.0.cluster.state();
+        Stats::new().gauge("attached_volumes", self.0.attachments().len() as f64).gauge_of(
+            "connection",
+            ("state", state),
+            1.0,
+        )
+    }
+
+    fn close(&self, _cx: &OpContext) -> Op<()> {
+        match self.0.attachments().first() {
+            None => Op::ok(()),
+            Some(volume) => Op::err(
+                Error::new(ErrorKind::IN_USE, "a volume is attached")
+                    .with("volume", &volume.name)
+                    .remedy("detach it first"),
+            ),
+        }
+    }
+
+    fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl ext::Clones for CephBackend {
+    fn clone_volume(
+        &self,
+        cx: &OpContext,
+        source: &str,
+        snapshot: &str,
+        target: VolumeSpec,
+    ) -> Op<VolumeInfo> {
+        let (source, snapshot) = (source.to_owned(), snapshot.to_owned());
+        self.on_store(cx, "clone", move |store| store.clone_volume(&source, &snapshot, &target))
+    }
+}

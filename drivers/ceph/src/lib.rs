@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod error;
+
+#[cfg(librbd)]
+mod aio;
+#[cfg(librbd)]
+mod attached;
+#[cfg(librbd)]
+mod blocking;
+#[cfg(librbd)]
+mod cluster;
+#[cfg(librbd)]
+mod counters;
+#[cfg(librbd)]
+mod driver;
+#[cfg(librbd)]
+mod ffi;
+#[cfg(librbd)]
+mod holders;
+#[cfg(librbd)]
+mod image;
+#[cfg(not(librbd))]
+mod missing;
+#[cfg(librbd)]
+mod store;
+#[cfg(librbd)]
+mod volume;
+
+pub use config::Config;
+#[cfg(librbd)]
+pub use driver::{Ceph, CephBackend};
+#[cfg(not(librbd))]
+pub use missing::Ceph;
+#[cfg(librbd)]
+pub use volume::CephVolume;
+
+/// The feature without which nobody is kept away from an image.
+const EXCLUSIVE_LOCK: u64 = 1 << 2;
+
+driver_api::export_driver!(Ceph, "ceph");

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Against a real cluster. It is made by `tests/services/ceph start DIR`, and named by `NOVASTOR_CEPH=DIR`; without one
+//! these tests are ignored. They stop daemons and fill the pool `volumes`, so they run one at a time, and nothing else beside them.
+#![allow(missing_docs)]
+#![cfg(librbd)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use ceph::{CephBackend, CephVolume, Config};
+use driver_api::{
+    Attach, AttachMode, Backend, ErrorKind, IoBuf, OpContext, Volume, VolumeSpec, WriteFlags,
+};
+use serde_json::{Value, json};
+
+const MIB: u64 = 1 << 20;
+const CX: OpContext = OpContext::new();
+
+fn dir() -> PathBuf {
+    std::env::var_os("NOVASTOR_CEPH").expect("NOVASTOR_CEPH names the cluster's directory").into()
+}
+
+fn service(arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/services/ceph");
+    let (verb, rest) = arguments.split_first().expect("a verb");
+    let status = Command::new(script).arg(verb).arg(dir()).args(rest).status().expect("started");
+    assert!(status.success(), "{arguments:?}");
+}
+
+fn admin(arguments: &[&str]) {
+    let conf = dir().join("ceph.conf");
+    let out = Command::new("ceph").arg("-c").arg(conf).args(arguments).output().expect("started");
+    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+fn config(changes: Value) -> Config {
+    let mut options = json!({
+        "conf_file": dir().join("ceph.conf"),
+        "user": "novastor",
+        "pool": "volumes",
+        "connect_timeout_secs": 5,
+    });
+    for (key, value) in changes.as_object().expect("a table") {
+        options[key] = value.clone();
+    }
+    serde_json::from_value(options).expect("options")
+}
+
+async fn open(changes: Value) -> CephBackend {
+    CephBackend::open("c", config(changes)).await.expect("opened")
+}
+
+async fn made(backend: &CephBackend, name: &str, size: u64) -> CephVolume {
+    match backend.delete(&CX, name).await {
+        Err(error) if error.kind() != ErrorKind::NOT_FOUND => panic!("{error:#}"),
+        _ => {}
+    }
+    backend.create(&CX, VolumeSpec::new(name, size)).await.expect("created");
+    attach(backend, name, 1).await
+}
+
+async fn attach(backend: &CephBackend, name: &str, epoch: u64) -> CephVolume {
+    let attach = Attach::new(AttachMode::EXCLUSIVE, epoch, "test");
+    backend.attach(&CX, name, attach).await.expect("attached")
+}
+
+fn bytes(value: u8, len: u64) -> IoBuf {
+    IoBuf::copy_from(&vec![value; len as usize])
+}
+
+/// Opens what cannot be opened; the text names `words`, and a remedy, within the time.
+async fn refused(changes: Value, kind: ErrorKind, words: &[&str]) {
+    let begun = Instant::now();
+    let error = CephBackend::open("c", config(changes)).await.err().expect("refused");
+    let text = format!("{error:#}");
+    assert_eq!(error.kind(), kind, "{text}");
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    assert!(!error.remedy_text().is_empty(), "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{text} took {:?}", begun.elapsed());
+    println!("{} ms: {text}", begun.elapsed().as_millis());
+}
+
+const WRONG_KEY: &str = "AQDRhRlnAAAAABAAmNpyYNGGeSAqtDwkHMo0LQ==";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn what_is_wrong_with_a_connection_is_said_in_time() {
+    let unauthenticated = ErrorKind::UNAUTHENTICATED;
+    let key = "its key is wrong";
+    refused(json!({ "key": WRONG_KEY }), unauthenticated, &["client.novastor", key]).await;
+    let stranger = json!({ "user": "stranger", "key": WRONG_KEY });
+    refused(stranger, unauthenticated, &["client.stranger", "no such user"]).await;
+    let nobody = json!({ "user": "nobody" });
+    refused(nobody, unauthenticated, &["client.nobody", "its keyring cannot be read or has none"])
+        .await;
+    let lost = json!({ "keyring": "/nowhere/keyring" });
+    refused(lost, unauthenticated, &["client.novastor", "its keyring cannot be read"]).await;
+    let nowhere = json!({ "monitors": ["v2:127.0.0.1:1"] });
+    refused(nowhere, ErrorKind::UNAVAILABLE, &["within 5 s", "127.0.0.1:1"]).await;
+    let pool = json!({ "pool": "nowhere" });
+    refused(pool, ErrorKind::NOT_FOUND, &["nowhere", "ceph osd pool create"]).await;
+    let namespace = json!({ "namespace": "nowhere" });
+    refused(namespace, ErrorKind::NOT_FOUND, &["nowhere", "rbd namespace create"]).await;
+}
+
+/// Threads and resident KiB of this process.
+fn size_of_process() -> (usize, usize) {
+    let threads = std::fs::read_dir("/proc/self/task").expect("tasks").count();
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    let kib = line.split_whitespace().nth(1).and_then(|text| text.parse().ok());
+    (threads, kib.expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn failed_connections_leave_nothing_behind() {
+    let mut before = (0, 0);
+    for round in 0..220 {
+        if round == 20 {
+            before = size_of_process();
+        }
+        let wrong = config(json!({ "key": WRONG_KEY }));
+        CephBackend::open("c", wrong).await.err().expect("refused");
+    }
+    let after = size_of_process();
+    println!("threads and KiB: {before:?}, {after:?}");
+    assert!(after.0 <= before.0 + 4, "threads: {before:?}, {after:?}");
+    assert!(after.1 <= before.1 + (16 << 10), "KiB: {before:?}, {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn a_full_pool_is_no_failed_one() {
+    let quota = |bytes: &str| admin(&["osd", "pool", "set-quota", "volumes", "max_bytes", bytes]);
+    let backend = open(json!({ "osd_op_timeout_secs": 60 })).await;
+    let volume = made(&backend, "full", 256 * MIB).await;
+    volume.write(&CX, 0, bytes(1, MIB), WriteFlags::NONE).await.expect("written");
+    quota("1000000");
+    let begun = Instant::now();
+    let mut at = 0;
+    let error = loop {
+        let written = volume.write(&CX, at * MIB % volume.size(), bytes(2, MIB), WriteFlags::NONE);
+        match written.await {
+            Ok(()) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => break error,
+        }
+        at += 1;
+        assert!(begun.elapsed() < Duration::from_secs(60), "the pool does not become full");
+    };
+    let read = volume.read(&CX, 0, 4096).await;
+    let flushed = volume.flush(&CX).await;
+    quota("0");
+    println!("{error:#}");
+    assert_eq!(error.kind(), ErrorKind::NO_SPACE, "{error:#}");
+    assert!(error.remedy_text().contains("quota"), "{error:#}");
+    assert_eq!(read.expect("read")[0], 2);
+    flushed.expect("a refused write is no lost one");
+    // Each OSD hears of it at another moment: every object of the volume is tried.
+    let again = async || {
+        for at in (0..volume.size()).step_by(4 << 20) {
+            volume.write(&CX, at, bytes(3, 4096), WriteFlags::NONE).await?;
+        }
+        volume.flush(&CX).await
+    };
+    while again().await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the pool stays full");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    volume.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "full").await.expect("deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn no_flush_vouches_for_a_write_that_timed_out() {
+    let signal =
+        |signal: &str| ["osd.0", "osd.1", "osd.2"].map(|osd| service(&["daemon", osd, signal]));
+    let backend = open(json!({ "osd_op_timeout_secs": 4 })).await;
+    let volume = made(&backend, "doubt", 16 * MIB).await;
+    volume.write(&CX, 0, bytes(1, 4096), WriteFlags::NONE).await.expect("written");
+    volume.flush(&CX).await.expect("flushed");
+    signal("STOP");
+    let begun = Instant::now();
+    let written = volume.write(&CX, 0, bytes(2, 4096), WriteFlags::NONE).await;
+    let waited = begun.elapsed();
+    signal("CONT");
+    let error = written.expect_err("nobody answered");
+    assert_eq!(error.kind(), ErrorKind::TIMED_OUT, "{error:#}");
+    assert!((3..8).contains(&waited.as_secs()), "{waited:?}");
+    // The cluster is well again, and the volume, too; only what was lost stays lost.
+    while volume.read(&CX, 0, 4096).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the cluster does not come back");
+    }
+    volume.write(&CX, MIB, bytes(3, 4096), WriteFlags::NONE).await.expect("written");
+    for _ in 0..3 {
+        let error = volume.flush(&CX).await.expect_err("a flush lied");
+        assert_eq!(error.kind(), ErrorKind::CORRUPTED, "{error:#}");
+        println!("{error:#}");
+    }
+    let error = volume.detach(&CX).await.expect_err("a detach vouched");
+    assert_eq!(error.kind(), ErrorKind::CORRUPTED, "{error:#}");
+    let volume = attach(&backend, "doubt", 2).await;
+    volume.write(&CX, 0, bytes(4, 4096), WriteFlags::NONE).await.expect("written");
+    volume.flush(&CX).await.expect("flushed after it was attached again");
+    assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [4; 4096]);
+    assert_eq!(volume.read(&CX, MIB, 4096).await.expect("read")[..], [3; 4096]);
+    volume.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "doubt").await.expect("deleted");
+}
+
+/// What a holder ends with that was fenced.
+const FENCED: i32 = 7;
+
+/// Not a test of its own: has a volume and writes to it until it is refused.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by the other tests"]
+async fn holder() {
+    let Some(ready) = std::env::var_os("HOLDER_READY") else { return };
+    let backend = open(json!({})).await;
+    let volume = attach(&backend, "held", 1).await;
+    for round in 0.. {
+        if let Err(error) = volume.write(&CX, 0, bytes(9, 4096), WriteFlags::NONE).await {
+            let flushed = volume.flush(&CX).await.map_err(|error| error.kind());
+            let fenced = error.kind() == ErrorKind::FENCED && flushed == Err(ErrorKind::FENCED);
+            std::process::exit(if fenced { FENCED } else { 1 });
+        }
+        if round == 0 {
+            std::fs::write(&ready, "").expect("noted");
+        }
+    }
+}
+
+/// Another process that has the volume `held` and writes to it.
+fn another_host(ready: &Path) -> std::process::Child {
+    let mut other = Command::new(std::env::current_exe().expect("this program"));
+    other.args(["--exact", "holder", "--include-ignored"]).env("HOLDER_READY", ready);
+    let other = other.stdout(std::process::Stdio::null()).spawn().expect("started");
+    let begun = Instant::now();
+    while !ready.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the other host does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    other
+}
+
+fn signal(process: &std::process::Child, signal: i32) {
+    let pid = libc::pid_t::try_from(process.id()).expect("a process id");
+    // SAFETY: a call with two numbers; the process is a child that was not waited for.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn nothing_lands_of_a_host_that_was_stopped_while_another_took_over() {
+    let room = tempfile::tempdir().expect("a directory");
+    let backend = open(json!({})).await;
+    made(&backend, "held", 16 * MIB).await.detach(&CX).await.expect("detached");
+    let mut other = another_host(&room.path().join("ready"));
+    signal(&other, libc::SIGSTOP);
+    let polite = Attach::new(AttachMode::EXCLUSIVE, 2, "this host");
+    let refused = backend.attach(&CX, "held", polite.clone()).await.err().expect("refused");
+    assert_eq!(refused.kind(), ErrorKind::IN_USE, "{refused:#}");
+    let before = size_of_process();
+    let volume = backend.attach(&CX, "held", polite.force()).await.expect("taken over");
+    println!("threads and KiB of an attachment: {before:?}, {:?}", size_of_process());
+    volume.write(&CX, 0, bytes(5, 4096), WriteFlags::NONE).await.expect("written");
+    volume.flush(&CX).await.expect("flushed");
+    signal(&other, libc::SIGCONT);
+    assert_eq!(other.wait().expect("ended").code(), Some(FENCED));
+    assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [5; 4096]);
+    volume.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "held").await.expect("deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn a_host_that_died_is_noticed_without_force() {
+    let room = tempfile::tempdir().expect("a directory");
+    let backend = open(json!({})).await;
+    made(&backend, "held", 16 * MIB).await.detach(&CX).await.expect("detached");
+    let mut other = another_host(&room.path().join("ready"));
+    other.kill().expect("killed");
+    other.wait().expect("ended");
+    let begun = Instant::now();
+    let volume = loop {
+        let attach = Attach::new(AttachMode::EXCLUSIVE, 2, "this host");
+        match backend.attach(&CX, "held", attach).await {
+            Ok(volume) => break volume,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::IN_USE, "{error:#}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "its death is not noticed");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    println!("noticed after {:?}", begun.elapsed());
+    assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [9; 4096]);
+    volume.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "held").await.expect("deleted");
+}
