@@ -103,7 +103,7 @@ pub const SHOWS: &[Show] = &[
         name: "house-5",
         title: "Old and new drivers and hosts load each other; broken drivers are refused or contained.",
         manner: Manner::Computes,
-        budget_secs: 90,
+        budget_secs: 130,
         play: house_5::play,
     },
     Show {

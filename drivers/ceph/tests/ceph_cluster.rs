@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Against a real cluster. It is made by `tests/services/ceph start DIR`, and named by `NOVASTOR_CEPH=DIR`; without one
-//! these tests are ignored. They stop daemons and fill the pool `volumes`, so they run one at a time, and nothing else beside them.
+//! Against a real cluster, which `NOVASTOR_CEPH=DIR` names; `tests/services/ceph with COMMAND` makes one for a command.
+//! They stop daemons and fill the pool `volumes`, so they run one at a time, and nothing else beside them: `tests/run` asks
+//! for them in a step of their own.
 #![allow(missing_docs)]
 #![cfg(librbd)]
 
