@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_secs(3);
 /// How much of a program's output a failure repeats, from the end.
 const TAIL: usize = 4000;
+/// Bytes that a program may say.
+const MOST_SAID: u64 = 64 << 20;
 
 /// A program to be run.
 pub struct Program {
@@ -186,11 +188,12 @@ impl Program {
     }
 }
 
-fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+fn collect(stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before an error is still worth showing.
-        let _ = stream.read_to_end(&mut bytes);
+        // What was read before an error is still worth showing. The pipe of one that says far more than anybody reads is
+        // closed, which ends it: it would take all memory.
+        let _ = stream.take(MOST_SAID).read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }

@@ -26,6 +26,16 @@ fn a_failure_repeats_what_was_said() {
 }
 
 #[test]
+fn a_program_that_says_far_too_much_is_ended() {
+    let failure = Program::new("sh")
+        .args(["-c", "exec yes | head -c 80000000"])
+        .run()
+        .unwrap_err()
+        .to_string();
+    assert!(failure.contains("y\ny\n"), "{}", failure.len());
+}
+
+#[test]
 fn a_program_that_hangs_is_ended() {
     let failure = Program::new("sleep").arg("600").limit_secs(0).run().unwrap_err().to_string();
     assert!(failure.contains("still running"), "{failure}");
