@@ -80,6 +80,7 @@ pub(crate) struct ImageInfo {
     pub parent_name: [c_char; 96],
 }
 
+// SAFETY: as librados.h declares them.
 #[link(name = "rados", kind = "dylib")]
 unsafe extern "C" {
     pub(crate) fn rados_blocklist_add(
@@ -90,6 +91,7 @@ unsafe extern "C" {
     pub(crate) fn rados_set_pool_full_try(io: rados_ioctx_t);
 }
 
+// SAFETY: as librbd.h declares them.
 #[link(name = "rbd", kind = "dylib")]
 unsafe extern "C" {
     pub(crate) fn rbd_image_options_create(options: *mut ImageOptions);
