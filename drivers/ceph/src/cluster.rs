@@ -177,8 +177,15 @@ impl Connection {
         check("cannot open the pool", opened).map_err(|error| error.with("pool", &config.pool))?;
         let connection = Self { rados: client.0, io };
         std::mem::forget(client);
-        connection.prepare(config)?;
-        Ok(connection)
+        match connection.prepare(config) {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                // Here, where it may wait: a process that ends at once would not wait for a thread.
+                let unused = std::mem::ManuallyDrop::new(connection);
+                shut_down(unused.rados, unused.io);
+                Err(error)
+            }
+        }
     }
 
     fn prepare(&self, config: &Config) -> Result<()> {
@@ -274,17 +281,20 @@ impl Connection {
     }
 }
 
+/// Ends a connection that nobody has any more; waits for its threads.
+fn shut_down(rados: ffi::rados_t, io: ffi::rados_ioctx_t) {
+    // SAFETY: the handles came from a connection that is being dropped, and nobody else has them.
+    unsafe {
+        ffi::rados_ioctx_destroy(io);
+        ffi::rados_shutdown(rados);
+    }
+}
+
 impl Drop for Connection {
     /// Ends on a thread of its own: it waits for the connection's threads, one of which may be dropping it.
     fn drop(&mut self) {
         let (rados, io) = (self.rados as usize, self.io as usize);
-        on_a_thread(move || {
-            // SAFETY: nobody else has the handles any more.
-            unsafe {
-                ffi::rados_ioctx_destroy(io as ffi::rados_ioctx_t);
-                ffi::rados_shutdown(rados as ffi::rados_t);
-            }
-        });
+        on_a_thread(move || shut_down(rados as ffi::rados_t, io as ffi::rados_ioctx_t));
     }
 }
 
