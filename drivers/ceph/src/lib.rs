@@ -11,6 +11,8 @@ mod attached;
 #[cfg(librbd)]
 mod blocking;
 #[cfg(librbd)]
+mod changes;
+#[cfg(librbd)]
 mod cluster;
 #[cfg(librbd)]
 mod counters;
@@ -19,11 +21,17 @@ mod driver;
 #[cfg(librbd)]
 mod ffi;
 #[cfg(librbd)]
+mod flatten;
+#[cfg(librbd)]
 mod holders;
 #[cfg(librbd)]
 mod image;
 #[cfg(not(librbd))]
 mod missing;
+#[cfg(librbd)]
+mod protection;
+#[cfg(librbd)]
+mod rename;
 #[cfg(librbd)]
 mod store;
 #[cfg(librbd)]
