@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
-use driver_api::{Abilities, ErrorKind};
+use driver_api::{
+    Abilities, Attach, AttachMode, ErrorKind, IoBuf, OpContext, VolumeSpec, WriteFlags,
+    ext::{AllocationMap, Clones, Snapshots},
+};
 use novastor::{
     jobs::JobState,
+    plugins::lend,
     volumes::{Access, NewExport, VolumeState},
 };
 
@@ -138,6 +142,39 @@ async fn what_names_the_volume_keeps_it_from_being_renamed() {
     assert_eq!(missing.kind(), ErrorKind::NOT_FOUND);
     house.volumes.rename("a", "b").await.unwrap();
     assert_eq!(storage.names(), ["b", "stray", "taken"]);
+}
+
+#[tokio::test]
+async fn what_is_lent_keeps_its_name_and_is_flattened_by_whose_it_is() {
+    let ((state, _room), storage) = (state(), Storage::default());
+    let house = start(&state, &storage).await;
+    house.volumes.create(new("a")).await.unwrap();
+    let backend = house.volumes.backends().get("mem").unwrap().handle().clone();
+    let lent = lend(backend, "mem", house.volumes.tenure("mem", "borrower"));
+    let (cx, able) = (OpContext::new(), lent.capabilities().unwrap());
+    assert!(able.has(Abilities::FLATTEN | Abilities::CHANGES | Abilities::PROTECT));
+    assert!(!able.has(Abilities::RENAME));
+    lent.create(&cx, VolumeSpec::new("brick", MIB)).await.unwrap();
+    let refused = lent.rename(&cx, "brick", "other").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PERMISSION_DENIED, "{refused:#}");
+    assert_eq!(storage.names(), ["a", "brick"]);
+    let clones = lent.clones().unwrap().expect("clones");
+    clones.flatten(&cx, "brick", true).await.expect("its own");
+    assert!(clones.flattening(&cx, "brick").await.unwrap().needs.is_empty());
+    let refused = clones.flatten(&cx, "a", true).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PERMISSION_DENIED);
+    assert!(refused.message().contains("volume `a` of this host"), "{refused:#}");
+
+    let attach = Attach::new(AttachMode::EXCLUSIVE, 1, "a borrower");
+    let brick = lent.attach(&cx, "brick", attach).await.unwrap();
+    let snapshots = brick.snapshots().unwrap().expect("snapshots");
+    snapshots.create(&cx, "s").await.unwrap();
+    assert!(snapshots.protect(&cx, "s", true).await.unwrap().is_protected());
+    assert!(snapshots.list(&cx).await.unwrap()[0].is_protected());
+    brick.write(&cx, 4096, IoBuf::copy_from(&[1; 512]), WriteFlags::NONE).await.unwrap();
+    let map = brick.allocation_map().unwrap().expect("a map");
+    let told = map.changes(&cx, "s", "", 0, MIB, 10).await.unwrap();
+    assert_eq!((told.len(), told[0].offset), (1, 4096));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
