@@ -62,8 +62,7 @@ impl CephBackend {
     ) -> Op<T> {
         let name = volume.to_owned();
         self.on_store(cx, what, move |store| {
-            let attached = store.attachments().into_iter().find(|volume| volume.name == name);
-            work(&attached.ok_or_else(|| not_attached(&name))?)
+            work(&store.attachment(&name).ok_or_else(|| not_attached(&name))?)
         })
     }
 

@@ -67,6 +67,13 @@ impl Store {
         living.filter(|volume| !volume.is_closed() && !volume.is_fenced()).collect()
     }
 
+    /// The volume of this name that is attached for writing through this backend, also if it was taken over since.
+    pub fn attachment(&self, name: &str) -> Option<Arc<Attached>> {
+        let attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = attached.get(name).and_then(Weak::upgrade);
+        found.filter(|volume| !volume.is_closed())
+    }
+
     fn check_size(&self, size: u64) -> Result<()> {
         let most = self.config().max_volume_size();
         if (1..=most).contains(&size) {
@@ -237,7 +244,7 @@ impl Store {
         }
         let origin =
             if snapshot.is_empty() { source.to_owned() } else { format!("{source}@{snapshot}") };
-        let attachments = self.attachments();
+        let attached = self.attachment(source);
         self.cluster.with(|connection| {
             image::with(connection, source, true, |image| {
                 let from = if snapshot.is_empty() {
@@ -267,8 +274,7 @@ impl Store {
                     image.remove_snapshot(&passing)?;
                 }
                 {
-                    let attached = attachments.iter().find(|volume| volume.name == source);
-                    let _still = attached.map(|attached| attached.flatten.pause());
+                    let _still = attached.as_ref().map(|attached| attached.flatten.pause());
                     image.create_snapshot(&passing)?;
                 }
                 let made = self.make_clone(connection, (source, &passing), &origin, target);

@@ -449,8 +449,9 @@ async fn a_protected_snapshot_stays_until_its_protection_is_taken_away() {
     let backend = open().await;
     let volume = made(&backend, "kept", 8 * MIB).await;
     write(&volume, 0, &[1; 4096]).await;
-    snapshot(&volume, "first").await;
+    // The loose one would go first with the volume.
     snapshot(&volume, "loose").await;
+    snapshot(&volume, "first").await;
     let info = volume.protect(&CX, "first", true).await.expect("protected");
     assert!(info.is_protected() && info.name == "first");
     assert!(rbd(&["snap", "ls", "volumes/kept"]).contains("yes"));
@@ -462,7 +463,7 @@ async fn a_protected_snapshot_stays_until_its_protection_is_taken_away() {
     assert!(refused.remedy_text().contains("--undo"), "{refused:#}");
     let list = Snapshots::list(&volume, &CX).await.expect("listed");
     let told: Vec<_> = list.iter().map(|one| (one.name.as_str(), one.is_protected())).collect();
-    assert_eq!(told, [("first", true), ("loose", false)]);
+    assert_eq!(told, [("loose", false), ("first", true)]);
     volume.detach(&CX).await.expect("detached");
     let refused = backend.delete(&CX, "kept").await.expect_err("a snapshot is protected");
     assert_eq!(refused.kind(), ErrorKind::IN_USE, "{refused:#}");

@@ -197,10 +197,8 @@ fn missed(defect: Defect, check: &str, word: &str, seed: u64) -> Option<String> 
 
 #[test]
 fn every_block_size_and_smaller_sets_of_abilities_are_served() {
-    let few = ALL
-        .without(Abilities::CLONE)
-        .without(Abilities::FLATTEN)
-        .without(Abilities::PERSISTENT);
+    let few =
+        ALL.without(Abilities::CLONE).without(Abilities::FLATTEN).without(Abilities::PERSISTENT);
     let readers = Abilities::WRITE.and(Abilities::SNAPSHOT).and(Abilities::SHARED_READ);
     for (min_block, max_io, abilities) in
         [(1, 1 << 20, ALL), (4096, 64 << 10, ALL), (512, 1 << 20, few), (512, 1 << 20, readers)]
