@@ -74,7 +74,7 @@ impl Question {
         // One more than wanted: the last one may go on.
         while at < end && list.len() <= self.limit {
             let step = (end - at).min(STEP);
-            for change in image.changes(&self.from, at, step)? {
+            for change in image.changes(&self.from, true, at, step)? {
                 // Zeros differ from nothing but zeros nowhere.
                 if change.is_data || !self.from.is_empty() {
                     change.add_to(&mut list, at, at + step);
@@ -92,10 +92,10 @@ fn find<'a>(all: &'a [Snapshot], name: &str) -> Result<&'a Snapshot> {
 }
 
 /// A run of bytes that differ, or may.
-struct Change {
-    start: u64,
-    end: u64,
-    is_data: bool,
+pub(crate) struct Change {
+    pub start: u64,
+    pub end: u64,
+    pub is_data: bool,
 }
 
 impl Change {
@@ -116,8 +116,9 @@ impl Change {
 }
 
 impl Image {
-    /// What differs in a range between a snapshot, or nothing if it is empty, and what this image is open at.
-    fn changes(&self, from: &str, offset: u64, len: u64) -> Result<Vec<Change>> {
+    /// What differs in a range between a snapshot, or nothing if it is empty, and what this image is open at. With
+    /// nothing, what the image only shares counts if `shared` says so.
+    pub fn changes(&self, from: &str, shared: bool, offset: u64, len: u64) -> Result<Vec<Change>> {
         let from = if from.is_empty() { None } else { Some(c_text(from)?) };
         let mut changes: Vec<Change> = Vec::new();
         // SAFETY: the image is open; the list outlives the call, which alone uses it.
@@ -127,7 +128,7 @@ impl Image {
                 from.as_ref().map_or(ptr::null(), |name| name.as_ptr()),
                 offset,
                 len,
-                1,
+                shared.into(),
                 0,
                 add_change,
                 ptr::from_mut(&mut changes).cast(),

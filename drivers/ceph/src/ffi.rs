@@ -259,6 +259,17 @@ unsafe extern "C" {
         arg: *mut c_void,
     ) -> c_int;
 
+    pub(crate) fn rbd_read(image: Image, offset: u64, len: size_t, buffer: *mut c_char) -> ssize_t;
+    pub(crate) fn rbd_compare_and_write(
+        image: Image,
+        offset: u64,
+        len: size_t,
+        wanted: *const c_char,
+        data: *const c_char,
+        mismatch: *mut u64,
+        flags: c_int,
+    ) -> ssize_t;
+
     pub(crate) fn rbd_aio_create_completion(
         arg: *mut c_void,
         completed: Completed,

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Flattening of attached volumes: librbd copies what a clone shares with its source, on a thread that may wait for hours, and
-//! with the attachment's own image, which has the exclusive lock. Clients go on meanwhile.
-//!
-//! librbd ends it before its end when its progress callback answers with an error; what it has copied stays copied.
+//! Flattening of attached volumes, on a thread that may wait for hours, and with the attachment's own image, which has the
+//! exclusive lock. Clients go on meanwhile.
 //!
 //! ```text
-//!   idle --> copying --> flat | failed | ended
-//!              |  ^
-//!              v  |
-//!             paused      while a snapshot is taken or the volume rolled back
+//!   idle --> making missing objects --> detaching --> flat | failed | ended
+//!                (copyup.rs)            |       ^
+//!                                       v       |
+//!                                        paused     while a snapshot is taken or the volume rolled back
 //! ```
-//! **No snapshot may be taken while librbd copies**: it goes on with the snapshots that it knew when it began, and once the
-//! volume is flat the new snapshot reads zeros where it still shared something with the source (seen with 16.2.15).
+//! librbd's own flattening comes last, when it has nothing to copy any more, and takes the source away. It ends before its end
+//! when its progress callback answers with an error.
+//!
+//! **No snapshot may be taken while librbd flattens**: it goes on with the snapshots that it knew when it began, and what it
+//! copies then is not in the new snapshot, which reads zeros there (seen with 16.2.15).
 
 use std::{
     ffi::{c_int, c_void},
@@ -26,6 +27,7 @@ use driver_api::{Error, ErrorKind, Result, ext::Flattening};
 use crate::{
     attached::Attached,
     cluster::check,
+    copyup,
     error::{failed, internal},
     ffi,
     image::{Image, text},
@@ -149,16 +151,18 @@ pub(crate) fn told(attached: &Attached) -> Result<Flattening> {
 fn run(attached: &Arc<Attached>) {
     loop {
         let flatten = &attached.flatten;
-        let done = match flatten.begin_copying() {
-            true => attached.with(|image| image.flatten(attached)),
-            false => Ok(false),
+        let done = match attached.with(|image| make_missing(image, attached)) {
+            Ok(true) if flatten.begin_copying() => attached.with(|image| image.flatten(attached)),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
         };
         let mut state = flatten.lock();
         state.copying = false;
         flatten.changed.notify_all();
+        let goes_on = !flatten.is_ending() && !attached.is_closed() && !is_forgotten(attached);
         state.reason = match done {
             // It is to stand still, or somebody asked for it again while it was ending.
-            Ok(false) if !flatten.is_ending() && !attached.is_closed() => continue,
+            Ok(false) if goes_on => continue,
             Ok(false) => "it was ended before its end".to_owned(),
             Ok(true) => String::new(),
             Err(error) => {
@@ -171,18 +175,29 @@ fn run(attached: &Arc<Attached>) {
     }
 }
 
-/// Notes how far librbd is; whether it goes on.
-extern "C" fn progress(at: u64, of: u64, data: *mut c_void) -> c_int {
+/// Copies what the image shares; false if it was ended before its end.
+fn make_missing(image: &Image, attached: &Arc<Attached>) -> Result<bool> {
+    let flatten = &attached.flatten;
+    let ends = || flatten.is_ending() || is_forgotten(attached);
+    // It begins anew after a pause, and soon is where it was.
+    let reached = |at| {
+        flatten.done.fetch_max(at, Ordering::Relaxed);
+    };
+    copyup::make_missing(image, image.overlap()?, ends, reached)
+}
+
+/// Nobody but its flattening has the volume any more: it was dropped without a detach.
+fn is_forgotten(attached: &Arc<Attached>) -> bool {
+    Arc::strong_count(attached) == 1
+}
+
+/// Whether librbd goes on.
+extern "C" fn progress(_at: u64, _of: u64, data: *mut c_void) -> c_int {
     // SAFETY: data is the reference of the call that this is called from, which lives longer.
     let attached = unsafe { &*data.cast::<Arc<Attached>>() };
     let flatten = &attached.flatten;
-    let total = flatten.total.load(Ordering::Relaxed);
-    let done = u128::from(total) * u128::from(at.min(of)) / u128::from(of.max(1));
-    // It begins anew after a pause, and soon is where it was.
-    flatten.done.fetch_max(u64::try_from(done).unwrap_or(total), Ordering::Relaxed);
-    // Nobody but this thread has the volume any more: it was dropped without a detach.
-    let forgotten = Arc::strong_count(attached) == 1;
-    let stops = flatten.is_ending() || flatten.pauses.load(Ordering::SeqCst) > 0 || forgotten;
+    let is_paused = flatten.pauses.load(Ordering::SeqCst) > 0;
+    let stops = is_paused || flatten.is_ending() || is_forgotten(attached);
     if stops { -libc::ECANCELED } else { 0 }
 }
 

@@ -15,6 +15,8 @@ mod changes;
 #[cfg(librbd)]
 mod cluster;
 #[cfg(librbd)]
+mod copyup;
+#[cfg(librbd)]
 mod counters;
 #[cfg(librbd)]
 mod driver;

@@ -398,6 +398,9 @@ pub(crate) fn show(connection: &Connection, name: &str) -> Result<VolumeInfo> {
         if let Some(origin) = image.metadata(ORIGIN)? {
             info = info.label("origin", &origin);
         }
+        if let Some(parent) = image.parent()? {
+            info = info.label("needs", &parent);
+        }
         Ok(info)
     })
 }
