@@ -55,6 +55,23 @@ async fn open_with(more: serde_json::Value) -> CephBackend {
     CephBackend::open("c", config).await.expect("opened")
 }
 
+/// Waits until the connections of backends and volumes that were dropped have ended: a process that ends meanwhile crashes.
+async fn all_ended() {
+    let is_ending = || {
+        let threads = std::fs::read_dir("/proc/self/task").expect("threads").flatten();
+        let mut names =
+            threads.flat_map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+        names.any(|name| name.starts_with("nova-ceph-end"))
+    };
+    let (begun, mut quiet) = (Instant::now(), 0);
+    // What the last call still holds is dropped a moment later.
+    while quiet < 10 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "a connection does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        quiet = if is_ending() { 0 } else { quiet + 1 };
+    }
+}
+
 async fn gone(backend: &CephBackend, name: &str) {
     match backend.delete(&CX, name).await {
         Err(error) if error.kind() != ErrorKind::NOT_FOUND => panic!("{error:#}"),
@@ -220,6 +237,8 @@ async fn what_changed_is_told_and_nothing_of_it_is_missed() {
         volume.detach(&CX).await.expect("detached");
         backend.delete(&CX, "stirred").await.expect("deleted");
     }
+    drop(backend);
+    all_ended().await;
 }
 
 fn sum(extents: &[Extent]) -> u64 {
@@ -281,6 +300,8 @@ async fn what_changed_in_a_clone_is_told_too() {
     }
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "twin").await.expect("deleted");
+    drop(backend);
+    all_ended().await;
 }
 
 /// Where the client writes in each MiB, and how much.
@@ -415,6 +436,8 @@ async fn a_flattened_clone_needs_its_source_no_more_and_its_clients_go_on() {
     is_block_but_for_writes(&volume, &block, "rolled back to what was taken meanwhile").await;
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "copy").await.expect("deleted");
+    drop(backend);
+    all_ended().await;
 }
 
 /// A host that died while it wrote leaves an object map that says of objects that they are there, and they are not.
@@ -427,6 +450,7 @@ async fn what_the_object_map_says_wrongly_is_not_lost_by_flattening() {
     let striped = [64 * KIB, 128 * KIB + 512, 20 * MIB];
     let options = json!({ "stripe_unit": 64 * KIB, "stripe_count": 4 });
     flatten_with_a_wrong_map(&open_with(options).await, striped, false).await;
+    all_ended().await;
 }
 
 /// With writes to the objects 1 and 2, and another.
@@ -519,6 +543,8 @@ async fn a_renamed_volume_is_found_under_one_name() {
     for name in ["old", "other"] {
         backend.delete(&CX, name).await.expect("deleted");
     }
+    drop((backend, elsewhere));
+    all_ended().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -561,4 +587,6 @@ async fn a_protected_snapshot_stays_until_its_protection_is_taken_away() {
     Snapshots::delete(&volume, &CX, "first").await.expect("deleted");
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "kept").await.expect("deleted");
+    drop(backend);
+    all_ended().await;
 }
