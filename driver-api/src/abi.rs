@@ -16,9 +16,9 @@ use crate::{
     OpContext, StateHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec, WatchHandle,
     WriteFlags,
     ext::{
-        CommandSpec, Comparison, Consistency, Extent, Movement, MovementPlan, NodeChange, NodeInfo,
-        NodeSpec, NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume, ReplicationInfo,
-        Scrubbing, ShardInfo, SnapshotInfo,
+        CommandSpec, Comparison, Consistency, Extent, Flattening, Movement, MovementPlan,
+        NodeChange, NodeInfo, NodeSpec, NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume,
+        ReplicationInfo, Scrubbing, ShardInfo, SnapshotInfo,
     },
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
@@ -65,6 +65,10 @@ pub trait RawBackend: Send + Sync {
     /// Since 1.2.
     fn cluster(&self) -> RResult<ROption<crate::handles::ClusterHandle>, Error> {
         RResult::ROk(ROption::RNone)
+    }
+    /// Since 1.3.
+    fn rename(&self, _cx: &OpContext, _name: RStr<'_>, _to: RStr<'_>) -> Op<VolumeInfo> {
+        Op::err(crate::backend::no_rename())
     }
 }
 
@@ -121,6 +125,10 @@ pub trait RawSnapshots: Send + Sync {
     fn delete(&self, cx: &OpContext, name: RStr<'_>) -> Op<()>;
     #[sabi(last_prefix_field)]
     fn rollback(&self, cx: &OpContext, name: RStr<'_>) -> Op<()>;
+    /// Since 1.3.
+    fn protect(&self, _cx: &OpContext, _name: RStr<'_>, _on: bool) -> Op<SnapshotInfo> {
+        Op::err(crate::ext::no_protection())
+    }
 }
 
 #[sabi_trait]
@@ -135,6 +143,18 @@ pub trait RawResize: Send + Sync {
 pub trait RawAllocationMap: Send + Sync {
     #[sabi(last_prefix_field)]
     fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>>;
+    /// Since 1.3.
+    fn changes(
+        &self,
+        _cx: &OpContext,
+        _from: RStr<'_>,
+        _to: RStr<'_>,
+        _offset: u64,
+        _len: u64,
+        _limit: u32,
+    ) -> Op<RVec<Extent>> {
+        Op::err(crate::ext::no_changes())
+    }
 }
 
 #[sabi_trait]
@@ -148,6 +168,14 @@ pub trait RawClones: Send + Sync {
         snapshot: RStr<'_>,
         target: VolumeSpec,
     ) -> Op<VolumeInfo>;
+    /// Since 1.3.
+    fn flatten(&self, _cx: &OpContext, _volume: RStr<'_>, _on: bool) -> Op<()> {
+        Op::err(crate::ext::no_flattening("flatten"))
+    }
+    /// Since 1.3.
+    fn flattening(&self, _cx: &OpContext, _volume: RStr<'_>) -> Op<Flattening> {
+        Op::err(crate::ext::no_flattening("flattening"))
+    }
 }
 
 #[sabi_trait]

@@ -8,7 +8,10 @@ use abi_stable::{
     std_types::{RString, RVec},
 };
 
-use crate::{Attach, Capabilities, Op, OpContext, Stats, Volume, VolumeInfo, VolumeSpec, ext};
+use crate::{
+    Attach, Capabilities, Error, ErrorKind, Op, OpContext, Stats, Volume, VolumeInfo, VolumeSpec,
+    ext,
+};
 
 /// An opened backend. Every method is `[any thread · backend open]`; volumes are named, names are checked by the host,
 /// sizes against the capabilities and options against [`DriverInfo`](crate::DriverInfo) before a method is called.
@@ -76,6 +79,21 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn cluster(&self) -> Option<Arc<dyn ext::Cluster>> {
         None
     }
+
+    /// Gives a volume another name, durably; content, size and snapshots stay. `NotFound` if there is none, `AlreadyExists`
+    /// if another has the name `to`, `InUse` while it is attached; then nothing is changed. One that a crash cut in two is
+    /// finished when it is repeated. Needs [`Abilities::RENAME`](crate::Abilities::RENAME). Since 1.3.
+    fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
+        let _ = (cx, name, to);
+        Op::err(no_rename())
+    }
+}
+
+/// What a driver from before 1.3 answers, and one whose volumes keep their names.
+pub(crate) fn no_rename() -> Error {
+    Error::new(ErrorKind::UNSUPPORTED, "the driver cannot rename volumes")
+        .during("rename")
+        .remedy("install a version of the driver that can: one built with driver-api 1.3 or later")
 }
 
 /// Space in a backend, in bytes.

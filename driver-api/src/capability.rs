@@ -54,6 +54,14 @@ abilities! {
     PREFETCH = 14, "prefetch";
     /// [`ext::Sessions`](crate::ext::Sessions). Since 1.3.
     SESSIONS = 15, "sessions";
+    /// [`ext::Clones::flatten`](crate::ext::Clones::flatten). Since 1.3.
+    FLATTEN = 16, "flatten";
+    /// [`ext::AllocationMap::changes`](crate::ext::AllocationMap::changes). Since 1.3.
+    CHANGES = 17, "changes";
+    /// [`Backend::rename`](crate::Backend::rename). Since 1.3.
+    RENAME = 18, "rename";
+    /// [`ext::Snapshots::protect`](crate::ext::Snapshots::protect). Since 1.3.
+    PROTECT = 19, "protect";
     /// Reserved for whole objects (buckets, keys).
     OBJECTS = 32, "objects";
     /// Reserved for network shares and their mounts.

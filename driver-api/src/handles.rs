@@ -16,8 +16,8 @@ use crate::{
         RawResize_TO, RawSession_TO, RawSessions_TO, RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
-        self, CommandSpec, Comparison, Consistency, Extent, Movement, MovementPlan, NodeChange,
-        NodeInfo, NodeSpec, NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume,
+        self, CommandSpec, Comparison, Consistency, Extent, Flattening, Movement, MovementPlan,
+        NodeChange, NodeInfo, NodeSpec, NodeStep, Promote, Promotion, Rebalancing, RecoveredVolume,
         ReplicationInfo, Scrubbing, ShardInfo, SnapshotInfo,
     },
 };
@@ -159,6 +159,11 @@ impl BackendHandle {
     pub fn cluster(&self) -> Result<Option<ClusterHandle>> {
         self.raw.cluster().into_result().map(Into::into)
     }
+
+    /// See [`Backend::rename`](crate::Backend::rename).
+    pub fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
+        self.raw.rename(cx, name.into(), to.into())
+    }
 }
 
 impl VolumeHandle {
@@ -280,6 +285,10 @@ impl ext::Snapshots for SnapshotsHandle {
     fn rollback(&self, cx: &OpContext, name: &str) -> Op<()> {
         self.raw.rollback(cx, name.into())
     }
+
+    fn protect(&self, cx: &OpContext, name: &str, on: bool) -> Op<SnapshotInfo> {
+        self.raw.protect(cx, name.into(), on)
+    }
 }
 
 impl ext::Resize for ResizeHandle {
@@ -292,6 +301,18 @@ impl ext::AllocationMap for AllocationMapHandle {
     fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>> {
         self.raw.extents(cx, offset, len, limit)
     }
+
+    fn changes(
+        &self,
+        cx: &OpContext,
+        from: &str,
+        to: &str,
+        offset: u64,
+        len: u64,
+        limit: u32,
+    ) -> Op<RVec<Extent>> {
+        self.raw.changes(cx, from.into(), to.into(), offset, len, limit)
+    }
 }
 
 impl ext::Clones for ClonesHandle {
@@ -303,6 +324,14 @@ impl ext::Clones for ClonesHandle {
         target: VolumeSpec,
     ) -> Op<VolumeInfo> {
         self.raw.clone_volume(cx, source.into(), snapshot.into(), target)
+    }
+
+    fn flatten(&self, cx: &OpContext, volume: &str, on: bool) -> Op<()> {
+        self.raw.flatten(cx, volume.into(), on)
+    }
+
+    fn flattening(&self, cx: &OpContext, volume: &str) -> Op<Flattening> {
+        self.raw.flattening(cx, volume.into())
     }
 }
 

@@ -134,6 +134,10 @@ impl<B: Backend> RawBackend for BackendGlue<B> {
         })
         .map(Into::into)
     }
+
+    fn rename(&self, cx: &OpContext, name: RStr<'_>, to: RStr<'_>) -> Op<VolumeInfo> {
+        start(|| self.backend.rename(cx, name.as_str(), to.as_str()))
+    }
 }
 
 struct ClonesGlue(Contained<Arc<dyn ext::Clones>>);
@@ -147,6 +151,14 @@ impl RawClones for ClonesGlue {
         target: VolumeSpec,
     ) -> Op<VolumeInfo> {
         start(|| self.0.clone_volume(cx, source.as_str(), snapshot.as_str(), target))
+    }
+
+    fn flatten(&self, cx: &OpContext, volume: RStr<'_>, on: bool) -> Op<()> {
+        start(|| self.0.flatten(cx, volume.as_str(), on))
+    }
+
+    fn flattening(&self, cx: &OpContext, volume: RStr<'_>) -> Op<ext::Flattening> {
+        start(|| self.0.flattening(cx, volume.as_str()))
     }
 }
 

@@ -60,7 +60,8 @@ const MUTATIONS: Abilities = Abilities::WRITE
     .and(Abilities::FAST_ZERO)
     .and(Abilities::GROW)
     .and(Abilities::SHRINK)
-    .and(Abilities::ROLLBACK);
+    .and(Abilities::ROLLBACK)
+    .and(Abilities::PROTECT);
 
 struct VolumeGlue<V, const CHECKED: bool> {
     volume: Contained<V>,
@@ -293,6 +294,13 @@ impl RawSnapshots for SnapshotsGlue {
         }
         start(|| self.snapshots.rollback(cx, name.as_str()))
     }
+
+    fn protect(&self, cx: &OpContext, name: RStr<'_>, on: bool) -> Op<ext::SnapshotInfo> {
+        if !self.writable {
+            return Op::err(read_only().during("protect"));
+        }
+        start(|| self.snapshots.protect(cx, name.as_str(), on))
+    }
 }
 
 struct ResizeGlue(Contained<Arc<dyn ext::Resize>>);
@@ -308,5 +316,17 @@ struct AllocationMapGlue(Contained<Arc<dyn ext::AllocationMap>>);
 impl RawAllocationMap for AllocationMapGlue {
     fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<ext::Extent>> {
         start(|| self.0.extents(cx, offset, len, limit))
+    }
+
+    fn changes(
+        &self,
+        cx: &OpContext,
+        from: RStr<'_>,
+        to: RStr<'_>,
+        offset: u64,
+        len: u64,
+        limit: u32,
+    ) -> Op<RVec<ext::Extent>> {
+        start(|| self.0.changes(cx, from.as_str(), to.as_str(), offset, len, limit))
     }
 }

@@ -1,13 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 use abi_stable::{StableAbi, std_types::RVec};
 
-use crate::{Op, OpContext};
+use crate::{Error, ErrorKind, Op, OpContext};
 
 /// Where a volume has data.
 pub trait AllocationMap: Send + Sync {
     /// The extents of `len` bytes at `offset`, in order and without gaps; at most `limit` of them, so that the list may end early but is
     /// never empty. `[any thread · volume attached]`
     fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>>;
+
+    /// Where two pictures of the volume differ, in `len` bytes at `offset`: the snapshot `from`, or nothing but zeros if it
+    /// is empty; and the snapshot `to`, or the volume as it is now if that is empty.
+    ///
+    /// - Past its end a picture counts as zeros, so that sizes may differ. The range lies inside `to`: `OutOfRange` otherwise.
+    /// - Every byte that differs is in an extent; an extent may have bytes that do not. One flagged
+    ///   [`ExtentFlags::ZERO`] reads zeros in `to`; what others hold is to be read there.
+    /// - Extents are in order, do not overlap, and lie inside the range; between them nothing differs.
+    /// - There are at most `limit` of them (not zero). **The list may end early, but not if it is empty**: the caller asks
+    ///   again from the last extent's end on, until that is the range's end or nothing comes back.
+    /// - With `to` empty, writes that are not acknowledged before the call may be missed.
+    ///
+    /// A snapshot that is not there: `NotFound`. `from` taken later than `to`: `InvalidArgument`. Needs
+    /// [`Abilities::CHANGES`](crate::Abilities::CHANGES). Since 1.3. `[any thread · volume attached]`
+    fn changes(
+        &self,
+        _cx: &OpContext,
+        _from: &str,
+        _to: &str,
+        _offset: u64,
+        _len: u64,
+        _limit: u32,
+    ) -> Op<RVec<Extent>> {
+        Op::err(no_changes())
+    }
+}
+
+/// What a driver from before 1.3 answers, and one that cannot compare.
+pub(crate) fn no_changes() -> Error {
+    Error::new(ErrorKind::UNSUPPORTED, "the driver cannot tell what changed between snapshots")
+        .during("changes")
+        .remedy("install a version of the driver that can: one built with driver-api 1.3 or later")
 }
 
 /// What is known of an extent.

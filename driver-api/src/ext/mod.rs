@@ -14,11 +14,13 @@ mod scrubbing;
 mod sessions;
 mod snapshots;
 
+pub(crate) use allocation_map::no_changes;
 pub use allocation_map::{AllocationMap, Extent, ExtentFlags};
 pub(crate) use asynchronous::no_promotion;
 pub use asynchronous::{Lag, Mode, Promote, Promotion};
 pub use attach::{Attach, AttachMode};
-pub use clones::Clones;
+pub(crate) use clones::no_flattening;
+pub use clones::{Clones, Flattening};
 pub use cluster::{
     Cluster, Comparison, NodeChange, NodeInfo, NodeSpec, PIECE, ReplicaInfo, ReplicaState,
     ReplicationInfo, ReplicationState, ShardInfo,
@@ -32,6 +34,7 @@ pub use resize::Resize;
 pub(crate) use scrubbing::no_scrubs;
 pub use scrubbing::{Damage, DamageRepair, DamageVerdict, Scrubbing};
 pub use sessions::{Consistency, Sessions};
+pub(crate) use snapshots::no_protection;
 pub use snapshots::{SnapshotInfo, Snapshots};
 
 use crate::{Error, ErrorKind};

@@ -23,6 +23,7 @@ use crate::{
     counters::Counters,
     error::{detached, failed, fenced, in_doubt, kind_of},
     ffi,
+    flatten::Flatten,
     holders::Entry,
     image::Image,
 };
@@ -43,6 +44,7 @@ pub(crate) struct Attached {
     doubt: AtomicBool,
     idle: Notify,
     held: Mutex<Option<Held>>,
+    pub flatten: Flatten,
 }
 
 /// A use of the image, which ends also where the work panics: a detach waits for it.
@@ -106,6 +108,7 @@ impl Attached {
             doubt: AtomicBool::new(false),
             idle: Notify::new(),
             held: Mutex::new(Some(Held { connection, entry })),
+            flatten: Flatten::default(),
         }
     }
 
@@ -142,6 +145,25 @@ impl Attached {
                 fenced(&self.name)
             }
             _ => error.with("volume", &self.name),
+        })
+    }
+
+    /// The same with the image as it was in a snapshot.
+    pub fn with_snapshot<T>(
+        &self,
+        snapshot: &str,
+        work: impl FnOnce(&Image) -> Result<T>,
+    ) -> Result<T> {
+        self.with(|image| {
+            let id = image.id()?;
+            let opened = {
+                let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(held) = &*held else { return Err(detached(&self.name)) };
+                Opened::new(Image::open_snapshot(&held.connection, &id, snapshot)?)
+            };
+            let done = work(&opened.image());
+            let closed = opened.keep().close();
+            done.and_then(|done| closed.map(|()| done))
         })
     }
 
@@ -187,6 +209,7 @@ impl Attached {
     /// Keeps further operations out, and waits for those under way.
     pub async fn drain(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.flatten.end();
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);

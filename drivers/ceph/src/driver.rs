@@ -9,8 +9,10 @@ use driver_api::{
 };
 
 use crate::{
+    attached::Attached,
     blocking::blocking,
     config,
+    flatten::{self, not_attached},
     store::Store,
     volume::{CephVolume, capabilities},
 };
@@ -49,6 +51,19 @@ impl CephBackend {
     ) -> Op<T> {
         let store = Arc::clone(&self.0);
         blocking(cx, what, move || work(&store))
+    }
+
+    fn on_attached<T: Send + 'static>(
+        &self,
+        cx: &OpContext,
+        what: &'static str,
+        volume: &str,
+        work: impl FnOnce(&Arc<Attached>) -> Result<T> + Send + 'static,
+    ) -> Op<T> {
+        let name = volume.to_owned();
+        self.on_store(cx, what, move |store| {
+            work(&store.attachment(&name).ok_or_else(|| not_attached(&name))?)
+        })
     }
 
     fn max_volume_size(&self) -> u64 {
@@ -117,6 +132,11 @@ impl Backend for CephBackend {
         }
     }
 
+    fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
+        let (name, to) = (name.to_owned(), to.to_owned());
+        self.on_store(cx, "rename volume", move |store| store.rename(&name, &to))
+    }
+
     fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
         Some(Arc::new(self.clone()))
     }
@@ -132,5 +152,19 @@ impl ext::Clones for CephBackend {
     ) -> Op<VolumeInfo> {
         let (source, snapshot) = (source.to_owned(), snapshot.to_owned());
         self.on_store(cx, "clone", move |store| store.clone_volume(&source, &snapshot, &target))
+    }
+
+    fn flatten(&self, cx: &OpContext, volume: &str, on: bool) -> Op<()> {
+        self.on_attached(cx, "flatten", volume, move |attached| match on {
+            true => flatten::begin(attached),
+            false => {
+                attached.flatten.end();
+                Ok(())
+            }
+        })
+    }
+
+    fn flattening(&self, cx: &OpContext, volume: &str) -> Op<ext::Flattening> {
+        self.on_attached(cx, "flattening", volume, |attached| flatten::told(attached))
     }
 }

@@ -7,8 +7,8 @@ pub(crate) use ceph_rust::rados::{
     rados_break_lock, rados_buffer_free, rados_cluster_fsid, rados_conf_read_file, rados_conf_set,
     rados_connect, rados_create2, rados_getxattr, rados_ioctx_create, rados_ioctx_destroy,
     rados_ioctx_set_namespace, rados_ioctx_t, rados_list_lockers, rados_lock_exclusive,
-    rados_lock_shared, rados_mon_command, rados_setxattr, rados_shutdown, rados_t, rados_unlock,
-    rados_wait_for_latest_osdmap,
+    rados_lock_shared, rados_mon_command, rados_remove, rados_setxattr, rados_shutdown, rados_t,
+    rados_unlock, rados_wait_for_latest_osdmap,
 };
 use libc::{size_t, ssize_t, timespec};
 
@@ -67,6 +67,13 @@ pub(crate) struct LinkedImage {
     pub image_id: *mut c_char,
     pub image_name: *mut c_char,
     pub trash: bool,
+}
+
+#[repr(C)]
+pub(crate) struct SnapshotSpec {
+    pub id: u64,
+    pub kind: c_int,
+    pub name: *mut c_char,
 }
 
 #[repr(C)]
@@ -152,7 +159,26 @@ unsafe extern "C" {
         image: *mut Image,
         snapshot: *const c_char,
     ) -> c_int;
+    pub(crate) fn rbd_open_by_id_read_only(
+        io: rados_ioctx_t,
+        id: *const c_char,
+        image: *mut Image,
+        snapshot: *const c_char,
+    ) -> c_int;
     pub(crate) fn rbd_close(image: Image) -> c_int;
+    pub(crate) fn rbd_get_overlap(image: Image, overlap: *mut u64) -> c_int;
+    pub(crate) fn rbd_get_parent(
+        image: Image,
+        parent: *mut LinkedImage,
+        snapshot: *mut SnapshotSpec,
+    ) -> c_int;
+    pub(crate) fn rbd_linked_image_spec_cleanup(image: *mut LinkedImage);
+    pub(crate) fn rbd_snap_spec_cleanup(snapshot: *mut SnapshotSpec);
+    pub(crate) fn rbd_flatten_with_progress(
+        image: Image,
+        progress: Progress,
+        data: *mut c_void,
+    ) -> c_int;
     pub(crate) fn rbd_stat(image: Image, info: *mut ImageInfo, info_size: size_t) -> c_int;
     pub(crate) fn rbd_get_size(image: Image, size: *mut u64) -> c_int;
     pub(crate) fn rbd_get_id(image: Image, id: *mut c_char, id_len: size_t) -> c_int;
@@ -219,6 +245,7 @@ unsafe extern "C" {
         name: *const c_char,
         is_protected: *mut c_int,
     ) -> c_int;
+    pub(crate) fn rbd_snap_protect(image: Image, name: *const c_char) -> c_int;
     pub(crate) fn rbd_snap_unprotect(image: Image, name: *const c_char) -> c_int;
 
     pub(crate) fn rbd_diff_iterate2(
@@ -231,6 +258,17 @@ unsafe extern "C" {
         part: DiffPart,
         arg: *mut c_void,
     ) -> c_int;
+
+    pub(crate) fn rbd_read(image: Image, offset: u64, len: size_t, buffer: *mut c_char) -> ssize_t;
+    pub(crate) fn rbd_compare_and_write(
+        image: Image,
+        offset: u64,
+        len: size_t,
+        wanted: *const c_char,
+        data: *const c_char,
+        mismatch: *mut u64,
+        flags: c_int,
+    ) -> ssize_t;
 
     pub(crate) fn rbd_aio_create_completion(
         arg: *mut c_void,

@@ -12,6 +12,7 @@ use crate::{
     cluster::{Connection, c_text, check},
     error::{failed, kind_of},
     ffi,
+    protection::protected,
 };
 
 /// Hears of progress, and never ends the work. librbd calls it without asking whether there is one.
@@ -54,7 +55,7 @@ fn grown<T>(what: &str, mut ask: impl FnMut(usize) -> (c_int, usize, T)) -> Resu
 ///
 /// # Safety
 /// It is null, or ends with a zero and stays for the call.
-unsafe fn text(from: *const c_char) -> String {
+pub(crate) unsafe fn text(from: *const c_char) -> String {
     if from.is_null() {
         return String::new();
     }
@@ -62,8 +63,8 @@ unsafe fn text(from: *const c_char) -> String {
     unsafe { CStr::from_ptr(from) }.to_string_lossy().into_owned()
 }
 
-/// The names of all images of the pool and namespace.
-pub(crate) fn names(connection: &Connection) -> Result<Vec<String>> {
+/// The identities and names of all images of the pool and namespace.
+pub(crate) fn entries(connection: &Connection) -> Result<Vec<(String, String)>> {
     let mut names = Vec::new();
     grown("cannot list the images", |room| {
         let mut specs = Vec::with_capacity(room);
@@ -74,7 +75,8 @@ pub(crate) fn names(connection: &Connection) -> Result<Vec<String>> {
         if code >= 0 {
             // SAFETY: the call filled count entries with texts, which are freed once, after they were copied.
             unsafe {
-                names = specs[..count].iter().map(|spec| text(spec.name)).collect();
+                let entry = |spec: &ffi::ImageSpec| (text(spec.id), text(spec.name));
+                names = specs[..count].iter().map(entry).collect();
                 ffi::rbd_image_spec_list_cleanup(specs.as_mut_ptr(), count);
             }
         }
@@ -108,6 +110,19 @@ impl Image {
             return Err(crate::error::not_found("volume", name));
         }
         check("cannot open the image", opened).map_err(|error| error.with("volume", name))?;
+        Ok(Self(image))
+    }
+
+    /// Opens the image of this identity as it was in a snapshot.
+    pub fn open_snapshot(connection: &Connection, id: &str, snapshot: &str) -> Result<Self> {
+        let (id, name) = (c_text(id)?, c_text(snapshot)?);
+        let mut image = ptr::null_mut();
+        // SAFETY: the ioctx is open, the pointers are valid for the call.
+        let opened = unsafe {
+            ffi::rbd_open_by_id_read_only(connection.io(), id.as_ptr(), &mut image, name.as_ptr())
+        };
+        check("cannot open the snapshot", opened)
+            .map_err(|error| error.with("snapshot", snapshot))?;
         Ok(Self(image))
     }
 
@@ -332,21 +347,15 @@ impl Image {
         check("the snapshot cannot be taken", made).map(|_| ())
     }
 
-    /// Removes a snapshot; clones keep what they need of it.
+    /// Removes a snapshot that is not protected; clones keep what they need of it.
     pub fn remove_snapshot(&self, name: &str) -> Result<()> {
-        let name = c_text(name)?;
-        let mut protected = 0;
-        // SAFETY: the image is open, the pointers are valid for the calls.
-        unsafe {
-            let asked = ffi::rbd_snap_is_protected(self.0, name.as_ptr(), &mut protected);
-            check("cannot ask for the snapshot", asked)?;
-            if protected != 0 {
-                let freed = ffi::rbd_snap_unprotect(self.0, name.as_ptr());
-                check("a clone needs the snapshot", freed)?;
-            }
-            let removed = ffi::rbd_snap_remove(self.0, name.as_ptr());
-            check("the snapshot cannot be removed", removed).map(|_| ())
+        let text = c_text(name)?;
+        if self.is_protected(name)? {
+            return Err(protected(name));
         }
+        // SAFETY: the image is open, the text is valid for the call.
+        let removed = unsafe { ffi::rbd_snap_remove(self.0, text.as_ptr()) };
+        check("the snapshot cannot be removed", removed).map(|_| ())
     }
 
     pub fn roll_back(&self, name: &str) -> Result<()> {

@@ -11,7 +11,11 @@ mod attached;
 #[cfg(librbd)]
 mod blocking;
 #[cfg(librbd)]
+mod changes;
+#[cfg(librbd)]
 mod cluster;
+#[cfg(librbd)]
+mod copyup;
 #[cfg(librbd)]
 mod counters;
 #[cfg(librbd)]
@@ -19,11 +23,17 @@ mod driver;
 #[cfg(librbd)]
 mod ffi;
 #[cfg(librbd)]
+mod flatten;
+#[cfg(librbd)]
 mod holders;
 #[cfg(librbd)]
 mod image;
 #[cfg(not(librbd))]
 mod missing;
+#[cfg(librbd)]
+mod protection;
+#[cfg(librbd)]
+mod rename;
 #[cfg(librbd)]
 mod store;
 #[cfg(librbd)]

@@ -22,6 +22,7 @@ use crate::{
     error::{internal, invalid, not_found},
     ffi, holders,
     image::{self, Image, Options},
+    protection::protected,
 };
 
 /// Where a volume came from, in the image's metadata.
@@ -64,6 +65,13 @@ impl Store {
         attached.retain(|_, volume| volume.strong_count() > 0);
         let living = attached.values().filter_map(Weak::upgrade);
         living.filter(|volume| !volume.is_closed() && !volume.is_fenced()).collect()
+    }
+
+    /// The volume of this name that is attached for writing through this backend, also if it was taken over since.
+    pub fn attachment(&self, name: &str) -> Option<Arc<Attached>> {
+        let attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = attached.get(name).and_then(Weak::upgrade);
+        found.filter(|volume| !volume.is_closed())
     }
 
     fn check_size(&self, size: u64) -> Result<()> {
@@ -110,11 +118,7 @@ impl Store {
 
     /// Deletes a volume and its snapshots.
     pub fn delete(&self, name: &str) -> Result<()> {
-        if let Some(attached) = self.attachments().iter().find(|volume| volume.name == name) {
-            return Err(Error::new(ErrorKind::IN_USE, "the volume is attached by this host")
-                .with("volume", &attached.name)
-                .remedy("detach it first"));
-        }
+        self.refuse_attached(name)?;
         let _alone = self.alone(name);
         self.cluster.with(|connection| {
             let whole = image::with(connection, name, true, |image| {
@@ -125,9 +129,17 @@ impl Store {
                     return Err(Error::new(ErrorKind::IN_USE, "a clone needs the volume")
                         .with("volume", name)
                         .with("clone", child)
-                        .remedy("delete the clone first, or flatten it (rbd flatten)"));
+                        .remedy(format!(
+                            "delete the clone first, or: novastor volume flatten {child}"
+                        )));
                 }
-                for snapshot in image.snapshots()? {
+                let snapshots = image.snapshots()?;
+                for snapshot in &snapshots {
+                    if image.is_protected(&snapshot.name)? {
+                        return Err(protected(&snapshot.name).with("volume", name));
+                    }
+                }
+                for snapshot in snapshots {
                     image.remove_snapshot(&snapshot.name)?;
                 }
                 Ok(())
@@ -138,8 +150,20 @@ impl Store {
         })
     }
 
-    /// Waits until nobody else deletes this volume.
-    fn alone(&self, name: &str) -> Deleting<'_> {
+    /// Refuses what needs a volume that is not attached.
+    pub fn refuse_attached(&self, name: &str) -> Result<()> {
+        match self.attachments().iter().find(|volume| volume.name == name) {
+            None => Ok(()),
+            Some(attached) => {
+                Err(Error::new(ErrorKind::IN_USE, "the volume is attached by this host")
+                    .with("volume", &attached.name)
+                    .remedy("detach it first"))
+            }
+        }
+    }
+
+    /// Waits until nobody else deletes or renames this volume.
+    pub fn alone(&self, name: &str) -> Deleting<'_> {
         let deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         let others = |names: &mut HashSet<String>| names.contains(name);
         let waited = self.deleted.wait_while(deleting, others);
@@ -150,7 +174,8 @@ impl Store {
     /// All volumes, by name.
     pub fn list(&self) -> Result<Vec<VolumeInfo>> {
         self.cluster.with(|connection| {
-            let mut names = image::names(connection)?;
+            let entries = image::entries(connection)?;
+            let mut names: Vec<_> = entries.into_iter().map(|(_, name)| name).collect();
             names.retain(|name| !name.starts_with('.'));
             names.sort();
             let mut volumes = Vec::with_capacity(names.len());
@@ -219,6 +244,7 @@ impl Store {
         }
         let origin =
             if snapshot.is_empty() { source.to_owned() } else { format!("{source}@{snapshot}") };
+        let attached = self.attachment(source);
         self.cluster.with(|connection| {
             image::with(connection, source, true, |image| {
                 let from = if snapshot.is_empty() {
@@ -247,7 +273,10 @@ impl Store {
                 if image.snapshots()?.iter().any(|one| one.name == passing) {
                     image.remove_snapshot(&passing)?;
                 }
-                image.create_snapshot(&passing)?;
+                {
+                    let _still = attached.as_ref().map(|attached| attached.flatten.pause());
+                    image.create_snapshot(&passing)?;
+                }
                 let made = self.make_clone(connection, (source, &passing), &origin, target);
                 // The clone keeps what it needs of it.
                 let removed = image.remove_snapshot(&passing);
@@ -334,8 +363,8 @@ impl Store {
     }
 }
 
-/// The right to delete a volume of this name.
-struct Deleting<'a>(&'a Store, String);
+/// The right to delete or rename a volume of this name.
+pub(crate) struct Deleting<'a>(&'a Store, String);
 
 impl Drop for Deleting<'_> {
     fn drop(&mut self) {
@@ -353,7 +382,7 @@ fn refuse_options(spec: &VolumeSpec) -> Result<()> {
     }
 }
 
-fn show(connection: &Connection, name: &str) -> Result<VolumeInfo> {
+pub(crate) fn show(connection: &Connection, name: &str) -> Result<VolumeInfo> {
     if name.starts_with('.') {
         return Err(not_found("volume", name));
     }
@@ -368,6 +397,9 @@ fn show(connection: &Connection, name: &str) -> Result<VolumeInfo> {
         }
         if let Some(origin) = image.metadata(ORIGIN)? {
             info = info.label("origin", &origin);
+        }
+        if let Some(parent) = image.parent()? {
+            info = info.label("needs", &parent);
         }
         Ok(info)
     })

@@ -16,6 +16,7 @@ use crate::{
     aio,
     attached::Attached,
     blocking::{blocking, to_the_end},
+    changes::Question,
     error::{internal, invalid, not_found},
     image::{Image, Run},
 };
@@ -25,6 +26,7 @@ const READER: Abilities = Abilities::from_bits(
     Abilities::CLONE.bits()
         | Abilities::SNAPSHOT.bits()
         | Abilities::ALLOCATION_MAP.bits()
+        | Abilities::CHANGES.bits()
         | Abilities::SHARED_READ.bits()
         | Abilities::PERSISTENT.bits(),
 );
@@ -39,7 +41,10 @@ const WRITER: Abilities = Abilities::from_bits(
         | Abilities::FAST_ZERO.bits()
         | Abilities::GROW.bits()
         | Abilities::SHRINK.bits()
-        | Abilities::ROLLBACK.bits(),
+        | Abilities::ROLLBACK.bits()
+        | Abilities::PROTECT.bits()
+        | Abilities::FLATTEN.bits()
+        | Abilities::RENAME.bits(),
 );
 
 /// Bytes of the volume that one question about its data covers: the answer is held in memory.
@@ -238,7 +243,8 @@ fn info(image: &Image, snapshot: &crate::image::Snapshot) -> Result<SnapshotInfo
         method: "rbd".into(),
         used: 0,
         reserved: [0; 4],
-    })
+    }
+    .protected(image.is_protected(&snapshot.name)?))
 }
 
 fn find(image: &Image, name: &str) -> Result<crate::image::Snapshot> {
@@ -272,6 +278,7 @@ impl Snapshots for CephVolume {
                 )
                 .with("snapshot", &name));
             }
+            let _still = attached.flatten.pause();
             image.create_snapshot(&name)?;
             info(image, &find(image, &name)?)
         })
@@ -294,6 +301,18 @@ impl Snapshots for CephVolume {
         })
     }
 
+    fn protect(&self, cx: &OpContext, name: &str, on: bool) -> Op<SnapshotInfo> {
+        if let Err(error) = self.admit_writer() {
+            return Op::err(error.during("protect"));
+        }
+        let name = name.to_owned();
+        self.maintain(cx, "protect", move |_, image| {
+            let snapshot = find(image, &name)?;
+            image.protect(&name, on)?;
+            info(image, &snapshot)
+        })
+    }
+
     fn rollback(&self, cx: &OpContext, name: &str) -> Op<()> {
         if let Err(error) = self.admit_writer() {
             return Op::err(error.during("roll back"));
@@ -301,6 +320,7 @@ impl Snapshots for CephVolume {
         let name = name.to_owned();
         self.maintain(cx, "roll back", move |attached, image| {
             find(image, &name)?;
+            let _still = attached.flatten.pause();
             let done = image.roll_back(&name);
             let noted = note_size(&attached.size, image);
             done.and(noted)
@@ -327,6 +347,21 @@ impl AllocationMap for CephVolume {
                 Ok(list.into())
             })
         })
+    }
+
+    fn changes(
+        &self,
+        cx: &OpContext,
+        from: &str,
+        to: &str,
+        offset: u64,
+        len: u64,
+        limit: u32,
+    ) -> Op<RVec<Extent>> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let question = Question { from, to, offset, len, limit: limit.max(1) as usize };
+        let attached = Arc::clone(&self.attached);
+        blocking(cx, "changes", move || question.ask(&attached).map(Into::into))
     }
 }
 

@@ -4,6 +4,7 @@
 //! Every request runs in a task of its own: a client that goes away does not cut an operation in two.
 
 mod backends;
+pub mod changes;
 mod cluster;
 mod data;
 mod exports;
@@ -141,6 +142,7 @@ impl Api {
             .route("/v1/metrics", get(metrics::metrics))
             .merge(backends::routes())
             .merge(volumes::routes())
+            .merge(changes::routes())
             .merge(cluster::routes())
             .merge(movement::routes())
             .merge(promotion::routes())

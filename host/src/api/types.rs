@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::{ImageFormat, REBALANCE, Walk};
+use crate::jobs::{FLATTEN, ImageFormat, REBALANCE, Walk};
 
 /// A volume.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -179,6 +179,9 @@ pub struct SnapshotView {
     pub method: String,
     /// Bytes of its own.
     pub used: u64,
+    /// Whether it cannot be deleted.
+    #[serde(default)]
+    pub protected: bool,
 }
 
 /// Snapshots of several volumes at one point.
@@ -257,7 +260,7 @@ pub struct JobView {
 impl JobView {
     /// Whether it can go on once it was cut off.
     pub fn is_resumable(&self) -> bool {
-        self.walk.is_some() || self.kind == REBALANCE
+        self.walk.is_some() || [FLATTEN, REBALANCE].contains(&self.kind.as_str())
     }
 }
 

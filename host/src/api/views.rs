@@ -83,6 +83,7 @@ impl From<Unmanaged> for VolumeView {
 impl From<SnapshotInfo> for SnapshotView {
     fn from(info: SnapshotInfo) -> Self {
         Self {
+            protected: info.is_protected(),
             name: info.name.into_string(),
             size: info.size,
             created_unix_secs: info.created_unix_secs,

@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/volumes/{name}", get(show).delete(remove))
         .route("/v1/volumes/{name}/resize", post(resize))
         .route("/v1/volumes/{name}/clone", post(clone))
+        .route("/v1/volumes/{name}/flatten", post(flatten))
         .route("/v1/volumes/{name}/attach", post(attach))
         .route("/v1/volumes/{name}/detach", post(detach))
         .route("/v1/volumes/{name}/adopt", post(adopt))
@@ -111,6 +112,10 @@ async fn clone(
     };
     let plan = ClonePlan { source: name, snapshot: body.snapshot, volume };
     Ok(axum::Json(api.transfers.clone_volume(plan).await?.into()))
+}
+
+async fn flatten(State(api): State<Api>, Path(name): Path<String>) -> Answer<JobView> {
+    Ok(axum::Json(api.replicas.flatten(&name).await?.into()))
 }
 
 async fn attach(

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::movement::{addition, weight};
+use super::{
+    changes::ChangesOf,
+    movement::{addition, weight},
+};
 use crate::{access::Rule, api::movement::PlanStep, config::parse_size, jobs::ImageFormat};
 
 /// A storage host for virtual machines and containers.
@@ -418,6 +421,22 @@ pub enum VolumeCommand {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// Give a clone all that it shares with its source, while it is in use; the source is not needed any more then
+    Flatten {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Give a volume that nobody uses another name, here and in its backend if that is able to
+    Rename {
+        /// Its name
+        name: String,
+        /// Its new name
+        to: String,
+    },
+    /// List where a volume differs from a snapshot, or two snapshots from each other
+    Changes(ChangesOf),
     /// Attach a volume until it is detached, also across restarts
     Attach {
         /// Its name
@@ -610,6 +629,16 @@ pub enum SnapshotCommand {
         /// The snapshot
         name: String,
     },
+    /// Protect a snapshot: it cannot be deleted, nor its volume
+    Protect {
+        /// The volume
+        volume: String,
+        /// The snapshot
+        name: String,
+        /// Take the protection away
+        #[arg(long)]
+        undo: bool,
+    },
     /// Put a volume back to a snapshot: what was written since is lost
     Rollback {
         /// The volume
@@ -678,7 +707,7 @@ pub enum JobCommand {
         /// Its number
         id: u64,
     },
-    /// Go on with a verify, repair or rebalance that did not come to its end
+    /// Go on with a verify, repair, scrub, rebalance or flatten that did not come to its end
     Resume {
         /// Its number
         id: u64,
@@ -713,7 +742,7 @@ impl From<Format> for ImageFormat {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| format!("{error:#}"))
 }
 

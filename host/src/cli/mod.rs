@@ -2,6 +2,7 @@
 //! The command line: a client of the management API, and `serve`. Commands translate and call.
 
 mod args;
+mod changes;
 mod check;
 mod check_lend;
 mod client;
@@ -21,6 +22,7 @@ use driver_api::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    api::changes::ProtectSnapshot,
     api::types::{
         BackendView, CommandView, CreateExport, CreateGroup, CreateSnapshot, DriverView,
         ExportView, GroupView, SnapshotView, StatusView, VolumeView,
@@ -235,6 +237,11 @@ impl Session {
             SnapshotCommand::Delete { volume, name } => {
                 self.client.delete(&format!("{}/{}", all(&volume), part(&name))).await?;
                 self.done(&format!("snapshot {name} of volume {volume} is deleted"))
+            }
+            SnapshotCommand::Protect { volume, name, undo } => {
+                let path = format!("{}/{}/protect", all(&volume), part(&name));
+                let body = ProtectSnapshot { on: !undo };
+                self.one(&self.client.post::<SnapshotView>(&path, &body).await?)
             }
             SnapshotCommand::Rollback { volume, name } => {
                 let path = format!("{}/{}/rollback", all(&volume), part(&name));

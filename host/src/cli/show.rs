@@ -237,7 +237,8 @@ impl Row for CommandView {
 }
 
 impl Row for SnapshotView {
-    const HEAD: &'static [&'static str] = &["name", "size", "used", "created", "method"];
+    const HEAD: &'static [&'static str] =
+        &["name", "size", "used", "created", "method", "protected"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -246,12 +247,14 @@ impl Row for SnapshotView {
             size(self.used),
             ago(self.created_unix_secs),
             self.method.clone(),
+            if self.protected { "yes" } else { "" }.to_owned(),
         ]
     }
 }
 
 impl Row for MemberView {
-    const HEAD: &'static [&'static str] = &["volume", "name", "size", "used", "created", "method"];
+    const HEAD: &'static [&'static str] =
+        &["volume", "name", "size", "used", "created", "method", "protected"];
 
     fn cells(&self) -> Vec<String> {
         std::iter::once(self.volume.clone()).chain(self.snapshot.cells()).collect()

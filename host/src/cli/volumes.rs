@@ -19,6 +19,7 @@ use super::{
     client::{part, token_in},
     show,
 };
+use crate::api::changes::RenameVolume;
 use crate::api::types::{
     AdoptVolume, AttachVolume, CloneVolume, CreateVolume, ExportVolume, ImportVolume, JobView,
     RepairVolume, ResizeVolume, VolumeView,
@@ -70,6 +71,16 @@ impl Session {
                 let path = format!("{}/clone", of(&source));
                 self.follow(client.post::<JobView>(&path, &body).await?, waiting).await
             }
+            VolumeCommand::Flatten { name, waiting } => {
+                let path = format!("{}/flatten", of(&name));
+                let job = client.post::<JobView>(&path, &serde_json::json!({})).await?;
+                self.follow(job, waiting).await
+            }
+            VolumeCommand::Rename { name, to } => {
+                let path = format!("{}/rename", of(&name));
+                self.one(&client.post::<VolumeView>(&path, &RenameVolume { to }).await?)
+            }
+            VolumeCommand::Changes(of) => self.changes(&of).await,
             VolumeCommand::Attach { name, read_only, take_over } => {
                 let path = format!("{}/attach", of(&name));
                 let body = AttachVolume { read_only, take_over };

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //!   running ---> done | failed | cancelled <--+
-//!      | found at restart                       | a walk or rebalancing that did not come to its end: resume
+//!      | found at restart                       | a walk, rebalancing or flattening that did not come to its end: resume
 //!      +------> interrupted --------------------+---> running
 //! ```
 //! The record in the state changes when a job starts and ends; progress is kept in memory alone, except that a walk over
 //! replicas notes its place now and then.
 
 mod copy;
+mod flatten;
 mod image;
 mod rebalance;
 mod replicas;
@@ -33,6 +34,7 @@ use tokio::sync::Notify;
 
 use crate::volumes::{Room, Stored, unix_now};
 
+pub use flatten::FLATTEN;
 pub use image::ImageFormat;
 pub use rebalance::REBALANCE;
 pub use replicas::ReplicaJobs;
@@ -54,9 +56,10 @@ pub enum JobState {
     Done,
     /// It ended with an error; what it had made is gone again.
     Failed,
-    /// It was cancelled; what it had made is gone again. A walk or a rebalancing can be resumed.
+    /// It was cancelled; what it had made is gone again. A walk, a rebalancing or a flattening can be resumed.
     Cancelled,
-    /// The host ended before it did; what it had made is removed at restart. A walk or a rebalancing can be resumed.
+    /// The host ended before it did; what it had made is removed at restart. A walk, a rebalancing or a flattening can be
+    /// resumed.
     Interrupted,
 }
 
@@ -87,7 +90,7 @@ pub struct JobError {
 /// A job as the state keeps it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct JobRecord {
-    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub` or `rebalance`.
+    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub`, `rebalance` or `flatten`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,

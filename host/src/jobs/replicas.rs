@@ -9,7 +9,8 @@ use driver_api::{
 };
 
 use super::{
-    JobControl, JobState, JobView, Jobs, Walk, rebalance::REBALANCE, scrub::SCRUB, transfer::record,
+    JobControl, JobState, JobView, Jobs, Walk, flatten::FLATTEN, rebalance::REBALANCE,
+    scrub::SCRUB, transfer::record,
 };
 use crate::volumes::{Access, Use, Volumes};
 
@@ -52,7 +53,7 @@ impl ReplicaJobs {
         self.jobs.start(id, job, |control| walk_through(volumes, name, id, control)).await
     }
 
-    /// Goes on with a walk or rebalancing that was cancelled, interrupted or cut off by a failure.
+    /// Goes on with a walk, rebalancing or flattening that was cancelled, interrupted or cut off by a failure.
     pub async fn resume(&self, id: u64) -> Result<JobView> {
         let job = self.jobs.show(id).await?;
         let (kind, volume) = (job.record.kind.clone(), job.record.target.clone());
@@ -60,8 +61,9 @@ impl ReplicaJobs {
             Err(Error::new(kind, why).during("resume").with("job", id).remedy(remedy))
         };
         let is_rebalancing = kind == REBALANCE;
+        let is_flattening = kind == FLATTEN;
         let is_scrub = kind == SCRUB;
-        if job.record.walk.is_none() && !is_rebalancing && !is_scrub {
+        if job.record.walk.is_none() && !is_rebalancing && !is_flattening && !is_scrub {
             let why = format!("a job of kind `{kind}` cannot be resumed");
             return refused(ErrorKind::UNSUPPORTED, why, "start it again".to_owned());
         }
@@ -69,13 +71,16 @@ impl ReplicaJobs {
             let why = "it is at work".to_owned();
             return refused(ErrorKind::IN_USE, why, format!("novastor job wait {id}"));
         }
-        if is_rebalancing {
+        if is_rebalancing || is_flattening {
             if job.record.state == JobState::Done {
                 let why = "it came to its end: there is nothing to go on with".to_owned();
-                let again = format!("novastor volume rebalance {volume}");
+                let again = format!("novastor volume {kind} {volume}");
                 return refused(ErrorKind::INVALID_ARGUMENT, why, again);
             }
-            return self.rebalance_again(job).await;
+            return match is_flattening {
+                true => self.flatten_again(job).await,
+                false => self.rebalance_again(job).await,
+            };
         }
         if is_scrub {
             return self.scrub_again(job).await;

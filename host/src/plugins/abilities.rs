@@ -4,7 +4,9 @@
 use driver_api::{
     BackendHandle, ClusterHandle, Error, ErrorKind, Op, OpContext, RString, RVec, Result,
     SnapshotsHandle, VolumeHandle, VolumeInfo, VolumeSpec,
-    ext::{AllocationMap, Clones, CommandSpec, Extent, Resize, SnapshotInfo, Snapshots},
+    ext::{
+        AllocationMap, Clones, CommandSpec, Extent, Flattening, Resize, SnapshotInfo, Snapshots,
+    },
 };
 
 use super::{Admitted, Call, GuardedBackend, GuardedVolume, Started};
@@ -55,6 +57,30 @@ impl GuardedVolume {
         self.snapshots(Call::Rollback, cx, name, |snapshots, cx, name| snapshots.rollback(cx, name))
     }
 
+    /// Starts protecting a snapshot, or ending that.
+    pub fn snapshot_protect(&self, cx: &OpContext, name: &str, on: bool) -> Started<SnapshotInfo> {
+        self.snapshots(Call::ProtectSnapshot, cx, name, move |snapshots, cx, name| {
+            snapshots.protect(cx, name, on)
+        })
+    }
+
+    /// Starts asking where two pictures of the volume differ.
+    pub fn changes(
+        &self,
+        cx: &OpContext,
+        (from, to): (&str, &str),
+        offset: u64,
+        len: u64,
+        limit: u32,
+    ) -> Started<RVec<Extent>> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.run(Call::Changes, cx, move |volume, cx| {
+            with(volume.allocation_map(), "allocation-map", |map| {
+                map.changes(cx, &from, &to, offset, len, limit)
+            })
+        })
+    }
+
     /// Starts asking for extents.
     pub fn extents(
         &self,
@@ -98,6 +124,30 @@ impl GuardedBackend {
             with(backend.clones(), "clone", |clones| {
                 clones.clone_volume(cx, &source, &snapshot, target)
             })
+        })
+    }
+
+    /// Starts or ends flattening an attached volume.
+    pub fn flatten(&self, cx: &OpContext, volume: &str, on: bool) -> Started<()> {
+        let volume = volume.to_owned();
+        self.run(Call::Flatten, cx, move |backend: &BackendHandle, cx| {
+            with(backend.clones(), "clone", |clones| clones.flatten(cx, &volume, on))
+        })
+    }
+
+    /// Starts asking how far a volume's flattening is.
+    pub fn flattening(&self, cx: &OpContext, volume: &str) -> Started<Flattening> {
+        let volume = volume.to_owned();
+        self.run(Call::Flattening, cx, move |backend: &BackendHandle, cx| {
+            with(backend.clones(), "clone", |clones| clones.flattening(cx, &volume))
+        })
+    }
+
+    /// Starts giving a volume another name.
+    pub fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Started<VolumeInfo> {
+        let (name, to) = (name.to_owned(), to.to_owned());
+        self.run(Call::Rename, cx, move |backend: &BackendHandle, cx| {
+            backend.rename(cx, &name, &to)
         })
     }
 

@@ -82,6 +82,11 @@ calls! {
     Scrub = "scrub", true;
     Scrubbing = "scrubbing", false;
     Promote = "promote", true;
+    Flatten = "flatten", true;
+    Flattening = "flattening", false;
+    Changes = "changes", false;
+    Rename = "rename", true;
+    ProtectSnapshot = "protect_snapshot", true;
     Drop = "drop", false;
 }
 

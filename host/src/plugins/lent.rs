@@ -7,7 +7,8 @@
 //! ```
 //! A call is watched as one of the lender's driver: that one is named when a thread is held, degraded after a panic, and
 //! isolated. What is ready stays ready. A borrower deletes only what it created, and opens for writing only what nobody
-//! else has. It can neither close the backend nor run the driver's own commands or its cluster: these are the operator's.
+//! else has. It can neither close the backend nor run the driver's own commands or its cluster: these are the operator's. Its
+//! volumes keep their names: it is known by them what it made.
 
 mod sessions;
 
@@ -18,7 +19,7 @@ use abi_stable::{
     std_types::{RArc, ROption, RResult, RStr, RVec},
 };
 use driver_api::{
-    AllocationMapHandle, Attach, AttachMode, BackendHandle, Capabilities, ClonesHandle,
+    Abilities, AllocationMapHandle, Attach, AttachMode, BackendHandle, Capabilities, ClonesHandle,
     ClusterHandle, CommandsHandle, Error, ErrorKind, Health, IoBuf, Op, OpContext, ResizeHandle,
     Result, SessionsHandle, SnapshotsHandle, Stats, Usage, VolumeHandle, VolumeInfo, VolumeSpec,
     WriteFlags,
@@ -27,7 +28,7 @@ use driver_api::{
         RawResize, RawResize_TO, RawSessions_TO, RawSnapshots, RawSnapshots_TO, RawVolume,
         RawVolume_TO,
     },
-    ext::{Extent, SnapshotInfo},
+    ext::{Extent, Flattening, SnapshotInfo},
 };
 
 use super::{Call, GuardedBackend, GuardedVolume, Started};
@@ -229,7 +230,11 @@ fn certainly_not_made(kind: ErrorKind) -> bool {
 
 impl RawBackend for LentBackend {
     fn capabilities(&self) -> RResult<Capabilities, Error> {
-        answer(&self.lender, self.backend.capabilities())
+        let lent = self.backend.capabilities().map(|able| Capabilities {
+            abilities: able.abilities.without(Abilities::RENAME),
+            ..able
+        });
+        answer(&self.lender, lent)
     }
 
     fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
@@ -291,6 +296,14 @@ impl RawBackend for LentBackend {
     fn cluster(&self) -> RResult<ROption<ClusterHandle>, Error> {
         RResult::ROk(ROption::RNone)
     }
+
+    fn rename(&self, _cx: &OpContext, name: RStr<'_>, _to: RStr<'_>) -> Op<VolumeInfo> {
+        let why = "volumes of a lent backend keep their names".to_owned();
+        Op::err(self.refused(why, name.as_str()).during("rename").remedy(format!(
+            "if it is a volume of this host: novastor volume rename; its backend is {}",
+            self.lender
+        )))
+    }
 }
 
 impl RawClones for LentBackend {
@@ -307,6 +320,21 @@ impl RawClones for LentBackend {
             let clone = async { lent.backend.clone_volume(&cx, &source, &snapshot, target).await };
             lent.make(&cx, &name, clone).await
         })
+    }
+
+    fn flatten(&self, cx: &OpContext, volume: RStr<'_>, on: bool) -> Op<()> {
+        let (cx, volume) = (*cx, volume.to_string());
+        self.run(|lent| async move {
+            if let Holder::Other(whose) = lent.tenure.holder(&volume).await? {
+                let why = format!("a borrower does not change what others have; this is {whose}");
+                return Err(lent.refused(why, &volume).during("flatten"));
+            }
+            lent.backend.flatten(&cx, &volume, on).await
+        })
+    }
+
+    fn flattening(&self, cx: &OpContext, volume: RStr<'_>) -> Op<Flattening> {
+        op(&self.lender, self.backend.flattening(cx, volume.as_str()))
     }
 }
 
@@ -416,6 +444,10 @@ impl RawSnapshots for LentVolume {
     fn rollback(&self, cx: &OpContext, name: RStr<'_>) -> Op<()> {
         op(&self.lender, self.volume.rollback(cx, name.as_str()))
     }
+
+    fn protect(&self, cx: &OpContext, name: RStr<'_>, on: bool) -> Op<SnapshotInfo> {
+        op(&self.lender, self.volume.snapshot_protect(cx, name.as_str(), on))
+    }
 }
 
 impl RawResize for LentVolume {
@@ -427,5 +459,18 @@ impl RawResize for LentVolume {
 impl RawAllocationMap for LentVolume {
     fn extents(&self, cx: &OpContext, offset: u64, len: u64, limit: u32) -> Op<RVec<Extent>> {
         op(&self.lender, self.volume.extents(cx, offset, len, limit))
+    }
+
+    fn changes(
+        &self,
+        cx: &OpContext,
+        from: RStr<'_>,
+        to: RStr<'_>,
+        offset: u64,
+        len: u64,
+        limit: u32,
+    ) -> Op<RVec<Extent>> {
+        let between = (from.as_str(), to.as_str());
+        op(&self.lender, self.volume.changes(cx, between, offset, len, limit))
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::config::validate_name;
 
-fn need(capabilities: &Capabilities, ability: Abilities, volume: &str) -> Result<()> {
+pub(super) fn need(capabilities: &Capabilities, ability: Abilities, volume: &str) -> Result<()> {
     if capabilities.has(ability) {
         return Ok(());
     }
@@ -151,8 +151,39 @@ impl Volumes {
         let _turn = self.turn(name, "snapshot delete").await?;
         let mut stored = self.usable(name).await?;
         let used = self.attach_in_turn(&mut stored, Access::Write, "snapshot", false).await?;
-        let deleting = used.volume().snapshot_delete(&control(), snapshot);
-        let done = used.backend().call("snapshot delete", deleting).await;
+        let done = self.delete_unprotected(&used, snapshot).await;
+        self.give_back(&mut stored, used, done.map_err(|error| unknown_outcome(error, name))).await
+    }
+
+    async fn delete_unprotected(&self, used: &Use, snapshot: &str) -> Result<()> {
+        let (volume, backend) = (used.volume(), used.backend());
+        if volume.capabilities()?.has(Abilities::PROTECT) {
+            let listed = backend.call("snapshot delete", volume.snapshot_list(&control())).await?;
+            if listed.iter().any(|one| one.name == snapshot && one.is_protected()) {
+                return Err(protected(used.name(), snapshot).during("snapshot delete"));
+            }
+        }
+        backend.call("snapshot delete", volume.snapshot_delete(&control(), snapshot)).await
+    }
+
+    /// Protects a snapshot from being deleted, or ends that.
+    pub async fn snapshot_protect(
+        &self,
+        name: &str,
+        snapshot: &str,
+        on: bool,
+    ) -> Result<SnapshotInfo> {
+        let _turn = self.turn(name, "snapshot protect").await?;
+        let mut stored = self.usable(name).await?;
+        let used = self.attach_in_turn(&mut stored, Access::Write, "snapshot", false).await?;
+        let able = used.volume().capabilities();
+        let done = match able.and_then(|able| need(&able, Abilities::PROTECT, name)) {
+            Ok(()) => {
+                let protecting = used.volume().snapshot_protect(&control(), snapshot, on);
+                used.backend().call("snapshot protect", protecting).await
+            }
+            Err(error) => Err(error.during("snapshot protect")),
+        };
         self.give_back(&mut stored, used, done.map_err(|error| unknown_outcome(error, name))).await
     }
 
@@ -195,6 +226,13 @@ impl Volumes {
         self.0.records.save(stored).await?;
         done.map_err(|error| unknown_outcome(error, &stored.name))
     }
+}
+
+/// Refuses to delete what is protected.
+fn protected(volume: &str, snapshot: &str) -> Error {
+    let why = format!("snapshot `{snapshot}` of volume `{volume}` is protected");
+    Error::new(ErrorKind::IN_USE, why)
+        .remedy(format!("if it may go: novastor snapshot protect {volume} {snapshot} --undo"))
 }
 
 fn unknown_outcome(error: Error, name: &str) -> Error {

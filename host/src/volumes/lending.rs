@@ -66,9 +66,7 @@ impl Tenure for Lending {
                 });
             }
             let records = service.records.list().await?;
-            let managed = records.iter().find(|stored| {
-                stored.record.backend == lender && stored.record.inner_name == volume
-            });
+            let managed = records.iter().find(|one| one.record.is_called(&lender, &volume));
             Ok(match managed {
                 Some(stored) => Holder::Other(format!("volume `{}` of this host", stored.name)),
                 None => Holder::Nobody,

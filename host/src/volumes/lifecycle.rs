@@ -145,6 +145,14 @@ impl Volumes {
             Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
             Err(error) => return Err(error),
             Ok(_) => {
+                if let Some(other) = self.managed_as(&backend.name, &new.name).await? {
+                    let why = format!(
+                        "backend `{}` calls volume `{other}` of this host `{}`",
+                        backend.name, new.name
+                    );
+                    return Err(Error::new(ErrorKind::ALREADY_EXISTS, why)
+                        .remedy("choose another name, or another --backend"));
+                }
                 let why = format!(
                     "backend `{}` has a volume `{}` that this host does not manage",
                     backend.name, new.name
@@ -168,6 +176,7 @@ impl Volumes {
             holds: Default::default(),
             job,
             pending: None,
+            renaming: None,
             taking: None,
             note: None,
             other: Default::default(),
@@ -229,7 +238,7 @@ impl Volumes {
     pub async fn delete(&self, name: &str, with_snapshots: bool) -> Result<()> {
         let _turn = self.turn(name, "delete").await?;
         let mut stored = self.record(name).await?;
-        if stored.record.job.is_some() {
+        if stored.record.job.is_some() || stored.record.renaming.is_some() {
             self.usable(name).await?;
         }
         self.refuse_in_use(&stored, "delete")?;
@@ -300,9 +309,7 @@ impl Volumes {
         for (name, status) in self.0.backends.list() {
             let super::BackendStatus::Open(backend) = status else { continue };
             for info in backend.call("list", backend.handle().list(&control())).await? {
-                let known = records.iter().any(|stored| {
-                    stored.record.backend == name && stored.record.inner_name == info.name
-                });
+                let known = records.iter().any(|one| one.record.is_called(&name, &info.name));
                 let key = lending::key(&name, &info.name);
                 if !known && !lent.iter().any(|stored| stored.name == key) {
                     found.push(Unmanaged { backend: name.clone(), info });
@@ -324,7 +331,7 @@ impl Volumes {
         let _turn = self.turn(name, "adopt").await?;
         for other in self.records().await? {
             let record = &other.record;
-            if record.backend != backend.name || record.inner_name != inner_name {
+            if !record.is_called(&backend.name, inner_name) {
                 continue;
             }
             if other.name == name && record.state == VolumeState::Available {
@@ -352,6 +359,7 @@ impl Volumes {
             holds: Default::default(),
             job: None,
             pending: None,
+            renaming: None,
             taking: None,
             note: None,
             other: Default::default(),
@@ -360,7 +368,7 @@ impl Volumes {
     }
 }
 
-fn exists(name: &str) -> Error {
+pub(super) fn exists(name: &str) -> Error {
     Error::new(
         ErrorKind::ALREADY_EXISTS,
         format!("there is a volume `{name}` with other properties"),

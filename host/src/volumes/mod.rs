@@ -7,10 +7,12 @@
 mod attach;
 mod backends;
 mod change;
+mod changes;
 mod clone;
 mod cluster;
 mod exports;
 mod figures;
+mod flatten;
 mod group;
 mod lending;
 mod lifecycle;
@@ -20,6 +22,7 @@ mod promotion;
 mod record;
 mod recover;
 mod regain;
+mod rename;
 mod room;
 mod scrubs;
 mod service;
@@ -28,6 +31,7 @@ pub use attach::{Access, OPERATOR, Use};
 pub use backends::{
     BackendStatus, Backends, Boxed, CONTROL_TIMEOUT, OpenBackend, Opened, Opener, control,
 };
+pub use changes::{Between, Changes};
 pub use exports::NewExport;
 pub use figures::{BackendFigures, VolumeFigures};
 pub use group::{Group, LONGEST_PAUSE, NewGroup};

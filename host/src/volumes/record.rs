@@ -95,6 +95,9 @@ pub struct VolumeRecord {
     /// What was under way and may be half done after a crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,
+    /// The name that it is being given: until that is settled nobody knows which one it has in the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renaming: Option<String>,
     /// The snapshot that is being taken of it and of others at one point: after a crash it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taking: Option<String>,
@@ -104,6 +107,14 @@ pub struct VolumeRecord {
     /// What a newer version wrote here; kept as it is.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl VolumeRecord {
+    /// Whether this is the volume that the backend calls so, or may call so by now.
+    pub fn is_called(&self, backend: &str, inner_name: &str) -> bool {
+        self.backend == backend
+            && (self.inner_name == inner_name || self.renaming.as_deref() == Some(inner_name))
+    }
 }
 
 /// An export as the state keeps it.

@@ -70,6 +70,10 @@ impl Volumes {
         stored: &mut Stored<VolumeRecord>,
         backend: &OpenBackend,
     ) -> Result<()> {
+        if stored.record.renaming.is_some() {
+            tracing::info!(volume = %stored.name, "its renaming was interrupted: finishing it");
+            self.finish_renaming(stored, backend).await?;
+        }
         match stored.record.state {
             VolumeState::Creating => {
                 tracing::info!(volume = %stored.name, "its creation was interrupted: removing it");

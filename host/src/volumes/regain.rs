@@ -139,9 +139,7 @@ impl Volumes {
         inner_name: &str,
     ) -> Result<Option<String>> {
         let records = self.records().await?;
-        let its = records.into_iter().find(|stored| {
-            stored.record.backend == backend && stored.record.inner_name == inner_name
-        });
+        let its = records.into_iter().find(|one| one.record.is_called(backend, inner_name));
         Ok(its.map(|stored| stored.name))
     }
 }

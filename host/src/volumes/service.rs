@@ -14,6 +14,7 @@ use super::{
     lending::LentRecord,
     locks::{Locks, Turn},
     record::{ExportRecord, VolumeRecord, VolumeState},
+    rename::NamingJob,
     room::{Room, Stored},
 };
 
@@ -27,6 +28,7 @@ pub(super) struct Service {
     pub(super) records: Room<VolumeRecord>,
     pub(super) exports: Room<ExportRecord>,
     pub(super) lent: Room<LentRecord>,
+    pub(super) jobs: Room<NamingJob>,
     pub(super) backends: Backends,
     pub(super) locks: Locks,
     pub(super) attached: Mutex<HashMap<String, Arc<Attached>>>,
@@ -56,7 +58,8 @@ impl Volumes {
         Self(Arc::new(Service {
             records: Room::new(state.clone(), "volumes/"),
             exports: Room::new(state.clone(), "exports/"),
-            lent: Room::new(state, "lent/"),
+            lent: Room::new(state.clone(), "lent/"),
+            jobs: Room::new(state, "jobs/"),
             backends,
             locks: Locks::default(),
             attached: Mutex::default(),
@@ -91,6 +94,12 @@ impl Volumes {
     /// The record of a volume that is neither being made nor going away.
     pub(super) async fn usable(&self, name: &str) -> Result<Stored<VolumeRecord>> {
         let stored = self.record(name).await?;
+        if let Some(to) = &stored.record.renaming {
+            let why =
+                format!("volume `{name}` cannot be used: whether it is `{to}` now is unknown");
+            return Err(Error::new(ErrorKind::IN_USE, why)
+                .remedy(format!("novastor volume rename {name} {to}")));
+        }
         let why = match (stored.record.state, stored.record.job) {
             (VolumeState::Available, _) => return Ok(stored),
             (VolumeState::Creating, Some(job)) => format!("job {job} is still filling it"),

@@ -128,6 +128,41 @@ async fn a_volume_lives_through_the_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clones_snapshots_and_names_as_users_type_them() {
+    let served = serve().await;
+    served.say(&["volume", "create", "a", "--size", "1MiB"]).await;
+    served.say(&["snapshot", "create", "a", "monday"]).await;
+    let shown = served.say(&["snapshot", "protect", "a", "monday"]).await;
+    assert!(shown.contains("protected") && shown.contains("yes"), "{shown}");
+    assert!(served.say(&["snapshot", "list", "a"]).await.contains("PROTECTED"));
+    let (code, text) = served.refuse(&["snapshot", "delete", "a", "monday"]).await;
+    assert_eq!(code, 5, "{text}");
+    assert!(text.contains("novastor snapshot protect a monday --undo"), "{text}");
+    super::disks::lock(&served.storage.disk("a").unwrap().bytes)[8192] = 1;
+    let told = served.say(&["volume", "changes", "a", "--since", "monday"]).await;
+    assert!(told.contains("8192") && told.contains("4 KiB of data and 0"), "{told}");
+    let json =
+        served.say(&["volume", "changes", "a", "--since", "monday", "--output", "json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let extent = serde_json::json!({ "offset": 8192, "len": 4096, "kind": "data" });
+    assert_eq!(json["extents"], serde_json::json!([extent]), "{json}");
+    assert_eq!(json["size"], 1 << 20);
+    let part = ["volume", "changes", "a", "--until", "monday", "--offset", "512", "--length", "1K"];
+    assert!(!served.say(&part).await.contains("data\n"), "{part:?}");
+    served.say(&["snapshot", "protect", "a", "monday", "--undo"]).await;
+    served.say(&["snapshot", "delete", "a", "monday"]).await;
+    served.say(&["volume", "clone", "a", "b"]).await;
+    assert!(
+        served.say(&["volume", "flatten", "b"]).await.contains("flatten: the content of b done")
+    );
+    let shown = served.say(&["volume", "rename", "b", "c"]).await;
+    assert!(shown.contains('c'), "{shown}");
+    assert!(served.storage.has("c") && !served.storage.has("b"));
+    let (code, text) = served.refuse(&["volume", "rename", "b", "d"]).await;
+    assert_eq!(code, 3, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_have_exit_codes_and_remedies() {
     let served = serve().await;
     served.say(&["volume", "create", "a", "--size", "1MiB"]).await;

@@ -2,7 +2,7 @@
 //! A backend in memory that survives its host, fails on request, and a state that stops at a chosen commit.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -11,7 +11,7 @@ use std::{
 
 use driver_api::{
     export::export_backend,
-    ext::{Clones, Resize, Snapshots},
+    ext::{AllocationMap, Clones, Flattening, Resize, Snapshots},
     host::NoServices,
     state::{Committed, Entry, Transaction},
     *,
@@ -39,11 +39,16 @@ struct Inner {
     slow_writes: Mutex<Option<Arc<Semaphore>>>,
     slow_snapshots: Mutex<HashMap<String, Arc<Semaphore>>>,
     closed: Mutex<Vec<String>>,
+    /// What it is not able to, of what it could be.
+    lacks: Mutex<Abilities>,
 }
 
+#[derive(Default)]
 pub struct Disk {
     pub bytes: Mutex<Vec<u8>>,
     pub snapshots: Mutex<BTreeMap<String, Vec<u8>>>,
+    pub protected: Mutex<BTreeSet<String>>,
+    pub flattening: Mutex<Flattening>,
     holder: Mutex<Option<u64>>,
 }
 
@@ -57,8 +62,7 @@ impl Storage {
     }
 
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
-        let (snapshots, holder) = Default::default();
-        let disk = Disk { bytes: Mutex::new(bytes), snapshots, holder };
+        let disk = Disk { bytes: Mutex::new(bytes), ..Disk::default() };
         lock(&self.0.disks).insert(name.to_owned(), Arc::new(disk));
     }
 
@@ -73,6 +77,38 @@ impl Storage {
 
     pub fn heal(&self) {
         lock(&self.0.faults).clear();
+    }
+
+    /// It is not able to do these any more.
+    pub fn lack(&self, abilities: Abilities) {
+        *lock(&self.0.lacks) = abilities;
+    }
+
+    /// The names of all disks.
+    pub fn names(&self) -> Vec<String> {
+        lock(&self.0.disks).keys().cloned().collect()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let all = capabilities();
+        Capabilities { abilities: all.abilities.without(*lock(&self.0.lacks)), ..all }
+    }
+
+    /// "rename" fails it before it is done, "rename answer" after.
+    fn rename(&self, name: &str, to: &str) -> Result<()> {
+        self.fault("rename")?;
+        let disk = self.find(name)?;
+        if lock(&disk.holder).is_some() {
+            return Err(Error::new(ErrorKind::IN_USE, "it is attached"));
+        }
+        let mut disks = lock(&self.0.disks);
+        if disks.contains_key(to) {
+            return Err(Error::new(ErrorKind::ALREADY_EXISTS, "the name is taken"));
+        }
+        disks.remove(name);
+        disks.insert(to.to_owned(), disk);
+        drop(disks);
+        self.fault("rename answer")
     }
 
     /// The backends that were closed, in order.
@@ -118,7 +154,12 @@ fn capabilities() -> Capabilities {
             | Abilities::GROW
             | Abilities::SHRINK
             | Abilities::CLONE
-            | Abilities::SNAPSHOT,
+            | Abilities::SNAPSHOT
+            | Abilities::ALLOCATION_MAP
+            | Abilities::CHANGES
+            | Abilities::PROTECT
+            | Abilities::FLATTEN
+            | Abilities::RENAME,
     )
 }
 
@@ -134,7 +175,14 @@ impl Backend for Room {
     type Volume = Attached;
 
     fn capabilities(&self) -> Capabilities {
-        capabilities()
+        self.storage.capabilities()
+    }
+
+    fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
+        match self.storage.rename(name, to) {
+            Ok(()) => self.show(cx, to),
+            Err(error) => Op::err(error),
+        }
     }
 
     fn create(&self, _cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
@@ -222,13 +270,45 @@ impl Clones for Room {
     ) -> Op<VolumeInfo> {
         let cloned = self.storage.fault("clone").and_then(|()| {
             let bytes = lock(&self.storage.find(source)?.bytes).clone();
+            let needs = Flattening { needs: source.into(), ..Flattening::default() };
             self.storage.put(&target.name, bytes);
+            *lock(&self.storage.find(&target.name)?.flattening) = needs;
             Ok(())
         });
         match cloned {
             Ok(()) => self.show(cx, &target.name),
             Err(error) => Op::err(error),
         }
+    }
+
+    fn flatten(&self, _cx: &OpContext, volume: &str, on: bool) -> Op<()> {
+        let set = self.storage.fault("flatten").and_then(|()| {
+            let disk = self.storage.find(volume)?;
+            let mut now = lock(&disk.flattening);
+            now.running = on && !now.needs.is_empty();
+            now.reason = if on { RString::new() } else { "it was ended".into() };
+            (now.done, now.total) = (0, lock(&disk.bytes).len() as u64);
+            Ok(())
+        });
+        set.into()
+    }
+
+    /// Each question brings it a quarter further, unless "copy" fails: a fault ends it, and TIMED_OUT holds it.
+    fn flattening(&self, _cx: &OpContext, volume: &str) -> Op<Flattening> {
+        let told = self.storage.find(volume).map(|disk| {
+            let mut now = lock(&disk.flattening);
+            match self.storage.fault("copy") {
+                _ if !now.running => {}
+                Ok(()) => now.done = (now.done + now.total / 4).min(now.total),
+                Err(error) if error.kind() == ErrorKind::TIMED_OUT => {}
+                Err(error) => (now.running, now.reason) = (false, error.message().into()),
+            }
+            if now.running && now.done == now.total {
+                (now.running, now.needs) = (false, RString::new());
+            }
+            now.clone()
+        });
+        told.into()
     }
 }
 
@@ -245,7 +325,11 @@ impl Volume for Attached {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities()
+        self.storage.capabilities()
+    }
+
+    fn allocation_map(&self) -> Option<Arc<dyn AllocationMap>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn read(&self, _cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {

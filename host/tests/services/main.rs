@@ -5,7 +5,9 @@
 mod api;
 mod crash;
 mod disks;
+mod flat;
 mod groups;
 mod jobs;
 mod life;
+mod names;
 mod pictures;

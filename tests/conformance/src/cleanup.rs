@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Leaves the backend as it was found, whatever a check did.
 
-use driver_api::ErrorKind;
+use driver_api::{Abilities, ErrorKind};
 
 use crate::{
     case::{Case, lock},
@@ -53,6 +53,10 @@ async fn remove_snapshots(case: &Case<'_>, name: &str) -> Checked {
     };
     if matches!(vol.handle.snapshots(), Ok(Some(_))) {
         for snapshot in vol.snapshot_names().await? {
+            if case.has(Abilities::PROTECT) {
+                // What is wrong with it shows when it cannot be deleted.
+                let _ = vol.try_protect(&snapshot, false).await?;
+            }
             // One that a clone still needs goes in a later round.
             let _ = vol.try_delete_snapshot(&snapshot).await?;
         }

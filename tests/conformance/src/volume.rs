@@ -6,7 +6,7 @@ use std::time::Duration;
 use driver_api::{
     Capabilities, Error, ErrorKind, IoBuf, Op, OpContext, ResizeHandle, SnapshotsHandle,
     VolumeHandle, WriteFlags,
-    ext::{Resize as _, Snapshots as _},
+    ext::{Resize as _, SnapshotInfo, Snapshots as _},
 };
 
 /// Why a check does not go on.
@@ -232,6 +232,23 @@ impl Vol {
     pub(crate) async fn try_delete_snapshot(&self, name: &str) -> Checked<Result<(), Error>> {
         let op = self.snapshots()?.delete(&self.cx(), name);
         answer(self.deadline, "delete of a snapshot", op).await
+    }
+
+    pub(crate) async fn try_protect(
+        &self,
+        name: &str,
+        on: bool,
+    ) -> Checked<Result<SnapshotInfo, Error>> {
+        let op = self.snapshots()?.protect(&self.cx(), name, on);
+        answer(self.deadline, "protect", op).await
+    }
+
+    pub(crate) async fn protected_names(&self) -> Checked<Vec<String>> {
+        let op = self.snapshots()?.list(&self.cx());
+        let list = answer(self.deadline, "list of snapshots", op).await?;
+        let list = success("list of snapshots", list)?;
+        let kept = list.iter().filter(|snapshot| snapshot.is_protected());
+        Ok(kept.map(|snapshot| snapshot.name.to_string()).collect())
     }
 
     fn resizing(&self) -> Checked<ResizeHandle> {

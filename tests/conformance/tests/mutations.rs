@@ -19,6 +19,14 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::OptionsIgnored, "lifecycle/unknown-option", "succeeded"),
     (Defect::DeleteWhileAttached, "lifecycle/delete-in-use", "succeeded"),
     (Defect::RecreateKeepsData, "lifecycle/recreated", "deleted one's name"),
+    (Defect::RenameForgetsSnapshots, "lifecycle/rename", "has the snapshots"),
+    (Defect::RenameKeepsOld, "lifecycle/rename", "there are"),
+    (
+        Defect::RenameOverwrites,
+        "lifecycle/rename-refused",
+        "renaming onto another volume succeeded",
+    ),
+    (Defect::RenameWhileAttached, "lifecycle/rename-refused", "succeeded"),
     (Defect::SizeRounded, "lifecycle/sizes", "asked for"),
     (Defect::LargeOffsetsWrap, "lifecycle/sparse", "far place"),
     (Defect::NewNotZero, "data/new-reads-zeros", "in a new volume"),
@@ -55,6 +63,12 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::ExtentLimitIgnored, "allocation/shape", "at most"),
     (Defect::ExtentLies, "allocation/truth", "called zero"),
     (Defect::NoHoleIgnored, "allocation/no-hole", "is a hole"),
+    (Defect::ChangesMissed, "changes/truth", "is not told"),
+    (Defect::ChangesLie, "changes/truth", "is called zero"),
+    (Defect::ChangesUnlimited, "changes/truth", "at most"),
+    (Defect::ChangesOfCut, "changes/resized", "is not told"),
+    (Defect::ChangesPastEnd, "changes/refusals", "OutOfRange"),
+    (Defect::ChangesBackwards, "changes/refusals", "backwards succeeded"),
     (Defect::GrowLeaks, "resize/grow", "grew by"),
     (Defect::GrowLosesData, "resize/grow", "after growing"),
     (Defect::ShrinkUnasked, "resize/shrink-asked", "succeeded"),
@@ -66,6 +80,9 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::RollbackKeepsSize, "snapshots/rollback", "bytes"),
     (Defect::RollbackDropsSnapshot, "snapshots/rollback", "the snapshots are"),
     (Defect::SnapshotDeleteCorrupts, "snapshots/delete", "neighbours were deleted"),
+    (Defect::ProtectIgnored, "snapshots/protect", "succeeded"),
+    (Defect::ProtectForgotten, "snapshots/protect", "listed as protected"),
+    (Defect::ProtectedGoesWithVolume, "snapshots/protect", "with a protected snapshot succeeded"),
     (Defect::SnapshotTorn, "snapshots/one-moment", "picture"),
     (Defect::SnapshotsForgotten, "snapshots/survive", "after a restart"),
     (Defect::CloneShares, "clones/independent", "clone"),
@@ -75,6 +92,9 @@ const CAUGHT: &[(Defect, &str, &str)] = &[
     (Defect::CloneOverwrites, "clones/refusals", "succeeded"),
     (Defect::CloneTorn, "clones/one-moment", "picture"),
     (Defect::DeleteBreaksClone, "clones/dependents", "its source was to be deleted"),
+    (Defect::FlattenKeepsNeed, "clones/flatten", "still needs"),
+    (Defect::FlattenLosesData, "clones/flatten", "after flattening"),
+    (Defect::FlattenMute, "clones/flatten-ended", "no reason"),
     (Defect::SecondAttachAllowed, "attach/exclusive", "succeeded"),
     (Defect::HolderUnnamed, "attach/exclusive", "naming the holder"),
     (Defect::ReadersRefused, "attach/readers", "further reader"),
@@ -177,7 +197,8 @@ fn missed(defect: Defect, check: &str, word: &str, seed: u64) -> Option<String> 
 
 #[test]
 fn every_block_size_and_smaller_sets_of_abilities_are_served() {
-    let few = ALL.without(Abilities::CLONE).without(Abilities::PERSISTENT);
+    let few =
+        ALL.without(Abilities::CLONE).without(Abilities::FLATTEN).without(Abilities::PERSISTENT);
     let readers = Abilities::WRITE.and(Abilities::SNAPSHOT).and(Abilities::SHARED_READ);
     for (min_block, max_io, abilities) in
         [(1, 1 << 20, ALL), (4096, 64 << 10, ALL), (512, 1 << 20, few), (512, 1 << 20, readers)]

@@ -116,6 +116,21 @@ async fn a_volume_from_before_1_3_has_no_sessions() {
 }
 
 #[tokio::test]
+async fn a_driver_from_before_1_3_renames_nothing_and_says_so() {
+    for version in RELEASED {
+        let (backend, cx) = (opened(version).await, OpContext::new());
+        let able = backend.capabilities().expect("capabilities");
+        let since_1_3 =
+            [Abilities::RENAME, Abilities::FLATTEN, Abilities::CHANGES, Abilities::PROTECT];
+        assert!(since_1_3.iter().all(|ability| !able.has(*ability)), "{version}");
+        let refused = backend.rename(&cx, "disk", "other").await.expect_err("it cannot");
+        assert_eq!(refused.kind(), ErrorKind::UNSUPPORTED, "{version}");
+        assert!(refused.remedy_text().contains("driver-api 1.3"), "{refused:#}");
+        backend.show(&cx, "disk").await.expect("it is where it was");
+    }
+}
+
+#[tokio::test]
 async fn a_driver_from_before_1_2_has_no_cluster() {
     for version in ["1.0", "1.1"] {
         let backend = opened(version).await;

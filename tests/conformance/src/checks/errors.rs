@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is claimed, what is refused, and in which words.
 
-use driver_api::{Abilities, Error, ErrorKind, WriteFlags, ext::Snapshots as _};
+use driver_api::{
+    Abilities, Error, ErrorKind, WriteFlags,
+    ext::{AllocationMap as _, Clones as _, Snapshots as _},
+};
 
 use crate::{
     case::Case,
-    volume::{Checked, answer, broken, ensure, refusal, success},
+    volume::{Checked, Vol, answer, broken, ensure, refusal, success},
 };
 
 fn agree(claimed: bool, present: bool, what: &str) -> Checked {
@@ -28,6 +31,9 @@ pub(super) async fn claims(case: &Case<'_>) -> Checked {
         (Abilities::ROLLBACK, Abilities::SNAPSHOT),
         (Abilities::FAST_ZERO, Abilities::WRITE_ZEROES),
         (Abilities::FUA, Abilities::WRITE),
+        (Abilities::FLATTEN, Abilities::CLONE),
+        (Abilities::CHANGES, Abilities::ALLOCATION_MAP),
+        (Abilities::PROTECT, Abilities::SNAPSHOT),
     ] {
         ensure(!has(ability) || has(needs), || {
             format!("{ability:?} is claimed without {needs:?}")
@@ -66,12 +72,41 @@ pub(super) async fn claims(case: &Case<'_>) -> Checked {
         let answer = answer(vol.deadline, "rollback", op).await?;
         refusal("a rollback, which is not claimed,", answer, unsupported)?;
     }
+    newer(case, &vol).await?;
     let size = vol.size()?;
     for (ability, to) in [(Abilities::GROW, size * 2), (Abilities::SHRINK, size / 2)] {
         if resizes && !has(ability) {
             let answer = vol.try_resize(to, true).await?;
             refusal(&format!("{ability:?}, which is not claimed,"), answer, unsupported)?;
         }
+    }
+    Ok(())
+}
+
+/// The same of what single methods are the abilities of.
+async fn newer(case: &Case<'_>, vol: &Vol) -> Checked {
+    let (unsupported, cx) = (&[ErrorKind::UNSUPPORTED], case.cx());
+    let what = |ability: Abilities| format!("{ability:?}, which is not claimed,");
+    if !case.has(Abilities::RENAME) {
+        let name = case.name("renamed");
+        let op = case.backend().rename(&cx, &vol.name, &name);
+        refusal(&what(Abilities::RENAME), case.answer("rename", op).await?, unsupported)?;
+    }
+    let clones = success("clones", case.backend().clones())?;
+    if let Some(clones) = clones.filter(|_| !case.has(Abilities::FLATTEN)) {
+        let op = clones.flatten(&cx, &vol.name, true);
+        refusal(&what(Abilities::FLATTEN), case.answer("flatten", op).await?, unsupported)?;
+    }
+    let map = success("allocation_map", vol.handle.allocation_map())?;
+    if let Some(map) = map.filter(|_| !case.has(Abilities::CHANGES)) {
+        let op = map.changes(&cx, "", "", 0, vol.sector(), 1);
+        refusal(&what(Abilities::CHANGES), case.answer("changes", op).await?, unsupported)?;
+    }
+    let snapshots = success("snapshots", vol.handle.snapshots())?;
+    if let Some(snapshots) = snapshots.filter(|_| !case.has(Abilities::PROTECT)) {
+        vol.snapshot("loose").await?;
+        let op = snapshots.protect(&cx, "loose", true);
+        refusal(&what(Abilities::PROTECT), case.answer("protect", op).await?, unsupported)?;
     }
     Ok(())
 }

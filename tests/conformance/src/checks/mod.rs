@@ -4,6 +4,7 @@
 mod allocation;
 mod attach;
 mod cancellation;
+mod changes;
 mod clones;
 mod concurrency;
 mod concurrent_io;
@@ -11,9 +12,11 @@ mod contents;
 mod data;
 mod durability;
 mod errors;
+mod flatten;
 mod info;
 mod lifecycle;
 mod moments;
+mod names;
 mod resize;
 mod sessions;
 mod sizes;
@@ -93,6 +96,10 @@ checks! {
             "An attached volume is not deleted: InUse.";
         "recreated" [WRITE] lifecycle::recreated:
             "A volume of a deleted one's name reads zeros.";
+        "rename" [WRITE RENAME] names::rename:
+            "A renamed volume has its content, size and snapshots under the new name alone, and the old one is free.";
+        "rename-refused" [WRITE RENAME] names::refused:
+            "Renaming an attached volume is InUse, onto another AlreadyExists, a missing one NotFound; each changes nothing.";
         "sizes" [WRITE] sizes::sizes:
             "A volume has exactly the size that was asked for, and all of it is usable.";
         "sparse" [WRITE] sizes::sparse:
@@ -166,6 +173,14 @@ checks! {
         "no-hole" [WRITE WRITE_ZEROES ALLOCATION_MAP] allocation::no_hole:
             "A range zeroed with NO_HOLE is no hole.";
     }
+    "changes" {
+        "truth" [WRITE SNAPSHOT CHANGES] changes::truth:
+            "Every byte that differs between two snapshots is told, in order and within the limit; what is called zero is.";
+        "resized" [WRITE SNAPSHOT GROW SHRINK CHANGES] changes::resized:
+            "What was cut off between two snapshots, and grown again, is told as well.";
+        "refusals" [WRITE SNAPSHOT CHANGES] changes::refusals:
+            "A missing snapshot is NotFound, a later one first InvalidArgument, a range past the end OutOfRange.";
+    }
     "resize" {
         "grow" [WRITE GROW] resize::grow:
             "Growing keeps the data, and the new bytes read zeros.";
@@ -185,6 +200,8 @@ checks! {
             "A rollback brings back content and size, and the snapshot stays.";
         "delete" [WRITE SNAPSHOT] snapshots::delete:
             "Deleting a snapshot harms neither the volume nor other snapshots.";
+        "protect" [WRITE SNAPSHOT PROTECT] snapshots::protect:
+            "A protected snapshot is deleted neither by itself nor with its volume, until the protection is taken away.";
         "one-moment" [WRITE SNAPSHOT] moments::snapshot:
             "Under writers, a snapshot holds every write acknowledged before it, none begun after it, and is one moment.";
         "survive" [WRITE SNAPSHOT PERSISTENT] snapshots::survive:
@@ -203,6 +220,10 @@ checks! {
             "Under writers, a clone holds every write acknowledged before it, none begun after it, and is one moment.";
         "dependents" [WRITE CLONE] clones::dependents:
             "Deleting what a clone came from is InUse or works; the clone keeps its data.";
+        "flatten" [WRITE CLONE FLATTEN] flatten::flatten:
+            "A flattened clone needs its source no more; it serves meanwhile, and keeps its content.";
+        "flatten-ended" [WRITE CLONE FLATTEN] flatten::stopped:
+            "Flattening that is ended, or detached, harms nothing and can be begun again.";
     }
     "attach" {
         "exclusive" [WRITE] attach::exclusive:

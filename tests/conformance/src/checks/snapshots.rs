@@ -134,6 +134,46 @@ pub(super) async fn delete(case: &Case<'_>) -> Checked {
     Ok(())
 }
 
+pub(super) async fn protect(case: &Case<'_>) -> Checked {
+    let mut vol = case.fresh_sized("v", 4 << 20).await?;
+    let mut contents = Contents::new(&vol, 1 << 20, case.random());
+    contents.fill().await?;
+    let wanted = contents.wanted.clone();
+    vol.snapshot("kept").await?;
+    vol.snapshot("loose").await?;
+    let missing = vol.try_protect("missing", true).await?;
+    refusal("protecting a missing snapshot", missing, &[ErrorKind::NOT_FOUND])?;
+    for _ in 0..2 {
+        let info = success("protect", vol.try_protect("kept", true).await?)?;
+        ensure(info.is_protected() && info.name == "kept", || {
+            format!("a protected snapshot came back as {info:?}")
+        })?;
+    }
+    if case.has(Abilities::PERSISTENT) {
+        case.restart().await?;
+        vol = case.attach(&vol.name).await?;
+    }
+    let listed = vol.protected_names().await?;
+    ensure(listed == ["kept"], || {
+        format!("of kept and loose, {listed:?} are listed as protected")
+    })?;
+    let deleted = vol.try_delete_snapshot("kept").await?;
+    refusal("deleting a protected snapshot", deleted, &[ErrorKind::IN_USE])?;
+    success("delete of a snapshot", vol.try_delete_snapshot("loose").await?)?;
+    vol.detach().await?;
+    let deleted = case.try_delete(&vol.name).await?;
+    refusal("deleting a volume with a protected snapshot", deleted, &[ErrorKind::IN_USE])?;
+    let vol = case.attach(&vol.name).await?;
+    let names = vol.snapshot_names().await?;
+    ensure(names == ["kept"], || format!("of a protected snapshot there is left {names:?}"))?;
+    vol.expect(0, &wanted, "in a volume with a protected snapshot").await?;
+    for _ in 0..2 {
+        let info = success("protect", vol.try_protect("kept", false).await?)?;
+        ensure(!info.is_protected(), || format!("without protection, it is {info:?}"))?;
+    }
+    success("delete of a snapshot", vol.try_delete_snapshot("kept").await?)
+}
+
 pub(super) async fn survive(case: &Case<'_>) -> Checked {
     let vol = case.fresh_sized("v", 4 << 20).await?;
     let mut contents = Contents::new(&vol, 1 << 20, case.random());

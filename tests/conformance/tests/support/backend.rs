@@ -96,6 +96,7 @@ impl Opening {
             let error = store.error(ErrorKind::IN_USE, "the volume is attached");
             return Err(error.with("holder", &disk.holders[0].owner));
         }
+        self.check_dependents(&disks, name)?;
         if store.is(Defect::DeleteRefused) {
             return Err(store.error(ErrorKind::PERMISSION_DENIED, "volumes are for ever"));
         }
@@ -241,6 +242,10 @@ impl Backend for Opening {
         Op::ok(())
     }
 
+    fn rename(&self, _cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
+        Op::ready(self.rename_now(name, to))
+    }
+
     fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
         self.store().has(Abilities::CLONE).then(|| Arc::new(self.clone()) as Arc<dyn ext::Clones>)
     }
@@ -291,11 +296,20 @@ impl ext::Clones for Opening {
             if store.is(Defect::CloneTailDirty) {
                 disk.live.write(wanted - PAGE, &[1; PAGE as usize]);
             }
+            disk.needs = store.has(Abilities::FLATTEN).then(|| source.clone());
             disk.clone_of = Some(source);
             let info = store.info(&target.name, &disk);
             disks.insert(target.name.to_string(), disk);
             Ok(info)
         })
+    }
+
+    fn flatten(&self, _cx: &OpContext, volume: &str, on: bool) -> Op<()> {
+        Op::ready(self.flatten_now(volume, on))
+    }
+
+    fn flattening(&self, _cx: &OpContext, volume: &str) -> Op<ext::Flattening> {
+        Op::ready(self.flattening_now(volume))
     }
 }
 

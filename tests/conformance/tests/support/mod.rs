@@ -3,8 +3,10 @@
 
 mod attachment;
 mod backend;
+mod changes;
 mod content;
 mod defect;
+mod lineage;
 mod session;
 mod store;
 mod volume_ext;
@@ -17,7 +19,7 @@ pub use defect::Defect;
 pub use store::Store;
 
 /// All that the reference can do.
-pub const ALL: Abilities = Abilities::from_bits((1 << 16) - 1);
+pub const ALL: Abilities = Abilities::from_bits((1 << 20) - 1);
 
 /// Opens the store anew, through the glue that a shared library uses.
 pub fn open(store: &Arc<Store>) -> BackendHandle {

@@ -11,6 +11,7 @@ use std::{
 
 use driver_api::{
     Abilities, AttachMode, Capabilities, Error, ErrorKind, Fencing, Result, VolumeInfo,
+    ext::Flattening,
 };
 
 use super::{content::Content, defect::Defect};
@@ -42,6 +43,9 @@ pub struct Disk {
     pub holders: Vec<Holder>,
     pub snapshots: Vec<Snapshot>,
     pub clone_of: Option<String>,
+    /// The volume whose deletion would harm this one.
+    pub needs: Option<String>,
+    pub flattening: Flattening,
 }
 
 #[derive(Clone)]
@@ -57,6 +61,7 @@ pub struct Snapshot {
     pub name: String,
     pub size: u64,
     pub content: Content,
+    pub protected: bool,
 }
 
 impl Store {
@@ -144,6 +149,10 @@ impl Store {
         }
         if self.is(Defect::SnapshotsForgotten) {
             disks.values_mut().for_each(|disk| disk.snapshots.clear());
+        }
+        if self.is(Defect::ProtectForgotten) {
+            let snapshots = disks.values_mut().flat_map(|disk| &mut disk.snapshots);
+            snapshots.for_each(|snapshot| snapshot.protected = false);
         }
     }
 }

@@ -10,6 +10,7 @@ use driver_api::{
 
 use super::{
     attachment::Attachment,
+    changes::Question,
     content::{Content, PAGE},
     defect::Defect,
     store::{Disk, Snapshot, Store},
@@ -45,6 +46,7 @@ fn info(snapshot: &Snapshot) -> SnapshotInfo {
         used: 0,
         reserved: [0; 4],
     }
+    .protected(snapshot.protected)
 }
 
 impl Snapshots for Attachment {
@@ -62,7 +64,7 @@ impl Snapshots for Attachment {
                 }
                 disk.stable = disk.live.clone();
                 let content = torn.unwrap_or_else(|| disk.live.clone());
-                let snapshot = Snapshot { name, size: disk.size, content };
+                let snapshot = Snapshot { name, size: disk.size, content, protected: false };
                 let answer = info(&snapshot);
                 disk.snapshots.push(snapshot);
                 Ok(answer)
@@ -83,6 +85,9 @@ impl Snapshots for Attachment {
     fn delete(&self, _cx: &OpContext, name: &str) -> Op<()> {
         Op::ready(self.writing(|disk| {
             let index = self.store().find(disk, name)?;
+            if disk.snapshots[index].protected && !self.store().is(Defect::ProtectIgnored) {
+                return Err(self.store().error(ErrorKind::IN_USE, "the snapshot is protected"));
+            }
             disk.snapshots.remove(index);
             if self.store().is(Defect::SnapshotDeleteCorrupts)
                 && let Some(next) = disk.snapshots.get_mut(index)
@@ -90,6 +95,18 @@ impl Snapshots for Attachment {
                 next.content.zero(0, 8 * PAGE, false);
             }
             Ok(())
+        }))
+    }
+
+    fn protect(&self, _cx: &OpContext, name: &str, on: bool) -> Op<SnapshotInfo> {
+        let store = self.store();
+        if !store.has(Abilities::PROTECT) {
+            return Op::err(unsupported("protect"));
+        }
+        Op::ready(self.writing(|disk| {
+            let index = store.find(disk, name)?;
+            disk.snapshots[index].protected = on;
+            Ok(info(&disk.snapshots[index]))
         }))
     }
 
@@ -191,5 +208,22 @@ impl AllocationMap for Attachment {
             }
             Ok(list.into())
         }))
+    }
+
+    fn changes(
+        &self,
+        _cx: &OpContext,
+        from: &str,
+        to: &str,
+        offset: u64,
+        len: u64,
+        limit: u32,
+    ) -> Op<RVec<Extent>> {
+        let store = self.store();
+        if !store.has(Abilities::CHANGES) {
+            return Op::err(unsupported("changes"));
+        }
+        let question = Question { from, to, offset, len, limit: limit as usize };
+        Op::ready(self.reading(|disk| store.changes(disk, &question).map(Into::into)))
     }
 }
