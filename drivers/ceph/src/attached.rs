@@ -138,10 +138,13 @@ impl Attached {
         drop(using);
         done.map_err(|error| match error.kind() {
             ErrorKind::FENCED => {
-                self.fenced.store(true, Ordering::Release);
+                self.note_fenced();
                 fenced(&self.name)
             }
-            _ => error.with("volume", &self.name),
+            kind => {
+                self.counters.totals.note(kind);
+                error.with("volume", &self.name)
+            }
         })
     }
 
@@ -155,13 +158,20 @@ impl Attached {
         }
         let kind = kind_of(code);
         if kind == ErrorKind::FENCED {
-            self.fenced.store(true, Ordering::Release);
+            self.note_fenced();
             return Err(fenced(&self.name));
         }
+        self.counters.totals.note(kind);
         if changes && !matches!(kind, ErrorKind::NO_SPACE | ErrorKind::INVALID_ARGUMENT) {
             self.doubt.store(true, Ordering::SeqCst);
         }
         Err(failed(what, code).with("volume", &self.name))
+    }
+
+    fn note_fenced(&self) {
+        if !self.fenced.swap(true, Ordering::AcqRel) {
+            self.counters.totals.blocklisted();
+        }
     }
 
     /// Refuses once a write failed, for flushes.

@@ -21,6 +21,7 @@ use driver_api::{Error, ErrorKind, Result};
 
 use crate::{
     config::Config,
+    counters::Totals,
     error::{failed, internal, invalid, kind_of},
     ffi,
 };
@@ -238,6 +239,37 @@ impl Connection {
             .map_err(|error| error.with("address", address))
     }
 
+    /// The number of a pool.
+    pub fn pool_id(&self, name: &str) -> Result<i64> {
+        let text = c_text(name)?;
+        // SAFETY: the client is connected, the text is valid for the call.
+        let id = unsafe { ffi::rados_pool_lookup(self.rados, text.as_ptr()) };
+        if id == -i64::from(libc::ENOENT) {
+            return Err(Error::new(ErrorKind::NOT_FOUND, "the cluster has no pool of this name")
+                .with("pool", name)
+                .remedy("correct the name, or make it: ceph osd pool create (ceph osd lspools shows what there is)"));
+        }
+        if id < 0 { Err(failed("cannot look for the pool", id)) } else { Ok(id) }
+    }
+
+    /// The pool of the images.
+    pub fn own_pool_id(&self) -> i64 {
+        // SAFETY: the ioctx is open.
+        unsafe { ffi::rados_ioctx_get_id(self.io) }
+    }
+
+    /// The name of a pool.
+    pub fn pool_name(&self, id: i64) -> Result<String> {
+        let mut text = [0 as c_char; 256];
+        // SAFETY: the client is connected, the buffer has its length.
+        let asked = unsafe {
+            ffi::rados_pool_reverse_lookup(self.rados, id, text.as_mut_ptr(), text.len())
+        };
+        check("cannot ask for the pool's name", asked)?;
+        // SAFETY: the call succeeded, and ended the text with a zero.
+        Ok(unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned())
+    }
+
     /// Asks the monitors, in JSON.
     pub fn ask_monitors(&self, command: &str) -> Result<serde_json::Value> {
         let command =
@@ -317,6 +349,7 @@ enum State {
 /// A backend's cluster.
 pub(crate) struct Cluster {
     pub config: Config,
+    pub totals: Arc<Totals>,
     state: Mutex<State>,
     /// Held while connecting, so that one does it and the others wait.
     door: Mutex<()>,
@@ -330,10 +363,22 @@ impl Cluster {
     /// Connects to it.
     pub fn open(config: Config) -> Result<Self> {
         config.check()?;
-        let cluster = Self { config, state: Mutex::new(State::Connecting), door: Mutex::new(()) };
+        let cluster = Self {
+            config,
+            totals: Arc::default(),
+            state: Mutex::new(State::Connecting),
+            door: Mutex::new(()),
+        };
         let connection = cluster.connection()?;
         tracing::info!(fsid = connection.fsid()?, pool = cluster.config.pool, "connected");
         Ok(cluster)
+    }
+
+    /// A connection besides the backend's own.
+    pub fn another(&self) -> Result<Connection> {
+        let opened = Connection::open(&self.config);
+        self.totals.tried(opened.is_ok());
+        opened
     }
 
     fn connected(&self) -> Option<Arc<Connection>> {
@@ -351,7 +396,7 @@ impl Cluster {
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
-        match Connection::open(&self.config) {
+        match self.another() {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 *lock(&self.state) = State::Connected(Arc::clone(&connection));
@@ -369,7 +414,11 @@ impl Cluster {
     pub fn with<T>(&self, mut work: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
         let connection = self.connection()?;
         let done = work(&connection);
-        match done.as_ref().err().map(Error::kind) {
+        let kind = done.as_ref().err().map(Error::kind);
+        if let Some(kind) = kind {
+            self.totals.note(kind);
+        }
+        match kind {
             Some(ErrorKind::FENCED) => {
                 tracing::warn!("the cluster fenced the backend's connection: connecting anew");
                 self.give_up(&connection, State::Blocklisted);
@@ -388,6 +437,10 @@ impl Cluster {
         let mut state = lock(&self.state);
         // Somebody may have connected anew already.
         if matches!(&*state, State::Connected(current) if Arc::ptr_eq(current, connection)) {
+            match next {
+                State::Blocklisted => self.totals.blocklisted(),
+                _ => self.totals.lost(),
+            }
             *state = next;
         }
     }

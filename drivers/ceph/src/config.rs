@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use driver_api::{DriverInfo, OptionSpec, OptionType, Result};
 use serde::Deserialize;
 
-use crate::error::invalid;
+use crate::{
+    error::invalid,
+    layout::{self, Layout},
+};
 
 /// The options of `[backends.NAME]` with `driver = "ceph"`.
 #[derive(Clone, Deserialize)]
@@ -87,21 +90,8 @@ fn default_object_size() -> u64 {
     4 << 20
 }
 
-/// Names and bits of the features that images may be given.
-const FEATURES: [(&str, u64); 5] = [
-    ("layering", 1),
-    ("exclusive-lock", 1 << 2),
-    ("object-map", 1 << 3),
-    ("fast-diff", 1 << 4),
-    ("deep-flatten", 1 << 5),
-];
-
 const DEFAULT_FEATURES: [&str; 5] =
     ["layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten"];
-
-/// Objects that an object map can describe.
-#[cfg(librbd)]
-const MOST_OBJECTS: u64 = 256_000_000;
 
 /// What the driver says of itself.
 pub(crate) fn describe() -> DriverInfo {
@@ -112,7 +102,7 @@ pub(crate) fn describe() -> DriverInfo {
     };
     let size =
         |name, default, help| OptionSpec::new(name, OptionType::SIZE, help).default_json(default);
-    DriverInfo::new("volumes as RBD images in a Ceph cluster")
+    let info = DriverInfo::new("volumes as RBD images in a Ceph cluster")
         .option(path("conf_file", "A ceph.conf to begin with; other options here come after it."))
         .option(
             OptionSpec::new("monitors", OptionType::TEXTS, "Addresses of the monitors.")
@@ -144,7 +134,8 @@ pub(crate) fn describe() -> DriverInfo {
         )
         .option(size("object_size", "4194304", "Bytes of an object of new images."))
         .option(size("stripe_unit", "0", "Bytes of a stripe of new images; 0: the object's size."))
-        .option(secs("stripe_count", "0", "Objects that new images are striped over; 0: one."))
+        .option(secs("stripe_count", "0", "Objects that new images are striped over; 0: one."));
+    layout::describe(info)
 }
 
 impl Config {
@@ -173,48 +164,13 @@ impl Config {
                 return Err(invalid(format!("`{key}` must be 1 to 86400")).with(key, value));
             }
         }
-        if !self.object_size.is_power_of_two() || !(4096..=32 << 20).contains(&self.object_size) {
-            return Err(invalid("`object_size` must be a power of two from 4 KiB to 32 MiB")
-                .with("object_size", self.object_size));
-        }
-        if (self.stripe_unit == 0) != (self.stripe_count == 0) {
-            return Err(
-                invalid("`stripe_unit` and `stripe_count` go together").remedy("give both or none")
-            );
-        }
-        if self.stripe_unit != 0 && !self.object_size.is_multiple_of(self.stripe_unit) {
-            return Err(invalid("`object_size` must be a multiple of `stripe_unit`")
-                .with("stripe_unit", self.stripe_unit));
-        }
-        let features = self.feature_bits()?;
-        if features & crate::EXCLUSIVE_LOCK == 0 {
-            return Err(invalid("`features` lacks exclusive-lock, which keeps other writers away")
-                .remedy("add it"));
-        }
-        Ok(())
-    }
-
-    /// The features as librbd counts them.
-    pub(crate) fn feature_bits(&self) -> Result<u64> {
-        let mut bits = 0;
-        for name in &self.features {
-            let known = FEATURES.iter().find(|(known, _)| known == name);
-            let Some((_, bit)) = known else {
-                let all = FEATURES.map(|(name, _)| name).join(", ");
-                return Err(invalid(format!(
-                    "`{name}` is no feature that this driver gives images"
-                ))
-                .remedy(format!("choose among: {all}")));
-            };
-            bits |= bit;
-        }
-        Ok(bits)
+        Layout::of_backend(self).map(drop)
     }
 
     /// The largest volume, in bytes.
     #[cfg(librbd)]
     pub(crate) fn max_volume_size(&self) -> u64 {
-        self.object_size.saturating_mul(MOST_OBJECTS)
+        layout::max_size(self.object_size)
     }
 }
 

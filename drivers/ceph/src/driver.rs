@@ -11,8 +11,11 @@ use driver_api::{
 use crate::{
     blocking::blocking,
     config,
+    image::Image,
+    layout,
     store::Store,
     volume::{CephVolume, capabilities},
+    watch,
 };
 
 /// The driver `ceph`.
@@ -38,7 +41,9 @@ impl CephBackend {
     /// Opens a backend from its parsed options.
     pub async fn open(name: &str, config: config::Config) -> Result<Self> {
         let opened = blocking(&OpContext::new(), "open", move || Store::open(config)).await;
-        opened.map(|store| Self(Arc::new(store))).map_err(|error| error.with("backend", name))
+        let store = opened.map(Arc::new).map_err(|error| error.with("backend", name))?;
+        watch::watch(&store);
+        Ok(Self(store))
     }
 
     fn on_store<T: Send + 'static>(
@@ -82,9 +87,12 @@ impl Backend for CephBackend {
     }
 
     fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<CephVolume> {
-        let (name, max_volume_size) = (name.to_owned(), self.max_volume_size());
+        let (name, most) = (name.to_owned(), self.max_volume_size());
         self.on_store(cx, "attach", move |store| {
             let attached = store.attach(&name, &attach)?;
+            // It may have smaller objects than the backend's other volumes.
+            let object_size = attached.with(Image::object_size)?;
+            let max_volume_size = layout::max_size(object_size).min(most);
             Ok(CephVolume { attached, max_volume_size })
         })
     }
@@ -99,11 +107,10 @@ impl Backend for CephBackend {
 
     fn stats(&self) -> Stats {
         let (state, _) = self.0.cluster.state();
-        Stats::new().gauge("attached_volumes", self.0.attachments().len() as f64).gauge_of(
-            "connection",
-            ("state", state),
-            1.0,
-        )
+        let stats = Stats::new()
+            .gauge("attached_volumes", self.0.attachments().len() as f64)
+            .gauge_of("connection", ("state", state), 1.0);
+        self.0.watch.stats(self.0.cluster.totals.stats(stats))
     }
 
     fn close(&self, _cx: &OpContext) -> Op<()> {

@@ -143,6 +143,12 @@ impl Image {
         Ok((unit, count))
     }
 
+    /// The pool of its data.
+    pub fn data_pool(&self) -> i64 {
+        // SAFETY: the image is open.
+        unsafe { ffi::rbd_get_data_pool_id(self.0) }
+    }
+
     pub fn object_size(&self) -> Result<u64> {
         // SAFETY: all fields are numbers or texts, for which zeros are values.
         let mut info: ffi::ImageInfo = unsafe { std::mem::zeroed() };

@@ -3,6 +3,7 @@
 
 mod config;
 mod error;
+mod layout;
 
 #[cfg(librbd)]
 mod aio;
@@ -28,6 +29,8 @@ mod missing;
 mod store;
 #[cfg(librbd)]
 mod volume;
+#[cfg(librbd)]
+mod watch;
 
 pub use config::Config;
 #[cfg(librbd)]

@@ -5,77 +5,23 @@
 #![allow(missing_docs)]
 #![cfg(librbd)]
 
+mod support;
+
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
-use ceph::{CephBackend, CephVolume, Config};
-use driver_api::{
-    Attach, AttachMode, Backend, ErrorKind, IoBuf, OpContext, Volume, VolumeSpec, WriteFlags,
-};
+use ceph::CephBackend;
+use driver_api::{Attach, AttachMode, Backend, ErrorKind, Volume, WriteFlags};
 use serde_json::{Value, json};
-
-const MIB: u64 = 1 << 20;
-const CX: OpContext = OpContext::new();
-
-fn dir() -> PathBuf {
-    std::env::var_os("NOVASTOR_CEPH").expect("NOVASTOR_CEPH names the cluster's directory").into()
-}
-
-fn service(arguments: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/services/ceph");
-    let (verb, rest) = arguments.split_first().expect("a verb");
-    let status = Command::new(script).arg(verb).arg(dir()).args(rest).status().expect("started");
-    assert!(status.success(), "{arguments:?}");
-}
-
-fn admin(arguments: &[&str]) {
-    let conf = dir().join("ceph.conf");
-    let out = Command::new("ceph").arg("-c").arg(conf).args(arguments).output().expect("started");
-    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-fn config(changes: Value) -> Config {
-    let mut options = json!({
-        "conf_file": dir().join("ceph.conf"),
-        "user": "novastor",
-        "pool": "volumes",
-        "connect_timeout_secs": 5,
-    });
-    for (key, value) in changes.as_object().expect("a table") {
-        options[key] = value.clone();
-    }
-    serde_json::from_value(options).expect("options")
-}
-
-async fn open(changes: Value) -> CephBackend {
-    CephBackend::open("c", config(changes)).await.expect("opened")
-}
-
-async fn made(backend: &CephBackend, name: &str, size: u64) -> CephVolume {
-    match backend.delete(&CX, name).await {
-        Err(error) if error.kind() != ErrorKind::NOT_FOUND => panic!("{error:#}"),
-        _ => {}
-    }
-    backend.create(&CX, VolumeSpec::new(name, size)).await.expect("created");
-    attach(backend, name, 1).await
-}
-
-async fn attach(backend: &CephBackend, name: &str, epoch: u64) -> CephVolume {
-    let attach = Attach::new(AttachMode::EXCLUSIVE, epoch, "test");
-    backend.attach(&CX, name, attach).await.expect("attached")
-}
-
-fn bytes(value: u8, len: u64) -> IoBuf {
-    IoBuf::copy_from(&vec![value; len as usize])
-}
+use support::{CX, MIB, admin, attach, bytes, config, made, open, service};
 
 /// Opens what cannot be opened; the text names `words`, and a remedy, within the time.
 async fn refused(changes: Value, kind: ErrorKind, words: &[&str]) {
     let begun = Instant::now();
-    let error = CephBackend::open("c", config(changes)).await.err().expect("refused");
+    let error = CephBackend::open("c", config(&changes)).await.err().expect("refused");
     let text = format!("{error:#}");
     assert_eq!(error.kind(), kind, "{text}");
     assert!(words.iter().all(|word| text.contains(word)), "{text}");
@@ -124,7 +70,7 @@ async fn failed_connections_leave_nothing_behind() {
         if round == 20 {
             before = size_of_process();
         }
-        let wrong = config(json!({ "key": WRONG_KEY }));
+        let wrong = config(&json!({ "key": WRONG_KEY }));
         CephBackend::open("c", wrong).await.err().expect("refused");
     }
     let after = size_of_process();
