@@ -25,6 +25,7 @@ use crate::{
     ffi,
     holders::Entry,
     image::Image,
+    perf::Perf,
 };
 
 /// An attached volume.
@@ -33,6 +34,8 @@ pub(crate) struct Attached {
     pub writer: bool,
     pub size: AtomicU64,
     pub counters: Counters,
+    /// librbd's own counters, if they are wanted.
+    pub perf: Option<Perf>,
     /// Serialises what changes the volume as a whole.
     pub maintenance: Mutex<()>,
     image: AtomicPtr<std::ffi::c_void>,
@@ -98,6 +101,7 @@ impl Attached {
             writer,
             size: AtomicU64::new(size),
             counters: Counters::default(),
+            perf: None,
             maintenance: Mutex::new(()),
             image: AtomicPtr::new(image.0),
             users: AtomicUsize::new(0),
@@ -166,6 +170,16 @@ impl Attached {
             self.doubt.store(true, Ordering::SeqCst);
         }
         Err(failed(what, code).with("volume", &self.name))
+    }
+
+    /// Asks librbd for its counters, on a thread that may wait.
+    pub fn ask_librbd(&self) {
+        if let Some(perf) = &self.perf
+            && let Err(error) = perf.ask()
+            && !self.is_closed()
+        {
+            tracing::warn!(volume = self.name, %error, "the figures of librbd are not renewed");
+        }
     }
 
     fn note_fenced(&self) {

@@ -13,6 +13,7 @@
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
+    path::Path,
     ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -81,7 +82,7 @@ impl Client {
         Ok(())
     }
 
-    fn configure(&self, config: &Config) -> Result<()> {
+    fn configure(&self, config: &Config, socket: Option<&Path>) -> Result<()> {
         if let Some(file) = &config.conf_file {
             let path = file.to_str().ok_or_else(|| invalid("`conf_file` is not UTF-8"))?;
             let text = c_text(path)?;
@@ -108,7 +109,7 @@ impl Client {
         self.set("rbd_blocklist_on_break_lock", "true")?;
         self.set("log_to_stderr", "false")?;
         self.set("log_file", "")?;
-        self.set("admin_socket", "")
+        self.set("admin_socket", &socket.unwrap_or(Path::new("")).to_string_lossy())
     }
 
     fn connect(&self, config: &Config) -> Result<()> {
@@ -159,9 +160,9 @@ fn refused(config: &Config, code: i64) -> Error {
 
 impl Connection {
     /// Connects.
-    pub fn open(config: &Config) -> Result<Self> {
+    fn open(config: &Config, socket: Option<&Path>) -> Result<Self> {
         let client = Client::new(config)?;
-        client.configure(config)?;
+        client.configure(config, socket)?;
         client.connect(config)?;
         let mut io = ptr::null_mut();
         let pool = c_text(&config.pool)?;
@@ -375,8 +376,9 @@ impl Cluster {
     }
 
     /// A connection besides the backend's own.
-    pub fn another(&self) -> Result<Connection> {
-        let opened = Connection::open(&self.config);
+    /// Its client listens on `socket` for questions about itself.
+    pub fn another(&self, socket: Option<&Path>) -> Result<Connection> {
+        let opened = Connection::open(&self.config, socket);
         self.totals.tried(opened.is_ok());
         opened
     }
@@ -396,7 +398,7 @@ impl Cluster {
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
-        match self.another() {
+        match self.another(None) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 *lock(&self.state) = State::Connected(Arc::clone(&connection));

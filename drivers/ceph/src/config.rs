@@ -56,6 +56,9 @@ pub struct Config {
     /// Objects that new images are striped over; zero for one.
     #[serde(default)]
     pub stripe_count: u64,
+    /// Whether librbd's own counters are among the figures of volumes.
+    #[serde(default)]
+    pub librbd_counters: bool,
 }
 
 impl std::fmt::Debug for Config {
@@ -134,7 +137,15 @@ pub(crate) fn describe() -> DriverInfo {
         )
         .option(size("object_size", "4194304", "Bytes of an object of new images."))
         .option(size("stripe_unit", "0", "Bytes of a stripe of new images; 0: the object's size."))
-        .option(secs("stripe_count", "0", "Objects that new images are striped over; 0: one."));
+        .option(secs("stripe_count", "0", "Objects that new images are striped over; 0: one."))
+        .option(
+            OptionSpec::new(
+                "librbd_counters",
+                OptionType::BOOLEAN,
+                "Whether librbd's own counters are among the figures of volumes.",
+            )
+            .default_json("false"),
+        );
     layout::describe(info)
 }
 

@@ -115,7 +115,12 @@ impl Backend for CephBackend {
 
     fn close(&self, _cx: &OpContext) -> Op<()> {
         match self.0.attachments().first() {
-            None => Op::ok(()),
+            None => {
+                if let Some(sockets) = &self.0.sockets {
+                    sockets.remove();
+                }
+                Op::ok(())
+            }
             Some(volume) => Op::err(
                 Error::new(ErrorKind::IN_USE, "a volume is attached")
                     .with("volume", &volume.name)

@@ -20,11 +20,15 @@ mod driver;
 #[cfg(librbd)]
 mod ffi;
 #[cfg(librbd)]
+mod heard;
+#[cfg(librbd)]
 mod holders;
 #[cfg(librbd)]
 mod image;
 #[cfg(not(librbd))]
 mod missing;
+#[cfg(librbd)]
+mod perf;
 #[cfg(librbd)]
 mod store;
 #[cfg(librbd)]

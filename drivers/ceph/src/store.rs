@@ -21,6 +21,7 @@ use crate::{
     ffi, holders,
     image::{self, Image, Options},
     layout::{self, Layout},
+    perf::{Perf, Sockets},
     watch::Watch,
 };
 
@@ -35,6 +36,8 @@ const FOR_CLONE: &str = ".novastor-clone-";
 pub(crate) struct Store {
     pub cluster: Cluster,
     pub watch: Watch,
+    /// Where librbd tells its counters, if they are wanted.
+    pub sockets: Option<Arc<Sockets>>,
     attached: Mutex<HashMap<String, Weak<Attached>>>,
     made: AtomicU64,
     /// Volumes that are being deleted, each by one: another's look at the image would keep it from being removed.
@@ -54,8 +57,13 @@ impl Store {
                     .remedy("correct `data_pool`, or make the pool: ceph osd pool create")
             })?;
         }
+        let sockets = match cluster.config.librbd_counters {
+            true => Some(Sockets::new()?),
+            false => None,
+        };
         Ok(Self {
             cluster,
+            sockets,
             watch: Watch::default(),
             attached: Mutex::default(),
             made: AtomicU64::new(0),
@@ -194,7 +202,8 @@ impl Store {
             return Err(ext::unsupported("this attach mode"));
         }
         let writer = attach.mode == AttachMode::EXCLUSIVE;
-        let connection = self.cluster.another()?;
+        let perf = self.sockets.as_ref().map(Sockets::another).transpose()?;
+        let connection = self.cluster.another(perf.as_ref().map(Perf::path))?;
         // A reader opens it for writing as well: only so the cluster notices when it dies. It never writes.
         let opened = Opened::new(Image::open(&connection, name, true)?);
         let image = opened.image();
@@ -215,6 +224,7 @@ impl Store {
             }
         };
         let mut attached = Attached::new(name, writer, size, opened.keep(), connection, entry);
+        attached.perf = perf;
         attached.counters.totals = Arc::clone(&self.cluster.totals);
         let attached = Arc::new(attached);
         let mut all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);

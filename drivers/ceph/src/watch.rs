@@ -2,39 +2,20 @@
 //! How the cluster and the pools are: asked now and then and when the host asks, kept with their age for the figures.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use driver_api::{Health, OpContext, Result, Stats, Usage};
 use serde_json::Value;
 
-use crate::{blocking::blocking, error::internal, store::Store};
+use crate::{blocking::blocking, error::internal, heard::Heard, store::Store};
 
 /// Between two questions that nobody else asked for.
 const PAUSE: Duration = Duration::from_secs(15);
 
 /// The states of a cluster, as the monitors call them.
 const STATES: [&str; 3] = ["HEALTH_OK", "HEALTH_WARN", "HEALTH_ERR"];
-
-/// An answer, and when it came.
-struct Heard<T>(Mutex<Option<(Instant, T)>>);
-
-impl<T> Default for Heard<T> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<T: Clone> Heard<T> {
-    fn note(&self, answer: T) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), answer));
-    }
-
-    fn get(&self) -> Option<(Instant, T)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// A check of the cluster that fails.
 #[derive(Clone)]
@@ -124,6 +105,7 @@ pub(crate) fn watch(store: &Arc<Store>) {
         loop {
             let Some(store) = store.upgrade() else { return };
             let asked = blocking(&OpContext::new(), "watch the cluster", move || {
+                store.ask_librbd();
                 store.ask_cluster().map(drop).and(store.ask_pools().map(drop))
             });
             if let Err(error) = asked.await {
@@ -135,6 +117,12 @@ pub(crate) fn watch(store: &Arc<Store>) {
 }
 
 impl Store {
+    fn ask_librbd(&self) {
+        for volume in self.attachments() {
+            volume.ask_librbd();
+        }
+    }
+
     fn ask_cluster(&self) -> Result<Cluster> {
         let answer = self.cluster.with(|connection| connection.ask_monitors("status"))?;
         let cluster = parse_status(&answer)?;
@@ -178,6 +166,7 @@ impl Store {
 
     /// What the monitors say of the cluster.
     pub fn health(&self) -> Result<Health> {
+        self.ask_librbd();
         let cluster = match self.ask_cluster() {
             Ok(cluster) => cluster,
             Err(error) => {

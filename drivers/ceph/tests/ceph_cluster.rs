@@ -16,7 +16,7 @@ use std::{
 use ceph::CephBackend;
 use driver_api::{Attach, AttachMode, Backend, ErrorKind, Volume, WriteFlags};
 use serde_json::{Value, json};
-use support::{CX, MIB, admin, attach, bytes, config, made, open, service};
+use support::{CX, MIB, admin, attach, bytes, config, made, open, service, size_of_process};
 
 /// Opens what cannot be opened; the text names `words`, and a remedy, within the time.
 async fn refused(changes: Value, kind: ErrorKind, words: &[&str]) {
@@ -51,15 +51,6 @@ async fn what_is_wrong_with_a_connection_is_said_in_time() {
     refused(pool, ErrorKind::NOT_FOUND, &["nowhere", "ceph osd pool create"]).await;
     let namespace = json!({ "namespace": "nowhere" });
     refused(namespace, ErrorKind::NOT_FOUND, &["nowhere", "rbd namespace create"]).await;
-}
-
-/// Threads and resident KiB of this process.
-fn size_of_process() -> (usize, usize) {
-    let threads = std::fs::read_dir("/proc/self/task").expect("tasks").count();
-    let status = std::fs::read_to_string("/proc/self/status").expect("status");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-    let kib = line.split_whitespace().nth(1).and_then(|text| text.parse().ok());
-    (threads, kib.expect("a number"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

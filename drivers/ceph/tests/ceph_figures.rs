@@ -5,13 +5,17 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use driver_api::{
     Attach, AttachMode, Backend, ErrorKind, HealthState, MetricKind, Stats, Volume, WriteFlags,
 };
 use serde_json::json;
-use support::{CX, MIB, admin, bytes, figure, made, open, service, value};
+use support::{CX, MIB, admin, bytes, figure, made, open, service, size_of_process, value};
 
 fn signal(signal: &str) {
     for osd in ["osd.0", "osd.1", "osd.2"] {
@@ -159,4 +163,72 @@ async fn a_backend_tells_how_cluster_pool_and_connections_are() {
     assert_eq!(value(&volume.stats(), "fenced"), 1.0);
     taken.detach(&CX).await.expect("detached");
     other.delete(&CX, "told").await.expect("deleted");
+}
+
+/// The directories of sockets that this process has.
+fn sockets() -> Vec<PathBuf> {
+    let given = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].map(std::env::var_os);
+    let places = given.into_iter().flatten().map(PathBuf::from).chain([std::env::temp_dir()]);
+    let own = format!("novastor-ceph-{}-", std::process::id());
+    let entries = places.filter_map(|place| place.read_dir().ok()).flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own));
+    named.map(|entry| entry.path()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn librbds_own_counters_are_figures_where_they_are_wanted() {
+    let without = open(json!({})).await;
+    let plain = made(&without, "plain", 16 * MIB).await;
+    assert!(sockets().is_empty());
+    let backend = open(json!({ "librbd_counters": true })).await;
+    let before = size_of_process();
+    let volume = made(&backend, "perf", 16 * MIB).await;
+    let after = size_of_process();
+    let third = made(&without, "third", 16 * MIB).await;
+    println!(
+        "threads and KiB: {before:?}, with counters {after:?}, without {:?}",
+        size_of_process()
+    );
+    let own = sockets();
+    assert_eq!(own.len(), 1, "{own:?}");
+    assert_eq!(own[0].metadata().expect("there").mode() & 0o777, 0o700);
+    let listening = own[0].read_dir().expect("read").flatten();
+    let mut types = listening.map(|entry| entry.file_type().expect("a type"));
+    assert!(types.all(|kind| kind.is_socket()), "{own:?}");
+
+    for at in 0..5 {
+        volume.write(&CX, at * 4096, bytes(1, 4096), WriteFlags::NONE).await.expect("written");
+    }
+    volume.read(&CX, 0, 8192).await.expect("read");
+    volume.flush(&CX).await.expect("flushed");
+    let begun = Instant::now();
+    backend.health(&CX).await.expect("told");
+    println!("health with counters: {:?}", begun.elapsed());
+    let stats = volume.stats();
+    for (name, expected) in [
+        ("librbd_wr_total", 5.0),
+        ("librbd_wr_bytes_total", 20480.0),
+        ("librbd_wr_latency_seconds_count", 5.0),
+        ("librbd_rd_total", 1.0),
+        ("librbd_rd_bytes_total", 8192.0),
+    ] {
+        assert_eq!(value(&stats, name), expected, "{name}");
+    }
+    // One is librbd's own, when it takes the lock.
+    assert!(value(&stats, "librbd_flush_total") >= 1.0);
+    let (theirs, ours) =
+        (value(&stats, "librbd_wr_latency_seconds_sum"), value(&stats, "write_seconds_sum"));
+    assert!(theirs > 0.0 && theirs <= ours, "librbd's {theirs} s, ours {ours} s");
+    assert!(value(&stats, "librbd_asked_seconds_ago") < 5.0);
+    assert!(figure(&plain.stats(), "librbd_wr_total", &[]).is_none());
+    for (volume, backend, name) in
+        [(plain, &without, "plain"), (third, &without, "third"), (volume, &backend, "perf")]
+    {
+        volume.detach(&CX).await.expect("detached");
+        drop(volume);
+        backend.delete(&CX, name).await.expect("deleted");
+    }
+    backend.close(&CX).await.expect("closed");
+    assert!(sockets().is_empty());
 }

@@ -113,3 +113,12 @@ pub fn figure<'s>(stats: &'s Stats, name: &str, labels: &[(&str, &str)]) -> Opti
 pub fn value(stats: &Stats, name: &str) -> f64 {
     figure(stats, name, &[]).unwrap_or_else(|| panic!("no {name}")).value
 }
+
+/// Threads and resident KiB of this process.
+pub fn size_of_process() -> (usize, usize) {
+    let threads = std::fs::read_dir("/proc/self/task").expect("tasks").count();
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    let kib = line.split_whitespace().nth(1).and_then(|text| text.parse().ok());
+    (threads, kib.expect("a number"))
+}
