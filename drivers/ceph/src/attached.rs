@@ -19,8 +19,9 @@ use driver_api::{ErrorKind, Result};
 use tokio::sync::Notify;
 
 use crate::{
-    cluster::{Connection, on_a_thread},
+    cluster::Connection,
     counters::Counters,
+    ending::on_a_thread,
     error::{detached, failed, fenced, in_doubt, kind_of},
     ffi,
     holders::Entry,

@@ -23,6 +23,7 @@ use driver_api::{Error, ErrorKind, Result};
 use crate::{
     config::Config,
     counters::Totals,
+    ending::on_a_thread,
     error::{failed, internal, invalid, kind_of},
     ffi,
 };
@@ -331,14 +332,6 @@ impl Drop for Connection {
     }
 }
 
-/// Does what waits for librbd's threads where it cannot be one of them.
-pub(crate) fn on_a_thread(work: impl FnOnce() + Send + 'static) {
-    let started = std::thread::Builder::new().name("nova-ceph-end".into()).spawn(work);
-    if let Err(error) = started {
-        tracing::error!(%error, "no thread to end a connection with: it stays until the host ends");
-    }
-}
-
 /// How the backend's own connection is.
 enum State {
     Connecting,
@@ -445,6 +438,11 @@ impl Cluster {
             }
             *state = next;
         }
+    }
+
+    /// Gives the backend's own connection up, at the backend's end.
+    pub fn close(&self) {
+        *lock(&self.state) = State::Lost("the backend is closed".into());
     }
 
     /// The state's name, and why it is so.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use driver_api::{
-    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind, Health,
-    Host, Op, OpContext, RVec, Result, Stats, Usage, VolumeInfo, VolumeSpec, ext,
+    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Health, Host, Op, OpContext,
+    RVec, Result, Stats, Usage, VolumeInfo, VolumeSpec, ext,
 };
 
 use crate::{
@@ -113,20 +113,8 @@ impl Backend for CephBackend {
         self.0.watch.stats(self.0.cluster.totals.stats(stats))
     }
 
-    fn close(&self, _cx: &OpContext) -> Op<()> {
-        match self.0.attachments().first() {
-            None => {
-                if let Some(sockets) = &self.0.sockets {
-                    sockets.remove();
-                }
-                Op::ok(())
-            }
-            Some(volume) => Op::err(
-                Error::new(ErrorKind::IN_USE, "a volume is attached")
-                    .with("volume", &volume.name)
-                    .remedy("detach it first"),
-            ),
-        }
+    fn close(&self, cx: &OpContext) -> Op<()> {
+        self.on_store(cx, "close", Store::close)
     }
 
     fn clones(&self) -> Option<Arc<dyn ext::Clones>> {

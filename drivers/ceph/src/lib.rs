@@ -18,6 +18,8 @@ mod counters;
 #[cfg(librbd)]
 mod driver;
 #[cfg(librbd)]
+mod ending;
+#[cfg(librbd)]
 mod ffi;
 #[cfg(librbd)]
 mod heard;

@@ -9,6 +9,7 @@ use std::{
         Arc, Condvar, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, VolumeInfo, VolumeSpec, ext};
@@ -17,6 +18,7 @@ use crate::{
     attached::{Attached, Opened},
     cluster::{Cluster, Connection},
     config::Config,
+    ending,
     error::{internal, invalid, not_found},
     ffi, holders,
     image::{self, Image, Options},
@@ -31,6 +33,9 @@ const ORIGIN: &str = "novastor.origin";
 const HALF_MADE: &str = ".novastor-";
 /// Begins the names of snapshots that a clone is made from.
 const FOR_CLONE: &str = ".novastor-clone-";
+
+/// How long closing waits for connections to end.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// An open backend.
 pub(crate) struct Store {
@@ -109,6 +114,23 @@ impl Store {
             options = options.text(ffi::OPTION_DATA_POOL, &layout.data_pool)?;
         }
         Ok(options)
+    }
+
+    /// Ends the backend's connection, and waits for those of its volumes that are ending.
+    pub fn close(&self) -> Result<()> {
+        if let Some(volume) = self.attachments().first() {
+            return Err(Error::new(ErrorKind::IN_USE, "a volume is attached")
+                .with("volume", &volume.name)
+                .remedy("detach it first"));
+        }
+        self.cluster.close();
+        if !ending::wait(ENDING) {
+            tracing::warn!("connections are still ending, {ENDING:?} after the backend was closed");
+        }
+        if let Some(sockets) = &self.sockets {
+            sockets.remove();
+        }
+        Ok(())
     }
 
     /// Creates a volume that reads zeros.
