@@ -56,6 +56,9 @@ pub struct Config {
     /// Objects that new images are striped over; zero for one.
     #[serde(default)]
     pub stripe_count: u64,
+    /// How long a deleted volume is kept in the pool's trash; zero: not at all.
+    #[serde(default)]
+    pub trash_secs: u64,
     /// Whether librbd's own counters are among the figures of volumes.
     #[serde(default)]
     pub librbd_counters: bool,
@@ -138,6 +141,11 @@ pub(crate) fn describe() -> DriverInfo {
         .option(size("object_size", "4194304", "Bytes of an object of new images."))
         .option(size("stripe_unit", "0", "Bytes of a stripe of new images; 0: the object's size."))
         .option(secs("stripe_count", "0", "Objects that new images are striped over; 0: one."))
+        .option(secs(
+            "trash_secs",
+            "0",
+            "How long a deleted volume is kept in the pool's trash; 0: not at all.",
+        ))
         .option(
             OptionSpec::new(
                 "librbd_counters",
@@ -156,6 +164,10 @@ impl Config {
             if text.is_empty() {
                 return Err(invalid(format!("`{key}` must not be empty")));
             }
+        }
+        if self.trash_secs > 10 * 366 * 86_400 {
+            return Err(invalid("`trash_secs` must be ten years at most")
+                .with("trash_secs", self.trash_secs));
         }
         if self.keyring.is_some() && self.key.is_some() {
             return Err(

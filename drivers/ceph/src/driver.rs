@@ -46,7 +46,7 @@ impl CephBackend {
         Ok(Self(store))
     }
 
-    fn on_store<T: Send + 'static>(
+    pub(crate) fn on_store<T: Send + 'static>(
         &self,
         cx: &OpContext,
         what: &'static str,
@@ -118,6 +118,10 @@ impl Backend for CephBackend {
     }
 
     fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
         Some(Arc::new(self.clone()))
     }
 }

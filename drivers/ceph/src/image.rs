@@ -38,7 +38,10 @@ pub(crate) struct Run {
 }
 
 /// Asks with a larger buffer until the answer fits: `ask` gives the code and what it wants room for.
-fn grown<T>(what: &str, mut ask: impl FnMut(usize) -> (c_int, usize, T)) -> Result<(c_int, T)> {
+pub(crate) fn grown<T>(
+    what: &str,
+    mut ask: impl FnMut(usize) -> (c_int, usize, T),
+) -> Result<(c_int, T)> {
     let mut room = 64;
     loop {
         let (code, wanted, answer) = ask(room);
@@ -54,7 +57,7 @@ fn grown<T>(what: &str, mut ask: impl FnMut(usize) -> (c_int, usize, T)) -> Resu
 ///
 /// # Safety
 /// It is null, or ends with a zero and stays for the call.
-unsafe fn text(from: *const c_char) -> String {
+pub(crate) unsafe fn text(from: *const c_char) -> String {
     if from.is_null() {
         return String::new();
     }

@@ -14,6 +14,8 @@ mod blocking;
 #[cfg(librbd)]
 mod cluster;
 #[cfg(librbd)]
+mod commands;
+#[cfg(librbd)]
 mod counters;
 #[cfg(librbd)]
 mod driver;
@@ -22,17 +24,25 @@ mod ending;
 #[cfg(librbd)]
 mod ffi;
 #[cfg(librbd)]
+mod ffi_pool;
+#[cfg(librbd)]
+mod groups;
+#[cfg(librbd)]
 mod heard;
 #[cfg(librbd)]
 mod holders;
 #[cfg(librbd)]
 mod image;
+#[cfg(librbd)]
+mod mirror;
 #[cfg(not(librbd))]
 mod missing;
 #[cfg(librbd)]
 mod perf;
 #[cfg(librbd)]
 mod store;
+#[cfg(librbd)]
+mod trash;
 #[cfg(librbd)]
 mod volume;
 #[cfg(librbd)]

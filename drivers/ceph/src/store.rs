@@ -20,10 +20,11 @@ use crate::{
     config::Config,
     ending,
     error::{internal, invalid, not_found},
-    ffi, holders,
+    ffi, groups, holders,
     image::{self, Image, Options},
     layout::{self, Layout},
     perf::{Perf, Sockets},
+    trash,
     watch::Watch,
 };
 
@@ -155,38 +156,43 @@ impl Store {
         })
     }
 
-    /// Deletes a volume and its snapshots.
+    /// Deletes a volume and its snapshots, or moves it with them into the trash.
     pub fn delete(&self, name: &str) -> Result<()> {
         if let Some(attached) = self.attachments().iter().find(|volume| volume.name == name) {
             return Err(Error::new(ErrorKind::IN_USE, "the volume is attached by this host")
                 .with("volume", &attached.name)
                 .remedy("detach it first"));
         }
-        let _alone = self.alone(name);
+        let (_alone, keep) = (self.alone(name), Duration::from_secs(self.config().trash_secs));
         self.cluster.with(|connection| {
             let whole = image::with(connection, name, true, |image| {
                 if let Some(holder) = holders::living(connection, image)? {
                     return Err(holders::in_use(name, &holder));
                 }
-                if let Some(child) = image.children()?.first() {
-                    return Err(Error::new(ErrorKind::IN_USE, "a clone needs the volume")
-                        .with("volume", name)
-                        .with("clone", child)
-                        .remedy("delete the clone first, or flatten it (rbd flatten)"));
+                trash::refuse_parent(image, name)?;
+                if let Some(group) = groups::group_of(image)? {
+                    return Err(trash::in_group(name, &group));
+                }
+                if !keep.is_zero() {
+                    return Ok(());
                 }
                 for snapshot in image.snapshots()? {
                     image.remove_snapshot(&snapshot.name)?;
                 }
                 Ok(())
             });
-            whole.and_then(|()| image::remove(connection, name)).map_err(|error| {
+            let gone = whole.and_then(|()| match keep.is_zero() {
+                true => image::remove(connection, name),
+                false => trash::move_there(connection, name, keep),
+            });
+            gone.map_err(|error| {
                 if error.kind() == ErrorKind::NOT_FOUND { not_found("volume", name) } else { error }
             })
         })
     }
 
     /// Waits until nobody else deletes this volume.
-    fn alone(&self, name: &str) -> Deleting<'_> {
+    pub(crate) fn alone(&self, name: &str) -> Deleting<'_> {
         let deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         let others = |names: &mut HashSet<String>| names.contains(name);
         let waited = self.deleted.wait_while(deleting, others);
@@ -343,7 +349,7 @@ impl Store {
 }
 
 /// The right to delete a volume of this name.
-struct Deleting<'a>(&'a Store, String);
+pub(crate) struct Deleting<'a>(&'a Store, String);
 
 impl Drop for Deleting<'_> {
     fn drop(&mut self) {

@@ -118,6 +118,13 @@ fn prometheus_sees_volumes_pools_and_the_cluster() {
         run(&host, words).expect("done");
     }
     end_to_end::clients::qemu_io(&host.uri("seen"), "write -P 1 0 1M").expect("written");
+    let listed = run(&host, &["backend", "commands", "rack"]).expect("listed").stdout;
+    assert!(listed.contains("trash-purge") && listed.contains("mirror-status"), "{listed}");
+    let mirrored = run(&host, &["backend", "run", "rack", "mirror-status", "{}"]).expect("told");
+    assert!(mirrored.stdout.contains("mirroring is not enabled"), "{}", mirrored.stdout);
+    let busy = ["backend", "run", "rack", "trash-move", r#"{"volume":"seen"}"#];
+    let busy = host.cli().ask().args(busy).codes(&[5]).run().expect("refused: it is in use");
+    assert!(busy.stderr.contains("attached"), "{}", busy.stderr);
     let text = metrics(&host);
     let shown = run(&host, &["volume", "show", "seen"]).expect("shown").stdout;
     for words in [&["export", "remove", "seen"][..], &["volume", "delete", "seen"]] {
