@@ -185,6 +185,20 @@ fn another_host(ready: &Path) -> std::process::Child {
     other
 }
 
+/// The code that a process ends with; one that does not end is killed.
+fn ended_within(process: &mut std::process::Child, limit: Duration) -> Option<i32> {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if let Some(status) = process.try_wait().expect("a child") {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    process.kill().expect("killed");
+    process.wait().expect("ended");
+    panic!("the other host goes on as if nothing had happened");
+}
+
 fn signal(process: &std::process::Child, signal: i32) {
     let pid = libc::pid_t::try_from(process.id()).expect("a process id");
     // SAFETY: a call with two numbers; the process is a child that was not waited for.
@@ -208,7 +222,7 @@ async fn nothing_lands_of_a_host_that_was_stopped_while_another_took_over() {
     volume.write(&CX, 0, bytes(5, 4096), WriteFlags::NONE).await.expect("written");
     volume.flush(&CX).await.expect("flushed");
     signal(&other, libc::SIGCONT);
-    assert_eq!(other.wait().expect("ended").code(), Some(FENCED));
+    assert_eq!(ended_within(&mut other, Duration::from_secs(30)), Some(FENCED));
     assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [5; 4096]);
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "held").await.expect("deleted");
@@ -237,4 +251,32 @@ async fn a_host_that_died_is_noticed_without_force() {
     assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [9; 4096]);
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "held").await.expect("deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn readers_that_are_taken_over_read_nothing_more() {
+    let backend = open(json!({})).await;
+    let volume = made(&backend, "read", 16 * MIB).await;
+    volume.write(&CX, 0, bytes(1, 4096), WriteFlags::NONE).await.expect("written");
+    volume.detach(&CX).await.expect("detached");
+    // They have no exclusive lock that could be broken: only the register tells whom to fence.
+    let mut readers = Vec::new();
+    for owner in ["one", "two"] {
+        let attach = Attach::new(AttachMode::READ_ONLY, 2, owner);
+        readers.push(backend.attach(&CX, "read", attach).await.expect("attached"));
+    }
+    let polite = Attach::new(AttachMode::EXCLUSIVE, 3, "writer");
+    let refused = backend.attach(&CX, "read", polite.clone()).await.err().expect("refused");
+    assert_eq!(refused.kind(), ErrorKind::IN_USE, "{refused:#}");
+    assert_eq!(readers[0].read(&CX, 0, 512).await.expect("read")[..], [1; 512]);
+    let writer = backend.attach(&CX, "read", polite.force()).await.expect("taken over");
+    writer.write(&CX, 0, bytes(2, 4096), WriteFlags::NONE).await.expect("written");
+    for reader in readers {
+        let read = tokio::time::timeout(Duration::from_secs(20), reader.read(&CX, 0, 512));
+        let error = read.await.expect("an answer").expect_err("it has been taken over");
+        assert_eq!(error.kind(), ErrorKind::FENCED, "{error:#}");
+    }
+    writer.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "read").await.expect("deleted");
 }
