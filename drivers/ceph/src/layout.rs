@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How the objects of a new image are laid out: as the backend says, or as the volume's own options say.
+// A driver without librbd only checks what the backend's options say.
+#![cfg_attr(not(librbd), allow(dead_code))]
 
 use driver_api::{DriverInfo, OptionSpec, OptionType, Result, VolumeSpec};
 
@@ -139,26 +141,22 @@ impl Layout {
     }
 
     /// Whether it spreads what is written over several objects.
-    #[cfg(librbd)]
     pub fn is_striped(&self) -> bool {
         self.stripe_count > 1 || self.stripe_unit != self.object_size
     }
 
     /// The layout's part that an image may have besides others.
-    #[cfg(librbd)]
     pub fn features_of(all: u64) -> u64 {
         all & FEATURES.iter().fold(0, |bits, (_, bit)| bits | bit)
     }
 }
 
 /// The largest image with objects of this size, in bytes.
-#[cfg(librbd)]
 pub(crate) fn max_size(object_size: u64) -> u64 {
     object_size.saturating_mul(MOST_OBJECTS)
 }
 
 /// The names of features, from their bits.
-#[cfg(librbd)]
 pub(crate) fn feature_names(bits: u64) -> String {
     let named = FEATURES.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name);
     named.collect::<Vec<_>>().join(",")

@@ -21,7 +21,6 @@ const STATES: [&str; 3] = ["HEALTH_OK", "HEALTH_WARN", "HEALTH_ERR"];
 #[derive(Clone)]
 struct Trouble {
     check: String,
-    severity: String,
     message: String,
 }
 
@@ -177,13 +176,10 @@ impl Store {
         if cluster.status == "HEALTH_OK" {
             return Ok(Health::healthy());
         }
-        let texts: Vec<_> = cluster
-            .troubles
-            .iter()
-            .map(|one| format!("{} ({}): {}", one.check, one.severity, one.message))
-            .collect();
+        let texts: Vec<_> =
+            cluster.troubles.iter().map(|one| format!("{}: {}", one.check, one.message)).collect();
         let status = cluster.status;
-        Ok(Health::degraded(&format!("the cluster says {status}: {}", texts.join("; "))))
+        Ok(Health::degraded(&format!("the cluster says {status} ({})", texts.join("; "))))
     }
 }
 
@@ -201,7 +197,6 @@ fn parse_status(answer: &Value) -> Result<Cluster> {
     let checks = health["checks"].as_object().into_iter().flatten();
     let troubles = checks.map(|(name, check)| Trouble {
         check: name.clone(),
-        severity: text(&check["severity"]),
         message: text(&check["summary"]["message"]),
     });
     Ok(Cluster {

@@ -148,7 +148,7 @@ async fn a_backend_tells_how_cluster_pool_and_connections_are() {
     admin(&["osd", "unset", "noout"]);
     println!("{}", warned.reason);
     assert_eq!(warned.state, HealthState::DEGRADED);
-    assert!(warned.reason.contains("OSDMAP_FLAGS (HEALTH_WARN): noout"), "{}", warned.reason);
+    assert!(warned.reason.contains("HEALTH_WARN (OSDMAP_FLAGS: noout"), "{}", warned.reason);
     assert!(figure(&stats, "cluster_check_failed", &[("check", "OSDMAP_FLAGS")]).is_some());
     let warning = figure(&stats, "cluster_health", &[("status", "HEALTH_WARN")]).expect("told");
     assert_eq!(warning.value, 1.0);
