@@ -15,10 +15,13 @@ use std::{
     ffi::{CStr, CString, c_char, c_int},
     path::Path,
     ptr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, ErrorKind, Result, Retry};
 
 use crate::{
     config::Config,
@@ -344,6 +347,7 @@ enum State {
 pub(crate) struct Cluster {
     pub config: Config,
     pub totals: Arc<Totals>,
+    closed: AtomicBool,
     state: Mutex<State>,
     /// Held while connecting, so that one does it and the others wait.
     door: Mutex<()>,
@@ -360,6 +364,7 @@ impl Cluster {
         let cluster = Self {
             config,
             totals: Arc::default(),
+            closed: AtomicBool::new(false),
             state: Mutex::new(State::Connecting),
             door: Mutex::new(()),
         };
@@ -388,6 +393,11 @@ impl Cluster {
             return Ok(connection);
         }
         let _door = lock(&self.door);
+        if self.is_closed() {
+            return Err(Error::new(ErrorKind::UNAVAILABLE, "the backend is closed")
+                .with_retry(Retry::PERMANENT)
+                .remedy("open it again"));
+        }
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
@@ -440,9 +450,16 @@ impl Cluster {
         }
     }
 
-    /// Gives the backend's own connection up, at the backend's end.
+    /// Gives the backend's own connection up for good, once nobody makes one.
     pub fn close(&self) {
+        let _door = lock(&self.door);
+        self.closed.store(true, Ordering::Release);
         *lock(&self.state) = State::Lost("the backend is closed".into());
+    }
+
+    /// Whether its backend was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// The state's name, and why it is so.

@@ -45,6 +45,8 @@ pub(crate) struct Store {
     /// Where librbd tells its counters, if they are wanted.
     pub sockets: Option<Arc<Sockets>>,
     attached: Mutex<HashMap<String, Weak<Attached>>>,
+    /// Writers and readers whose librbd tells its counters.
+    telling: Mutex<Vec<Weak<Attached>>>,
     made: AtomicU64,
     /// Volumes that are being deleted, each by one: another's look at the image would keep it from being removed.
     deleting: Mutex<HashSet<String>>,
@@ -72,6 +74,7 @@ impl Store {
             sockets,
             watch: Watch::default(),
             attached: Mutex::default(),
+            telling: Mutex::default(),
             made: AtomicU64::new(0),
             deleting: Mutex::default(),
             deleted: Condvar::new(),
@@ -132,6 +135,15 @@ impl Store {
             sockets.remove();
         }
         Ok(())
+    }
+
+    /// Asks librbd for its counters, of all volumes that are attached.
+    pub fn ask_librbd(&self) {
+        let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let living = telling.iter().filter_map(Weak::upgrade);
+        for volume in living.filter(|volume| !volume.is_closed()) {
+            volume.ask_librbd();
+        }
     }
 
     /// Creates a volume that reads zeros.
@@ -255,6 +267,11 @@ impl Store {
         attached.perf = perf;
         attached.counters.totals = Arc::clone(&self.cluster.totals);
         let attached = Arc::new(attached);
+        if self.sockets.is_some() {
+            let mut telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+            telling.retain(|volume| volume.strong_count() > 0);
+            telling.push(Arc::downgrade(&attached));
+        }
         let mut all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         if writer {
             all.insert(name.to_owned(), Arc::downgrade(&attached));

@@ -102,7 +102,9 @@ pub(crate) fn watch(store: &Arc<Store>) {
     let store = Arc::downgrade(store);
     tokio::spawn(async move {
         loop {
-            let Some(store) = store.upgrade() else { return };
+            let Some(store) = store.upgrade().filter(|store| !store.cluster.is_closed()) else {
+                return;
+            };
             let asked = blocking(&OpContext::new(), "watch the cluster", move || {
                 store.ask_librbd();
                 store.ask_cluster().map(drop).and(store.ask_pools().map(drop))
@@ -116,12 +118,6 @@ pub(crate) fn watch(store: &Arc<Store>) {
 }
 
 impl Store {
-    fn ask_librbd(&self) {
-        for volume in self.attachments() {
-            volume.ask_librbd();
-        }
-    }
-
     fn ask_cluster(&self) -> Result<Cluster> {
         let answer = self.cluster.with(|connection| connection.ask_monitors("status"))?;
         let cluster = parse_status(&answer)?;

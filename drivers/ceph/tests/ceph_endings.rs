@@ -63,6 +63,9 @@ async fn closing_a_backend_ends_its_connections() {
             .filter(|name| name.starts_with("nova-ceph-end") || name.starts_with("msgr-worker"))
             .count();
         assert_eq!(ending, 0, "threads of connections are left in round {round}");
+        // Nobody connects anew after that.
+        let error = backend.list(&CX).await.expect_err("it is closed");
+        assert_eq!(error.kind(), ErrorKind::UNAVAILABLE, "{error:#}");
         if round == 0 {
             before = size_of_process();
         }

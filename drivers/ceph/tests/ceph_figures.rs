@@ -230,6 +230,46 @@ async fn librbds_own_counters_are_figures_where_they_are_wanted() {
         drop(volume);
         backend.delete(&CX, name).await.expect("deleted");
     }
+    // A reader's librbd tells as well.
+    made(&backend, "perf", 16 * MIB).await.detach(&CX).await.expect("detached");
+    let reader = Attach::new(AttachMode::READ_ONLY, 2, "reader");
+    let reader = backend.attach(&CX, "perf", reader).await.expect("attached");
+    reader.read(&CX, 0, 4096).await.expect("read");
+    backend.health(&CX).await.expect("told");
+    assert_eq!(value(&reader.stats(), "librbd_rd_total"), 1.0);
+    reader.detach(&CX).await.expect("detached");
+    drop(reader);
+    backend.delete(&CX, "perf").await.expect("deleted");
     backend.close(&CX).await.expect("closed");
     assert!(sockets().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn connections_that_are_lost_and_made_anew_are_counted() {
+    let limits = json!({ "connect_timeout_secs": 2, "mon_op_timeout_secs": 2 });
+    let backend = open(limits).await;
+    assert_eq!(value(&backend.stats(), "connections_made_total"), 1.0);
+    let health = async || backend.health(&CX).await.expect("told");
+    assert_ne!(health().await.state, HealthState::FAILED);
+    service(&["daemon", "mon.a", "STOP"]);
+    let (silent, refused) = (health().await, health().await);
+    let stats = backend.stats();
+    service(&["daemon", "mon.a", "CONT"]);
+    println!("{}\n{}", silent.reason, refused.reason);
+    assert_eq!((silent.state, refused.state), (HealthState::FAILED, HealthState::FAILED));
+    assert!(value(&stats, "connections_lost_total") >= 1.0);
+    assert!(value(&stats, "connections_failed_total") >= 1.0);
+    assert!(value(&stats, "calls_timed_out_total") >= 1.0);
+    assert!(figure(&stats, "connection", &[("state", "lost")]).is_some());
+    // What was heard last is still told, with its age.
+    let age = figure(&stats, "asked_seconds_ago", &[("what", "cluster")]).expect("told").value;
+    assert!(age > 3.0, "{age}");
+    assert_eq!(value(&stats, "osds"), 3.0);
+    let begun = Instant::now();
+    while health().await.state == HealthState::FAILED {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not connect anew");
+    }
+    assert_eq!(value(&backend.stats(), "connections_made_total"), 2.0);
+    backend.close(&CX).await.expect("closed");
 }
