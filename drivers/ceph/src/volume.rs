@@ -25,6 +25,7 @@ const READER: Abilities = Abilities::from_bits(
     Abilities::CLONE.bits()
         | Abilities::SNAPSHOT.bits()
         | Abilities::ALLOCATION_MAP.bits()
+        | Abilities::COMMANDS.bits()
         | Abilities::SHARED_READ.bits()
         | Abilities::PERSISTENT.bits(),
 );
