@@ -101,6 +101,7 @@ struct TrashRemove {
 struct TrashPurge {
     #[serde(default)]
     all: bool,
+    expired_before_unix_secs: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -169,8 +170,8 @@ fn run(store: &Store, command: &str, example: &str, arguments: &str) -> Result<R
             answer(store.trash_remove(&id, force)?)
         }
         "trash-purge" => {
-            let TrashPurge { all } = parse(arguments, example)?;
-            answer(store.trash_purge(all)?)
+            let TrashPurge { all, expired_before_unix_secs } = parse(arguments, example)?;
+            answer(store.trash_purge(all, expired_before_unix_secs)?)
         }
         "mirror-status" => {
             parse::<Nothing>(arguments, example)?;

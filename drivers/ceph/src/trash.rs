@@ -218,12 +218,18 @@ impl Store {
         })
     }
 
-    /// Removes what has expired, or everything; what is skipped says why.
-    pub fn trash_purge(&self, all: bool) -> Result<Vec<Purged>> {
+    /// Removes what has expired, or had at that moment, or everything; what is skipped says why.
+    pub fn trash_purge(&self, all: bool, before: Option<u64>) -> Result<Vec<Purged>> {
+        if before.is_some_and(|before| all || before > now()) {
+            return Err(invalid("what has not expired yet did not expire before that moment")
+                .remedy("name a moment that has passed, or write {\"all\":true} alone"));
+        }
         self.cluster.with(|connection| {
             let mut purged = Vec::new();
             for found in list(connection)? {
-                let removed = match kept(&found, all) {
+                let late = before.filter(|before| found.expires_unix_secs > *before);
+                let late = late.map(|before| format!("it had not expired at {before}"));
+                let removed = match kept(&found, all).or(late) {
                     Some(why) => Err(why),
                     None => match remove(connection, &found) {
                         Err(error) if error.kind() == ErrorKind::FENCED => return Err(error),

@@ -114,6 +114,11 @@ async fn a_deleted_volume_can_be_had_back_from_the_trash() {
 
     // By hand, for no time: it has expired at once.
     run(&backend, "trash-move", json!({ "volume": "found" })).await.expect("moved");
+    let early = json!({ "expired_before_unix_secs": 1_000_000_000 });
+    let skipped = run(&backend, "trash-purge", early).await.expect("purged");
+    assert_eq!(skipped[0]["outcome"], "skipped", "{skipped}");
+    let future = json!({ "expired_before_unix_secs": 9_000_000_000_u64 });
+    refused(&backend, "trash-purge", future, ErrorKind::INVALID_ARGUMENT, "has passed").await;
     let purged = run(&backend, "trash-purge", json!({})).await.expect("purged");
     assert_eq!((&purged[0]["name"], &purged[0]["outcome"]), (&json!("found"), &json!("removed")));
     backend.delete(&CX, "lost").await.expect("deleted");
