@@ -9,6 +9,7 @@ mod context;
 mod driver;
 mod error;
 mod handles;
+mod histogram;
 mod op;
 mod options;
 mod panic;
@@ -41,6 +42,7 @@ pub use handles::{
     AllocationMapHandle, BackendHandle, ClonesHandle, ClusterHandle, CommandsHandle, ResizeHandle,
     SessionHandle, SessionsHandle, SnapshotsHandle, VolumeHandle,
 };
+pub use histogram::Histogram;
 pub use host::{Host, HostServices, Secret};
 pub use op::{Op, OpFuture, OpWait};
 pub use options::{BackendConfig, OptionSpec, OptionType};

@@ -90,7 +90,14 @@ fn begin(
     mut buffer: Buffer,
     submit: impl FnOnce(ffi::Image, *mut u8, ffi::Completion) -> c_int,
 ) -> Result<oneshot::Receiver<Result<Buffer>>> {
-    let image = attached.enter()?;
+    let image = match attached.enter() {
+        Ok(image) => image,
+        Err(error) => {
+            counter(&attached.counters).refused();
+            return Err(error);
+        }
+    };
+    counter(&attached.counters).begun();
     let memory = match &mut buffer {
         Buffer::None => ptr::null_mut(),
         Buffer::Source { _data: data } => data.as_ptr().cast_mut(),
@@ -223,6 +230,7 @@ fn zero_step(
 /// Waits until every write acknowledged before is durable; fails once a write has failed.
 pub(crate) fn flush(attached: &Arc<Attached>) -> Op<()> {
     if let Err(error) = attached.check_doubt() {
+        attached.counters.flushes.refused();
         // That another has the volume is the better answer.
         return match attached.enter() {
             Ok(_) => {

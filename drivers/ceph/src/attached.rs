@@ -19,13 +19,15 @@ use driver_api::{ErrorKind, Result};
 use tokio::sync::Notify;
 
 use crate::{
-    cluster::{Connection, on_a_thread},
+    cluster::Connection,
     counters::Counters,
+    ending::on_a_thread,
     error::{detached, failed, fenced, in_doubt, kind_of},
     ffi,
     flatten::Flatten,
     holders::Entry,
     image::Image,
+    perf::Perf,
 };
 
 /// An attached volume.
@@ -34,6 +36,8 @@ pub(crate) struct Attached {
     pub writer: bool,
     pub size: AtomicU64,
     pub counters: Counters,
+    /// librbd's own counters, if they are wanted.
+    pub perf: Option<Perf>,
     /// Serialises what changes the volume as a whole.
     pub maintenance: Mutex<()>,
     image: AtomicPtr<std::ffi::c_void>,
@@ -100,6 +104,7 @@ impl Attached {
             writer,
             size: AtomicU64::new(size),
             counters: Counters::default(),
+            perf: None,
             maintenance: Mutex::new(()),
             image: AtomicPtr::new(image.0),
             users: AtomicUsize::new(0),
@@ -141,10 +146,13 @@ impl Attached {
         drop(using);
         done.map_err(|error| match error.kind() {
             ErrorKind::FENCED => {
-                self.fenced.store(true, Ordering::Release);
+                self.note_fenced();
                 fenced(&self.name)
             }
-            _ => error.with("volume", &self.name),
+            kind => {
+                self.counters.totals.note(kind);
+                error.with("volume", &self.name)
+            }
         })
     }
 
@@ -177,13 +185,30 @@ impl Attached {
         }
         let kind = kind_of(code);
         if kind == ErrorKind::FENCED {
-            self.fenced.store(true, Ordering::Release);
+            self.note_fenced();
             return Err(fenced(&self.name));
         }
+        self.counters.totals.note(kind);
         if changes && !matches!(kind, ErrorKind::NO_SPACE | ErrorKind::INVALID_ARGUMENT) {
             self.doubt.store(true, Ordering::SeqCst);
         }
         Err(failed(what, code).with("volume", &self.name))
+    }
+
+    /// Asks librbd for its counters, on a thread that may wait.
+    pub fn ask_librbd(&self) {
+        if let Some(perf) = &self.perf
+            && let Err(error) = perf.ask()
+            && !self.is_closed()
+        {
+            tracing::warn!(volume = self.name, %error, "the figures of librbd are not renewed");
+        }
+    }
+
+    fn note_fenced(&self) {
+        if !self.fenced.swap(true, Ordering::AcqRel) {
+            self.counters.totals.blocklisted();
+        }
     }
 
     /// Refuses once a write failed, for flushes.

@@ -13,14 +13,20 @@
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
+    path::Path,
     ptr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, ErrorKind, Result, Retry};
 
 use crate::{
     config::Config,
+    counters::Totals,
+    ending::on_a_thread,
     error::{failed, internal, invalid, kind_of},
     ffi,
 };
@@ -80,7 +86,7 @@ impl Client {
         Ok(())
     }
 
-    fn configure(&self, config: &Config) -> Result<()> {
+    fn configure(&self, config: &Config, socket: Option<&Path>) -> Result<()> {
         if let Some(file) = &config.conf_file {
             let path = file.to_str().ok_or_else(|| invalid("`conf_file` is not UTF-8"))?;
             let text = c_text(path)?;
@@ -107,7 +113,7 @@ impl Client {
         self.set("rbd_blocklist_on_break_lock", "true")?;
         self.set("log_to_stderr", "false")?;
         self.set("log_file", "")?;
-        self.set("admin_socket", "")
+        self.set("admin_socket", &socket.unwrap_or(Path::new("")).to_string_lossy())
     }
 
     fn connect(&self, config: &Config) -> Result<()> {
@@ -158,9 +164,9 @@ fn refused(config: &Config, code: i64) -> Error {
 
 impl Connection {
     /// Connects.
-    pub fn open(config: &Config) -> Result<Self> {
+    fn open(config: &Config, socket: Option<&Path>) -> Result<Self> {
         let client = Client::new(config)?;
-        client.configure(config)?;
+        client.configure(config, socket)?;
         client.connect(config)?;
         let mut io = ptr::null_mut();
         let pool = c_text(&config.pool)?;
@@ -238,6 +244,37 @@ impl Connection {
             .map_err(|error| error.with("address", address))
     }
 
+    /// The number of a pool.
+    pub fn pool_id(&self, name: &str) -> Result<i64> {
+        let text = c_text(name)?;
+        // SAFETY: the client is connected, the text is valid for the call.
+        let id = unsafe { ffi::rados_pool_lookup(self.rados, text.as_ptr()) };
+        if id == -i64::from(libc::ENOENT) {
+            return Err(Error::new(ErrorKind::NOT_FOUND, "the cluster has no pool of this name")
+                .with("pool", name)
+                .remedy("correct the name, or make it: ceph osd pool create (ceph osd lspools shows what there is)"));
+        }
+        if id < 0 { Err(failed("cannot look for the pool", id)) } else { Ok(id) }
+    }
+
+    /// The pool of the images.
+    pub fn own_pool_id(&self) -> i64 {
+        // SAFETY: the ioctx is open.
+        unsafe { ffi::rados_ioctx_get_id(self.io) }
+    }
+
+    /// The name of a pool.
+    pub fn pool_name(&self, id: i64) -> Result<String> {
+        let mut text = [0 as c_char; 256];
+        // SAFETY: the client is connected, the buffer has its length.
+        let asked = unsafe {
+            ffi::rados_pool_reverse_lookup(self.rados, id, text.as_mut_ptr(), text.len())
+        };
+        check("cannot ask for the pool's name", asked)?;
+        // SAFETY: the call succeeded, and ended the text with a zero.
+        Ok(unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned())
+    }
+
     /// Asks the monitors, in JSON.
     pub fn ask_monitors(&self, command: &str) -> Result<serde_json::Value> {
         let command =
@@ -298,14 +335,6 @@ impl Drop for Connection {
     }
 }
 
-/// Does what waits for librbd's threads where it cannot be one of them.
-pub(crate) fn on_a_thread(work: impl FnOnce() + Send + 'static) {
-    let started = std::thread::Builder::new().name("nova-ceph-end".into()).spawn(work);
-    if let Err(error) = started {
-        tracing::error!(%error, "no thread to end a connection with: it stays until the host ends");
-    }
-}
-
 /// How the backend's own connection is.
 enum State {
     Connecting,
@@ -317,6 +346,8 @@ enum State {
 /// A backend's cluster.
 pub(crate) struct Cluster {
     pub config: Config,
+    pub totals: Arc<Totals>,
+    closed: AtomicBool,
     state: Mutex<State>,
     /// Held while connecting, so that one does it and the others wait.
     door: Mutex<()>,
@@ -330,10 +361,24 @@ impl Cluster {
     /// Connects to it.
     pub fn open(config: Config) -> Result<Self> {
         config.check()?;
-        let cluster = Self { config, state: Mutex::new(State::Connecting), door: Mutex::new(()) };
+        let cluster = Self {
+            config,
+            totals: Arc::default(),
+            closed: AtomicBool::new(false),
+            state: Mutex::new(State::Connecting),
+            door: Mutex::new(()),
+        };
         let connection = cluster.connection()?;
         tracing::info!(fsid = connection.fsid()?, pool = cluster.config.pool, "connected");
         Ok(cluster)
+    }
+
+    /// A connection besides the backend's own.
+    /// Its client listens on `socket` for questions about itself.
+    pub fn another(&self, socket: Option<&Path>) -> Result<Connection> {
+        let opened = Connection::open(&self.config, socket);
+        self.totals.tried(opened.is_ok());
+        opened
     }
 
     fn connected(&self) -> Option<Arc<Connection>> {
@@ -348,10 +393,15 @@ impl Cluster {
             return Ok(connection);
         }
         let _door = lock(&self.door);
+        if self.is_closed() {
+            return Err(Error::new(ErrorKind::UNAVAILABLE, "the backend is closed")
+                .with_retry(Retry::PERMANENT)
+                .remedy("open it again"));
+        }
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
-        match Connection::open(&self.config) {
+        match self.another(None) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 *lock(&self.state) = State::Connected(Arc::clone(&connection));
@@ -369,7 +419,11 @@ impl Cluster {
     pub fn with<T>(&self, mut work: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
         let connection = self.connection()?;
         let done = work(&connection);
-        match done.as_ref().err().map(Error::kind) {
+        let kind = done.as_ref().err().map(Error::kind);
+        if let Some(kind) = kind {
+            self.totals.note(kind);
+        }
+        match kind {
             Some(ErrorKind::FENCED) => {
                 tracing::warn!("the cluster fenced the backend's connection: connecting anew");
                 self.give_up(&connection, State::Blocklisted);
@@ -388,8 +442,24 @@ impl Cluster {
         let mut state = lock(&self.state);
         // Somebody may have connected anew already.
         if matches!(&*state, State::Connected(current) if Arc::ptr_eq(current, connection)) {
+            match next {
+                State::Blocklisted => self.totals.blocklisted(),
+                _ => self.totals.lost(),
+            }
             *state = next;
         }
+    }
+
+    /// Gives the backend's own connection up for good, once nobody makes one.
+    pub fn close(&self) {
+        let _door = lock(&self.door);
+        self.closed.store(true, Ordering::Release);
+        *lock(&self.state) = State::Lost("the backend is closed".into());
+    }
+
+    /// Whether its backend was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// The state's name, and why it is so.

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use driver_api::{DriverInfo, OptionSpec, OptionType, Result};
 use serde::Deserialize;
 
-use crate::error::invalid;
+use crate::{
+    error::invalid,
+    layout::{self, Layout},
+};
 
 /// The options of `[backends.NAME]` with `driver = "ceph"`.
 #[derive(Clone, Deserialize)]
@@ -53,6 +56,12 @@ pub struct Config {
     /// Objects that new images are striped over; zero for one.
     #[serde(default)]
     pub stripe_count: u64,
+    /// How long a deleted volume is kept in the pool's trash; zero: not at all.
+    #[serde(default)]
+    pub trash_secs: u64,
+    /// Whether librbd's own counters are among the figures of volumes.
+    #[serde(default)]
+    pub librbd_counters: bool,
 }
 
 impl std::fmt::Debug for Config {
@@ -87,21 +96,8 @@ fn default_object_size() -> u64 {
     4 << 20
 }
 
-/// Names and bits of the features that images may be given.
-const FEATURES: [(&str, u64); 5] = [
-    ("layering", 1),
-    ("exclusive-lock", 1 << 2),
-    ("object-map", 1 << 3),
-    ("fast-diff", 1 << 4),
-    ("deep-flatten", 1 << 5),
-];
-
 const DEFAULT_FEATURES: [&str; 5] =
     ["layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten"];
-
-/// Objects that an object map can describe.
-#[cfg(librbd)]
-const MOST_OBJECTS: u64 = 256_000_000;
 
 /// What the driver says of itself.
 pub(crate) fn describe() -> DriverInfo {
@@ -112,7 +108,7 @@ pub(crate) fn describe() -> DriverInfo {
     };
     let size =
         |name, default, help| OptionSpec::new(name, OptionType::SIZE, help).default_json(default);
-    DriverInfo::new("volumes as RBD images in a Ceph cluster")
+    let info = DriverInfo::new("volumes as RBD images in a Ceph cluster")
         .option(path("conf_file", "A ceph.conf to begin with; other options here come after it."))
         .option(
             OptionSpec::new("monitors", OptionType::TEXTS, "Addresses of the monitors.")
@@ -145,6 +141,20 @@ pub(crate) fn describe() -> DriverInfo {
         .option(size("object_size", "4194304", "Bytes of an object of new images."))
         .option(size("stripe_unit", "0", "Bytes of a stripe of new images; 0: the object's size."))
         .option(secs("stripe_count", "0", "Objects that new images are striped over; 0: one."))
+        .option(secs(
+            "trash_secs",
+            "0",
+            "How long a deleted volume is kept in the pool's trash; 0: not at all.",
+        ))
+        .option(
+            OptionSpec::new(
+                "librbd_counters",
+                OptionType::BOOLEAN,
+                "Whether librbd's own counters are among the figures of volumes.",
+            )
+            .default_json("false"),
+        );
+    layout::describe(info)
 }
 
 impl Config {
@@ -154,6 +164,10 @@ impl Config {
             if text.is_empty() {
                 return Err(invalid(format!("`{key}` must not be empty")));
             }
+        }
+        if self.trash_secs > 10 * 366 * 86_400 {
+            return Err(invalid("`trash_secs` must be ten years at most")
+                .with("trash_secs", self.trash_secs));
         }
         if self.keyring.is_some() && self.key.is_some() {
             return Err(
@@ -173,48 +187,13 @@ impl Config {
                 return Err(invalid(format!("`{key}` must be 1 to 86400")).with(key, value));
             }
         }
-        if !self.object_size.is_power_of_two() || !(4096..=32 << 20).contains(&self.object_size) {
-            return Err(invalid("`object_size` must be a power of two from 4 KiB to 32 MiB")
-                .with("object_size", self.object_size));
-        }
-        if (self.stripe_unit == 0) != (self.stripe_count == 0) {
-            return Err(
-                invalid("`stripe_unit` and `stripe_count` go together").remedy("give both or none")
-            );
-        }
-        if self.stripe_unit != 0 && !self.object_size.is_multiple_of(self.stripe_unit) {
-            return Err(invalid("`object_size` must be a multiple of `stripe_unit`")
-                .with("stripe_unit", self.stripe_unit));
-        }
-        let features = self.feature_bits()?;
-        if features & crate::EXCLUSIVE_LOCK == 0 {
-            return Err(invalid("`features` lacks exclusive-lock, which keeps other writers away")
-                .remedy("add it"));
-        }
-        Ok(())
-    }
-
-    /// The features as librbd counts them.
-    pub(crate) fn feature_bits(&self) -> Result<u64> {
-        let mut bits = 0;
-        for name in &self.features {
-            let known = FEATURES.iter().find(|(known, _)| known == name);
-            let Some((_, bit)) = known else {
-                let all = FEATURES.map(|(name, _)| name).join(", ");
-                return Err(invalid(format!(
-                    "`{name}` is no feature that this driver gives images"
-                ))
-                .remedy(format!("choose among: {all}")));
-            };
-            bits |= bit;
-        }
-        Ok(bits)
+        Layout::of_backend(self).map(drop)
     }
 
     /// The largest volume, in bytes.
     #[cfg(librbd)]
     pub(crate) fn max_volume_size(&self) -> u64 {
-        self.object_size.saturating_mul(MOST_OBJECTS)
+        layout::max_size(self.object_size)
     }
 }
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use driver_api::{
-    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind, Health,
-    Host, Op, OpContext, RVec, Result, Stats, Usage, VolumeInfo, VolumeSpec, ext,
+    Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Health, Host, Op, OpContext,
+    RVec, Result, Stats, Usage, VolumeInfo, VolumeSpec, ext,
 };
 
 use crate::{
@@ -13,8 +13,11 @@ use crate::{
     blocking::blocking,
     config,
     flatten::{self, not_attached},
+    image::Image,
+    layout,
     store::Store,
     volume::{CephVolume, capabilities},
+    watch,
 };
 
 /// The driver `ceph`.
@@ -40,10 +43,12 @@ impl CephBackend {
     /// Opens a backend from its parsed options.
     pub async fn open(name: &str, config: config::Config) -> Result<Self> {
         let opened = blocking(&OpContext::new(), "open", move || Store::open(config)).await;
-        opened.map(|store| Self(Arc::new(store))).map_err(|error| error.with("backend", name))
+        let store = opened.map(Arc::new).map_err(|error| error.with("backend", name))?;
+        watch::watch(&store);
+        Ok(Self(store))
     }
 
-    fn on_store<T: Send + 'static>(
+    pub(crate) fn on_store<T: Send + 'static>(
         &self,
         cx: &OpContext,
         what: &'static str,
@@ -97,9 +102,12 @@ impl Backend for CephBackend {
     }
 
     fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<CephVolume> {
-        let (name, max_volume_size) = (name.to_owned(), self.max_volume_size());
+        let (name, most) = (name.to_owned(), self.max_volume_size());
         self.on_store(cx, "attach", move |store| {
             let attached = store.attach(&name, &attach)?;
+            // It may have smaller objects than the backend's other volumes.
+            let object_size = attached.with(Image::object_size)?;
+            let max_volume_size = layout::max_size(object_size).min(most);
             Ok(CephVolume { attached, max_volume_size })
         })
     }
@@ -114,22 +122,14 @@ impl Backend for CephBackend {
 
     fn stats(&self) -> Stats {
         let (state, _) = self.0.cluster.state();
-        Stats::new().gauge("attached_volumes", self.0.attachments().len() as f64).gauge_of(
-            "connection",
-            ("state", state),
-            1.0,
-        )
+        let stats = Stats::new()
+            .gauge("attached_volumes", self.0.attachments().len() as f64)
+            .gauge_of("connection", ("state", state), 1.0);
+        self.0.watch.stats(self.0.cluster.totals.stats(stats))
     }
 
-    fn close(&self, _cx: &OpContext) -> Op<()> {
-        match self.0.attachments().first() {
-            None => Op::ok(()),
-            Some(volume) => Op::err(
-                Error::new(ErrorKind::IN_USE, "a volume is attached")
-                    .with("volume", &volume.name)
-                    .remedy("detach it first"),
-            ),
-        }
+    fn close(&self, cx: &OpContext) -> Op<()> {
+        self.on_store(cx, "close", Store::close)
     }
 
     fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
@@ -138,6 +138,10 @@ impl Backend for CephBackend {
     }
 
     fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
         Some(Arc::new(self.clone()))
     }
 }

@@ -126,7 +126,17 @@ mod tests {
             (libc::ESHUTDOWN, ErrorKind::FENCED),
             (libc::EROFS, ErrorKind::FENCED),
             (libc::EDQUOT, ErrorKind::NO_SPACE),
+            (libc::ENOSPC, ErrorKind::NO_SPACE),
             (libc::ETIMEDOUT, ErrorKind::TIMED_OUT),
+            (libc::ENOENT, ErrorKind::NOT_FOUND),
+            (libc::EEXIST, ErrorKind::ALREADY_EXISTS),
+            (libc::EBUSY, ErrorKind::IN_USE),
+            (libc::EINVAL, ErrorKind::INVALID_ARGUMENT),
+            (libc::EACCES, ErrorKind::UNAUTHENTICATED),
+            (libc::EPERM, ErrorKind::PERMISSION_DENIED),
+            (libc::ENOTCONN, ErrorKind::UNAVAILABLE),
+            (libc::EOPNOTSUPP, ErrorKind::UNSUPPORTED),
+            (libc::EILSEQ, ErrorKind::CORRUPTED),
             (libc::EIO, ErrorKind::INTERNAL),
         ] {
             let error = failed("the write failed", -i64::from(errno));

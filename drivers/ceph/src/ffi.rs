@@ -6,9 +6,10 @@ use std::ffi::{c_char, c_int, c_void};
 pub(crate) use ceph_rust::rados::{
     rados_break_lock, rados_buffer_free, rados_cluster_fsid, rados_conf_read_file, rados_conf_set,
     rados_connect, rados_create2, rados_getxattr, rados_ioctx_create, rados_ioctx_destroy,
-    rados_ioctx_set_namespace, rados_ioctx_t, rados_list_lockers, rados_lock_exclusive,
-    rados_lock_shared, rados_mon_command, rados_remove, rados_setxattr, rados_shutdown, rados_t,
-    rados_unlock, rados_wait_for_latest_osdmap,
+    rados_ioctx_get_id, rados_ioctx_set_namespace, rados_ioctx_t, rados_list_lockers,
+    rados_lock_exclusive, rados_lock_shared, rados_mon_command, rados_pool_lookup,
+    rados_pool_reverse_lookup, rados_remove, rados_setxattr, rados_shutdown, rados_t, rados_unlock,
+    rados_wait_for_latest_osdmap,
 };
 use libc::{size_t, ssize_t, timespec};
 
@@ -183,6 +184,7 @@ unsafe extern "C" {
     pub(crate) fn rbd_get_size(image: Image, size: *mut u64) -> c_int;
     pub(crate) fn rbd_get_id(image: Image, id: *mut c_char, id_len: size_t) -> c_int;
     pub(crate) fn rbd_get_features(image: Image, features: *mut u64) -> c_int;
+    pub(crate) fn rbd_get_data_pool_id(image: Image) -> i64;
     pub(crate) fn rbd_get_flags(image: Image, flags: *mut u64) -> c_int;
     pub(crate) fn rbd_get_stripe_unit(image: Image, unit: *mut u64) -> c_int;
     pub(crate) fn rbd_get_stripe_count(image: Image, count: *mut u64) -> c_int;

@@ -39,7 +39,10 @@ pub(crate) struct Run {
 }
 
 /// Asks with a larger buffer until the answer fits: `ask` gives the code and what it wants room for.
-fn grown<T>(what: &str, mut ask: impl FnMut(usize) -> (c_int, usize, T)) -> Result<(c_int, T)> {
+pub(crate) fn grown<T>(
+    what: &str,
+    mut ask: impl FnMut(usize) -> (c_int, usize, T),
+) -> Result<(c_int, T)> {
     let mut room = 64;
     loop {
         let (code, wanted, answer) = ask(room);
@@ -156,6 +159,12 @@ impl Image {
         let unit = self.number("cannot ask for the image's stripes", ffi::rbd_get_stripe_unit)?;
         let count = self.number("cannot ask for the image's stripes", ffi::rbd_get_stripe_count)?;
         Ok((unit, count))
+    }
+
+    /// The pool of its data.
+    pub fn data_pool(&self) -> i64 {
+        // SAFETY: the image is open.
+        unsafe { ffi::rbd_get_data_pool_id(self.0) }
     }
 
     pub fn object_size(&self) -> Result<u64> {

@@ -3,6 +3,7 @@
 
 mod config;
 mod error;
+mod layout;
 
 #[cfg(librbd)]
 mod aio;
@@ -15,21 +16,35 @@ mod changes;
 #[cfg(librbd)]
 mod cluster;
 #[cfg(librbd)]
+mod commands;
+#[cfg(librbd)]
 mod copyup;
 #[cfg(librbd)]
 mod counters;
 #[cfg(librbd)]
 mod driver;
 #[cfg(librbd)]
+mod ending;
+#[cfg(librbd)]
 mod ffi;
 #[cfg(librbd)]
+mod ffi_pool;
+#[cfg(librbd)]
 mod flatten;
+#[cfg(librbd)]
+mod groups;
+#[cfg(librbd)]
+mod heard;
 #[cfg(librbd)]
 mod holders;
 #[cfg(librbd)]
 mod image;
+#[cfg(librbd)]
+mod mirror;
 #[cfg(not(librbd))]
 mod missing;
+#[cfg(librbd)]
+mod perf;
 #[cfg(librbd)]
 mod protection;
 #[cfg(librbd)]
@@ -37,7 +52,11 @@ mod rename;
 #[cfg(librbd)]
 mod store;
 #[cfg(librbd)]
+mod trash;
+#[cfg(librbd)]
 mod volume;
+#[cfg(librbd)]
+mod watch;
 
 pub use config::Config;
 #[cfg(librbd)]

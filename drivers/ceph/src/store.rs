@@ -9,20 +9,24 @@ use std::{
         Arc, Condvar, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use driver_api::{
-    Attach, AttachMode, Error, ErrorKind, Health, Result, Usage, VolumeInfo, VolumeSpec, ext,
-};
+use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, VolumeInfo, VolumeSpec, ext};
 
 use crate::{
     attached::{Attached, Opened},
     cluster::{Cluster, Connection},
     config::Config,
+    ending,
     error::{internal, invalid, not_found},
-    ffi, holders,
+    ffi, groups, holders,
     image::{self, Image, Options},
+    layout::{self, Layout},
+    perf::{Perf, Sockets},
     protection::protected,
+    trash,
+    watch::Watch,
 };
 
 /// Where a volume came from, in the image's metadata.
@@ -32,10 +36,18 @@ const HALF_MADE: &str = ".novastor-";
 /// Begins the names of snapshots that a clone is made from.
 const FOR_CLONE: &str = ".novastor-clone-";
 
+/// How long closing waits for connections to end.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// An open backend.
 pub(crate) struct Store {
     pub cluster: Cluster,
+    pub watch: Watch,
+    /// Where librbd tells its counters, if they are wanted.
+    pub sockets: Option<Arc<Sockets>>,
     attached: Mutex<HashMap<String, Weak<Attached>>>,
+    /// Writers and readers whose librbd tells its counters.
+    telling: Mutex<Vec<Weak<Attached>>>,
     made: AtomicU64,
     /// Volumes that are being deleted, each by one: another's look at the image would keep it from being removed.
     deleting: Mutex<HashSet<String>>,
@@ -46,9 +58,24 @@ impl Store {
     /// Connects to the cluster.
     pub fn open(config: Config) -> Result<Self> {
         let cluster = Cluster::open(config)?;
+        let data_pool = &cluster.config.data_pool;
+        if !data_pool.is_empty() {
+            cluster.with(|connection| connection.pool_id(data_pool)).map_err(|error| {
+                error
+                    .with("option", "data_pool")
+                    .remedy("correct `data_pool`, or make the pool: ceph osd pool create")
+            })?;
+        }
+        let sockets = match cluster.config.librbd_counters {
+            true => Some(Sockets::new()?),
+            false => None,
+        };
         Ok(Self {
             cluster,
+            sockets,
+            watch: Watch::default(),
             attached: Mutex::default(),
+            telling: Mutex::default(),
             made: AtomicU64::new(0),
             deleting: Mutex::default(),
             deleted: Condvar::new(),
@@ -74,8 +101,8 @@ impl Store {
         found.filter(|volume| !volume.is_closed())
     }
 
-    fn check_size(&self, size: u64) -> Result<()> {
-        let most = self.config().max_volume_size();
+    fn check_size(size: u64, layout: &Layout) -> Result<()> {
+        let most = layout::max_size(layout.object_size);
         if (1..=most).contains(&size) {
             return Ok(());
         }
@@ -84,54 +111,83 @@ impl Store {
             .remedy(format!("use 1 to {most} bytes; a larger `object_size` allows more")))
     }
 
-    fn options(&self) -> Result<Options> {
-        let config = self.config();
-        let order = u64::from(config.object_size.trailing_zeros());
+    fn options(connection: &Connection, layout: &Layout) -> Result<Options> {
+        let order = u64::from(layout.object_size.trailing_zeros());
         let mut options = Options::new()
-            .number(ffi::OPTION_FEATURES, config.feature_bits()?)?
+            .number(ffi::OPTION_FEATURES, layout.features)?
             .number(ffi::OPTION_ORDER, order)?;
-        if config.stripe_unit != 0 {
+        if layout.is_striped() {
             options = options
-                .number(ffi::OPTION_STRIPE_UNIT, config.stripe_unit)?
-                .number(ffi::OPTION_STRIPE_COUNT, config.stripe_count)?;
+                .number(ffi::OPTION_STRIPE_UNIT, layout.stripe_unit)?
+                .number(ffi::OPTION_STRIPE_COUNT, layout.stripe_count)?;
         }
-        if !config.data_pool.is_empty() {
-            options = options.text(ffi::OPTION_DATA_POOL, &config.data_pool)?;
+        if !layout.data_pool.is_empty() {
+            connection.pool_id(&layout.data_pool)?;
+            options = options.text(ffi::OPTION_DATA_POOL, &layout.data_pool)?;
         }
         Ok(options)
     }
 
+    /// Ends the backend's connection, and waits for those of its volumes that are ending.
+    pub fn close(&self) -> Result<()> {
+        if let Some(volume) = self.attachments().first() {
+            return Err(Error::new(ErrorKind::IN_USE, "a volume is attached")
+                .with("volume", &volume.name)
+                .remedy("detach it first"));
+        }
+        self.cluster.close();
+        if !ending::wait(ENDING) {
+            tracing::warn!("connections are still ending, {ENDING:?} after the backend was closed");
+        }
+        if let Some(sockets) = &self.sockets {
+            sockets.remove();
+        }
+        Ok(())
+    }
+
+    /// Asks librbd for its counters, of all volumes that are attached.
+    pub fn ask_librbd(&self) {
+        let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let living = telling.iter().filter_map(Weak::upgrade);
+        for volume in living.filter(|volume| !volume.is_closed()) {
+            volume.ask_librbd();
+        }
+    }
+
     /// Creates a volume that reads zeros.
     pub fn create(&self, spec: &VolumeSpec) -> Result<VolumeInfo> {
-        refuse_options(spec)?;
-        self.check_size(spec.size)?;
+        let layout = Layout::of_volume(self.config(), spec)?;
+        Self::check_size(spec.size, &layout)?;
         self.cluster.with(|connection| {
-            let made = self.options()?.create(connection, &spec.name, spec.size);
-            let made = made.map_err(|error| error.with("volume", &spec.name))?;
+            let options = Self::options(connection, &layout);
+            let made = options.and_then(|one| one.create(connection, &spec.name, spec.size));
+            let made = made.map_err(|error| refused(error, &spec.name, &layout))?;
             let info = show(connection, &spec.name)?;
-            if !made && (info.size != spec.size || has_origin(&info)) {
+            if made {
+                return Ok(info);
+            }
+            let laid_out = image::with(connection, &spec.name, false, |image| {
+                has_layout(connection, image, &layout)
+            })?;
+            if info.size != spec.size || has_origin(&info) || !laid_out {
                 return Err(another(&info));
             }
             Ok(info)
         })
     }
 
-    /// Deletes a volume and its snapshots.
+    /// Deletes a volume and its snapshots, or moves it with them into the trash.
     pub fn delete(&self, name: &str) -> Result<()> {
         self.refuse_attached(name)?;
-        let _alone = self.alone(name);
+        let (_alone, keep) = (self.alone(name), Duration::from_secs(self.config().trash_secs));
         self.cluster.with(|connection| {
             let whole = image::with(connection, name, true, |image| {
                 if let Some(holder) = holders::living(connection, image)? {
                     return Err(holders::in_use(name, &holder));
                 }
-                if let Some(child) = image.children()?.first() {
-                    return Err(Error::new(ErrorKind::IN_USE, "a clone needs the volume")
-                        .with("volume", name)
-                        .with("clone", child)
-                        .remedy(format!(
-                            "delete the clone first, or: novastor volume flatten {child}"
-                        )));
+                trash::refuse_parent(image, name)?;
+                if let Some(group) = groups::group_of(image)? {
+                    return Err(trash::in_group(name, &group));
                 }
                 let snapshots = image.snapshots()?;
                 for snapshot in &snapshots {
@@ -139,12 +195,19 @@ impl Store {
                         return Err(protected(&snapshot.name).with("volume", name));
                     }
                 }
+                if !keep.is_zero() {
+                    return Ok(());
+                }
                 for snapshot in snapshots {
                     image.remove_snapshot(&snapshot.name)?;
                 }
                 Ok(())
             });
-            whole.and_then(|()| image::remove(connection, name)).map_err(|error| {
+            let gone = whole.and_then(|()| match keep.is_zero() {
+                true => image::remove(connection, name),
+                false => trash::move_there(connection, name, keep),
+            });
+            gone.map_err(|error| {
                 if error.kind() == ErrorKind::NOT_FOUND { not_found("volume", name) } else { error }
             })
         })
@@ -202,7 +265,8 @@ impl Store {
             return Err(ext::unsupported("this attach mode"));
         }
         let writer = attach.mode == AttachMode::EXCLUSIVE;
-        let connection = Connection::open(self.config())?;
+        let perf = self.sockets.as_ref().map(Sockets::another).transpose()?;
+        let connection = self.cluster.another(perf.as_ref().map(Perf::path))?;
         // A reader opens it for writing as well: only so the cluster notices when it dies. It never writes.
         let opened = Opened::new(Image::open(&connection, name, true)?);
         let image = opened.image();
@@ -222,8 +286,15 @@ impl Store {
                 return Err(error);
             }
         };
-        let attached = Attached::new(name, writer, size, opened.keep(), connection, entry);
+        let mut attached = Attached::new(name, writer, size, opened.keep(), connection, entry);
+        attached.perf = perf;
+        attached.counters.totals = Arc::clone(&self.cluster.totals);
         let attached = Arc::new(attached);
+        if self.sockets.is_some() {
+            let mut telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+            telling.retain(|volume| volume.strong_count() > 0);
+            telling.push(Arc::downgrade(&attached));
+        }
         let mut all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         if writer {
             all.insert(name.to_owned(), Arc::downgrade(&attached));
@@ -238,9 +309,9 @@ impl Store {
         snapshot: &str,
         target: &VolumeSpec,
     ) -> Result<VolumeInfo> {
-        refuse_options(target)?;
+        let layout = Layout::of_volume(self.config(), target)?;
         if target.size != 0 {
-            self.check_size(target.size)?;
+            Self::check_size(target.size, &layout)?;
         }
         let origin =
             if snapshot.is_empty() { source.to_owned() } else { format!("{source}@{snapshot}") };
@@ -267,7 +338,8 @@ impl Store {
                 }
                 let passing = format!("{FOR_CLONE}{}", target.name);
                 if !snapshot.is_empty() {
-                    return self.make_clone(connection, (source, snapshot), &origin, target);
+                    let parent = (source, snapshot);
+                    return self.make_clone(connection, parent, &origin, target, &layout);
                 }
                 // One that a crash left behind is of another moment.
                 if image.snapshots()?.iter().any(|one| one.name == passing) {
@@ -277,7 +349,8 @@ impl Store {
                     let _still = attached.as_ref().map(|attached| attached.flatten.pause());
                     image.create_snapshot(&passing)?;
                 }
-                let made = self.make_clone(connection, (source, &passing), &origin, target);
+                let parent = (source, passing.as_str());
+                let made = self.make_clone(connection, parent, &origin, target, &layout);
                 // The clone keeps what it needs of it.
                 let removed = image.remove_snapshot(&passing);
                 made.and_then(|info| removed.map(|()| info))
@@ -292,11 +365,15 @@ impl Store {
         parent: (&str, &str),
         origin: &str,
         target: &VolumeSpec,
+        layout: &Layout,
     ) -> Result<VolumeInfo> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let passing = format!("{HALF_MADE}{}-{number}-{}", std::process::id(), target.name);
-        let options = self.options()?.number(ffi::OPTION_CLONE_FORMAT, 2)?;
-        if !options.clone_of(connection, parent, &passing)? {
+        let options = Self::options(connection, layout)
+            .and_then(|options| options.number(ffi::OPTION_CLONE_FORMAT, 2))
+            .map_err(|error| refused(error, &target.name, layout))?;
+        let made = options.clone_of(connection, parent, &passing);
+        if !made.map_err(|error| refused(error, &target.name, layout))? {
             image::remove(connection, &passing)?;
             return Err(internal("a clone of an earlier life was in the way: try again"));
         }
@@ -313,54 +390,6 @@ impl Store {
         let info = named.and_then(|_| show(connection, &target.name))?;
         same_clone(info, origin, target.size)
     }
-
-    /// Space in the pool of the data.
-    pub fn usage(&self) -> Result<Usage> {
-        let provisioned = self.list()?.iter().map(|volume| volume.size).sum();
-        let config = self.config();
-        let pool = if config.data_pool.is_empty() { &config.pool } else { &config.data_pool };
-        self.cluster.with(|connection| {
-            let answer = connection.ask_monitors("df")?;
-            let pools = answer["pools"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let Some(found) = pools.iter().find(|one| one["name"] == pool.as_str()) else {
-                return Err(
-                    internal("the monitors do not know how full the pool is").with("pool", pool)
-                );
-            };
-            let figure = |name: &str| {
-                found["stats"][name].as_u64().ok_or_else(|| {
-                    internal(format!("the monitors do not tell {name} of the pool"))
-                        .with("pool", pool)
-                })
-            };
-            let (used, available) = (figure("stored")?, figure("max_avail")?);
-            Ok(Usage { capacity: used + available, used, available, provisioned, reserved: [0; 4] })
-        })
-    }
-
-    /// What the monitors say of the cluster.
-    pub fn health(&self) -> Result<Health> {
-        let asked = self.cluster.with(|connection| connection.ask_monitors("health"));
-        let (state, why) = self.cluster.state();
-        let answer = match asked {
-            Ok(answer) => answer,
-            Err(error) => {
-                return Ok(Health::failed(&format!("the connection is {state}: {error:#} {why}")));
-            }
-        };
-        if answer["status"] == "HEALTH_OK" {
-            return Ok(Health::healthy());
-        }
-        let checks = answer["checks"].as_object().into_iter().flatten();
-        let texts: Vec<_> = checks
-            .map(|(name, check)| {
-                let text = check["summary"]["message"].as_str().unwrap_or_default();
-                format!("{name}: {text}")
-            })
-            .collect();
-        let status = answer["status"].as_str().unwrap_or("no status");
-        Ok(Health::degraded(&format!("the cluster says {status} ({})", texts.join("; "))))
-    }
 }
 
 /// The right to delete or rename a volume of this name.
@@ -373,13 +402,28 @@ impl Drop for Deleting<'_> {
     }
 }
 
-fn refuse_options(spec: &VolumeSpec) -> Result<()> {
-    match spec.options.first() {
-        None => Ok(()),
-        Some(option) => Err(invalid(format!("the volume option `{}` is unknown", option.0))
-            .with("volume", &spec.name)
-            .remedy("volumes of this driver have no options of their own")),
+/// Why an image cannot be made, where librbd says no more than that something does not fit.
+fn refused(error: Error, volume: &str, layout: &Layout) -> Error {
+    let error = error.with("volume", volume);
+    if error.kind() != ErrorKind::INVALID_ARGUMENT || layout.data_pool.is_empty() {
+        return error;
     }
+    error.with("data_pool", &layout.data_pool).remedy(format!(
+        "an erasure-coded data pool needs: ceph osd pool set {} allow_ec_overwrites true",
+        layout.data_pool
+    ))
+}
+
+/// Whether an image is laid out like this.
+fn has_layout(connection: &Connection, image: &Image, layout: &Layout) -> Result<bool> {
+    let pool = match layout.data_pool.as_str() {
+        "" => connection.own_pool_id(),
+        name => connection.pool_id(name)?,
+    };
+    Ok(image.object_size()? == layout.object_size
+        && image.stripes()? == (layout.stripe_unit, layout.stripe_count)
+        && image.data_pool() == pool
+        && Layout::features_of(image.features()?) == layout.features)
 }
 
 pub(crate) fn show(connection: &Connection, name: &str) -> Result<VolumeInfo> {
@@ -391,8 +435,12 @@ pub(crate) fn show(connection: &Connection, name: &str) -> Result<VolumeInfo> {
         let object_size = image.object_size()?;
         let mut info = VolumeInfo::new(name, image.size()?, image.used()?.unwrap_or(0))
             .label("image_id", &image.id()?)
-            .label("object_size", &object_size.to_string());
-        if count > 1 {
+            .label("object_size", &object_size.to_string())
+            .label("features", &layout::feature_names(image.features()?));
+        if image.data_pool() != connection.own_pool_id() {
+            info = info.label("data_pool", &connection.pool_name(image.data_pool())?);
+        }
+        if count > 1 || unit != object_size {
             info = info.label("stripes", &format!("{count} of {unit}"));
         }
         if let Some(origin) = image.metadata(ORIGIN)? {
@@ -413,7 +461,7 @@ fn another(info: &VolumeInfo) -> Error {
     Error::new(ErrorKind::ALREADY_EXISTS, "another volume of this name exists")
         .with("volume", &info.name)
         .with("size", info.size)
-        .remedy("choose another name, or delete that volume")
+        .remedy("choose another name, or delete that volume; its size and options say which it is (novastor volume show)")
 }
 
 /// The clone that was asked for, if that is what it is.

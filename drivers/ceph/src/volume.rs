@@ -27,6 +27,7 @@ const READER: Abilities = Abilities::from_bits(
         | Abilities::SNAPSHOT.bits()
         | Abilities::ALLOCATION_MAP.bits()
         | Abilities::CHANGES.bits()
+        | Abilities::COMMANDS.bits()
         | Abilities::SHARED_READ.bits()
         | Abilities::PERSISTENT.bits(),
 );
@@ -175,9 +176,12 @@ impl Volume for CephVolume {
 
     fn stats(&self) -> Stats {
         let figure = |is: bool| if is { 1.0 } else { 0.0 };
-        self.attached
-            .counters
-            .stats()
+        let stats = self.attached.counters.stats();
+        let stats = match &self.attached.perf {
+            Some(perf) => perf.stats(stats),
+            None => stats,
+        };
+        stats
             .gauge("writes_in_doubt", figure(self.attached.is_in_doubt()))
             .gauge("fenced", figure(self.attached.is_fenced()))
     }

@@ -5,77 +5,23 @@
 #![allow(missing_docs)]
 #![cfg(librbd)]
 
+mod support;
+
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
-use ceph::{CephBackend, CephVolume, Config};
-use driver_api::{
-    Attach, AttachMode, Backend, ErrorKind, IoBuf, OpContext, Volume, VolumeSpec, WriteFlags,
-};
+use ceph::CephBackend;
+use driver_api::{Attach, AttachMode, Backend, ErrorKind, Volume, WriteFlags};
 use serde_json::{Value, json};
-
-const MIB: u64 = 1 << 20;
-const CX: OpContext = OpContext::new();
-
-fn dir() -> PathBuf {
-    std::env::var_os("NOVASTOR_CEPH").expect("NOVASTOR_CEPH names the cluster's directory").into()
-}
-
-fn service(arguments: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/services/ceph");
-    let (verb, rest) = arguments.split_first().expect("a verb");
-    let status = Command::new(script).arg(verb).arg(dir()).args(rest).status().expect("started");
-    assert!(status.success(), "{arguments:?}");
-}
-
-fn admin(arguments: &[&str]) {
-    let conf = dir().join("ceph.conf");
-    let out = Command::new("ceph").arg("-c").arg(conf).args(arguments).output().expect("started");
-    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-fn config(changes: Value) -> Config {
-    let mut options = json!({
-        "conf_file": dir().join("ceph.conf"),
-        "user": "novastor",
-        "pool": "volumes",
-        "connect_timeout_secs": 5,
-    });
-    for (key, value) in changes.as_object().expect("a table") {
-        options[key] = value.clone();
-    }
-    serde_json::from_value(options).expect("options")
-}
-
-async fn open(changes: Value) -> CephBackend {
-    CephBackend::open("c", config(changes)).await.expect("opened")
-}
-
-async fn made(backend: &CephBackend, name: &str, size: u64) -> CephVolume {
-    match backend.delete(&CX, name).await {
-        Err(error) if error.kind() != ErrorKind::NOT_FOUND => panic!("{error:#}"),
-        _ => {}
-    }
-    backend.create(&CX, VolumeSpec::new(name, size)).await.expect("created");
-    attach(backend, name, 1).await
-}
-
-async fn attach(backend: &CephBackend, name: &str, epoch: u64) -> CephVolume {
-    let attach = Attach::new(AttachMode::EXCLUSIVE, epoch, "test");
-    backend.attach(&CX, name, attach).await.expect("attached")
-}
-
-fn bytes(value: u8, len: u64) -> IoBuf {
-    IoBuf::copy_from(&vec![value; len as usize])
-}
+use support::{CX, MIB, admin, attach, bytes, config, made, open, service, size_of_process};
 
 /// Opens what cannot be opened; the text names `words`, and a remedy, within the time.
 async fn refused(changes: Value, kind: ErrorKind, words: &[&str]) {
     let begun = Instant::now();
-    let error = CephBackend::open("c", config(changes)).await.err().expect("refused");
+    let error = CephBackend::open("c", config(&changes)).await.err().expect("refused");
     let text = format!("{error:#}");
     assert_eq!(error.kind(), kind, "{text}");
     assert!(words.iter().all(|word| text.contains(word)), "{text}");
@@ -107,15 +53,6 @@ async fn what_is_wrong_with_a_connection_is_said_in_time() {
     refused(namespace, ErrorKind::NOT_FOUND, &["nowhere", "rbd namespace create"]).await;
 }
 
-/// Threads and resident KiB of this process.
-fn size_of_process() -> (usize, usize) {
-    let threads = std::fs::read_dir("/proc/self/task").expect("tasks").count();
-    let status = std::fs::read_to_string("/proc/self/status").expect("status");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-    let kib = line.split_whitespace().nth(1).and_then(|text| text.parse().ok());
-    (threads, kib.expect("a number"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: NOVASTOR_CEPH"]
 async fn failed_connections_leave_nothing_behind() {
@@ -124,7 +61,7 @@ async fn failed_connections_leave_nothing_behind() {
         if round == 20 {
             before = size_of_process();
         }
-        let wrong = config(json!({ "key": WRONG_KEY }));
+        let wrong = config(&json!({ "key": WRONG_KEY }));
         CephBackend::open("c", wrong).await.err().expect("refused");
     }
     let after = size_of_process();
@@ -248,6 +185,20 @@ fn another_host(ready: &Path) -> std::process::Child {
     other
 }
 
+/// The code that a process ends with; one that does not end is killed.
+fn ended_within(process: &mut std::process::Child, limit: Duration) -> Option<i32> {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if let Some(status) = process.try_wait().expect("a child") {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    process.kill().expect("killed");
+    process.wait().expect("ended");
+    panic!("the other host goes on as if nothing had happened");
+}
+
 fn signal(process: &std::process::Child, signal: i32) {
     let pid = libc::pid_t::try_from(process.id()).expect("a process id");
     // SAFETY: a call with two numbers; the process is a child that was not waited for.
@@ -271,7 +222,7 @@ async fn nothing_lands_of_a_host_that_was_stopped_while_another_took_over() {
     volume.write(&CX, 0, bytes(5, 4096), WriteFlags::NONE).await.expect("written");
     volume.flush(&CX).await.expect("flushed");
     signal(&other, libc::SIGCONT);
-    assert_eq!(other.wait().expect("ended").code(), Some(FENCED));
+    assert_eq!(ended_within(&mut other, Duration::from_secs(30)), Some(FENCED));
     assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [5; 4096]);
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "held").await.expect("deleted");
@@ -300,4 +251,32 @@ async fn a_host_that_died_is_noticed_without_force() {
     assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [9; 4096]);
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "held").await.expect("deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn readers_that_are_taken_over_read_nothing_more() {
+    let backend = open(json!({})).await;
+    let volume = made(&backend, "read", 16 * MIB).await;
+    volume.write(&CX, 0, bytes(1, 4096), WriteFlags::NONE).await.expect("written");
+    volume.detach(&CX).await.expect("detached");
+    // They have no exclusive lock that could be broken: only the register tells whom to fence.
+    let mut readers = Vec::new();
+    for owner in ["one", "two"] {
+        let attach = Attach::new(AttachMode::READ_ONLY, 2, owner);
+        readers.push(backend.attach(&CX, "read", attach).await.expect("attached"));
+    }
+    let polite = Attach::new(AttachMode::EXCLUSIVE, 3, "writer");
+    let refused = backend.attach(&CX, "read", polite.clone()).await.err().expect("refused");
+    assert_eq!(refused.kind(), ErrorKind::IN_USE, "{refused:#}");
+    assert_eq!(readers[0].read(&CX, 0, 512).await.expect("read")[..], [1; 512]);
+    let writer = backend.attach(&CX, "read", polite.force()).await.expect("taken over");
+    writer.write(&CX, 0, bytes(2, 4096), WriteFlags::NONE).await.expect("written");
+    for reader in readers {
+        let read = tokio::time::timeout(Duration::from_secs(20), reader.read(&CX, 0, 512));
+        let error = read.await.expect("an answer").expect_err("it has been taken over");
+        assert_eq!(error.kind(), ErrorKind::FENCED, "{error:#}");
+    }
+    writer.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "read").await.expect("deleted");
 }

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use driver_api::Stats;
+use driver_api::{Histogram, Stats};
 
 /// Counters of one kind of operation.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(crate) struct Counter {
     bytes: AtomicU64,
     errors: AtomicU64,
     inline: AtomicU64,
-    slow_ns: AtomicU64,
+    slow: Histogram,
 }
 
 impl Counter {
@@ -29,7 +29,7 @@ impl Counter {
     /// One that went through a thread.
     pub fn slow(&self, bytes: u64, begun: Instant, succeeded: bool) {
         self.operations.fetch_add(1, Relaxed);
-        self.slow_ns.fetch_add(begun.elapsed().as_nanos() as u64, Relaxed);
+        self.slow.observe(begun.elapsed());
         if succeeded {
             self.bytes.fetch_add(bytes, Relaxed);
         } else {
@@ -38,13 +38,12 @@ impl Counter {
     }
 
     fn stats(&self, name: &str, stats: Stats) -> Stats {
-        let seconds = self.slow_ns.load(Relaxed) as f64 / 1e9;
         stats
             .counter(&format!("{name}_operations_total"), self.operations.load(Relaxed))
             .counter(&format!("{name}_bytes_total"), self.bytes.load(Relaxed))
             .counter(&format!("{name}_errors_total"), self.errors.load(Relaxed))
             .counter(&format!("{name}_inline_total"), self.inline.load(Relaxed))
-            .gauge(&format!("{name}_waited_seconds_sum"), seconds)
+            .histogram(&format!("{name}_waited_seconds"), &self.slow)
     }
 }
 

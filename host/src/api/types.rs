@@ -47,7 +47,7 @@ pub struct VolumeView {
 pub struct MetricView {
     /// Name with unit.
     pub name: String,
-    /// `counter` or `gauge`.
+    /// `counter`, `gauge`, or `histogram` for a part of one.
     pub kind: String,
     /// The value.
     pub value: f64,

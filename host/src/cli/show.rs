@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::args::Output;
 use crate::{
     api::types::{
-        BackendView, CommandView, DriverView, ExportView, JobView, MemberView, SnapshotView,
-        StatusView, VolumeView,
+        BackendView, CommandView, DriverView, ExportView, JobView, MemberView, MetricView,
+        SnapshotView, StatusView, VolumeView,
     },
     config::format_size,
     volumes::unix_now,
@@ -104,6 +104,17 @@ fn pairs<'p>(pairs: impl IntoIterator<Item = (&'p String, &'p String)>) -> Strin
     texts.join(" ")
 }
 
+/// The figures for a card. Of histograms sum and count: what is in which bucket is for machines.
+fn figures(stats: &[MetricView]) -> impl Iterator<Item = (&'static str, String)> + '_ {
+    let shown =
+        stats.iter().filter(|one| one.kind != "histogram" || !one.labels.contains_key("le"));
+    shown.map(|metric| {
+        let of = pairs(&metric.labels);
+        let of = if of.is_empty() { of } else { format!("{{{of}}}") };
+        ("figure", format!("{}{of} {}", metric.name, metric.value))
+    })
+}
+
 impl Row for VolumeView {
     const HEAD: &'static [&'static str] =
         &["name", "backend", "size", "used", "state", "attached", "used by"];
@@ -134,11 +145,7 @@ impl Row for VolumeView {
         if self.inner_name != self.name {
             card.push(("there", self.inner_name.clone()));
         }
-        for metric in &self.stats {
-            let of = pairs(&metric.labels);
-            let of = if of.is_empty() { of } else { format!("{{{of}}}") };
-            card.push(("figure", format!("{}{of} {}", metric.name, metric.value)));
-        }
+        card.extend(figures(&self.stats));
         card
     }
 }
@@ -174,9 +181,7 @@ impl Row for BackendView {
         for (key, value) in &self.options {
             card.push(("option", format!("{key} = {value}")));
         }
-        for metric in &self.stats {
-            card.push(("figure", format!("{} {}", metric.name, metric.value)));
-        }
+        card.extend(figures(&self.stats));
         card
     }
 }

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Backends and processes that end, against a real cluster, which `NOVASTOR_CEPH=DIR` names.
+#![allow(missing_docs)]
+#![cfg(librbd)]
+
+mod support;
+
+use std::{os::unix::process::ExitStatusExt, process::Command};
+
+use driver_api::{Backend, ErrorKind, Volume, WriteFlags};
+use serde_json::json;
+use support::{CX, MIB, bytes, made, open, size_of_process};
+
+const ROUNDS: usize = 12;
+
+/// Not a test of its own: drops a volume and its backend without a word, and exits at once.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by another test"]
+async fn holder_that_exits_at_once() {
+    let Some(name) = std::env::var_os("HOLDER_NAME") else { return };
+    let backend = open(json!({})).await;
+    let volume = made(&backend, &name.to_string_lossy(), 16 * MIB).await;
+    volume.write(&CX, 0, bytes(1, 4096), WriteFlags::NONE).await.expect("written");
+    drop((volume, backend));
+    std::process::exit(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn a_process_that_exits_while_its_connections_end_does_not_crash() {
+    for round in 0..ROUNDS {
+        let name = format!("left{round}");
+        let mut other = Command::new(std::env::current_exe().expect("this program"));
+        other.args(["--exact", "holder_that_exits_at_once", "--include-ignored"]);
+        let ended = other.env("HOLDER_NAME", &name).output().expect("started").status;
+        assert!(ended.success(), "round {round}: {ended}, signal {:?}", ended.signal());
+    }
+    // It left the register, too: nobody has to wait until the cluster finds it dead.
+    let backend = open(json!({})).await;
+    for round in 0..ROUNDS {
+        backend.delete(&CX, &format!("left{round}")).await.expect("deleted");
+    }
+    backend.close(&CX).await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn closing_a_backend_ends_its_connections() {
+    let mut before = (0, 0);
+    for round in 0..6 {
+        let backend = open(json!({})).await;
+        let volume = made(&backend, "closing", 16 * MIB).await;
+        let error = backend.close(&CX).await.expect_err("a volume is attached");
+        assert_eq!(error.kind(), ErrorKind::IN_USE, "{error:#}");
+        volume.write(&CX, 0, bytes(1, 4096), WriteFlags::NONE).await.expect("it serves on");
+        // Dropped, not detached: closing waits for it.
+        drop(volume);
+        backend.delete(&CX, "closing").await.ok();
+        backend.close(&CX).await.expect("closed");
+        let clients = std::fs::read_dir("/proc/self/task").expect("tasks").flatten();
+        let ending = clients
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+            .filter(|name| name.starts_with("nova-ceph-end") || name.starts_with("msgr-worker"))
+            .count();
+        assert_eq!(ending, 0, "threads of connections are left in round {round}");
+        // Nobody connects anew after that.
+        let error = backend.list(&CX).await.expect_err("it is closed");
+        assert_eq!(error.kind(), ErrorKind::UNAVAILABLE, "{error:#}");
+        if round == 0 {
+            before = size_of_process();
+        }
+    }
+    let after = size_of_process();
+    println!("threads and KiB: {before:?}, {after:?}");
+    assert!(after.0 <= before.0 + 2, "threads: {before:?}, {after:?}");
+}
