@@ -86,7 +86,10 @@ fn mixed(stage: &Stage, ceph: &Ceph) -> Outcome {
         over.store(true, Ordering::SeqCst);
         let verified = client.join().map_err(|_| Failure::new("the client's thread panicked"))?;
         troubled?;
-        stage.tell(format!("the client wrote and verified 16 MiB of it {} times, without an error", verified?));
+        stage.tell(format!(
+            "the client wrote and verified 16 MiB of it {} times, without an error",
+            verified?
+        ));
         Ok(())
     })?;
     cluster.host.cli().ask().args(["volume", "verify", VOLUME]).run()?;

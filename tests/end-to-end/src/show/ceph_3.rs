@@ -2,8 +2,6 @@
 //! OSDs and the monitor of a cluster are killed, hung, stopped and started under clients that verify what they write: no
 //! error comes before the configured deadline, no byte is wrong, no flushed write is lost, and the volume works again by itself.
 
-mod deadline;
-
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -53,8 +51,7 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     stage.tell(format!("seed {seed}"));
     let mut random = Random::new(seed);
     let ceph = Ceph::start(&stage.path("ceph"))?;
-    under_faults(stage, &ceph, &mut random).context(format!("NOVASTOR_SEED={seed}"))?;
-    deadline::play(stage, &ceph)
+    under_faults(stage, &ceph, &mut random).context(format!("NOVASTOR_SEED={seed}"))
 }
 
 fn under_faults(stage: &Stage, ceph: &Ceph, random: &mut Random) -> Outcome {
