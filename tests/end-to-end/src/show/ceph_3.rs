@@ -13,6 +13,7 @@ use crate::{
     ceph::{BACKEND, Ceph, MONITOR, OSDS},
     failure::{Context, Failure, Outcome},
     load::Load,
+    program::until,
     random::Random,
 };
 
@@ -29,6 +30,8 @@ const OPTIONS: &str = "osd_op_timeout_secs = 55";
 const OUTAGE: Duration = Duration::from_secs(20);
 /// Longer than OSDs take to report one of them that hangs.
 const HANG: Duration = Duration::from_secs(12);
+/// How long the cluster has to drop the watch of a host that died, which its volumes wait for.
+const NOTICED: Duration = Duration::from_secs(60);
 
 /// What happens to the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -89,10 +92,11 @@ fn under_faults(stage: &Stage, ceph: &Ceph, random: &mut Random) -> Outcome {
         })?;
         let killed = Instant::now();
         host.restart()?;
-        load.verify(&mut host.connect(VOLUME)?)?;
+        let mut client = until(NOTICED, || host.connect(VOLUME))?;
+        let secs = killed.elapsed().as_secs_f64();
+        load.verify(&mut client)?;
         stage.tell(format!(
-            "the host was killed and served again within {:.1} s: {} acknowledged flushes kept",
-            killed.elapsed().as_secs_f64(),
+            "the host was killed, and served the volume again after {secs:.1} s: {} acknowledged flushes kept",
             load.flushes()
         ));
     }

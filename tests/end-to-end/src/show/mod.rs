@@ -4,6 +4,7 @@
 mod ceph_1;
 mod ceph_2;
 mod ceph_3;
+mod ceph_5;
 mod distributed_1;
 mod distributed_2;
 mod distributed_3;
@@ -264,6 +265,13 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Waits,
         budget_secs: 150,
         play: ceph_3::play,
+    },
+    Show {
+        name: "ceph-5",
+        title: "What is wrong with a cluster is said in time with cause and remedy; a full pool is no broken one; failed connections cost nothing.",
+        manner: Manner::Waits,
+        budget_secs: 90,
+        play: ceph_5::play,
     },
 ];
 
