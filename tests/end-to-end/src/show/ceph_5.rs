@@ -32,9 +32,13 @@ const TAIL: u64 = SIZE - 2 * MIB as u64;
 const TAIL_LEN: usize = 2 * MIB as usize;
 /// Bytes of an object of the volume, each of which hears of a quota by itself.
 const OBJECT: usize = 4 << 20;
+/// The last mebibyte of an object, in which most objects have nothing yet.
+const LAST: u64 = OBJECT as u64 - MIB as u64;
 const CONNECT_SECS: u64 = 5;
 /// What a refusal may take: the limit, and some time for the host and whoever asks.
 const IN_TIME: Duration = Duration::from_secs(CONNECT_SECS + 3);
+/// How the command line ends for lack of room.
+const NO_ROOM: i32 = 7;
 /// How long OSDs have to hear that the pool is full, or is not.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A key as the cluster has them, but none of it.
@@ -192,7 +196,7 @@ fn full_pool(stage: &Stage, ceph: &Ceph, host: &Host) -> Outcome {
     host.cli().create_volume(VOLUME, SIZE, Some(BACKEND), &[])?;
     host.cli().add_export(VOLUME)?;
     let mut client = host.connect(VOLUME)?;
-    fill(&mut client, 1).context("before the quota")?;
+    fill(&mut client, 0, 1).context("before the quota")?;
     flush(&mut client).context("before the quota")?;
     quota(ceph, "1000000")?;
     let began = Instant::now();
@@ -202,8 +206,8 @@ fn full_pool(stage: &Stage, ceph: &Ceph, host: &Host) -> Outcome {
         "a client was told ENOSPC {:.1} s after the quota was set",
         began.elapsed().as_secs_f64()
     ));
-    let said = write_file(stage, host, &[7; TAIL_LEN], &[1])?;
-    ensure(said.contains("quota") && said.contains("ceph osd pool"), || {
+    let said = write_file(stage, host, &[7; TAIL_LEN], &[NO_ROOM])?;
+    ensure(said.contains("quota exceeded") && said.contains("raise the pool's quota"), || {
         format!("`volume write` does not say cause and remedy:\n{said}")
     })?;
     stage.tell_all(&said);
@@ -218,7 +222,7 @@ fn full_pool(stage: &Stage, ceph: &Ceph, host: &Host) -> Outcome {
     quota(ceph, "0")?;
     let lifted = Instant::now();
     until(PATIENCE, || {
-        fill(&mut client, 3).context("after the quota")?;
+        fill(&mut client, LAST, 3).context("after the quota")?;
         flush(&mut client).context("after the quota")
     })?;
     stage.tell(format!(
@@ -237,12 +241,12 @@ fn quota(ceph: &Ceph, bytes: &str) -> Outcome {
     ceph.admin(&["osd", "pool", "set-quota", POOL, "max_bytes", bytes]).map(drop)
 }
 
-/// Writes the first mebibyte of each object.
-fn fill(client: &mut Client, value: u8) -> Result<(), Error> {
+/// Writes a mebibyte of each object.
+fn fill(client: &mut Client, within: u64, value: u8) -> Result<(), Error> {
     let data = vec![value; MIB as usize];
-    (0..SIZE)
-        .step_by(OBJECT)
-        .try_for_each(|at| client.call(Command::Write { fua: false }, at, MIB, &data).map(drop))
+    (0..SIZE).step_by(OBJECT).try_for_each(|at| {
+        client.call(Command::Write { fua: false }, at + within, MIB, &data).map(drop)
+    })
 }
 
 fn flush(client: &mut Client) -> Result<(), Error> {
