@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     failure::{Context, Outcome, ensure},
     program::{Program, Running, until},
@@ -54,8 +56,16 @@ impl ExportFile {
     /// # Errors
     /// When it has no name any more.
     pub fn lose(&mut self) -> Outcome {
-        Program::as_root("fusermount3").arg("-uz").arg(&self.directory).run()?;
-        self.running.kill9()
+        // Without an export it may have ended by itself, and taken the name with it.
+        let unmount = Program::as_root("fusermount3").arg("-uz").arg(&self.directory);
+        let said = unmount.codes(&[0, 1]).run()?.stderr;
+        let left = fs::read_dir(&self.directory).context(self.directory.display())?.count();
+        ensure(left == 0, || format!("{} is still there: {said}", self.path().display()))?;
+        if self.running.still_runs().is_err() {
+            return Ok(());
+        }
+        self.running.signal(Signal::KILL)?;
+        self.running.wait(Duration::from_secs(30)).map(drop)
     }
 
     fn unmount(&mut self) -> Outcome {
