@@ -65,7 +65,7 @@ fn mixed(stage: &Stage, ceph: &Ceph) -> Outcome {
     }
 
     let (over, first_seed) = (AtomicBool::new(false), random.within(1..1 << 20));
-    let rounds = if stage.is_long() { 5 } else { 1 };
+    let rounds = if stage.is_long() { 3 } else { 1 };
     thread::scope(|scope| {
         let client = scope.spawn(|| verifying::client(&uri, &["--size=16M"], first_seed, &over));
         let troubled = (1..=rounds).try_for_each(|round| {
