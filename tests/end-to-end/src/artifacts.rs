@@ -58,6 +58,14 @@ impl Artifacts {
         self.file("libdistributed.so")
     }
 
+    /// The ceph driver.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn ceph(&self) -> Outcome<PathBuf> {
+        self.file("libceph.so")
+    }
+
     /// The simulator of the distributed core.
     ///
     /// # Errors

@@ -141,12 +141,21 @@ impl Cli {
     /// # Errors
     /// When the driver breaks a promise.
     pub fn check_driver(&self, file: &Path, config: &Path) -> Outcome<Said> {
+        self.check_driver_with(file, config, &[])
+    }
+
+    /// The same with further options.
+    ///
+    /// # Errors
+    /// When the driver breaks a promise.
+    pub fn check_driver_with(&self, file: &Path, config: &Path, more: &[&str]) -> Outcome<Said> {
         Program::new(&self.program)
             .args(["driver", "check"])
             .arg(file)
             .arg("--config")
             .arg(config)
-            .limit_secs(300)
+            .args(more)
+            .limit_secs(900)
             .run()
     }
 }

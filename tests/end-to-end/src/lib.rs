@@ -3,9 +3,10 @@
 //!
 //! [`show`] holds the scenes, one a file. They stand on a stage: [`host`] runs a `novastor serve` of its own in a
 //! temporary directory, [`cli`] is the only place that knows the command line, [`clients`] wraps the programs that users
-//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised, [`remote`] is storage in other processes, [`hostile`] are those to be survived.
+//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised, [`remote`] and [`ceph`] are storage in other processes, [`hostile`] are those to be survived.
 
 pub mod artifacts;
+pub mod ceph;
 pub mod certificates;
 pub mod cli;
 pub mod clients;

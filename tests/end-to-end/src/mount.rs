@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     failure::{Context, Outcome, ensure},
     program::{Program, Running, until},
@@ -49,6 +51,23 @@ impl ExportFile {
         self.unmount()
     }
 
+    /// Takes the name away while it is in use; whoever uses it finds nothing behind it.
+    ///
+    /// # Errors
+    /// When it has no name any more.
+    pub fn lose(&mut self) -> Outcome {
+        // Without an export it may have ended by itself, and taken the name with it.
+        let unmount = Program::as_root("fusermount3").arg("-uz").arg(&self.directory);
+        let said = unmount.codes(&[0, 1]).run()?.stderr;
+        let left = fs::read_dir(&self.directory).context(self.directory.display())?.count();
+        ensure(left == 0, || format!("{} is still there: {said}", self.path().display()))?;
+        if self.running.still_runs().is_err() {
+            return Ok(());
+        }
+        self.running.signal(Signal::KILL)?;
+        self.running.wait(Duration::from_secs(30)).map(drop)
+    }
+
     fn unmount(&mut self) -> Outcome {
         Program::as_root("fusermount3").arg("-u").arg(&self.directory).run()?;
         self.running.wait(Duration::from_secs(30)).map(drop)
@@ -71,7 +90,7 @@ pub struct Mounted {
     // In the order of their undoing.
     mount: Option<PathBuf>,
     device: Option<String>,
-    _file: ExportFile,
+    file: ExportFile,
 }
 
 impl Mounted {
@@ -81,12 +100,12 @@ impl Mounted {
     /// When a step fails; the steps before are undone.
     pub fn new(directory: &Path, uri: &str) -> Outcome<Self> {
         let file = ExportFile::new(&directory.join("fuse"), uri)?;
-        let mut mounted = Self { mount: None, device: None, _file: file };
+        let mut mounted = Self { mount: None, device: None, file };
         let point = directory.join("mnt");
         fs::create_dir_all(&point).context(point.display())?;
         let said = Program::as_root("losetup")
             .args(["--find", "--show"])
-            .arg(mounted._file.path())
+            .arg(mounted.file.path())
             .run()?;
         let device = said.stdout.trim().to_owned();
         mounted.device = Some(device.clone());
@@ -106,6 +125,16 @@ impl Mounted {
     /// When it is in use.
     pub fn close(mut self) -> Outcome {
         self.undo()
+    }
+
+    /// Takes the filesystem's name away while it is in use, and the export from under it: its users' operations fail from then
+    /// on, for ever. The name is free for another filesystem.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn lose(mut self) -> Outcome {
+        self.abandon();
+        self.file.lose()
     }
 
     fn undo(&mut self) -> Outcome {

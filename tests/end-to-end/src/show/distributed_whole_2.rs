@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Stage;
+use super::{Stage, verifying};
 use crate::{
     artifacts::Artifacts,
     clients,
@@ -32,6 +32,8 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 32 * MIB;
 /// What our own clients write: the first part of the volume. fio has the rest.
 const LEDGER: u64 = 16 * MIB;
+/// What fio has.
+const HALF: [&str; 2] = ["--offset=16M", "--size=16M"];
 const NODES: usize = 5;
 const VOLUME: &str = "disk";
 /// Nodes are judged quickly, and lost some seconds later; but not for what most fates take.
@@ -158,7 +160,7 @@ fn under_load(stage: &Stage, room: &Path, random: &mut Random) -> Outcome {
     let over = AtomicBool::new(false);
     let first_seed = random.within(1..1 << 20);
     thread::scope(|scope| {
-        let fio = scope.spawn(|| busy(&uri, first_seed, &over));
+        let fio = scope.spawn(|| verifying::client(&uri, &HALF, first_seed, &over));
         let troubled = load.during(&socket, VOLUME, || trouble(stage, &mut farm, random));
         over.store(true, Ordering::SeqCst);
         let rounds = fio.join().map_err(|_| Failure::new("fio's thread panicked"))?;
@@ -234,23 +236,4 @@ fn trouble(stage: &Stage, farm: &mut Farm, random: &mut Random) -> Outcome {
 fn draw<T>(from: &mut Vec<T>, random: &mut Random) -> Outcome<T> {
     let index = usize::try_from(random.within(0..from.len() as u64)).context("index")?;
     Ok(from.swap_remove(index))
-}
-
-/// A client that writes every block of its half in some seconds, reads back, and fails at the first error or wrong byte; over
-/// and over. How often it did.
-fn busy(uri: &str, first_seed: u64, over: &AtomicBool) -> Outcome<u64> {
-    let mut rounds = 0;
-    while rounds == 0 || !over.load(Ordering::SeqCst) {
-        let range = ["--rw=randwrite", "--bs=4k", "--offset=16M", "--size=16M"];
-        let job = clients::fio("half", uri, &range).args([
-            format!("--randseed={}", first_seed + rounds),
-            "--rate_iops=600".into(),
-            "--iodepth=8".into(),
-            "--fsync=32".into(),
-            "--verify_backlog=64".into(),
-        ]);
-        job.run()?;
-        rounds += 1;
-    }
-    Ok(rounds)
 }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The scenes: what every release must show, each with a short form for every change and a long one for a release.
 
+mod ceph_1;
+mod ceph_2;
+mod ceph_3;
+mod ceph_5;
 mod distributed_1;
 mod distributed_2;
 mod distributed_3;
@@ -25,7 +29,9 @@ mod nbd_2;
 mod nbd_3;
 mod nbd_4;
 mod nbd_5;
+mod round_trip;
 mod run;
+mod verifying;
 
 use std::{
     fmt::Write,
@@ -238,6 +244,34 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Measures,
         budget_secs: 90,
         play: distributed_whole_6::play,
+    },
+    Show {
+        name: "ceph-1",
+        title: "The ceph driver keeps every promise of a volume, asked of it against a cluster of three OSDs.",
+        manner: Manner::Waits,
+        budget_secs: 110,
+        play: ceph_1::play,
+    },
+    Show {
+        name: "ceph-2",
+        title: "A disk image goes into a Ceph cluster and comes back; a volume with bricks there and on disks outlives an OSD and a disk.",
+        manner: Manner::Waits,
+        budget_secs: 90,
+        play: ceph_2::play,
+    },
+    Show {
+        name: "ceph-3",
+        title: "OSDs are killed, hung and stopped, the monitor restarted, under verifying clients: no error, no wrong byte, no lost flush.",
+        manner: Manner::Waits,
+        budget_secs: 170,
+        play: ceph_3::play,
+    },
+    Show {
+        name: "ceph-5",
+        title: "What is wrong with a cluster is said in time with cause and remedy; a full pool is no broken one; failed connections cost nothing.",
+        manner: Manner::Waits,
+        budget_secs: 60,
+        play: ceph_5::play,
     },
 ];
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::Place;
 use crate::{
     failure::{Context, Failure, Outcome, ensure},
     host::Host,
@@ -22,9 +23,9 @@ const SIZE: u64 = 64 << 20;
 /// Rounds before the clone is taken.
 const ROUNDS: u64 = 3;
 
-pub(super) fn clone_is_one_moment(host: &Host, format: &str) -> Outcome {
-    let (volume, clone) = (format!("round-{format}"), format!("moment-{format}"));
-    host.volume(&volume, SIZE, format)?;
+pub(super) fn clone_is_one_moment(host: &Host, place: &Place<'_>) -> Outcome {
+    let (volume, clone) = (format!("round-{}", place.name), format!("moment-{}", place.name));
+    place.volume(host, &volume, SIZE)?;
     let mut client = host.connect(&volume)?;
     let (stop, last) = (AtomicBool::new(false), AtomicU64::new(0));
     let cloned = thread::scope(|scope| {
