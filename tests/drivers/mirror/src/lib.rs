@@ -91,6 +91,11 @@ struct Inner {
     repaired: AtomicU64,
 }
 
+fn find(volumes: &BTreeMap<String, Arc<Mirrored>>, name: &str) -> Result<Arc<Mirrored>> {
+    let volume = volumes.get(name).cloned();
+    volume.ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "no such volume").with("volume", name))
+}
+
 impl Room {
     fn insert(&self, node: NodeSpec) {
         let id = self.0.ids.fetch_add(1, Ordering::Relaxed) + 1;
@@ -98,9 +103,7 @@ impl Room {
     }
 
     fn find(&self, name: &str) -> Result<Arc<Mirrored>> {
-        let volume = lock(&self.0.volumes).get(name).cloned();
-        volume
-            .ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "no such volume").with("volume", name))
+        find(&lock(&self.0.volumes), name)
     }
 
     fn make(&self, spec: VolumeSpec) -> Result<VolumeInfo> {
@@ -145,8 +148,9 @@ impl Backend for Room {
     }
 
     fn delete(&self, _cx: &OpContext, name: &str) -> Op<()> {
-        let unused = self.find(name).and_then(|volume| volume.tenancy.check_free());
-        unused.map(|()| drop(lock(&self.0.volumes).remove(name))).into()
+        let mut volumes = lock(&self.0.volumes);
+        let unused = find(&volumes, name).and_then(|volume| volume.tenancy.check_free());
+        unused.map(|()| drop(volumes.remove(name))).into()
     }
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
@@ -158,7 +162,9 @@ impl Backend for Room {
     }
 
     fn attach(&self, _cx: &OpContext, name: &str, attach: Attach) -> Op<Attached> {
-        let held = self.find(name).and_then(|volume| {
+        // Held on: a delete must not come between finding and holding.
+        let volumes = lock(&self.0.volumes);
+        let held = find(&volumes, name).and_then(|volume| {
             volume.tenancy.hold(&attach)?;
             *lock(&volume.holder) = Some(attach.clone());
             Ok(Attached(volume, attach))

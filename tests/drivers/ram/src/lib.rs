@@ -74,11 +74,9 @@ impl Driver for Ram {
     }
 }
 
-impl Room {
-    fn find(&self, name: &str) -> Result<Arc<Disk>> {
-        let disk = lock(&self.0).get(name).cloned();
-        disk.ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "no such volume").with("volume", name))
-    }
+fn find(disks: &BTreeMap<String, Arc<Disk>>, name: &str) -> Result<Arc<Disk>> {
+    let disk = disks.get(name).cloned();
+    disk.ok_or_else(|| Error::new(ErrorKind::NOT_FOUND, "no such volume").with("volume", name))
 }
 
 const fn capabilities() -> Capabilities {
@@ -111,8 +109,9 @@ impl Backend for Room {
     }
 
     fn delete(&self, _cx: &OpContext, name: &str) -> Op<()> {
-        let unused = self.find(name).and_then(|disk| disk.tenancy.check_free());
-        unused.map(|()| drop(lock(&self.0).remove(name))).into()
+        let mut disks = lock(&self.0);
+        let unused = find(&disks, name).and_then(|disk| disk.tenancy.check_free());
+        unused.map(|()| drop(disks.remove(name))).into()
     }
 
     fn list(&self, _cx: &OpContext) -> Op<RVec<VolumeInfo>> {
@@ -120,11 +119,13 @@ impl Backend for Room {
     }
 
     fn show(&self, _cx: &OpContext, name: &str) -> Op<VolumeInfo> {
-        self.find(name).map(|disk| disk.info.clone()).into()
+        find(&lock(&self.0), name).map(|disk| disk.info.clone()).into()
     }
 
     fn attach(&self, _cx: &OpContext, name: &str, attach: Attach) -> Op<Attached> {
-        let held = self.find(name).and_then(|disk| disk.tenancy.hold(&attach).map(|()| disk));
+        // Held on: a delete must not come between finding and holding.
+        let disks = lock(&self.0);
+        let held = find(&disks, name).and_then(|disk| disk.tenancy.hold(&attach).map(|()| disk));
         held.map(|disk| Attached(disk, attach)).into()
     }
 }
