@@ -37,6 +37,9 @@ const PIECE: u64 = 1 << 20;
 const PIECES_AHEAD: usize = 4;
 /// A client that neither sends nor takes anything for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
+/// What is still taken of a refused client, in bytes and in time.
+const TAKEN: usize = 4 << 20;
+const TAKING: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -289,10 +292,19 @@ async fn write_area(
     shard: Option<u64>,
     offset: u64,
     token: &str,
-    body: Body,
+    mut body: Body,
 ) -> Answered<Response> {
-    let area = Area::open(&api.volumes, &name, shard, Access::Write, token).await?;
-    let written = write_all(&area, offset, body).await;
+    let area = match Area::open(&api.volumes, &name, shard, Access::Write, token).await {
+        Ok(area) => area,
+        Err(error) => {
+            take_rest(&mut body).await;
+            return Err(error.into());
+        }
+    };
+    let written = write_all(&area, offset, &mut body).await;
+    if written.is_err() {
+        take_rest(&mut body).await;
+    }
     let flushed = area.volume().flush(&context()).await;
     let token = area.token();
     drop(area.session);
@@ -307,7 +319,21 @@ async fn write_area(
     Ok(response)
 }
 
-async fn write_all(area: &Area, offset: u64, mut body: Body) -> Result<u64> {
+/// Takes what a client still sends that is to be refused: a connection that closes with unread data loses the refusal.
+async fn take_rest(body: &mut Body) {
+    let taking = async {
+        let mut taken = 0;
+        while taken < TAKEN
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // Who sends on for longer may lose the text of the refusal, not the refusal.
+    let _ = tokio::time::timeout(TAKING, taking).await;
+}
+
+async fn write_all(area: &Area, offset: u64, body: &mut Body) -> Result<u64> {
     let capabilities = area.capabilities()?;
     let size = area.size()?;
     let block = u64::from(capabilities.min_block.max(1));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Replicas and shards of a volume, and bytes of one shard.
 
+use std::time::Duration;
+
 use driver_api::{ErrorKind, OpContext};
 use novastor::{
     api::types::{ReplicationView, ShardView},
@@ -8,6 +10,10 @@ use novastor::{
     volumes::Access,
 };
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
 
 use super::house::{MIB, mirrored, new};
 
@@ -123,4 +129,21 @@ async fn replicas_and_shards_are_resources() {
         let path = format!("/v1/volumes/a/shards?{query}");
         assert!(client.get::<Vec<ShardView>>(&path).await.is_err(), "{query}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_client_may_send_on_and_hears_why() {
+    let house = mirrored(json!({})).await;
+    let mut stream = UnixStream::connect(&house.socket).await.unwrap();
+    let head = format!(
+        "PUT /v1/volumes/nobody/data HTTP/1.1\r\nHost: novastor\r\nContent-Length: {MIB}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..16 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        stream.write_all(&vec![1; MIB as usize / 16]).await.unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("nobody"), "{answer}");
 }
