@@ -285,7 +285,8 @@ fn a_volume_has_one_name_after_its_host_was_killed_while_renaming_it() {
         let there: Vec<_> = there.iter().filter(|one| names.contains(&one.as_str())).collect();
         assert_eq!(there, [&name], "killed after {wait_ms} ms");
         println!("killed after {wait_ms} ms: {name}, was {from}");
-        host.cli().add_export(&name).expect("it can be used");
+        // The lock under which the dead one renamed is given up once the cluster misses its client.
+        until(PATIENCE, || host.cli().add_export(&name)).expect("it can be used");
         let mut client = host.connect(&name).expect("a client");
         assert_eq!(client.call(Command::Read, 0, 512, &[]).expect("read"), [5; 512]);
         drop(client);
