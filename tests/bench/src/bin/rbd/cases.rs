@@ -73,4 +73,6 @@ pub struct Sample {
     pub rate: f64,
     /// How long half of them took at most, and all but a hundredth, in microseconds, where that is told.
     pub latency_us: Option<[f64; 2]>,
+    /// CPU microseconds for each operation, of the client with its start and of the server it uses; not the cluster's.
+    pub cpu_us: f64,
 }

@@ -6,7 +6,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use driver_api::{
@@ -114,7 +114,11 @@ impl Course {
             return Err(Failure::new("no operation was done in time"));
         };
         let secs = done.last.duration_since(self.counts_from).as_secs_f64();
-        Ok(Sample { rate: latencies.len() as f64 / secs, latency_us: Some([half, most]) })
+        Ok(Sample {
+            rate: latencies.len() as f64 / secs,
+            latency_us: Some([half, most]),
+            cpu_us: 0.0,
+        })
     }
 }
 
@@ -151,7 +155,10 @@ async fn attach(load: &Load) -> Result<VolumeHandle> {
     if load.span.is_none() {
         backend.create(&cx, VolumeSpec::new(&load.volume, load.size)).await?;
     }
-    backend.attach(&cx, &load.volume, Attach::new(AttachMode::EXCLUSIVE, load.seed, "bench")).await
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Later than all before.
+    let epoch = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    backend.attach(&cx, &load.volume, Attach::new(AttachMode::EXCLUSIVE, epoch, "bench")).await
 }
 
 async fn drive(load: &Load) -> Result<Outcome<Sample>> {

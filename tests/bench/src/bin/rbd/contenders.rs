@@ -12,6 +12,7 @@ use std::{
 use end_to_end::{
     artifacts::Artifacts,
     ceph::{BACKEND, Ceph, POOL},
+    cpu,
     failure::{Context, Failure, Outcome, ensure},
     host::Host,
     program::{Program, Running, until},
@@ -63,6 +64,17 @@ impl Contender {
     }
 }
 
+/// One contender's turn at a case.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// How long.
+    pub span: Span,
+    /// Where random places come from.
+    pub seed: u64,
+    /// Operations in a second that are to be expected.
+    pub rate: f64,
+}
+
 /// The cluster, and everybody on it.
 pub struct Field {
     artifacts: Artifacts,
@@ -96,7 +108,7 @@ impl Field {
         let qemu = qemu_nbd(&artifacts, room, &conf);
         let field = Self { artifacts, size, conf, host, qemu, ceph };
         for contender in field.contenders().filter(|one| *one != Contender::RbdBench) {
-            field.run(contender, FILL, None, 1).context(format!("fill {}", contender.name()))?;
+            field.fill(contender)?;
         }
         Ok(field)
     }
@@ -112,11 +124,35 @@ impl Field {
         self.qemu.as_ref().err()
     }
 
-    /// Runs a load by one way; without a span everything is used once.
+    /// Writes a contender's image once.
+    fn fill(&self, contender: Contender) -> Outcome<Sample> {
+        self.load(contender, FILL, None, 1).context(format!("fill that of {}", contender.name()))
+    }
+
+    /// Runs a load by one way. `rbd bench` has no clock: it does what takes as long at this rate.
     ///
     /// # Errors
-    /// When it fails, or gives no figures; `rbd bench`, which has no clock, always: see [`Field::rbd_bench`].
-    pub fn run(
+    /// When it fails, or gives no figures.
+    pub fn run(&self, contender: Contender, case: Case, turn: Turn) -> Outcome<Sample> {
+        let server = match (contender, &self.qemu) {
+            (Contender::Nbd, _) => Some(self.host.id()?),
+            (Contender::Qemu, Ok((running, _))) => Some(running.id()),
+            _ => None,
+        };
+        let of_server = || server.map_or(Ok(0.0), cpu::secs_of);
+        let before = of_server()? + cpu::secs_of_children()?;
+        let sample = match contender {
+            Contender::RbdBench => self.rbd_bench(case, turn),
+            _ => self.load(contender, case, Some(turn.span), turn.seed),
+        }?;
+        let used = of_server()? + cpu::secs_of_children()? - before;
+        let warm = if contender == Contender::RbdBench { 0 } else { turn.span.warm_millis };
+        let operations = sample.rate * (turn.span.millis + warm) as f64 / 1e3;
+        Ok(Sample { cpu_us: used * 1e6 / operations, ..sample })
+    }
+
+    /// A load by one way; without a span everything is used once.
+    fn load(
         &self,
         contender: Contender,
         case: Case,
@@ -180,18 +216,15 @@ impl Field {
         let percentile = |part: &str| Some(done["clat_ns"]["percentile"][part].as_f64()? / 1e3);
         match (done["iops"].as_f64(), percentile("50.000000"), percentile("99.000000")) {
             (Some(rate), Some(half), Some(most)) if rate > 0.0 => {
-                Ok(Sample { rate, latency_us: Some([half, most]) })
+                Ok(Sample { rate, latency_us: Some([half, most]), cpu_us: 0.0 })
             }
             _ => Err(Failure::new(format!("fio counts nothing: {done}"))),
         }
     }
 
-    /// Runs as much of a load as takes this long at this rate, by `rbd bench`.
-    ///
-    /// # Errors
-    /// When it fails.
-    pub fn rbd_bench(&self, case: Case, rate: f64, millis: u64) -> Outcome<Sample> {
-        let operations = (rate * millis as f64 / 1e3).max(case.depth as f64) as u64;
+    fn rbd_bench(&self, case: Case, turn: Turn) -> Outcome<Sample> {
+        let operations = turn.rate * turn.span.millis as f64 / 1e3;
+        let operations = operations.max(case.depth as f64) as u64;
         let order = if case.random { "rand" } else { "seq" };
         let said = Program::new("rbd")
             .arg("-c")
@@ -204,7 +237,7 @@ impl Field {
         let rate = said.stdout.rsplit_once("ops/sec:").map_or("", |(_, rest)| rest);
         let rate = rate.split_whitespace().next().unwrap_or_default();
         let rate = rate.parse().context(format!("rbd bench says {:?}", said.stdout))?;
-        Ok(Sample { rate, latency_us: None })
+        Ok(Sample { rate, latency_us: None, cpu_us: 0.0 })
     }
 
     /// Ends the host as an operator would; the rest ends by itself.

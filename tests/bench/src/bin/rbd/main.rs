@@ -18,7 +18,7 @@ use end_to_end::failure::{Context, Failure, Outcome, ensure};
 
 use crate::{
     cases::{CASES, Case, Span},
-    contenders::{Contender, Field},
+    contenders::{Contender, Field, Turn},
     table::{Results, Round, head},
 };
 
@@ -122,9 +122,7 @@ fn compare(plan: &Plan) -> Outcome {
 /// The rounds of a case.
 fn repeat(plan: &Plan, case: Case, field: &Field) -> Outcome<Vec<Round>> {
     let mut rounds: Vec<Round> = Vec::new();
-    let span = plan.span();
-    // What `rbd bench` is to do, once fio has told how much that is.
-    let mut rate = None;
+    let mut rate = 0.0;
     for round in 0..plan.rounds {
         let mut turns: Vec<_> = field.contenders().collect();
         if round % 2 == 1 {
@@ -132,14 +130,10 @@ fn repeat(plan: &Plan, case: Case, field: &Field) -> Outcome<Vec<Round>> {
         }
         let mut samples = Round::new();
         for contender in turns {
-            let sample = match (contender, rate) {
-                (Contender::RbdBench, None) => continue,
-                (Contender::RbdBench, Some(rate)) => field.rbd_bench(case, rate, span.millis),
-                _ => field.run(contender, case, Some(span), round as u64 + 1),
-            };
-            let sample = sample.context(contender.name())?;
+            let turn = Turn { span: plan.span(), seed: round as u64 + 1, rate };
+            let sample = field.run(contender, case, turn).context(contender.name())?;
             if contender == Contender::Fio {
-                rate = Some(sample.rate);
+                rate = sample.rate;
             }
             samples.push((contender, sample));
         }

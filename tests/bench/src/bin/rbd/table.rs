@@ -89,11 +89,12 @@ impl Results {
                 let middle = self.middle(who, |sample| Some(sample.latency_us?[part] / 1e3));
                 middle.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.2}"))
             };
+            let cpu = self.middle(who, |sample| Some(sample.cpu_us)).unwrap_or_default();
             let mebibytes = rate * self.case.block as f64 / f64::from(1 << 20);
             let ratios = LIMITS.iter().filter(|limit| limit.who == who);
             let ratios: String = ratios.filter_map(|limit| self.verdict(limit)).collect();
             lines.push(format!(
-                "  {:<18} {rate:>8.0} {mebibytes:>8.1} {:>8} {:>8}{ratios}",
+                "  {:<18} {rate:>8.0} {mebibytes:>8.1} {:>8} {:>8} {cpu:>7.0}{ratios}",
                 who.name(),
                 latency(0),
                 latency(1),
@@ -113,7 +114,8 @@ impl Results {
 
 /// The line above the lines.
 pub fn head() -> String {
-    format!("  {:<18} {:>8} {:>8} {:>8} {:>8}", "", "op/s", "MiB/s", "p50 ms", "p99 ms")
+    let [rate, bytes, half, most, cpu] = ["op/s", "MiB/s", "p50 ms", "p99 ms", "CPU us"];
+    format!("  {:<18} {rate:>8} {bytes:>8} {half:>8} {most:>8} {cpu:>7}", "")
 }
 
 #[cfg(test)]
@@ -126,7 +128,7 @@ mod tests {
 
     fn results(ours: [f64; 3], strict: bool) -> Results {
         let round = |rate| -> Round {
-            let sample = |rate| Sample { rate, latency_us: None };
+            let sample = |rate| Sample { rate, latency_us: None, cpu_us: 1.0 };
             vec![(Contender::Driver, sample(rate)), (Contender::Fio, sample(100.0))]
         };
         Results { case: CASES[0], rounds: ours.map(round).to_vec(), strict }
