@@ -2,7 +2,7 @@
 //! The servers that are compared, all running at once, each with a disk of the same contents.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufWriter, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
