@@ -106,7 +106,7 @@ impl Artifacts {
         self.file("remote-server")
     }
 
-    /// A benchmark: `abi`, `distributed` or `nbd`.
+    /// A benchmark: `abi`, `distributed`, `nbd` or `rbd`.
     ///
     /// # Errors
     /// When it was not built.

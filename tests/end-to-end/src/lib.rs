@@ -11,6 +11,7 @@ pub mod certificates;
 pub mod cli;
 pub mod clients;
 pub mod cluster;
+pub mod cpu;
 pub mod failure;
 pub mod host;
 pub mod hostile;

@@ -5,6 +5,7 @@ mod ceph_1;
 mod ceph_2;
 mod ceph_3;
 mod ceph_5;
+mod ceph_6;
 mod distributed_1;
 mod distributed_2;
 mod distributed_3;
@@ -272,6 +273,13 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Waits,
         budget_secs: 60,
         play: ceph_5::play,
+    },
+    Show {
+        name: "ceph-6",
+        title: "The ceph driver is as fast as fio's rbd engine, its NBD export nearly so, and faster than qemu-nbd.",
+        manner: Manner::Measures,
+        budget_secs: 90,
+        play: ceph_6::play,
     },
 ];
 

@@ -9,13 +9,14 @@ use std::{
 };
 
 use end_to_end::{
+    cpu,
     failure::{Context, Failure, Outcome, ensure},
     program::Program,
 };
 
 use crate::{
     load::{Load, read_figures},
-    servers::{Server, Servers, cpu_secs_of_children},
+    servers::{Server, Servers},
 };
 
 const MIB: u64 = 1 << 20;
@@ -131,7 +132,7 @@ pub struct Extent {
 /// When the load fails, or gives no figure.
 pub fn measure(row: &Row, server: &Server, servers: &Servers, extent: Extent) -> Outcome<Sample> {
     servers.settle()?;
-    let before = (server.cpu_secs()?, cpu_secs_of_children()?);
+    let before = (server.cpu_secs()?, cpu::secs_of_children()?);
     let (count, secs) = match row.client {
         Client::Libnbd { block, depth, connections } => {
             let (uri, write) = (server.uri.clone(), row.write);
@@ -147,7 +148,7 @@ pub fn measure(row: &Row, server: &Server, servers: &Servers, extent: Extent) ->
         Client::Nbdcopy => nbdcopy(row.write, server, servers, extent)?,
     };
     let cpu_us = (server.cpu_secs()? - before.0) * 1e6 / count;
-    let client_us = (cpu_secs_of_children()? - before.1) * 1e6 / count;
+    let client_us = (cpu::secs_of_children()? - before.1) * 1e6 / count;
     let rate = count / secs;
     ensure(rate.is_finite() && rate > 0.0, || format!("{}: nothing was done", server.name))?;
     Ok(Sample { rate, cpu_us, client_us })

@@ -2,7 +2,7 @@
 //! The servers that are compared, all running at once, each with a disk of the same contents.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufWriter, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -11,6 +11,7 @@ use std::{
 
 use end_to_end::{
     artifacts::Artifacts,
+    cpu,
     failure::{Context, Failure, Outcome},
     host::{Host, install},
     program::{Program, Running, until},
@@ -78,26 +79,8 @@ impl Server {
             Process::Host(host) => host.id()?,
             Process::Peer(running) => running.id(),
         };
-        cpu_secs(&id.to_string(), 14).context(self.name)
+        cpu::secs_of(id).context(self.name)
     }
-}
-
-/// CPU seconds, in user and kernel mode, of the programs that this one has started and waited for.
-///
-/// # Errors
-/// When the system does not say.
-pub fn cpu_secs_of_children() -> Outcome<f64> {
-    cpu_secs("self", 16)
-}
-
-/// The sum of two fields of a process's `stat`, from the one with this number on.
-fn cpu_secs(process: &str, first: usize) -> Outcome<f64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("CPU time")?;
-    // The name of the program may hold spaces; what follows it starts with field 3.
-    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(first - 3));
-    let ticks = fields.into_iter().flatten().take(2).map(str::parse::<u64>);
-    let ticks: u64 = ticks.collect::<Result<Vec<_>, _>>().context("CPU time")?.iter().sum();
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// The servers of one kind of disk, and the image that fills them.
