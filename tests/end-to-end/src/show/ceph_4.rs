@@ -162,7 +162,6 @@ impl Play<'_> {
             let len = u32::try_from(data.len()).context("length")?;
             parked.send(Command::Write { fua: false }, offset, len, &data).context("parked")?;
         }
-        parked.send(Command::Flush, 0, 0, &[]).context("parked")?;
         Ok(parked)
     }
 
