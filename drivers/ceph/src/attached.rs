@@ -25,8 +25,10 @@ use crate::{
     error::{detached, failed, fenced, in_doubt, kind_of},
     ffi,
     flatten::Flatten,
+    heard::Heard,
     holders::Entry,
     image::Image,
+    mirror::Mirrored,
     perf::Perf,
 };
 
@@ -38,6 +40,8 @@ pub(crate) struct Attached {
     pub counters: Counters,
     /// librbd's own counters, if they are wanted.
     pub perf: Option<Perf>,
+    /// How it is mirrored, as the cluster said last.
+    pub mirrored: Heard<Vec<Mirrored>>,
     /// Serialises what changes the volume as a whole.
     pub maintenance: Mutex<()>,
     image: AtomicPtr<std::ffi::c_void>,
@@ -105,6 +109,7 @@ impl Attached {
             size: AtomicU64::new(size),
             counters: Counters::default(),
             perf: None,
+            mirrored: Heard::default(),
             maintenance: Mutex::new(()),
             image: AtomicPtr::new(image.0),
             users: AtomicUsize::new(0),

@@ -167,6 +167,12 @@ unsafe extern "C" {
         info_size: size_t,
     ) -> c_int;
     pub(crate) fn rbd_mirror_image_get_info_cleanup(info: *mut MirrorInfo);
+    pub(crate) fn rbd_mirror_image_get_global_status(
+        image: Image,
+        status: *mut MirrorStatus,
+        status_size: size_t,
+    ) -> c_int;
+    pub(crate) fn rbd_mirror_image_global_status_cleanup(status: *mut MirrorStatus);
     pub(crate) fn rbd_mirror_image_global_status_list(
         io: rados_ioctx_t,
         start_id: *const c_char,

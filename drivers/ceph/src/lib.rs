@@ -41,6 +41,8 @@ mod holders;
 mod image;
 #[cfg(librbd)]
 mod mirror;
+#[cfg(librbd)]
+mod mirrored;
 #[cfg(not(librbd))]
 mod missing;
 #[cfg(librbd)]

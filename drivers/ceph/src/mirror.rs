@@ -29,7 +29,7 @@ pub(crate) struct Mirroring {
 }
 
 /// How an image is mirrored, at one of the sites that have it.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Mirrored {
     pub volume: String,
     /// `journal` or `snapshot`.
@@ -57,22 +57,23 @@ fn state(code: i32) -> &'static str {
 }
 
 /// How an image is mirrored, and whether it is the primary one: a list does not tell that.
-fn mode_and_role(connection: &Connection, name: &str) -> Result<(&'static str, bool)> {
-    let ask = |image: &Image| {
-        let mut mode = 0;
-        // SAFETY: the image is open, the pointer is valid for the call.
-        let asked = unsafe { pool::rbd_mirror_image_get_mode(image.0, &mut mode) };
-        check("cannot ask how the image is mirrored", asked)?;
-        let mut info = pool::MirrorInfo { global_id: ptr::null_mut(), state: 0, primary: false };
-        let size = size_of::<pool::MirrorInfo>();
-        // SAFETY: the image is open, the pointer is valid for the call, with its size.
-        let asked = unsafe { pool::rbd_mirror_image_get_info(image.0, &mut info, size) };
-        check("cannot ask whether the image is primary", asked)?;
-        // SAFETY: the call succeeded, and the text that it gave is used no more.
-        unsafe { pool::rbd_mirror_image_get_info_cleanup(&mut info) };
-        Ok((if mode == 1 { "snapshot" } else { "journal" }, info.primary))
-    };
-    match image::with(connection, name, false, ask) {
+pub(crate) fn mode_and_role(image: &Image) -> Result<(&'static str, bool)> {
+    let mut mode = 0;
+    // SAFETY: the image is open, the pointer is valid for the call.
+    let asked = unsafe { pool::rbd_mirror_image_get_mode(image.0, &mut mode) };
+    check("cannot ask how the image is mirrored", asked)?;
+    let mut info = pool::MirrorInfo { global_id: ptr::null_mut(), state: 0, primary: false };
+    let size = size_of::<pool::MirrorInfo>();
+    // SAFETY: the image is open, the pointer is valid for the call, with its size.
+    let asked = unsafe { pool::rbd_mirror_image_get_info(image.0, &mut info, size) };
+    check("cannot ask whether the image is primary", asked)?;
+    // SAFETY: the call succeeded, and the text that it gave is used no more.
+    unsafe { pool::rbd_mirror_image_get_info_cleanup(&mut info) };
+    Ok((if mode == 1 { "snapshot" } else { "journal" }, info.primary))
+}
+
+fn of_listed(connection: &Connection, name: &str) -> Result<(&'static str, bool)> {
+    match image::with(connection, name, false, mode_and_role) {
         // It was deleted, or is mirrored no more, since it was listed.
         Err(error) if error.kind() == ErrorKind::NOT_FOUND => Ok(("gone", false)),
         other => other,
@@ -83,7 +84,7 @@ fn mode_and_role(connection: &Connection, name: &str) -> Result<(&'static str, b
 ///
 /// # Safety
 /// The status was filled by librbd and is not freed yet.
-unsafe fn sites(status: &pool::MirrorStatus) -> Vec<Mirrored> {
+pub(crate) unsafe fn sites(status: &pool::MirrorStatus) -> Vec<Mirrored> {
     // SAFETY: the caller promises it.
     let volume = unsafe { text(status.name) };
     let (all, count) = (status.sites, status.site_count as usize);
@@ -177,7 +178,7 @@ impl Store {
                 after = next;
             }
             for image in &mut images {
-                (image.mode, image.primary) = mode_and_role(connection, &image.volume)?;
+                (image.mode, image.primary) = of_listed(connection, &image.volume)?;
             }
             images.sort_by(|one, next| (&one.volume, &one.site).cmp(&(&next.volume, &next.site)));
             Ok(Mirroring { pool: name.clone(), mode, note, images })

@@ -23,6 +23,7 @@ use crate::{
     ffi, groups, holders,
     image::{self, Image, Options},
     layout::{self, Layout},
+    mirrored,
     perf::{Perf, Sockets},
     protection::protected,
     trash,
@@ -46,8 +47,8 @@ pub(crate) struct Store {
     /// Where librbd tells its counters, if they are wanted.
     pub sockets: Option<Arc<Sockets>>,
     attached: Mutex<HashMap<String, Weak<Attached>>>,
-    /// Writers and readers whose librbd tells its counters.
-    telling: Mutex<Vec<Weak<Attached>>>,
+    /// Writers and readers.
+    all_attached: Mutex<Vec<Weak<Attached>>>,
     made: AtomicU64,
     /// Volumes that are being deleted, each by one: another's look at the image would keep it from being removed.
     deleting: Mutex<HashSet<String>>,
@@ -75,7 +76,7 @@ impl Store {
             sockets,
             watch: Watch::default(),
             attached: Mutex::default(),
-            telling: Mutex::default(),
+            all_attached: Mutex::default(),
             made: AtomicU64::new(0),
             deleting: Mutex::default(),
             deleted: Condvar::new(),
@@ -147,11 +148,16 @@ impl Store {
 
     /// Asks librbd for its counters, of all volumes that are attached.
     pub fn ask_librbd(&self) {
-        let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let living = telling.iter().filter_map(Weak::upgrade);
-        for volume in living.filter(|volume| !volume.is_closed()) {
+        for volume in self.all_attached() {
             volume.ask_librbd();
         }
+    }
+
+    /// All volumes that are attached through this backend, by writers and by readers.
+    pub fn all_attached(&self) -> Vec<Arc<Attached>> {
+        let all = self.all_attached.lock().unwrap_or_else(PoisonError::into_inner);
+        let living = all.iter().filter_map(Weak::upgrade);
+        living.filter(|volume| !volume.is_closed()).collect()
     }
 
     /// Creates a volume that reads zeros.
@@ -256,7 +262,7 @@ impl Store {
 
     /// One volume.
     pub fn show(&self, name: &str) -> Result<VolumeInfo> {
-        self.cluster.with(|connection| show(connection, name))
+        self.cluster.with(|connection| mirrored::add_facts(connection, show(connection, name)?))
     }
 
     /// Attaches a volume, over a connection of its own.
@@ -290,10 +296,10 @@ impl Store {
         attached.perf = perf;
         attached.counters.totals = Arc::clone(&self.cluster.totals);
         let attached = Arc::new(attached);
-        if self.sockets.is_some() {
-            let mut telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
-            telling.retain(|volume| volume.strong_count() > 0);
-            telling.push(Arc::downgrade(&attached));
+        {
+            let mut all = self.all_attached.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|volume| volume.strong_count() > 0);
+            all.push(Arc::downgrade(&attached));
         }
         let mut all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         if writer {

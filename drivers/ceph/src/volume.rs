@@ -19,6 +19,7 @@ use crate::{
     changes::Question,
     error::{internal, invalid, not_found},
     image::{Image, Run},
+    mirrored,
 };
 
 /// What a reader may do; of snapshots: list them.
@@ -179,6 +180,10 @@ impl Volume for CephVolume {
         let stats = self.attached.counters.stats();
         let stats = match &self.attached.perf {
             Some(perf) => perf.stats(stats),
+            None => stats,
+        };
+        let stats = match self.attached.mirrored.get() {
+            Some((_, told)) => mirrored::add_figures(&told, stats),
             None => stats,
         };
         stats

@@ -107,7 +107,8 @@ pub(crate) fn watch(store: &Arc<Store>) {
             };
             let asked = blocking(&OpContext::new(), "watch the cluster", move || {
                 store.ask_librbd();
-                store.ask_cluster().map(drop).and(store.ask_pools().map(drop))
+                store.ask_cluster().map(drop).and(store.ask_pools().map(drop))?;
+                store.ask_mirroring()
             });
             if let Err(error) = asked.await {
                 tracing::warn!(%error, "the figures of the cluster are not renewed");

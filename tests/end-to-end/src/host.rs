@@ -100,6 +100,15 @@ impl Host {
         ensure(status.success(), || format!("the host ended with {status}\n{}", running.said()))
     }
 
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Outcome {
+        let running = self.running.as_ref();
+        running.ok_or_else(|| Failure::new("the host does not run"))?.signal(signal)
+    }
+
     /// Its process id.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 mod ceph_1;
 mod ceph_2;
 mod ceph_3;
+mod ceph_4;
 mod ceph_5;
 mod ceph_6;
 mod distributed_1;
@@ -266,6 +267,13 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Waits,
         budget_secs: 170,
         play: ceph_3::play,
+    },
+    Show {
+        name: "ceph-4",
+        title: "A second host takes volumes over, from one that serves and one that stands still: nothing of the first lands afterwards, and it says so.",
+        manner: Manner::Waits,
+        budget_secs: 60,
+        play: ceph_4::play,
     },
     Show {
         name: "ceph-5",
