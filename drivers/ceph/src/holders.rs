@@ -114,12 +114,18 @@ pub(crate) fn living(connection: &Connection, image: &Image) -> Result<Option<Ho
 
 /// Refuses because of this holder.
 pub(crate) fn in_use(volume: &str, holder: &Holder) -> Error {
-    Error::new(ErrorKind::IN_USE, format!("the volume is attached by {holder}"))
-        .with("volume", volume)
-        .with("holder", holder.owner())
-        .remedy(
-            "detach it there, or attach with --take-over; a host that died is noticed after 30 s",
-        )
+    in_use_by(volume, &[holder])
+}
+
+/// Refuses because of these holders, and names the owner of each.
+fn in_use_by(volume: &str, holders: &[&Holder]) -> Error {
+    let all: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let why = format!("the volume is attached by {}", all.join(", and by "));
+    let error = Error::new(ErrorKind::IN_USE, why).with("volume", volume);
+    let error = holders.iter().fold(error, |error, holder| error.with("holder", holder.owner()));
+    error.remedy(
+        "detach it there, or attach with --take-over; a host that died is noticed after 30 s",
+    )
 }
 
 /// The entries of a lock of an object.
@@ -200,9 +206,10 @@ pub(crate) fn enter(
         let conflicting: Vec<_> = conflicting.collect();
         if !conflicting.is_empty() {
             let watching = watching(image)?;
-            let mut living = conflicting.iter().filter(|one| watching.contains(&one.address));
-            if let Some(holder) = living.next().filter(|_| !attach.force) {
-                return Err(in_use(volume, holder));
+            let living = conflicting.iter().filter(|one| watching.contains(&one.address));
+            let living: Vec<&Holder> = living.copied().collect();
+            if !living.is_empty() && !attach.force {
+                return Err(in_use_by(volume, &living));
             }
             for holder in conflicting {
                 tracing::warn!(volume, %holder, "taking the volume over");

@@ -10,7 +10,7 @@ use std::{
 use super::Stage;
 use crate::{
     ceph::{BACKEND, Ceph, OSDS},
-    failure::{Context, Failure, Outcome, ensure},
+    failure::{Context, Outcome, ensure},
     nbd::{Client, Command, Error},
     program::until,
 };
