@@ -92,7 +92,7 @@ pub(crate) fn holders(connection: &Connection, image: &Image) -> Result<Vec<Hold
 }
 
 /// The address without the version of the protocol, which some calls tell and some do not.
-fn bare(address: &str) -> &str {
+pub(crate) fn bare(address: &str) -> &str {
     let versions = ["v2:", "v1:", "any:"];
     versions.iter().find_map(|version| address.strip_prefix(version)).unwrap_or(address)
 }

@@ -15,7 +15,7 @@ use crate::{
     cluster::{Connection, check},
     error::internal,
     ffi,
-    holders::{Entry, LOCK, break_entry, list, lock},
+    holders::{Entry, LOCK, bare, break_entry, list, lock},
 };
 
 /// A lock's record is kept in an attribute of its name with this before it.
@@ -35,7 +35,8 @@ pub(crate) struct Identity {
 impl Identity {
     /// That of a connection.
     pub fn of(connection: &Connection) -> Result<Self> {
-        connection.identity().map(|(client, address)| Self { client, address })
+        let (client, address) = connection.identity()?;
+        Ok(Self { client, address: bare(&address).to_owned() })
     }
 }
 

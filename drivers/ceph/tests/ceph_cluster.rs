@@ -16,7 +16,7 @@ use std::{
 use ceph::CephBackend;
 use driver_api::{Attach, AttachMode, Backend, ErrorKind, Volume, WriteFlags};
 use serde_json::{Value, json};
-use support::{CX, MIB, admin, attach, bytes, config, made, open, service, size_of_process};
+use support::{CX, MIB, admin, attach, bytes, config, made, open, size_of_process};
 
 /// Opens what cannot be opened; the text names `words`, and a remedy, within the time.
 async fn refused(changes: Value, kind: ErrorKind, words: &[&str]) {

