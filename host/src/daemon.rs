@@ -34,7 +34,7 @@ use crate::{
     log,
     plugins::{PluginSettings, PluginWatch, Registry},
     state::{EmbeddedState, open_embedded},
-    volumes::{BackendStatus, Backends, Volumes},
+    volumes::{BackendStatus, Backends, Volumes, begin_life},
 };
 
 use ways::Ways;
@@ -152,7 +152,8 @@ impl Host {
         let opener =
             lend::ConfiguredBackends { loaded: loaded.clone(), registry: registry.clone() };
         let backends = Backends::new(settings.active.clone(), drivers, opener);
-        let volumes = Volumes::new(state.clone(), backends, &owner());
+        let owner = begin_life(&state, &process()).await?;
+        let volumes = Volumes::new(state.clone(), backends, &owner);
         volumes.begin().await?;
         let jobs = Jobs::begin(state.clone()).await?;
         let lender = lend::HostLender {
@@ -283,8 +284,8 @@ fn server_settings(settings: &Settings, tls: TlsSettings) -> ServerSettings {
     }
 }
 
-/// This host, for the messages that others get.
-fn owner() -> String {
+/// This process, for the messages that others get.
+fn process() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("novastor on {}, process {}", host.trim(), std::process::id())
 }

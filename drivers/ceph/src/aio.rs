@@ -5,6 +5,9 @@
 //! answer. The callback takes the return value, releases the completion, gives up the image, and only then sends: whoever
 //! hears the answer may close the image, which must not happen in a callback. A future that is dropped leaves the box
 //! as it is.
+//!
+//! While the volume's client is replaced (renewal.rs) operations wait in their futures, and those that the old client's end
+//! interrupts are done again with the new one: until `osd_op_timeout_secs` after they were asked for.
 
 use std::{
     ffi::{c_int, c_void},
@@ -18,7 +21,7 @@ use driver_api::{Error, IoBuf, IoBufMut, Op, Result};
 use tokio::sync::oneshot;
 
 use crate::{
-    attached::Attached,
+    attached::{Attached, Verdict},
     counters::{Counter, Counters},
     error::{failed, internal},
     ffi,
@@ -28,42 +31,177 @@ use crate::{
 enum Buffer {
     None,
     /// Kept, not looked at: librbd reads it until it calls back.
-    Source {
-        _data: IoBuf,
-    },
+    Source(IoBuf),
     Target(IoBufMut),
 }
 
-/// An operation under way.
-struct Call {
+/// What is to be done.
+#[derive(Clone, Copy)]
+enum Work {
+    Read {
+        offset: u64,
+        len: usize,
+    },
+    Write {
+        offset: u64,
+        len: usize,
+    },
+    Zero {
+        offset: u64,
+        len: usize,
+        thick: bool,
+    },
+    /// With what had been told of writes in doubt when it was asked for.
+    Flush {
+        heard: u64,
+    },
+}
+
+impl Work {
+    /// What failed, if it does.
+    fn failure(self) -> &'static str {
+        match self {
+            Self::Read { .. } => "the read failed",
+            Self::Write { .. } => "the write failed",
+            Self::Zero { .. } => "the range cannot be zeroed",
+            Self::Flush { .. } => "the flush failed",
+        }
+    }
+
+    fn changes(self) -> bool {
+        !matches!(self, Self::Read { .. })
+    }
+
+    fn counter(self, counters: &Counters) -> &Counter {
+        match self {
+            Self::Read { .. } => &counters.reads,
+            Self::Write { .. } => &counters.writes,
+            Self::Zero { .. } => &counters.zeroes,
+            Self::Flush { .. } => &counters.flushes,
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Read { len, .. } | Self::Write { len, .. } | Self::Zero { len, .. } => len as u64,
+            Self::Flush { .. } => 0,
+        }
+    }
+
+    /// Hands it to librbd.
+    ///
+    /// # Safety
+    /// The image and the memory, of the length that is read or written, stay until librbd calls back.
+    unsafe fn submit(
+        self,
+        image: ffi::Image,
+        memory: *mut u8,
+        completion: ffi::Completion,
+    ) -> c_int {
+        // SAFETY: the caller promises it.
+        unsafe {
+            match self {
+                Self::Read { offset, len } => {
+                    ffi::rbd_aio_read(image, offset, len, memory.cast(), completion)
+                }
+                Self::Write { offset, len } => {
+                    let data = memory.cast_const().cast();
+                    ffi::rbd_aio_write(image, offset, len, data, completion)
+                }
+                Self::Zero { offset, len, thick } => {
+                    let flags = if thick { ffi::ZEROES_THICK } else { 0 };
+                    ffi::rbd_aio_write_zeroes(image, offset, len, completion, flags, 0)
+                }
+                Self::Flush { .. } => ffi::rbd_aio_flush(image, completion),
+            }
+        }
+    }
+}
+
+/// How an operation has ended, for the figures.
+enum End {
+    Failed,
+    Succeeded,
+    Refused,
+}
+
+/// An operation from when it is asked for to its end, which the figures hear of wherever that is.
+struct Task {
     attached: Arc<Attached>,
-    what: &'static str,
-    changes: bool,
-    counter: fn(&Counters) -> &Counter,
-    bytes: u64,
-    begun: Instant,
+    work: Work,
+    asked: Instant,
+    /// It was handed to librbd.
+    tried: bool,
+    end: End,
+}
+
+impl Task {
+    fn new(attached: &Arc<Attached>, work: Work) -> Self {
+        work.counter(&attached.counters).begun();
+        let (attached, asked) = (Arc::clone(attached), Instant::now());
+        Self { attached, work, asked, tried: false, end: End::Failed }
+    }
+
+    async fn renewed(&self) -> Result<()> {
+        self.attached.renewed(self.asked + self.attached.patience(), self.tried).await
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let counter = self.work.counter(&self.attached.counters);
+        match self.end {
+            End::Refused => counter.refused(),
+            End::Succeeded => counter.ended(self.work.bytes(), self.asked, true),
+            End::Failed => counter.ended(self.work.bytes(), self.asked, false),
+        }
+    }
+}
+
+/// How an operation goes on.
+enum Step {
+    UnderWay(oneshot::Receiver<Step>),
+    /// It waits for a new client.
+    Waits(Buffer, Task),
+    Ended(Result<Buffer>),
+}
+
+/// An operation that librbd has.
+struct Call {
+    task: Task,
     buffer: Buffer,
-    answer: oneshot::Sender<Result<Buffer>>,
+    answer: oneshot::Sender<Step>,
 }
 
 impl Call {
     /// The last thing that happens to it.
     fn end(self, code: i64) {
-        let Self { attached, what, changes, counter, bytes, begun, buffer, answer } = self;
-        let judged = match attached.judge(what, code, changes) {
-            Ok(()) => match &buffer {
-                Buffer::Target(target) if code as u64 != target.len() as u64 => {
-                    Err(internal(format!("{what}: {code} of {} bytes came", target.len())))
+        let Self { mut task, buffer, answer } = self;
+        let work = task.work;
+        let judged = match task.attached.judge(work.failure(), code, work.changes()) {
+            Verdict::Again => {
+                task.attached.leave();
+                // Nobody waits any more: whether it had its effect is settled with the old client.
+                let _ = answer.send(Step::Waits(buffer, task));
+                return;
+            }
+            Verdict::Failed(error) => Err(error),
+            Verdict::Done => match (work, &buffer) {
+                (Work::Flush { heard }, _) => task.attached.vouch(heard),
+                (_, Buffer::Target(target)) if code as u64 != target.len() as u64 => {
+                    let (what, len) = (work.failure(), target.len());
+                    Err(internal(format!("{what}: {code} of {len} bytes came")))
                 }
                 _ => Ok(()),
             },
-            refused => refused,
         };
-        counter(&attached.counters).ended(bytes, begun, judged.is_ok());
-        attached.leave();
-        drop(attached);
+        if judged.is_ok() {
+            task.end = End::Succeeded;
+        }
+        task.attached.leave();
+        drop(task);
         // Nobody waits any more: the operation's effect counts, not its answer.
-        let _ = answer.send(judged.map(|()| buffer));
+        let _ = answer.send(Step::Ended(judged.map(|()| buffer)));
     }
 }
 
@@ -82,37 +220,42 @@ extern "C" fn completed(completion: ffi::Completion, arg: *mut c_void) {
     }
 }
 
-/// Begins an operation.
-fn begin(
-    attached: &Arc<Attached>,
-    (what, changes): (&'static str, bool),
-    (counter, bytes): (fn(&Counters) -> &Counter, u64),
-    mut buffer: Buffer,
-    submit: impl FnOnce(ffi::Image, *mut u8, ffi::Completion) -> c_int,
-) -> Result<oneshot::Receiver<Result<Buffer>>> {
-    let image = match attached.enter() {
-        Ok(image) => image,
+/// Begins an operation, unless it has to wait.
+fn begin(mut buffer: Buffer, mut task: Task) -> Step {
+    let image = match task.attached.enter() {
+        Ok(Some(image)) => image,
+        Ok(None) => return Step::Waits(buffer, task),
         Err(error) => {
-            counter(&attached.counters).refused();
-            return Err(error);
+            task.end = End::Refused;
+            return Step::Ended(Err(error));
         }
     };
-    counter(&attached.counters).begun();
+    if let Work::Flush { heard } = task.work
+        && let Err(error) = task.attached.vouch(heard)
+    {
+        task.attached.leave();
+        task.end = End::Refused;
+        return Step::Ended(Err(error));
+    }
+    task.tried = true;
+    let work = task.work;
     let memory = match &mut buffer {
         Buffer::None => ptr::null_mut(),
-        Buffer::Source { _data: data } => data.as_ptr().cast_mut(),
+        Buffer::Source(data) => data.as_ptr().cast_mut(),
         Buffer::Target(target) => target.as_mut_ptr(),
     };
     let (answer, receiver) = oneshot::channel();
-    let (attached, begun) = (Arc::clone(attached), Instant::now());
-    let call = Call { attached, what, changes, counter, bytes, begun, buffer, answer };
-    let arg: *mut Call = Box::into_raw(Box::new(call));
+    let arg: *mut Call = Box::into_raw(Box::new(Call { task, buffer, answer }));
     let mut completion = ptr::null_mut();
     // SAFETY: the callback has the type that librbd wants, the pointers are valid for the call.
     let made = unsafe { ffi::rbd_aio_create_completion(arg.cast(), completed, &mut completion) };
-    let submitted = if made < 0 { made } else { submit(image.0, memory, completion) };
+    let submitted = match made {
+        // SAFETY: the image is in use until the callback, and so long the box keeps the memory.
+        0.. => unsafe { work.submit(image.0, memory, completion) },
+        failed => failed,
+    };
     if submitted >= 0 {
-        return Ok(receiver);
+        return Step::UnderWay(receiver);
     }
     if made >= 0 {
         // SAFETY: nothing was submitted, so librbd does not call back.
@@ -121,41 +264,42 @@ fn begin(
     // SAFETY: as above: the box is nobody else's.
     let call = unsafe { Box::from_raw(arg) };
     call.end(submitted.into());
-    Ok(receiver)
+    Step::UnderWay(receiver)
 }
 
-async fn answered(receiver: oneshot::Receiver<Result<Buffer>>) -> Result<Buffer> {
-    receiver.await.unwrap_or_else(|_| Err(internal("an answer of the cluster was lost")))
+async fn ended(mut step: Step) -> Result<Buffer> {
+    loop {
+        step = match step {
+            Step::Ended(result) => return result,
+            Step::UnderWay(receiver) => {
+                receiver.await.map_err(|_| internal("an answer of the cluster was lost"))?
+            }
+            Step::Waits(buffer, task) => {
+                task.renewed().await?;
+                begin(buffer, task)
+            }
+        };
+    }
 }
 
-fn until_done(begun: Result<oneshot::Receiver<Result<Buffer>>>) -> Op<()> {
-    match begun {
-        Ok(receiver) => Op::run(async move { answered(receiver).await.map(drop) }),
-        Err(error) => Op::err(error),
+fn until_done(step: Step) -> Op<()> {
+    match step {
+        Step::Ended(Err(error)) => Op::err(error),
+        step => Op::run(async move { ended(step).await.map(drop) }),
     }
 }
 
 /// Reads into `target`.
 pub(crate) fn read(attached: &Arc<Attached>, offset: u64, target: IoBufMut) -> Op<IoBuf> {
-    let len = target.len();
-    let begun = begin(
-        attached,
-        ("the read failed", false),
-        (|counters| &counters.reads, len as u64),
-        Buffer::Target(target),
-        // SAFETY: the image is in use until the callback, and so long the box keeps the memory.
-        |image, memory, completion| unsafe {
-            ffi::rbd_aio_read(image, offset, len, memory.cast(), completion)
-        },
-    );
-    match begun {
-        Ok(receiver) => Op::run(async move {
-            match answered(receiver).await? {
+    let work = Work::Read { offset, len: target.len() };
+    match begin(Buffer::Target(target), Task::new(attached, work)) {
+        Step::Ended(Err(error)) => Op::err(error),
+        step => Op::run(async move {
+            match ended(step).await? {
                 Buffer::Target(target) => Ok(target.freeze()),
                 _ => Err(lost_buffer()),
             }
         }),
-        Err(error) => Op::err(error),
     }
 }
 
@@ -165,17 +309,8 @@ fn lost_buffer() -> Error {
 
 /// Writes `data`: acknowledged once all replicas have it on disk, for there is no cache.
 pub(crate) fn write(attached: &Arc<Attached>, offset: u64, data: IoBuf) -> Op<()> {
-    let len = data.len();
-    until_done(begin(
-        attached,
-        ("the write failed", true),
-        (|counters| &counters.writes, len as u64),
-        Buffer::Source { _data: data },
-        // SAFETY: as for a read.
-        |image, memory, completion| unsafe {
-            ffi::rbd_aio_write(image, offset, len, memory.cast_const().cast(), completion)
-        },
-    ))
+    let work = Work::Write { offset, len: data.len() };
+    until_done(begin(Buffer::Source(data), Task::new(attached, work)))
 }
 
 /// Zeros at most this many bytes at once: each object of the range is a request of its own.
@@ -186,77 +321,35 @@ const ZERO_STEP: u64 = 1 << 30;
 /// librbd's discard leaves alone what is not aligned to its granularity, so that its zeros are asked for instead: whole
 /// objects are removed, the rest is truncated or zeroed.
 pub(crate) fn zero(attached: &Arc<Attached>, offset: u64, len: u64, thick: bool) -> Op<()> {
-    let first = zero_step(attached, offset, len.min(ZERO_STEP), thick);
+    let first = zero_part(attached, offset, len.min(ZERO_STEP), thick);
     if len <= ZERO_STEP {
         return until_done(first);
     }
     let attached = Arc::clone(attached);
     Op::run(async move {
-        let (mut step, mut at) = (first, offset + ZERO_STEP);
+        let (mut part, mut at) = (first, offset + ZERO_STEP);
         loop {
-            answered(step?).await?;
+            ended(part).await?;
             if at >= offset + len {
                 return Ok(());
             }
-            let part = (offset + len - at).min(ZERO_STEP);
-            step = zero_step(&attached, at, part, thick);
-            at += part;
+            let rest = (offset + len - at).min(ZERO_STEP);
+            part = zero_part(&attached, at, rest, thick);
+            at += rest;
         }
     })
 }
 
-fn zero_step(
-    attached: &Arc<Attached>,
-    offset: u64,
-    len: u64,
-    thick: bool,
-) -> Result<oneshot::Receiver<Result<Buffer>>> {
-    let Ok(bytes) = usize::try_from(len) else {
-        return Err(failed("the range cannot be zeroed", -i64::from(libc::EINVAL)));
+fn zero_part(attached: &Arc<Attached>, offset: u64, len: u64, thick: bool) -> Step {
+    let Ok(len) = usize::try_from(len) else {
+        let failed = failed("the range cannot be zeroed", -i64::from(libc::EINVAL));
+        return Step::Ended(Err(failed));
     };
-    let flags = if thick { ffi::ZEROES_THICK } else { 0 };
-    begin(
-        attached,
-        ("the range cannot be zeroed", true),
-        (|counters| &counters.zeroes, len),
-        Buffer::None,
-        // SAFETY: the image is in use until the callback.
-        |image, _, completion| unsafe {
-            ffi::rbd_aio_write_zeroes(image, offset, bytes, completion, flags, 0)
-        },
-    )
+    begin(Buffer::None, Task::new(attached, Work::Zero { offset, len, thick }))
 }
 
-/// Waits until every write acknowledged before is durable; fails once a write has failed.
+/// Waits until every write acknowledged before is durable; fails to tell of one that failed.
 pub(crate) fn flush(attached: &Arc<Attached>) -> Op<()> {
-    if let Err(error) = attached.check_doubt() {
-        attached.counters.flushes.refused();
-        // That another has the volume is the better answer.
-        return match attached.enter() {
-            Ok(_) => {
-                attached.leave();
-                Op::err(error)
-            }
-            Err(closed) => Op::err(closed),
-        };
-    }
-    let begun = begin(
-        attached,
-        ("the flush failed", true),
-        (|counters| &counters.flushes, 0),
-        Buffer::None,
-        // SAFETY: as above.
-        |image, _, completion| unsafe { ffi::rbd_aio_flush(image, completion) },
-    );
-    match begun {
-        Ok(receiver) => {
-            let attached = Arc::clone(attached);
-            Op::run(async move {
-                answered(receiver).await?;
-                // A write may have failed while the flush was under way.
-                attached.check_doubt()
-            })
-        }
-        Err(error) => Op::err(error),
-    }
+    let work = Work::Flush { heard: attached.doubt.heard() };
+    until_done(begin(Buffer::None, Task::new(attached, work)))
 }

@@ -232,6 +232,23 @@ impl Connection {
         check("cannot get the newest map of the cluster", caught_up).map(|_| ())
     }
 
+    /// This client, as the cluster's locks and its blocklist call it: name and address.
+    pub fn identity(&self) -> Result<(String, String)> {
+        let mut addresses = ptr::null_mut();
+        // SAFETY: the client is connected, the pointer is valid for the call.
+        let asked = unsafe { ffi::rados_getaddrs(self.rados, &mut addresses) };
+        check("cannot ask for the client's own address", asked)?;
+        // SAFETY: the call succeeded and gave a text, which is freed once, after it was copied.
+        let address = unsafe {
+            let address = CStr::from_ptr(addresses).to_string_lossy().into_owned();
+            libc::free(addresses.cast());
+            address
+        };
+        // SAFETY: the client is connected.
+        let number = unsafe { ffi::rados_get_instance_id(self.rados) };
+        Ok((format!("client.{number}"), address))
+    }
+
     /// Keeps the client with this address away from all OSDs.
     pub fn blocklist(&self, address: &str) -> Result<()> {
         let text = c_text(address)?.into_raw();

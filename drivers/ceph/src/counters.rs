@@ -15,7 +15,7 @@ use driver_api::{ErrorKind, Histogram, Stats};
 #[derive(Default)]
 pub(crate) struct Counter {
     begun: AtomicU64,
-    /// Ended without having been begun.
+    /// Ended without the cluster having been asked.
     refused: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
@@ -38,8 +38,9 @@ impl Counter {
         }
     }
 
-    /// One that failed before it began.
+    /// One that failed before the cluster was asked.
     pub fn refused(&self) {
+        self.begun.fetch_sub(1, Relaxed);
         self.refused.fetch_add(1, Relaxed);
         self.errors.fetch_add(1, Relaxed);
     }

@@ -38,6 +38,16 @@ extern "C" fn wait_at_exit() {
 
 /// Does what waits for librbd's threads where it cannot be one of them.
 pub(crate) fn on_a_thread(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = start("nova-ceph-end", work) {
+        tracing::error!(%error, "no thread to end a connection with: it stays until the host ends");
+    }
+}
+
+/// Does `work` on a thread of this name, which a process that exits waits for.
+pub(crate) fn start(
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> std::io::Result<()> {
     AT_EXIT.call_once(|| {
         // What was registered last runs first: before librados' own end, which it registered when it was loaded.
         // SAFETY: the function takes and returns nothing, and this library is never unloaded.
@@ -46,13 +56,12 @@ pub(crate) fn on_a_thread(work: impl FnOnce() + Send + 'static) {
         }
     });
     let counted = Counted::new();
-    let started = std::thread::Builder::new().name("nova-ceph-end".into()).spawn(move || {
+    let thread = std::thread::Builder::new().name(name.into());
+    let started = thread.spawn(move || {
         work();
         drop(counted);
     });
-    if let Err(error) = started {
-        tracing::error!(%error, "no thread to end a connection with: it stays until the host ends");
-    }
+    started.map(drop)
 }
 
 /// Waits until all have ended; false if some have not by then.

@@ -69,15 +69,69 @@ pub(crate) fn fenced(volume: &str) -> Error {
         .remedy("attach the volume again")
 }
 
-/// A write failed or its outcome is unknown, so that no flush of this attachment can be true any more.
+/// A write failed or its outcome is unknown, and it may still land.
 #[cfg(librbd)]
 pub(crate) fn in_doubt(volume: &str) -> Error {
     Error::new(
         ErrorKind::CORRUPTED,
-        "an earlier write failed or timed out, and may or may not have landed: no flush can be vouched for",
+        "an earlier write failed or timed out, and may or may not land: no flush can be vouched for yet",
     )
     .with("volume", volume)
-    .remedy("detach the volume, see that the cluster is well (ceph -s), attach it again")
+    .remedy(
+        "see that the cluster is well (ceph -s): the driver then fences the client that wrote, and the volume works again",
+    )
+}
+
+/// The volume was detached while a write's outcome is unknown.
+#[cfg(librbd)]
+pub(crate) fn left_in_doubt(volume: &str) -> Error {
+    Error::new(
+        ErrorKind::CORRUPTED,
+        "the volume is detached, and a write before failed or timed out: it may still land until the volume is attached again",
+    )
+    .with("volume", volume)
+    .remedy("see that the cluster is well (ceph -s), and attach the volume again: that fences the client that wrote")
+}
+
+/// A write failed or its outcome is unknown, and it does not land any more.
+#[cfg(librbd)]
+pub(crate) fn settled(volume: &str) -> Error {
+    Error::new(
+        ErrorKind::CORRUPTED,
+        "a write since the last flush failed or timed out, and has landed or never will; the volume works again",
+    )
+    .with("volume", volume)
+    .remedy(
+        "read again what was written since the last flush that succeeded, and write what is not there; flushes vouch again",
+    )
+}
+
+/// What an operation ends with that waited for a new client until its deadline.
+#[cfg(librbd)]
+pub(crate) fn no_client_yet(volume: &str, tried: bool) -> Error {
+    let outcome = match tried {
+        true => "it was begun with the old one, and may or may not have had its effect",
+        false => "it was not begun",
+    };
+    Error::new(
+        ErrorKind::TIMED_OUT,
+        format!("the volume's client is being replaced, after a write whose outcome is not known: {outcome}"),
+    )
+    .with("volume", volume)
+    .with_retry(Retry::TEMPORARY)
+    .remedy("see that the cluster is well (ceph -s): the volume then works again by itself")
+}
+
+/// What was under way when the client was replaced.
+#[cfg(librbd)]
+pub(crate) fn interrupted(volume: &str) -> Error {
+    Error::new(
+        ErrorKind::TIMED_OUT,
+        "the volume's client was replaced meanwhile, after a write whose outcome is not known: what was asked may or may not have been done",
+    )
+    .with("volume", volume)
+    .with_retry(Retry::TEMPORARY)
+    .remedy("look whether it was done, and repeat it if not")
 }
 
 /// The volume was detached.

@@ -5,11 +5,13 @@ use std::ffi::{c_char, c_int, c_void};
 
 pub(crate) use ceph_rust::rados::{
     rados_break_lock, rados_buffer_free, rados_cluster_fsid, rados_conf_read_file, rados_conf_set,
-    rados_connect, rados_create2, rados_getxattr, rados_ioctx_create, rados_ioctx_destroy,
-    rados_ioctx_get_id, rados_ioctx_set_namespace, rados_ioctx_t, rados_list_lockers,
-    rados_lock_exclusive, rados_lock_shared, rados_mon_command, rados_pool_lookup,
-    rados_pool_reverse_lookup, rados_remove, rados_setxattr, rados_shutdown, rados_t, rados_unlock,
-    rados_wait_for_latest_osdmap,
+    rados_connect, rados_create_write_op, rados_create2, rados_get_instance_id, rados_getxattr,
+    rados_ioctx_create, rados_ioctx_destroy, rados_ioctx_get_id, rados_ioctx_set_namespace,
+    rados_ioctx_t, rados_list_lockers, rados_lock_exclusive, rados_lock_shared, rados_mon_command,
+    rados_pool_lookup, rados_pool_reverse_lookup, rados_release_write_op, rados_remove,
+    rados_rmxattr, rados_setxattr, rados_shutdown, rados_t, rados_unlock,
+    rados_wait_for_latest_osdmap, rados_write_op_cmpxattr, rados_write_op_operate,
+    rados_write_op_rmxattr, rados_write_op_setxattr, rados_write_op_t,
 };
 use libc::{size_t, ssize_t, timespec};
 
@@ -37,6 +39,8 @@ pub(crate) const SNAPSHOT_OF_USER: c_int = 0;
 
 pub(crate) const FEATURE_EXCLUSIVE_LOCK: u64 = 1 << 2;
 pub(crate) const FEATURE_FAST_DIFF: u64 = 1 << 4;
+/// `rados_write_op_cmpxattr`: the rest is done only if the attribute has this value.
+pub(crate) const COMPARE_EQUAL: u8 = 1;
 /// `rbd_get_flags`: the map that fast-diff reads is not to be trusted.
 pub(crate) const FLAG_FAST_DIFF_INVALID: u64 = 1 << 1;
 
@@ -96,6 +100,8 @@ unsafe extern "C" {
         address: *mut c_char,
         expire_seconds: u32,
     ) -> c_int;
+    /// The text is freed with `free`.
+    pub(crate) fn rados_getaddrs(cluster: rados_t, addresses: *mut *mut c_char) -> c_int;
     pub(crate) fn rados_set_pool_full_try(io: rados_ioctx_t);
 }
 
@@ -157,6 +163,12 @@ unsafe extern "C" {
     pub(crate) fn rbd_open_read_only(
         io: rados_ioctx_t,
         name: *const c_char,
+        image: *mut Image,
+        snapshot: *const c_char,
+    ) -> c_int;
+    pub(crate) fn rbd_open_by_id(
+        io: rados_ioctx_t,
+        id: *const c_char,
         image: *mut Image,
         snapshot: *const c_char,
     ) -> c_int;

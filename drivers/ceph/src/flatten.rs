@@ -150,7 +150,7 @@ pub(crate) fn told(attached: &Attached) -> Result<Flattening> {
 
 fn run(attached: &Arc<Attached>) {
     loop {
-        let flatten = &attached.flatten;
+        let (flatten, renewals) = (&attached.flatten, attached.renewals());
         let done = match attached.with(|image| make_missing(image, attached)) {
             Ok(true) if flatten.begin_copying() => attached.with(|image| image.flatten(attached)),
             Ok(_) => Ok(false),
@@ -163,6 +163,10 @@ fn run(attached: &Arc<Attached>) {
         state.reason = match done {
             // It is to stand still, or somebody asked for it again while it was ending.
             Ok(false) if goes_on => continue,
+            // It met the end of the client that it was begun with, or waits for the next one.
+            Err(_) if goes_on && (attached.is_renewing() || attached.renewals() > renewals) => {
+                continue;
+            }
             Ok(false) => "it was ended before its end".to_owned(),
             Ok(true) => String::new(),
             Err(error) => {

@@ -9,7 +9,8 @@
 //!   the taker waits for the map that says so. From then on every OSD that answers the taker refuses the holder.
 //! - **librbd's exclusive lock** is held besides by every writer, for clients that do not know the register (`rbd`, QEMU).
 //! - **The epoch** of the last writer is an attribute of the header object, written by who has the register alone.
-//! - An attachment whose last writes are in doubt leaves its entry behind: the next attacher puts it on the blocklist
+//! - An attachment with a write in doubt has its own client fenced, and goes on with another one (`renewal.rs`).
+//! - One that is detached while a write is in doubt leaves its entry behind: the next attacher puts it on the blocklist
 //!   like any dead one, and nothing of it can land late.
 
 use std::{
@@ -26,10 +27,11 @@ use crate::{
     error::{fenced, internal},
     ffi,
     image::Image,
+    succession::finish_fencing,
 };
 
 /// The register's name.
-const LOCK: &CStr = c"novastor";
+pub(crate) const LOCK: &CStr = c"novastor";
 /// What readers share.
 const READERS: &CStr = c"readers";
 /// The attribute with the last writer's epoch.
@@ -40,9 +42,9 @@ const HANDING_OVER: Duration = Duration::from_secs(3);
 /// An entry of the register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    client: String,
-    cookie: String,
-    address: String,
+    pub client: String,
+    pub cookie: String,
+    pub address: String,
     writer: bool,
 }
 
@@ -71,22 +73,26 @@ impl std::fmt::Display for Holder {
 }
 
 /// This attachment's entry.
+#[derive(Clone)]
 pub(crate) struct Entry {
-    object: std::ffi::CString,
-    cookie: std::ffi::CString,
+    pub object: std::ffi::CString,
+    pub cookie: std::ffi::CString,
 }
 
+/// What the name of a header object begins with; the image's identity follows.
+const HEADER: &str = "rbd_header.";
+
 fn header(image: &Image) -> Result<std::ffi::CString> {
-    c_text(&format!("rbd_header.{}", image.id()?))
+    c_text(&format!("{HEADER}{}", image.id()?))
 }
 
 /// The register's entries.
 pub(crate) fn holders(connection: &Connection, image: &Image) -> Result<Vec<Holder>> {
-    list(connection, &header(image)?)
+    list(connection, &header(image)?, LOCK)
 }
 
 /// The address without the version of the protocol, which some calls tell and some do not.
-fn bare(address: &str) -> &str {
+pub(crate) fn bare(address: &str) -> &str {
     let versions = ["v2:", "v1:", "any:"];
     versions.iter().find_map(|version| address.strip_prefix(version)).unwrap_or(address)
 }
@@ -108,15 +114,22 @@ pub(crate) fn living(connection: &Connection, image: &Image) -> Result<Option<Ho
 
 /// Refuses because of this holder.
 pub(crate) fn in_use(volume: &str, holder: &Holder) -> Error {
-    Error::new(ErrorKind::IN_USE, format!("the volume is attached by {holder}"))
-        .with("volume", volume)
-        .with("holder", holder.owner())
-        .remedy(
-            "detach it there, or attach with --take-over; a host that died is noticed after 30 s",
-        )
+    in_use_by(volume, &[holder])
 }
 
-fn list(connection: &Connection, object: &CStr) -> Result<Vec<Holder>> {
+/// Refuses because of these holders, and names the owner of each.
+fn in_use_by(volume: &str, holders: &[&Holder]) -> Error {
+    let all: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let why = format!("the volume is attached by {}", all.join(", and by "));
+    let error = Error::new(ErrorKind::IN_USE, why).with("volume", volume);
+    let error = holders.iter().fold(error, |error, holder| error.with("holder", holder.owner()));
+    error.remedy(
+        "detach it there, or attach with --take-over; a host that died is noticed after 30 s",
+    )
+}
+
+/// The entries of a lock of an object.
+pub(crate) fn list(connection: &Connection, object: &CStr, name: &CStr) -> Result<Vec<Holder>> {
     let mut room = 4096;
     loop {
         let (mut tag, mut clients, mut cookies, mut addresses) =
@@ -129,7 +142,7 @@ fn list(connection: &Connection, object: &CStr) -> Result<Vec<Holder>> {
             ffi::rados_list_lockers(
                 connection.io(),
                 object.as_ptr(),
-                LOCK.as_ptr(),
+                name.as_ptr(),
                 &mut exclusive,
                 tag.as_mut_ptr().cast(),
                 tag_len,
@@ -180,8 +193,10 @@ pub(crate) fn enter(
     let object = header(image)?;
     let writer = attach.mode != AttachMode::READ_ONLY;
     let cookie = c_text(&format!("{} {}", attach.epoch, attach.owner))?;
+    // Who had it last may have fenced clients of its own, which are not to be heard any more by anybody that this one asks.
+    connection.catch_up()?;
     for _ in 0..100 {
-        let holders = list(connection, &object)?;
+        let holders = list(connection, &object, LOCK)?;
         let recorded = recorded_epoch(connection, &object)?;
         let latest = holders.iter().map(Holder::epoch).fold(recorded, u64::max);
         if attach.epoch < latest {
@@ -191,9 +206,10 @@ pub(crate) fn enter(
         let conflicting: Vec<_> = conflicting.collect();
         if !conflicting.is_empty() {
             let watching = watching(image)?;
-            let mut living = conflicting.iter().filter(|one| watching.contains(&one.address));
-            if let Some(holder) = living.next().filter(|_| !attach.force) {
-                return Err(in_use(volume, holder));
+            let living = conflicting.iter().filter(|one| watching.contains(&one.address));
+            let living: Vec<&Holder> = living.copied().collect();
+            if !living.is_empty() && !attach.force {
+                return Err(in_use_by(volume, &living));
             }
             for holder in conflicting {
                 tracing::warn!(volume, %holder, "taking the volume over");
@@ -201,7 +217,8 @@ pub(crate) fn enter(
             }
             connection.catch_up()?;
         }
-        if lock(connection, &object, &cookie, writer)? {
+        finish_fencing(connection, &object, volume)?;
+        if lock(connection, &object, LOCK, &cookie, writer)? {
             let entry = Entry { object, cookie };
             if let Err(error) = admit(connection, image, volume, attach, &entry, writer) {
                 if let Err(left) = entry.remove(connection) {
@@ -233,7 +250,7 @@ fn admit(
     if !writer {
         return Ok(());
     }
-    take_lock(image, volume, attach.force)?;
+    take_lock(image, volume, |_| attach.force)?;
     let epoch = attach.epoch.to_string();
     // SAFETY: the ioctx is open, the pointers are valid for the call.
     let set = unsafe {
@@ -248,14 +265,14 @@ fn admit(
     check("cannot record the epoch", set).map(|_| ())
 }
 
-/// Takes librbd's own lock: from the dead, by force, or once a short piece of work that has it is done.
-fn take_lock(image: &Image, volume: &str, force: bool) -> Result<()> {
+/// Takes librbd's own lock: from the dead, from the owners at these addresses, or once a short piece of work that has it is done.
+pub(crate) fn take_lock(image: &Image, volume: &str, from: impl Fn(&str) -> bool) -> Result<()> {
     let patience = Instant::now() + HANDING_OVER;
     loop {
         let owners = image.lock_owners()?;
         let Some(owner) = owners.first() else { break };
         let lives = watching(image)?.contains(bare(owner));
-        if force || !lives {
+        if from(bare(owner)) || !lives {
             tracing::warn!(volume, owner, "breaking the exclusive lock");
             image.break_lock(owner)?;
             break;
@@ -275,13 +292,23 @@ fn take_lock(image: &Image, volume: &str, force: bool) -> Result<()> {
 
 fn depose(connection: &Connection, object: &CStr, holder: &Holder) -> Result<()> {
     connection.blocklist(&holder.address)?;
+    break_entry(connection, object, LOCK, holder)
+}
+
+/// Removes an entry of somebody else.
+pub(crate) fn break_entry(
+    connection: &Connection,
+    object: &CStr,
+    name: &CStr,
+    holder: &Holder,
+) -> Result<()> {
     let (client, cookie) = (c_text(&holder.client)?, c_text(&holder.cookie)?);
     // SAFETY: the ioctx is open, the texts are valid for the call.
     let broken = unsafe {
         ffi::rados_break_lock(
             connection.io(),
             object.as_ptr(),
-            LOCK.as_ptr(),
+            name.as_ptr(),
             client.as_ptr(),
             cookie.as_ptr(),
         )
@@ -293,8 +320,14 @@ fn depose(connection: &Connection, object: &CStr, holder: &Holder) -> Result<()>
 }
 
 /// Makes the entry; false if others were first.
-fn lock(connection: &Connection, object: &CStr, cookie: &CStr, writer: bool) -> Result<bool> {
-    let (io, object, name) = (connection.io(), object.as_ptr(), LOCK.as_ptr());
+pub(crate) fn lock(
+    connection: &Connection,
+    object: &CStr,
+    name: &CStr,
+    cookie: &CStr,
+    writer: bool,
+) -> Result<bool> {
+    let (io, object, name) = (connection.io(), object.as_ptr(), name.as_ptr());
     let (cookie, none) = (cookie.as_ptr(), c"".as_ptr());
     // SAFETY: the ioctx is open, the texts are valid for the call; no duration: it lasts until it is given up.
     let locked = unsafe {
@@ -333,6 +366,13 @@ fn recorded_epoch(connection: &Connection, object: &CStr) -> Result<u64> {
 }
 
 impl Entry {
+    /// The identity of the image that it is about.
+    pub fn image_id(&self) -> Result<String> {
+        let object = self.object.to_string_lossy();
+        let id = object.strip_prefix(HEADER);
+        id.map(str::to_owned).ok_or_else(|| internal("an entry is about no image's header"))
+    }
+
     /// Takes it out of the register.
     pub fn remove(&self, connection: &Connection) -> Result<()> {
         // SAFETY: the ioctx is open, the texts are valid for the call.

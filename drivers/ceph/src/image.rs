@@ -116,6 +116,16 @@ impl Image {
         Ok(Self(image))
     }
 
+    /// Opens the image of this identity for writing.
+    pub fn open_id(connection: &Connection, id: &str) -> Result<Self> {
+        let (id, mut image) = (c_text(id)?, ptr::null_mut());
+        // SAFETY: the ioctx is open, the pointers are valid for the call.
+        let opened =
+            unsafe { ffi::rbd_open_by_id(connection.io(), id.as_ptr(), &mut image, ptr::null()) };
+        check("cannot open the image", opened)?;
+        Ok(Self(image))
+    }
+
     /// Opens the image of this identity as it was in a snapshot.
     pub fn open_snapshot(connection: &Connection, id: &str, snapshot: &str) -> Result<Self> {
         let (id, name) = (c_text(id)?, c_text(snapshot)?);

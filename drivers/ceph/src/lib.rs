@@ -22,6 +22,8 @@ mod copyup;
 #[cfg(librbd)]
 mod counters;
 #[cfg(librbd)]
+mod doubt;
+#[cfg(librbd)]
 mod driver;
 #[cfg(librbd)]
 mod ending;
@@ -52,7 +54,11 @@ mod protection;
 #[cfg(librbd)]
 mod rename;
 #[cfg(librbd)]
+mod renewal;
+#[cfg(librbd)]
 mod store;
+#[cfg(librbd)]
+mod succession;
 #[cfg(librbd)]
 mod trash;
 #[cfg(librbd)]

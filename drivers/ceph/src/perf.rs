@@ -88,7 +88,7 @@ impl Sockets {
                 .with("path", path.display())
                 .remedy("have RUNTIME_DIRECTORY or TMPDIR name a shorter one, or set librbd_counters = false"));
         }
-        Ok(Perf { path, heard: Heard::default(), _sockets: Arc::clone(self) })
+        Ok(Perf { path, heard: Heard::default(), sockets: Arc::clone(self) })
     }
 
     /// Removes the directory, at the backend's end.
@@ -112,10 +112,15 @@ impl Drop for Sockets {
 pub(crate) struct Perf {
     path: PathBuf,
     heard: Heard<Vec<(String, f64)>>,
-    _sockets: Arc<Sockets>,
+    sockets: Arc<Sockets>,
 }
 
 impl Perf {
+    /// The path of the socket of the client that comes after this one.
+    pub fn next(&self) -> Result<Self> {
+        self.sockets.another()
+    }
+
     /// Where the client shall listen.
     pub fn path(&self) -> &Path {
         &self.path

@@ -15,7 +15,7 @@ use std::{
 use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, VolumeInfo, VolumeSpec, ext};
 
 use crate::{
-    attached::{Attached, Opened},
+    attached::{Attached, Held, Opened},
     cluster::{Cluster, Connection},
     config::Config,
     ending,
@@ -42,7 +42,7 @@ const ENDING: Duration = Duration::from_secs(10);
 
 /// An open backend.
 pub(crate) struct Store {
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
     pub watch: Watch,
     /// Where librbd tells its counters, if they are wanted.
     pub sockets: Option<Arc<Sockets>>,
@@ -72,7 +72,7 @@ impl Store {
             false => None,
         };
         Ok(Self {
-            cluster,
+            cluster: Arc::new(cluster),
             sockets,
             watch: Watch::default(),
             attached: Mutex::default(),
@@ -292,10 +292,9 @@ impl Store {
                 return Err(error);
             }
         };
-        let mut attached = Attached::new(name, writer, size, opened.keep(), connection, entry);
-        attached.perf = perf;
-        attached.counters.totals = Arc::clone(&self.cluster.totals);
-        let attached = Arc::new(attached);
+        let (image, held) = (opened.keep(), Held { connection, entry });
+        let attached =
+            Arc::new(Attached::new((name, writer), size, image, held, perf, &self.cluster));
         {
             let mut all = self.all_attached.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|volume| volume.strong_count() > 0);

@@ -178,7 +178,7 @@ impl Volume for CephVolume {
     fn stats(&self) -> Stats {
         let figure = |is: bool| if is { 1.0 } else { 0.0 };
         let stats = self.attached.counters.stats();
-        let stats = match &self.attached.perf {
+        let stats = match self.attached.perf() {
             Some(perf) => perf.stats(stats),
             None => stats,
         };
@@ -187,7 +187,9 @@ impl Volume for CephVolume {
             None => stats,
         };
         stats
-            .gauge("writes_in_doubt", figure(self.attached.is_in_doubt()))
+            .gauge("writes_in_doubt", figure(self.attached.doubt.is_untold()))
+            .gauge("renewing", figure(self.attached.is_renewing()))
+            .counter("renewals_total", self.attached.renewals())
             .gauge("fenced", figure(self.attached.is_fenced()))
     }
 
@@ -279,7 +281,7 @@ impl Snapshots for CephVolume {
         }
         let name = name.to_owned();
         self.maintain(cx, "create snapshot", move |attached, image| {
-            attached.check_doubt()?;
+            attached.refuse_open_doubt()?;
             if image.snapshots()?.iter().any(|snapshot| snapshot.name == name) {
                 return Err(Error::new(
                     ErrorKind::ALREADY_EXISTS,

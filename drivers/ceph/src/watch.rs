@@ -170,6 +170,18 @@ impl Store {
                 return Ok(Health::failed(&format!("the connection is {state}: {error:#} {why}")));
             }
         };
+        let attachments = self.attachments();
+        let renewing: Vec<_> = attachments
+            .iter()
+            .filter(|volume| volume.is_renewing())
+            .map(|volume| volume.name.as_str())
+            .collect();
+        if !renewing.is_empty() {
+            return Ok(Health::degraded(&format!(
+                "after writes whose outcome is not known, clients are being replaced, and operations wait: {}",
+                renewing.join(", ")
+            )));
+        }
         if cluster.status == "HEALTH_OK" {
             return Ok(Health::healthy());
         }

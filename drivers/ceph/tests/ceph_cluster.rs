@@ -16,7 +16,7 @@ use std::{
 use ceph::CephBackend;
 use driver_api::{Attach, AttachMode, Backend, ErrorKind, Volume, WriteFlags};
 use serde_json::{Value, json};
-use support::{CX, MIB, admin, attach, bytes, config, made, open, service, size_of_process};
+use support::{CX, MIB, admin, attach, bytes, config, made, open, size_of_process};
 
 /// Opens what cannot be opened; the text names `words`, and a remedy, within the time.
 async fn refused(changes: Value, kind: ErrorKind, words: &[&str]) {
@@ -110,44 +110,6 @@ async fn a_full_pool_is_no_failed_one() {
     }
     volume.detach(&CX).await.expect("detached");
     backend.delete(&CX, "full").await.expect("deleted");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a cluster: NOVASTOR_CEPH"]
-async fn no_flush_vouches_for_a_write_that_timed_out() {
-    let signal =
-        |signal: &str| ["osd.0", "osd.1", "osd.2"].map(|osd| service(&["daemon", osd, signal]));
-    let backend = open(json!({ "osd_op_timeout_secs": 4 })).await;
-    let volume = made(&backend, "doubt", 16 * MIB).await;
-    volume.write(&CX, 0, bytes(1, 4096), WriteFlags::NONE).await.expect("written");
-    volume.flush(&CX).await.expect("flushed");
-    signal("STOP");
-    let begun = Instant::now();
-    let written = volume.write(&CX, 0, bytes(2, 4096), WriteFlags::NONE).await;
-    let waited = begun.elapsed();
-    signal("CONT");
-    let error = written.expect_err("nobody answered");
-    assert_eq!(error.kind(), ErrorKind::TIMED_OUT, "{error:#}");
-    assert!((3..8).contains(&waited.as_secs()), "{waited:?}");
-    // The cluster is well again, and the volume, too; only what was lost stays lost.
-    while volume.read(&CX, 0, 4096).await.is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the cluster does not come back");
-    }
-    volume.write(&CX, MIB, bytes(3, 4096), WriteFlags::NONE).await.expect("written");
-    for _ in 0..3 {
-        let error = volume.flush(&CX).await.expect_err("a flush lied");
-        assert_eq!(error.kind(), ErrorKind::CORRUPTED, "{error:#}");
-        println!("{error:#}");
-    }
-    let error = volume.detach(&CX).await.expect_err("a detach vouched");
-    assert_eq!(error.kind(), ErrorKind::CORRUPTED, "{error:#}");
-    let volume = attach(&backend, "doubt", 2).await;
-    volume.write(&CX, 0, bytes(4, 4096), WriteFlags::NONE).await.expect("written");
-    volume.flush(&CX).await.expect("flushed after it was attached again");
-    assert_eq!(volume.read(&CX, 0, 4096).await.expect("read")[..], [4; 4096]);
-    assert_eq!(volume.read(&CX, MIB, 4096).await.expect("read")[..], [3; 4096]);
-    volume.detach(&CX).await.expect("detached");
-    backend.delete(&CX, "doubt").await.expect("deleted");
 }
 
 /// What a holder ends with that was fenced.

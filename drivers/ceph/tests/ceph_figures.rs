@@ -85,17 +85,21 @@ async fn a_volume_counts_what_it_does_and_how_long_that_takes() {
     assert_eq!(up_to(&stats, "write_seconds", "2"), 10.0);
     assert_eq!(up_to(&stats, "write_seconds", "10"), 11.0);
     assert_eq!(value(&backend.stats(), "calls_timed_out_total"), 1.0);
+    assert_eq!(value(&stats, "writes_in_doubt"), 1.0);
+    while value(&volume.stats(), "renewing") > 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "its client is not replaced");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(value(&volume.stats(), "renewals_total"), 1.0);
+    assert_eq!(value(&volume.stats(), "writes_in_doubt"), 1.0, "nobody was told");
     volume.flush(&CX).await.expect_err("a flush lied");
     let stats = volume.stats();
     assert_eq!(value(&stats, "flush_errors_total"), 1.0);
     assert_eq!(value(&stats, "flush_operations_total"), 2.0);
-    volume.detach(&CX).await.expect_err("a detach vouched");
-    drop(volume);
-    let begun = Instant::now();
-    while backend.delete(&CX, "counted").await.is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(90), "it stays in use");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    assert_eq!(value(&stats, "flush_in_flight"), 0.0);
+    assert_eq!(value(&stats, "writes_in_doubt"), 0.0);
+    volume.detach(&CX).await.expect("detached");
+    backend.delete(&CX, "counted").await.expect("deleted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

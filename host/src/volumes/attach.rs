@@ -22,6 +22,7 @@ use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, state::Transactio
 
 use super::{
     backends::{OpenBackend, control},
+    owner::is_only_held_by_the_dead,
     record::{AttachState, Hold, VolumeRecord},
     room::Stored,
     service::Volumes,
@@ -205,8 +206,17 @@ impl Volumes {
         let mut attach = Attach::new(mode, stored.record.epoch, &self.0.owner);
         attach.force = force;
         let cx = control().with_epoch(stored.record.epoch);
-        let attaching = backend.handle().attach(&cx, &stored.record.inner_name, attach);
-        let volume = match backend.call("attach", attaching).await {
+        let attaching = backend.handle().attach(&cx, &stored.record.inner_name, attach.clone());
+        let mut made = backend.call("attach", attaching).await;
+        if let Err(refused) = &made
+            && !force
+            && is_only_held_by_the_dead(&self.0.owner, refused)
+        {
+            tracing::info!(volume = %stored.name, "taking it from this host's own earlier life: {refused}");
+            let attaching = backend.handle().attach(&cx, &stored.record.inner_name, attach.force());
+            made = backend.call("attach", attaching).await;
+        }
+        let volume = match made {
             Ok(volume) => volume,
             Err(error) => {
                 stored.record.attach = AttachState::Detached;

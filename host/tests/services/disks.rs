@@ -50,6 +50,8 @@ pub struct Disk {
     pub protected: Mutex<BTreeSet<String>>,
     pub flattening: Mutex<Flattening>,
     holder: Mutex<Option<u64>>,
+    /// Others who have it, until it is taken from them.
+    others: Mutex<Vec<String>>,
 }
 
 impl Storage {
@@ -68,6 +70,12 @@ impl Storage {
 
     pub fn is_held(&self, name: &str) -> bool {
         self.disk(name).is_some_and(|disk| lock(&disk.holder).is_some())
+    }
+
+    /// Others have it.
+    pub fn hold_for(&self, name: &str, others: &[&str]) {
+        let disk = self.disk(name).expect("a disk");
+        *lock(&disk.others) = others.iter().map(|&other| other.to_owned()).collect();
     }
 
     /// Each later `operation` fails so, until [`Storage::heal`].
@@ -227,6 +235,15 @@ impl Backend for Room {
     fn attach(&self, _cx: &OpContext, name: &str, attach: Attach) -> Op<Attached> {
         let attached = self.storage.fault("attach").and_then(|()| {
             let disk = self.storage.find(name)?;
+            let mut others = lock(&disk.others);
+            if !others.is_empty() && !attach.force {
+                let refused = Error::new(ErrorKind::IN_USE, "others hold it");
+                return Err(others
+                    .iter()
+                    .fold(refused, |error, other| error.with("holder", other)));
+            }
+            others.clear();
+            drop(others);
             let mut holder = lock(&disk.holder);
             if holder.is_some() && !attach.force {
                 return Err(Error::new(ErrorKind::IN_USE, "somebody holds it"));
@@ -415,10 +432,14 @@ pub struct House {
 }
 
 pub async fn start(state: &StateHandle, storage: &Storage) -> House {
+    start_as(state, storage, "this test").await
+}
+
+pub async fn start_as(state: &StateHandle, storage: &Storage, owner: &str) -> House {
     let drivers = BTreeMap::from([("mem".to_owned(), "test".to_owned())]);
     let opener = OpenStorage(storage.clone());
     let backends = Backends::new(Some("mem".to_owned()), drivers, opener);
-    let volumes = Volumes::new(state.clone(), backends, "this test");
+    let volumes = Volumes::new(state.clone(), backends, owner);
     volumes.begin().await.expect("a state that can be read");
     let jobs = Jobs::begin(state.clone()).await.expect("jobs that can be read");
     volumes.open_backends().await.expect("recovery");

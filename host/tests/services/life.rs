@@ -4,10 +4,10 @@
 use driver_api::ErrorKind;
 use novastor::{
     access::{Address, Peer},
-    volumes::{Access, AttachState, Backends, NewExport, NewVolume, VolumeState},
+    volumes::{Access, AttachState, Backends, NewExport, NewVolume, VolumeState, begin_life},
 };
 
-use super::disks::{OpenStorage, Storage, start, state};
+use super::disks::{OpenStorage, Storage, start, start_as, state};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -197,4 +197,35 @@ async fn backends_are_closed_before_those_that_they_may_be_built_on() {
     backends.open("top").await.unwrap();
     backends.close_all().await;
     assert_eq!(storage.closed(), ["over", "base", "top"]);
+}
+
+#[tokio::test]
+async fn a_host_takes_its_volumes_back_from_its_own_earlier_life_and_from_nobody_else() {
+    let ((state, _room), storage) = (state(), Storage::default());
+    let ((elsewhere, _other_room), who) = (self::state(), "novastor on a, process 1");
+    let first = begin_life(&state, who).await.unwrap();
+    let other = begin_life(&elsewhere, who).await.unwrap();
+    let house = start_as(&state, &storage, &first).await;
+    house.volumes.create(new("a")).await.unwrap();
+    house.volumes.attach("a", false, false).await.unwrap();
+    let epoch = house.volumes.record("a").await.unwrap().record.epoch;
+    drop(house);
+
+    // It died; the backend has not noticed.
+    for holders in [vec![other.as_str()], vec![first.as_str(), other.as_str()]] {
+        storage.hold_for("a", &holders);
+        let owner = begin_life(&state, who).await.unwrap();
+        let house = start_as(&state, &storage, &owner).await;
+        assert!(!storage.is_held("a"), "taken from another host");
+        let error = house.volumes.attach("a", false, false).await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::IN_USE, "{error:#}");
+        assert!(error.remedy_text().contains("--take-over"), "{error:#}");
+        let note = house.volumes.record("a").await.unwrap().record.note.unwrap_or_default();
+        assert!(note.contains("not attached again"), "{note}");
+    }
+    storage.hold_for("a", &[&first]);
+    let owner = begin_life(&state, who).await.unwrap();
+    let house = start_as(&state, &storage, &owner).await;
+    assert!(storage.is_held("a"), "it is there again when the host has begun");
+    assert!(house.volumes.record("a").await.unwrap().record.epoch > epoch);
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! OSDs and the monitor of a cluster are killed, hung, stopped and started under clients that verify what they write: no
-//! error comes before the configured deadline, no byte is wrong, no flushed write is lost, and the volume works again by itself.
+//! error comes before the configured deadline, no byte is wrong, no flushed write is lost, and the volume works again by itself;
+//! also after writes that timed out.
+
+mod deadline;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -54,7 +57,8 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     stage.tell(format!("seed {seed}"));
     let mut random = Random::new(seed);
     let ceph = Ceph::start(&stage.path("ceph"))?;
-    under_faults(stage, &ceph, &mut random).context(format!("NOVASTOR_SEED={seed}"))
+    under_faults(stage, &ceph, &mut random).context(format!("NOVASTOR_SEED={seed}"))?;
+    deadline::play(stage, &ceph).context("OSDs that are gone for longer than they may")
 }
 
 fn under_faults(stage: &Stage, ceph: &Ceph, random: &mut Random) -> Outcome {
