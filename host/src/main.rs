@@ -4,6 +4,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    novastor::memory::give_back_what_is_freed();
+    novastor::memory::bound_what_is_kept();
     novastor::cli::main()
 }

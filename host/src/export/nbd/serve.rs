@@ -44,7 +44,7 @@ use super::{
     transport::Transport,
     welcome::negotiate,
 };
-use crate::errors::nbd_errno;
+use crate::{errors::nbd_errno, memory};
 
 /// How long a client that has said good-bye may take to fetch its last replies.
 const LINGER: Duration = Duration::from_secs(10);
@@ -56,6 +56,8 @@ const UNSENT: usize = 1 << 20;
 
 /// A connection that had nothing to do for so long gives back the memory that it has for its next requests.
 const REST_AFTER: Duration = Duration::from_secs(2);
+/// Who has moved so many bytes has left freed memory behind, in drivers' libraries as well.
+const MUCH: u64 = 64 << 20;
 /// What an answer without data is counted as: its head, and a text.
 const ANSWER_LEN: usize = 256;
 
@@ -97,6 +99,7 @@ fn transmit(
         account: seat.budgets().account(&export.name, &export.backend),
         patience: Patience::default(),
         moved: 0,
+        moved_at_rest: 0,
         phase: Phase::Open,
         waiting: Waiting::No,
         resting: false,
@@ -105,6 +108,7 @@ fn transmit(
     };
     pool::keep_buffers(true);
     connection.serve();
+    connection.give_back();
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +131,8 @@ struct Connection<'a, 's> {
     patience: Patience,
     /// Bytes that the client has sent and fetched.
     moved: u64,
+    /// How many they were when it rested last.
+    moved_at_rest: u64,
     phase: Phase,
     waiting: Waiting,
     /// It has been idle for [`REST_AFTER`].
@@ -196,6 +202,15 @@ impl Connection<'_, '_> {
         self.inbox.shrink();
         self.replies.outbox.clear();
         pool::keep_buffers(false);
+        self.give_back();
+    }
+
+    /// Has the system get back what lies freed after much was moved.
+    fn give_back(&mut self) {
+        if self.moved - self.moved_at_rest >= MUCH {
+            memory::trim();
+        }
+        self.moved_at_rest = self.moved;
     }
 
     fn heed_wish(&mut self) {
