@@ -203,18 +203,19 @@ impl Volumes {
             Access::Read => AttachMode::READ_ONLY,
             Access::Write => AttachMode::EXCLUSIVE,
         };
-        let mut attach = Attach::new(mode, stored.record.epoch, &self.0.owner);
-        attach.force = force;
-        let cx = control().with_epoch(stored.record.epoch);
-        let attaching = backend.handle().attach(&cx, &stored.record.inner_name, attach.clone());
-        let mut made = backend.call("attach", attaching).await;
-        if let Err(refused) = &made
-            && !force
-            && is_only_held_by_the_dead(&self.0.owner, refused)
-        {
-            tracing::info!(volume = %stored.name, "taking it from this host's own earlier life: {refused}");
-            let attaching = backend.handle().attach(&cx, &stored.record.inner_name, attach.force());
-            made = backend.call("attach", attaching).await;
+        let mut made = self.attach_as(stored, &backend, mode, force).await;
+        match &made {
+            Err(refused) if !force && is_only_held_by_the_dead(&self.0.owner, refused) => {
+                tracing::info!(volume = %stored.name, "taking it from this host's own earlier life: {refused}");
+                made = self.attach_as(stored, &backend, mode, true).await;
+            }
+            Err(refused) if force && let Some(latest) = latest_epoch(refused) => {
+                // Another host had it since, which counts by itself.
+                stored.record.epoch = latest.saturating_add(1);
+                self.0.records.save(stored).await?;
+                made = self.attach_as(stored, &backend, mode, true).await;
+            }
+            _ => {}
         }
         let volume = match made {
             Ok(volume) => volume,
@@ -243,6 +244,20 @@ impl Volumes {
         });
         self.set_attached(&stored.name, Some(Arc::clone(&attached)));
         Ok(Use::new(&stored.name, &attached, user))
+    }
+
+    async fn attach_as(
+        &self,
+        stored: &Stored<VolumeRecord>,
+        backend: &OpenBackend,
+        mode: AttachMode,
+        force: bool,
+    ) -> Result<GuardedVolume> {
+        let mut attach = Attach::new(mode, stored.record.epoch, &self.0.owner);
+        attach.force = force;
+        let cx = control().with_epoch(stored.record.epoch);
+        let attaching = backend.handle().attach(&cx, &stored.record.inner_name, attach);
+        backend.call("attach", attaching).await
     }
 
     pub(super) async fn release_in_turn(
@@ -364,9 +379,18 @@ fn attach_error(error: Error, name: &str, force: bool) -> Error {
         ErrorKind::IN_USE if !force => error.remedy(format!(
             "if its holder is gone for good: novastor volume attach {name} --take-over"
         )),
+        ErrorKind::FENCED if !force => error.remedy(format!(
+            "another host has had it since; to have it here again: novastor volume attach {name} --take-over"
+        )),
         ErrorKind::TIMED_OUT => error.remedy(format!(
             "whether it was attached is unknown; repeat: novastor volume attach {name}"
         )),
         _ => error,
     }
+}
+
+/// The epoch that the backend remembers, if it refused a smaller one.
+fn latest_epoch(error: &Error) -> Option<u64> {
+    let (_, latest) = error.context().find(|(key, _)| *key == "latest_epoch")?;
+    latest.parse().ok().filter(|_| error.kind() == ErrorKind::FENCED)
 }

@@ -122,6 +122,7 @@ impl Play<'_> {
         })?;
         writers.verify(&found)?;
         self.first_gives_up(volume)?;
+        self.first_takes_it_back(volume)?;
         ensure(course.refused() > 0 && course.flushes() > 0, || {
             "the first host's clients did nothing before or after".to_owned()
         })?;
@@ -254,6 +255,21 @@ impl Play<'_> {
         })?;
         let note = shown["note"].as_str().unwrap_or_default();
         ensure(note.contains(WORDS), || format!("the volume's note is: {note}"))
+    }
+
+    /// Nobody has the volume now, but another host had it since: the first one has it again where that is wanted.
+    fn first_takes_it_back(&self, volume: &str) -> Outcome {
+        let asked = self.first.cli().ask().args(["export", "add", volume]);
+        let said = asked.codes(&[TAKEN_OVER]).run()?.stderr;
+        ensure(said.contains("--take-over"), || format!("the remedy is not said: {said}"))?;
+        self.first.cli().ask().args(["export", "add", volume, "--take-over"]).run()?;
+        let mut client = self.first.connect(volume)?;
+        let block = vec![1; SECTOR as usize];
+        client.call(Command::Write { fua: true }, 0, SECTOR, &block).context("taken back")?;
+        let read = client.call(Command::Read, 0, SECTOR, &[]).context("taken back")?;
+        ensure(read == block, || "what was written is not read".to_owned())?;
+        drop(client);
+        self.first.cli().ask().args(["export", "remove", volume]).run().map(drop)
     }
 }
 
