@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Making what was written durable: commit, compare the server's life, write again what it may have lost, until both fit.
+
+use std::time::Instant;
+
+use driver_api::{Error, ErrorKind, Result};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::OwnedRwLockWriteGuard;
+
+use crate::{error::Fault, unstable::Patch, volume::Attached};
+
+/// Writes that are repeated at once.
+const AT_ONCE: usize = 16;
+/// How often a server may change its life during one flush before it is called broken.
+const MOST_ROUNDS: u32 = 16;
+
+impl Attached {
+    /// Makes every write acknowledged before the call durable.
+    pub async fn flush(&self, until: Instant) -> Result<()> {
+        self.admit_flush()?;
+        let done = self.make_durable(until, None).await;
+        // What happened meanwhile may have left a doubt, or fenced this attachment.
+        self.admit_flush()?;
+        done
+    }
+
+    /// The same, for whoever may hold the gate for writing already.
+    pub async fn make_durable(
+        &self,
+        until: Instant,
+        gate: Option<&OwnedRwLockWriteGuard<()>>,
+    ) -> Result<()> {
+        let asked = self.ledger().mark();
+        let turn = tokio::time::timeout_at(until.into(), self.flushing.lock());
+        let Ok(_turn) = turn.await else {
+            return Err(Error::new(ErrorKind::TIMED_OUT, "an earlier flush did not end in time")
+                .with("volume", &self.name)
+                .remedy("look whether the server answers, then try again"));
+        };
+        // Another one has done it meanwhile.
+        if self.ledger().is_durable(asked) {
+            return self.file.check().map_err(|fault| self.told(fault, "the flush failed", false));
+        }
+        let flushed = self.commit_until_whole(asked, until, gate).await;
+        flushed.map_err(|fault| self.told(fault, "the flush failed", false))
+    }
+
+    async fn commit_until_whole(
+        &self,
+        asked: u64,
+        until: Instant,
+        gate: Option<&OwnedRwLockWriteGuard<()>>,
+    ) -> Result<(), Fault> {
+        for _ in 0..MOST_ROUNDS {
+            let mark = self.ledger().mark();
+            // A file that lost its name would take the writes along with it.
+            let (committed, named) = tokio::join!(self.commit(until), self.file.verify(until));
+            match committed {
+                Ok(verifier) => self.ledger().committed(mark, verifier),
+                Err(fault) => {
+                    self.ledger().commit_failed(mark);
+                    return Err(fault);
+                }
+            }
+            named?;
+            if self.ledger().is_durable(asked) {
+                return Ok(());
+            }
+            self.replay(until, gate).await?;
+        }
+        Err(crate::error::broken_server("the server goes on losing what is written to it").into())
+    }
+
+    async fn commit(&self, until: Instant) -> Result<crate::share::Verifier, Fault> {
+        let done = self.file.perform(until, |attempt, handle| async move {
+            attempt.share.commit(&handle, until).await
+        });
+        let committed = done.await?;
+        self.file.judge(committed.facts)?;
+        Ok(committed.verifier)
+    }
+
+    /// Writes again what the server may have lost. Nothing else is written meanwhile, so that nothing newer is undone.
+    async fn replay(
+        &self,
+        until: Instant,
+        gate: Option<&OwnedRwLockWriteGuard<()>>,
+    ) -> Result<(), Fault> {
+        let _alone = match gate {
+            Some(_) => None,
+            None => Some(self.barrier(until).await?),
+        };
+        self.admit()?;
+        let lost = self.ledger().lost();
+        let bytes: u64 = lost.iter().map(|patch| patch.data.len() as u64).sum();
+        if bytes > 0 {
+            tracing::warn!(
+                volume = self.name,
+                bytes,
+                "the server was restarted, writing again what it may have lost"
+            );
+            self.file.mount.figures.replayed(bytes);
+        }
+        stream::iter(lost)
+            .map(|Patch { offset, data }| self.write_file(offset, data, false, until))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+}
