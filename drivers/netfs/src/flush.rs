@@ -7,7 +7,12 @@ use driver_api::{Error, ErrorKind, Result};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::{error::Fault, unstable::Patch, volume::Attached};
+use crate::{
+    error::{Fault, broken_server},
+    share::Verifier,
+    unstable::Patch,
+    volume::{Attached, How},
+};
 
 /// Writes that are repeated at once.
 const AT_ONCE: usize = 16;
@@ -68,10 +73,10 @@ impl Attached {
             }
             self.replay(until, gate).await?;
         }
-        Err(crate::error::broken_server("the server goes on losing what is written to it").into())
+        Err(broken_server("the server goes on losing what is written to it").into())
     }
 
-    async fn commit(&self, until: Instant) -> Result<crate::share::Verifier, Fault> {
+    async fn commit(&self, until: Instant) -> Result<Verifier, Fault> {
         let done = self.file.perform(until, |attempt, handle| async move {
             attempt.share.commit(&handle, until).await
         });
@@ -102,7 +107,7 @@ impl Attached {
             self.file.mount.figures.replayed(bytes);
         }
         stream::iter(lost)
-            .map(|Patch { offset, data }| self.write_file(offset, data, false, until))
+            .map(|Patch { offset, data }| self.write_file(offset, data, How::Again, until))
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await

@@ -116,6 +116,14 @@ pub(crate) struct Files {
 impl Files {
     /// The files of the volume `volume`.
     pub fn of(volume: &str) -> Result<Self> {
+        if !is_volume(volume) {
+            let shown: String = volume.chars().take(64).collect();
+            return Err(invalid("this is no name for a volume")
+                .with("name", format!("{shown:?}"))
+                .remedy(
+                    "use 1 to 128 of A-Z a-z 0-9 . _ - and do not begin with a dot or hyphen",
+                ));
+        }
         let adopted = if is_ours(volume) { None } else { FileName::new(volume).ok() };
         Ok(Self {
             raw: FileName::new(&format!("{volume}{RAW}"))?,
@@ -138,13 +146,13 @@ pub(crate) fn volume_of(file: &str) -> Option<&str> {
         None if file.ends_with(LISTED) => file,
         None => return None,
     };
-    // The host's rule for the names of volumes; a file of another name is no volume.
+    (is_volume(volume) && Files::of(volume).is_ok()).then_some(volume)
+}
+
+/// The host's rule for the names of volumes; a file of another name is no volume.
+fn is_volume(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let fits = (1..=128).contains(&volume.len())
-        && volume.bytes().all(allowed)
-        && !volume.starts_with(['.', '-'])
-        && Files::of(volume).is_ok();
-    fits.then_some(volume)
+    (1..=128).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with(['.', '-'])
 }
 
 #[cfg(test)]

@@ -48,11 +48,6 @@ impl Ledger {
         self.bytes
     }
 
-    /// Whether everything that was written is durable.
-    pub fn is_clean(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
     /// The moment now: what was entered before.
     pub fn mark(&self) -> Mark {
         self.entered
@@ -107,6 +102,26 @@ impl Ledger {
         let data = of.data.slice(from..to);
         self.bytes += data.len() as u64;
         self.pieces.insert(at, Piece { data, written: of.written, entered: of.entered });
+    }
+
+    /// Notes that what is kept of the range was written again. It stays as old as it was: a flush that waits for it goes
+    /// on waiting.
+    pub fn rewritten(&mut self, offset: u64, len: u64, verifier: Verifier) {
+        let kept: Vec<(Patch, Mark)> = self
+            .overlay(offset, len)
+            .into_iter()
+            .filter_map(|patch| Some((self.entered_at(patch.offset)?, patch)))
+            .map(|(entered, patch)| (patch, entered))
+            .collect();
+        self.durable(offset, len);
+        for (Patch { offset, data }, entered) in kept {
+            self.bytes += data.len() as u64;
+            self.pieces.insert(offset, Piece { data, written: Some(verifier), entered });
+        }
+    }
+
+    fn entered_at(&self, offset: u64) -> Option<Mark> {
+        self.pieces.range(..=offset).next_back().map(|(_, piece)| piece.entered)
     }
 
     /// A commit that was sent at `mark` came back with `verifier`: what was written in that life of the server is

@@ -60,6 +60,17 @@ pub(crate) fn capabilities(writer: bool) -> Capabilities {
     }
 }
 
+/// How something is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// The server may keep it in memory.
+    Unstable,
+    /// It is on the server's disk before the answer.
+    Durable,
+    /// It is in the ledger already, and the server may have lost it.
+    Again,
+}
+
 /// An attached volume.
 #[derive(Clone)]
 pub struct NetfsVolume(pub(crate) Arc<Attached>);
@@ -286,7 +297,8 @@ impl Attached {
             self.admit_writer()?;
             self.admit_range(offset, data.len() as u64)?;
             let _held = self.ranges.hold(offset, data.len() as u64).await;
-            let written = self.write_file(offset, data, durable, until).await;
+            let how = if durable { How::Durable } else { How::Unstable };
+            let written = self.write_file(offset, data, how, until).await;
             written.map_err(|fault| self.told(fault, "the write failed", true))?;
         }
         self.commit_if_full(until).await
@@ -297,7 +309,7 @@ impl Attached {
         &self,
         offset: u64,
         data: Bytes,
-        durable: bool,
+        how: How,
         until: Instant,
     ) -> Result<(), Fault> {
         if data.is_empty() {
@@ -305,12 +317,12 @@ impl Attached {
         }
         let most = self.file.mount.share(until).await?.0.traits().max_write;
         if data.len() <= most as usize {
-            return self.write_whole(offset, data, durable, until).await;
+            return self.write_whole(offset, data, how, until).await;
         }
         stream::iter(steps(offset, data.len() as u64, most.into()))
             .map(|(at, step)| {
                 let from = (at - offset) as usize;
-                self.write_whole(at, data.slice(from..from + step as usize), durable, until)
+                self.write_whole(at, data.slice(from..from + step as usize), how, until)
             })
             .buffer_unordered(AT_ONCE)
             .try_collect()
@@ -321,13 +333,13 @@ impl Attached {
         &self,
         mut offset: u64,
         mut data: Bytes,
-        durable: bool,
+        how: How,
         until: Instant,
     ) -> Result<(), Fault> {
         while !data.is_empty() {
             let sending = &data;
             let done = self.file.perform(until, |attempt, handle| {
-                let mut part = sending.clone();
+                let (mut part, durable) = (sending.clone(), how == How::Durable);
                 async move {
                     // Another share may take less at once.
                     part.truncate(attempt.share.traits().max_write as usize);
@@ -339,10 +351,10 @@ impl Attached {
             let taken = data.split_to((written.count as usize).min(data.len()));
             let len = taken.len() as u64;
             let mut ledger = self.ledger();
-            if written.durable {
-                ledger.durable(offset, len);
-            } else {
-                ledger.unstable(offset, taken, written.verifier);
+            match how {
+                _ if written.durable => ledger.durable(offset, len),
+                How::Again => ledger.rewritten(offset, len, written.verifier),
+                _ => ledger.unstable(offset, taken, written.verifier),
             }
             offset += len;
         }
@@ -352,6 +364,7 @@ impl Attached {
     async fn zero(&self, until: Instant, offset: u64, len: u64, durable: bool) -> Result<()> {
         self.admit_writer()?;
         self.admit_range(offset, len)?;
+        let how = if durable { How::Durable } else { How::Unstable };
         for (at, step) in steps(offset, len, ZEROED_AT_ONCE) {
             {
                 let _entered = self.enter(until).await?;
@@ -361,7 +374,7 @@ impl Attached {
                 let zeroed = stream::iter(steps(at, step, ZEROS.len() as u64))
                     .map(|(at, step)| {
                         let zeros = Bytes::from_static(&ZEROS[..step as usize]);
-                        self.write_file(at, zeros, durable, until)
+                        self.write_file(at, zeros, how, until)
                     })
                     .buffer_unordered(AT_ONCE)
                     .try_collect::<()>();

@@ -11,9 +11,11 @@ use std::{
 };
 
 use nfs3_types::{
-    mount::{MOUNT_PROGRAM, export_node, exports, fhandle3, mountres3, mountres3_ok, dirpath},
+    mount::{MOUNT_PROGRAM, dirpath, export_node, exports, fhandle3, mountres3, mountres3_ok},
     nfs3::*,
-    rpc::{accept_stat_data, accepted_reply, call_body, msg_body, opaque_auth, reply_body, rpc_msg},
+    rpc::{
+        accept_stat_data, accepted_reply, call_body, msg_body, opaque_auth, reply_body, rpc_msg,
+    },
     xdr_codec::{List, Opaque, Pack, Unpack, Void},
 };
 use serde_json::{Value, json};
@@ -164,8 +166,19 @@ fn attributes(file: &File) -> fattr3 {
     let size = file.content().len() as u64;
     let zero = nfstime3::default();
     fattr3 {
-        type_: file.kind, mode: 0o600, nlink: file.links, uid: 0, gid: 0, size, used: size,
-        rdev: specdata3::default(), fsid: 7, fileid: file.fileid, atime: zero, mtime: zero, ctime: zero,
+        type_: file.kind,
+        mode: 0o600,
+        nlink: file.links,
+        uid: 0,
+        gid: 0,
+        size,
+        used: size,
+        rdev: specdata3::default(),
+        fsid: 7,
+        fileid: file.fileid,
+        atime: zero,
+        mtime: zero,
+        ctime: zero,
     }
 }
 
@@ -202,14 +215,21 @@ async fn serve(world: Arc<Mutex<World>>, mut stream: TcpStream) {
         let mut reply = Vec::new();
         let verf = opaque_auth::default();
         let accepted = accepted_reply { verf, reply_data: accept_stat_data::SUCCESS };
-        let message = rpc_msg { xid: message.xid, body: msg_body::REPLY(reply_body::MSG_ACCEPTED(accepted)) };
+        let message =
+            rpc_msg { xid: message.xid, body: msg_body::REPLY(reply_body::MSG_ACCEPTED(accepted)) };
         message.pack(&mut reply).expect("packed");
         reply.extend_from_slice(&body);
         let (mute, cut_after, cut_inside) = {
             let mut world = world.lock().expect("world");
-            let hits = |fault: &mut Option<(u32, u32)>| fault.take_if(|(at, times)| *at == procedure && nth >= *times).is_some();
+            let hits = |fault: &mut Option<(u32, u32)>| {
+                fault.take_if(|(at, times)| *at == procedure && nth >= *times).is_some()
+            };
             let faults = &mut world.faults;
-            (faults.mute == Some(procedure), hits(&mut faults.cut_after), hits(&mut faults.cut_inside))
+            (
+                faults.mute == Some(procedure),
+                hits(&mut faults.cut_after),
+                hits(&mut faults.cut_inside),
+            )
         };
         if mute {
             continue;
@@ -250,7 +270,8 @@ fn answer(world: &mut World, call: &call_body<'_>, input: &mut &[u8]) -> Vec<u8>
         return mount(call.proc);
     }
     let procedure = NFS_PROGRAM::try_from(call.proc).expect("a procedure");
-    let may_wait = [NFS_PROGRAM::NFSPROC3_WRITE, NFS_PROGRAM::NFSPROC3_COMMIT, NFS_PROGRAM::NFSPROC3_READ];
+    let may_wait =
+        [NFS_PROGRAM::NFSPROC3_WRITE, NFS_PROGRAM::NFSPROC3_COMMIT, NFS_PROGRAM::NFSPROC3_READ];
     let later = may_wait.contains(&procedure) && world.faults.later > 0;
     if later {
         world.faults.later -= 1;
@@ -260,13 +281,16 @@ fn answer(world: &mut World, call: &call_body<'_>, input: &mut &[u8]) -> Vec<u8>
         NFS_PROGRAM::NFSPROC3_NULL => packed(&Void),
         NFS_PROGRAM::NFSPROC3_GETATTR => {
             let GETATTR3args { object } = arguments(input);
-            let found = world.by_id(&object).map(|file| GETATTR3resok { obj_attributes: attributes(file) });
+            let found =
+                world.by_id(&object).map(|file| GETATTR3resok { obj_attributes: attributes(file) });
             packed(&match found {
                 Ok(found) => GETATTR3res::Ok(found),
                 Err(status) => GETATTR3res::Err((status, Void)),
             })
         }
-        NFS_PROGRAM::NFSPROC3_SETATTR => outcome::<_, SETATTR3resfail>(set(world, arguments(input))),
+        NFS_PROGRAM::NFSPROC3_SETATTR => {
+            outcome::<_, SETATTR3resfail>(set(world, arguments(input)))
+        }
         NFS_PROGRAM::NFSPROC3_LOOKUP => {
             let LOOKUP3args { what } = arguments(input);
             let name = name_of(&what);
@@ -286,11 +310,15 @@ fn answer(world: &mut World, call: &call_body<'_>, input: &mut &[u8]) -> Vec<u8>
             let arguments: WRITE3args<'_> = arguments(input);
             outcome::<_, WRITE3resfail>(status.map_or_else(|| write(world, &arguments), Err))
         }
-        NFS_PROGRAM::NFSPROC3_CREATE => outcome::<_, CREATE3resfail>(create(world, arguments(input))),
+        NFS_PROGRAM::NFSPROC3_CREATE => {
+            outcome::<_, CREATE3resfail>(create(world, arguments(input)))
+        }
         NFS_PROGRAM::NFSPROC3_REMOVE => {
             let REMOVE3args { object } = arguments(input);
             let gone = world.files.remove(&name_of(&object)).ok_or(nfsstat3::NFS3ERR_NOENT);
-            outcome::<_, REMOVE3resfail>(gone.map(|_| REMOVE3resok { dir_wcc: wcc_data::default() }))
+            outcome::<_, REMOVE3resfail>(
+                gone.map(|_| REMOVE3resok { dir_wcc: wcc_data::default() }),
+            )
         }
         NFS_PROGRAM::NFSPROC3_RENAME => {
             let RENAME3args { from, to } = arguments(input);
@@ -300,23 +328,49 @@ fn answer(world: &mut World, call: &call_body<'_>, input: &mut &[u8]) -> Vec<u8>
                 RENAME3resok { fromdir_wcc: wcc_data::default(), todir_wcc: wcc_data::default() }
             }))
         }
-        NFS_PROGRAM::NFSPROC3_READDIRPLUS => packed(&READDIRPLUS3res::Ok(list(world, &arguments(input)))),
+        NFS_PROGRAM::NFSPROC3_READDIRPLUS => {
+            packed(&READDIRPLUS3res::Ok(list(world, &arguments(input))))
+        }
         NFS_PROGRAM::NFSPROC3_FSSTAT => packed(&FSSTAT3res::Ok(FSSTAT3resok {
             obj_attributes: post_op_attr::None,
-            tbytes: 1 << 40, fbytes: 3 << 30, abytes: 1 << 30, tfiles: 9, ffiles: 9, afiles: 9, invarsec: 0,
+            tbytes: 1 << 40,
+            fbytes: 3 << 30,
+            abytes: 1 << 30,
+            tfiles: 9,
+            ffiles: 9,
+            afiles: 9,
+            invarsec: 0,
         })),
         NFS_PROGRAM::NFSPROC3_FSINFO => packed(&FSINFO3res::Ok(FSINFO3resok {
             obj_attributes: post_op_attr::None,
-            rtmax: 64 << 20, rtpref: 64 << 20, rtmult: 1, wtmax: 64 << 20, wtpref: 64 << 20, wtmult: 1,
-            dtpref: 4096, maxfilesize: 1 << 40, time_delta: nfstime3::default(), properties: 0,
+            rtmax: 64 << 20,
+            rtpref: 64 << 20,
+            rtmult: 1,
+            wtmax: 64 << 20,
+            wtpref: 64 << 20,
+            wtmult: 1,
+            dtpref: 4096,
+            maxfilesize: 1 << 40,
+            time_delta: nfstime3::default(),
+            properties: 0,
         })),
         NFS_PROGRAM::NFSPROC3_PATHCONF => packed(&PATHCONF3res::Ok(PATHCONF3resok {
             obj_attributes: post_op_attr::None,
-            linkmax: 1, name_max: 255, no_trunc: true, chown_restricted: true, case_insensitive: false, case_preserving: true,
+            linkmax: 1,
+            name_max: 255,
+            no_trunc: true,
+            chown_restricted: true,
+            case_insensitive: false,
+            case_preserving: true,
         })),
         NFS_PROGRAM::NFSPROC3_COMMIT => {
             let COMMIT3args { file, .. } = arguments(input);
-            outcome::<_, COMMIT3resfail>(status.map_or_else(|| commit(world, &file), Err))
+            packed(&match status.map_or_else(|| commit(world, &file), Err) {
+                Ok(done) => COMMIT3res::Ok(done),
+                Err(status) => {
+                    COMMIT3res::Err((status, COMMIT3resfail { file_wcc: wcc_data::default() }))
+                }
+            })
         }
         other => panic!("{other} is not known here"),
     }

@@ -50,7 +50,12 @@ impl Drop for Revive {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/services/netfs");
         let run = |arguments: &[&str]| {
             let mut command = Command::new(&script);
-            let _ = command.arg(arguments[0]).arg(dir()).args(&arguments[1..]).stderr(Stdio::null()).status();
+            let _ = command
+                .arg(arguments[0])
+                .arg(dir())
+                .args(&arguments[1..])
+                .stderr(Stdio::null())
+                .status();
         };
         run(&["daemon", self.0, "CONT"]);
         run(&["again", self.0]);

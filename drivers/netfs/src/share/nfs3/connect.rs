@@ -4,10 +4,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use driver_api::{Error, ErrorKind};
-use nfs3_client::{
-    MountClient, Nfs3Client, PortmapperClient,
-    MountError, PortmapError,
-};
+use nfs3_client::{MountClient, MountError, Nfs3Client, PortmapError, PortmapperClient};
 use nfs3_types::{
     mount::{self, dirpath},
     nfs3::{self, FSINFO3args, Nfs3Result, PATHCONF3args, nfs_fh3},

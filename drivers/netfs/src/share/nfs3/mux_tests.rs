@@ -43,7 +43,11 @@ fn answer(xid: u32, body: &[u8]) -> Vec<u8> {
     [&xid.to_be_bytes()[..], body].concat()
 }
 
-fn ask(mux: &Arc<Mux>, body: &[u8], patience: Duration) -> tokio::task::JoinHandle<Result<Bytes, Fault>> {
+fn ask(
+    mux: &Arc<Mux>,
+    body: &[u8],
+    patience: Duration,
+) -> tokio::task::JoinHandle<Result<Bytes, Fault>> {
     let (mux, body) = (Arc::clone(mux), body.to_vec());
     tokio::spawn(async move { mux.call(record(&body), Instant::now() + patience).await })
 }
@@ -132,7 +136,13 @@ async fn a_close_inside_a_fragment_ends_every_waiting_call() {
 
 #[tokio::test]
 async fn an_answer_that_is_too_long_ends_the_connection_unread() {
-    for mark in [LAST | 0x7fff_ffff, LAST | (LONGEST_REPLY as u32 + 1), LONGEST_REPLY as u32 + 1, 0, LAST | 3] {
+    for mark in [
+        LAST | 0x7fff_ffff,
+        LAST | (LONGEST_REPLY as u32 + 1),
+        LONGEST_REPLY as u32 + 1,
+        0,
+        LAST | 3,
+    ] {
         let (mux, mut peer, _) = connected(SOON);
         let call = ask(&mux, b"a", SOON);
         heard(&mut peer).await;
