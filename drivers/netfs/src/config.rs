@@ -160,12 +160,6 @@ pub(crate) struct Place {
     pub gid: u32,
     /// Whether to come from a port below 1024.
     pub reserved_port: bool,
-    /// Who logs in.
-    pub user: Option<String>,
-    /// With which password.
-    pub password: Option<String>,
-    /// In which domain.
-    pub domain: String,
     /// How long a server may be silent while something is asked of it.
     pub silence: Duration,
 }
@@ -362,9 +356,6 @@ impl Config {
             uid: own.uid.or(common.uid).unwrap_or(0),
             gid: own.gid.or(common.gid).unwrap_or(0),
             reserved_port: own.reserved_port.or(common.reserved_port).unwrap_or(false),
-            user: self.user.clone(),
-            password: self.password.clone(),
-            domain: self.domain.clone(),
             silence: Duration::from_secs(self.silence_timeout_secs),
         })
     }

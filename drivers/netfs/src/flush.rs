@@ -10,7 +10,7 @@ use tokio::sync::OwnedRwLockWriteGuard;
 use crate::{
     error::{Fault, broken_server},
     share::Verifier,
-    unstable::Patch,
+    unstable::{Mark, Patch},
     volume::{Attached, How},
 };
 
@@ -19,29 +19,46 @@ const AT_ONCE: usize = 16;
 /// How often a server may change its life during one flush before it is called broken.
 const MOST_ROUNDS: u32 = 16;
 
+/// Whoever has it makes writes durable. It is taken before the gate, never behind it.
+pub(crate) struct Turn<'a> {
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
 impl Attached {
     /// Makes every write acknowledged before the call durable.
     pub async fn flush(&self, until: Instant) -> Result<()> {
         self.admit_flush()?;
-        let done = self.make_durable(until, None).await;
+        let done = self.make_durable(until).await;
         // What happened meanwhile may have left a doubt, or fenced this attachment.
         self.admit_flush()?;
         done
     }
 
-    /// The same, for whoever may hold the gate for writing already.
-    pub async fn make_durable(
+    /// The same, of an attachment that is known to be open.
+    pub async fn make_durable(&self, until: Instant) -> Result<()> {
+        let asked = self.ledger().mark();
+        let turn = self.flush_turn(until).await?;
+        self.make_durable_in(&turn, asked, until, None).await
+    }
+
+    /// Waits until nobody else makes writes durable.
+    pub async fn flush_turn(&self, until: Instant) -> Result<Turn<'_>> {
+        match tokio::time::timeout_at(until.into(), self.flushing.lock()).await {
+            Ok(turn) => Ok(Turn { _turn: turn }),
+            Err(_) => Err(Error::new(ErrorKind::TIMED_OUT, "an earlier flush did not end in time")
+                .with("volume", &self.name)
+                .remedy("look whether the server answers, then try again")),
+        }
+    }
+
+    /// Makes what was entered before `asked` durable, for whoever may hold the gate for writing besides.
+    pub async fn make_durable_in(
         &self,
+        _turn: &Turn<'_>,
+        asked: Mark,
         until: Instant,
         gate: Option<&OwnedRwLockWriteGuard<()>>,
     ) -> Result<()> {
-        let asked = self.ledger().mark();
-        let turn = tokio::time::timeout_at(until.into(), self.flushing.lock());
-        let Ok(_turn) = turn.await else {
-            return Err(Error::new(ErrorKind::TIMED_OUT, "an earlier flush did not end in time")
-                .with("volume", &self.name)
-                .remedy("look whether the server answers, then try again"));
-        };
         // Another one has done it meanwhile.
         if self.ledger().is_durable(asked) {
             return self.file.check().map_err(|fault| self.told(fault, "the flush failed", false));
@@ -52,7 +69,7 @@ impl Attached {
 
     async fn commit_until_whole(
         &self,
-        asked: u64,
+        asked: Mark,
         until: Instant,
         gate: Option<&OwnedRwLockWriteGuard<()>>,
     ) -> Result<(), Fault> {

@@ -323,14 +323,7 @@ impl Store {
         let (opened, facts) = opened.map_err(told)?;
         record.epoch = attach.epoch;
         record.holders.push(holder.clone());
-        let noted = companion::write(mount, files, &record, until).await;
-        match noted {
-            // A reader of a share that is exported for reading only cannot say so there.
-            Err(error) if !holder.writer && error.kind() == ErrorKind::PERMISSION_DENIED => {
-                tracing::info!(volume, %error, "a reader is not entered in the volume's record");
-            }
-            noted => noted?,
-        }
+        note(volume, companion::write(mount, files, &record, until).await, &holder)?;
         let attached = Attached::new(Arc::clone(self), volume, opened, holder, facts.size);
         let attached = Arc::new(attached);
         holders::enter(&attached.holder, &attached);
@@ -374,6 +367,7 @@ impl Store {
 
     /// Ends an attachment: everything acknowledged is durable, or the answer says why not.
     pub async fn detach(&self, attached: &Arc<Attached>, until: Instant) -> Result<()> {
+        let turn = attached.flush_turn(until).await?;
         let gate = attached.barrier(until).await?;
         if attached.admit().is_err() {
             attached.close();
@@ -384,12 +378,15 @@ impl Store {
             });
         }
         let flushed = match attached.admit_flush() {
-            Ok(()) => attached.make_durable(until, Some(&gate)).await,
+            Ok(()) => {
+                let all = attached.ledger().mark();
+                attached.make_durable_in(&turn, all, until, Some(&gate)).await
+            }
             doubt => doubt,
         };
         attached.close();
         holders::leave(&attached.holder);
-        drop(gate);
+        drop((gate, turn));
         flushed?;
         let _turn = self.turn(&attached.name).await;
         self.leave(attached, until).await?;
@@ -407,14 +404,8 @@ impl Store {
         if record.holders.len() == before {
             return Ok(());
         }
-        match companion::write(mount, &files, &record, until).await {
-            Err(error)
-                if !attached.holder.writer && error.kind() == ErrorKind::PERMISSION_DENIED =>
-            {
-                Ok(())
-            }
-            written => written,
-        }
+        let written = companion::write(mount, &files, &record, until).await;
+        note(&attached.name, written, &attached.holder)
     }
 
     /// Space on the servers.
@@ -535,6 +526,24 @@ async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<VolumeInfo>> 
         }
     }
     Ok(infos)
+}
+
+/// Judges a failure to enter or strike out a holder.
+fn note(volume: &str, written: Result<()>, holder: &Holder) -> Result<()> {
+    match written {
+        // A reader of a share that is exported for reading only cannot say so there.
+        Err(error) if !holder.writer && error.kind() == ErrorKind::PERMISSION_DENIED => {
+            tracing::info!(volume, %error, "a reader is not entered in the volume's record");
+            Ok(())
+        }
+        // A full server must not keep anybody from the data that is on it. The list of holders is advice here, and
+        // this machine knows of its own attachments without it.
+        Err(error) if error.kind() == ErrorKind::NO_SPACE => {
+            tracing::warn!(volume, %holder, %error, "the server is full, the volume's record does not change");
+            Ok(())
+        }
+        written => written,
+    }
 }
 
 fn taken(volume: &str, place: &Place) -> Error {

@@ -156,7 +156,11 @@ pub(crate) async fn replace(
 ) -> Result<(), Fault> {
     // What an earlier writer left half made.
     remove_if_there(mount, fresh, until).await?;
-    let made = create(mount, fresh, until).await?;
+    let made = match create(mount, fresh, until).await {
+        // An earlier call made it, and its answer was lost.
+        Err(Fault::Exists) => look(mount, fresh, until).await?.ok_or(Fault::NotFound)?,
+        made => made?,
+    };
     mount
         .perform(until, |attempt| async move {
             let share = &attempt.share;

@@ -390,7 +390,7 @@ impl Attached {
         if self.ledger().bytes() <= self.store.unstable_bytes {
             return Ok(());
         }
-        self.make_durable(until, None).await
+        self.make_durable(until).await
     }
 }
 

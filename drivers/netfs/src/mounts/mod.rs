@@ -292,18 +292,15 @@ impl Mount {
         match mounted {
             Ok(share) => {
                 let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-                *self.state() = State::mounted_now(Arc::clone(&share), generation);
+                *self.state() = State::mounted_now(Arc::clone(&share), generation, failures);
                 tracing::info!(mount = self.place.name, generation, "mounted");
                 Ok((share, generation))
             }
             Err(fault) => {
-                let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-                // Not all at once, where many hosts wait for one server.
-                let jitter = pause.mul_f64(fastrand::f64() / 4.0);
                 let error = fault.clone().told("the share cannot be mounted");
                 tracing::warn!(mount = self.place.name, error = %format!("{error:#}"), "not mounted");
                 let lasting = is_lasting(&fault).then(|| (Instant::now(), fault.clone()));
-                let until = Instant::now() + pause + jitter;
+                let until = Instant::now() + pause_after(failures);
                 *self.state() = State::waiting(failures + 1, until, &error, lasting);
                 Err(fault)
             }
@@ -318,6 +315,13 @@ impl Mount {
         };
         Fault::TimedOut { sent: false, why: why.into() }
     }
+}
+
+/// How long to wait after so many failures in a row.
+fn pause_after(failures: u32) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+    // Not all at once, where many hosts wait for one server.
+    pause + pause.mul_f64(fastrand::f64() / 4.0)
 }
 
 /// Whether a failure to mount will not go away by waiting.
@@ -338,6 +342,12 @@ async fn connect(
     until: Instant,
 ) -> Result<Arc<dyn Share>, Fault> {
     match place.protocol {
+        Protocol::Nfs if place.require_encryption => Err(Error::new(
+            ErrorKind::UNSUPPORTED,
+            "NFS travels in the clear, and `require_encryption` is set",
+        )
+        .remedy("set require_encryption = false where the network is trusted")
+        .into()),
         Protocol::Nfs if place.versions.iter().any(|version| version == "3") => {
             Ok(Arc::new(nfs3::mount(place, figures, until).await?))
         }

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The states of a mount, each with its reason.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use driver_api::Error;
 use serde::Serialize;
 
 use crate::{error::Fault, share::Share};
+
+/// A mount that ends sooner than this counts as a failure.
+const PROBATION: Duration = Duration::from_secs(1);
 
 /// What a mount is doing.
 pub(super) enum State {
@@ -15,7 +21,7 @@ pub(super) enum State {
     /// Somebody is mounting it. After how many failures, and why the last one.
     Mounting { failures: u32, reason: Option<String> },
     /// It serves.
-    Mounted { share: Arc<dyn Share>, generation: u64, since: Instant },
+    Mounted { share: Arc<dyn Share>, generation: u64, since: Instant, failures: u32 },
     /// It failed, and is tried again.
     Waiting { failures: u32, until: Instant, reason: String, lasting: Option<(Instant, Fault)> },
 }
@@ -50,9 +56,9 @@ pub(crate) struct Shown {
 }
 
 impl State {
-    /// A share that was mounted just now.
-    pub fn mounted_now(share: Arc<dyn Share>, generation: u64) -> Self {
-        Self::Mounted { share, generation, since: Instant::now() }
+    /// A share that was mounted just now, after so many failures.
+    pub fn mounted_now(share: Arc<dyn Share>, generation: u64, failures: u32) -> Self {
+        Self::Mounted { share, generation, since: Instant::now(), failures }
     }
 
     /// After a failure.
@@ -105,11 +111,14 @@ impl State {
     /// The share of this generation has ended; whether it was the present one.
     pub fn end(&mut self, ended: u64, why: &str) -> bool {
         match self {
-            Self::Mounted { generation, .. } if *generation == ended => {
-                // The first attempt may come at once.
-                let until = Instant::now();
-                let reason = why.to_owned();
-                *self = Self::Waiting { failures: 0, until, reason, lasting: None };
+            Self::Mounted { generation, since, failures, .. } if *generation == ended => {
+                // The first attempt comes at once, unless this server ends every connection soon.
+                let (failures, until) = if since.elapsed() < PROBATION {
+                    (*failures + 1, Instant::now() + super::pause_after(*failures))
+                } else {
+                    (0, Instant::now())
+                };
+                *self = Self::Waiting { failures, until, reason: why.to_owned(), lasting: None };
                 true
             }
             _ => false,

@@ -166,9 +166,6 @@ pub(crate) trait Share: Send + Sync {
     /// Gives an open file back. Nothing is made durable by it.
     fn close<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, ()>;
 
-    /// What is known of an open file now. `Stale` if the server does not know the handle.
-    fn facts<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, Facts>;
-
     /// Makes an empty file, and opens it for writing; `Exists` if there is something of that name. Where the protocol
     /// can, a call with the same `token` finds what an earlier one made, and succeeds. The file's name is durable.
     fn create<'a>(&'a self, name: &'a FileName, token: u64, until: Instant) -> Doing<'a, Found>;

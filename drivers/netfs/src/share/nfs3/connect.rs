@@ -46,7 +46,11 @@ pub(crate) async fn mount(
             let path = dirpath(Opaque::borrowed(place.share.as_bytes()));
             match client.wire().mnt(path).await {
                 Ok(mounted) => nfs_fh3 { data: mounted.fhandle.0 },
-                Err(MountError::Denied(status)) => return Err(not_mounted(status, &place.share)),
+                Err(MountError::Denied(status)) => {
+                    // Some servers call an export that they do not have one that is not allowed.
+                    let known = client.wire().export().await.ok().map(listed_exports);
+                    return Err(not_mounted(status, &place.share, known.as_deref()));
+                }
                 Err(MountError::Rpc(error)) => return Err(fault_of(error)),
             }
         }
@@ -76,16 +80,19 @@ pub(crate) async fn exports(
 ) -> Result<Vec<(String, Vec<String>)>, Fault> {
     let address = resolve(place, until).await?;
     let mut client = ask_mount(place, address, figures, until).await?;
-    let listed = client.wire().export().await.map_err(fault_of)?;
+    client.wire().export().await.map(listed_exports).map_err(fault_of)
+}
+
+fn listed_exports(listed: mount::exports<'_, '_>) -> Vec<(String, Vec<String>)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(listed
+    listed
         .into_inner()
         .iter()
         .map(|export| {
             let clients = export.ex_groups.0.iter().map(|name| text(&name.0));
             (text(&export.ex_dir.0), clients.collect())
         })
-        .collect())
+        .collect()
 }
 
 /// Tells the server that the export is not used here any more.

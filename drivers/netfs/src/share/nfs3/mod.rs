@@ -369,10 +369,6 @@ impl Share for Nfs3 {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn facts<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, Facts> {
-        Box::pin(self.attributes(handle_of(handle), until))
-    }
-
     fn create<'a>(&'a self, name: &'a FileName, token: u64, until: Instant) -> Doing<'a, Found> {
         Box::pin(async move { regular(self.make(name, token, until).await?, name) })
     }

@@ -166,7 +166,8 @@ impl Mux {
             let moment = until.min(deaf_at);
             match tokio::time::timeout_at(moment.into(), &mut reply).await {
                 Ok(Ok(answered)) => break answered,
-                Ok(Err(_)) => break Err(self.lost(false)),
+                // Nobody is left who knows.
+                Ok(Err(_)) => break Err(self.lost()),
                 Err(_) if Instant::now() >= until => break Err(self.timed_out(xid)),
                 Err(_) if self.line.heard.load(Relaxed) > heard => {}
                 Err(_) => {
@@ -200,9 +201,9 @@ impl Mux {
         Ok(xid)
     }
 
-    fn lost(&self, sent: bool) -> Fault {
+    fn lost(&self) -> Fault {
         let why = self.ended().unwrap_or_else(|| "its reader has ended".into());
-        Fault::Lost { sent, why }
+        Fault::Lost { sent: true, why }
     }
 
     fn timed_out(&self, xid: u32) -> Fault {

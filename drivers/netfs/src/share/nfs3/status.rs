@@ -46,25 +46,42 @@ pub(crate) fn refused(status: nfsstat3, what: &str, object: &str) -> Fault {
     Fault::Refused(error.with("file", object).remedy(remedy))
 }
 
-/// A mount that the server refused.
-pub(crate) fn not_mounted(status: mountstat3, export: &str) -> Fault {
+/// A mount that the server refused. `known`: what it exports, if it says so.
+pub(crate) fn not_mounted(
+    status: mountstat3,
+    export: &str,
+    known: Option<&[(String, Vec<String>)]>,
+) -> Fault {
     use mountstat3 as M;
-    let (kind, remedy) = match status {
-        M::MNT3ERR_ACCES | M::MNT3ERR_PERM => (
-            ErrorKind::PERMISSION_DENIED,
-            "export it to this host; the export needs `insecure` (ganesha: PrivilegedPort = false), or set `reserved_port = true`",
-        ),
-        M::MNT3ERR_NOENT | M::MNT3ERR_NOTDIR | M::MNT3ERR_INVAL | M::MNT3ERR_NAMETOOLONG => (
-            ErrorKind::NOT_FOUND,
-            "name one of the server's exports in `share`: novastor backend run BACKEND exports '{}'",
-        ),
-        M::MNT3ERR_NOTSUPP => {
-            (ErrorKind::UNSUPPORTED, "the server does not serve this export by NFSv3")
-        }
-        _ => (ErrorKind::UNAVAILABLE, "look at the server's log"),
+    // A directory inside an export may be mounted as well.
+    let is_in = |path: &str| {
+        let rest = export.strip_prefix(path.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
+    let is_known = known.is_none_or(|known| known.iter().any(|(path, _)| is_in(path)));
+    let listed = "novastor backend run BACKEND exports '{}'";
+    let (kind, remedy) = match status {
+        M::MNT3ERR_ACCES | M::MNT3ERR_PERM if is_known => (
+            ErrorKind::PERMISSION_DENIED,
+            "export it to this host; the export needs `insecure` (ganesha: PrivilegedPort = false), or set `reserved_port = true`".to_owned(),
+        ),
+        M::MNT3ERR_ACCES
+        | M::MNT3ERR_PERM
+        | M::MNT3ERR_NOENT
+        | M::MNT3ERR_NOTDIR
+        | M::MNT3ERR_INVAL
+        | M::MNT3ERR_NAMETOOLONG => {
+            (ErrorKind::NOT_FOUND, format!("name one of the server's exports in `share`: {listed}"))
+        }
+        M::MNT3ERR_NOTSUPP => (
+            ErrorKind::UNSUPPORTED,
+            "let the server serve this export by NFSv3, or name other `versions`".to_owned(),
+        ),
+        _ => (ErrorKind::UNAVAILABLE, "look at the server's log".to_owned()),
+    };
+    let what = if is_known { "" } else { ", which it does not list" };
     let error =
-        Error::new(kind, format!("the server does not let the export be mounted: {status}"));
+        Error::new(kind, format!("the server does not let the export be mounted{what}: {status}"));
     Fault::Refused(error.with("export", export).remedy(remedy))
 }
 
