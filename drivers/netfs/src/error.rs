@@ -42,7 +42,7 @@ impl Fault {
 
     /// The error for the operator: what failed, at `what`.
     pub fn told(self, what: &str) -> Error {
-        let error = match self {
+        match self {
             Self::Lost { why, .. } => {
                 Error::new(ErrorKind::UNAVAILABLE, format!("{what}: the connection ended: {why}"))
                     .remedy(UNREACHABLE)
@@ -72,8 +72,7 @@ impl Fault {
             )
             .remedy("choose another name, or move that file away"),
             Self::Refused(error) => error,
-        };
-        error
+        }
     }
 }
 

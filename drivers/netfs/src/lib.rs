@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #![doc = include_str!("../README.md")]
 
+mod attaching;
 mod commands;
 mod companion;
 mod config;

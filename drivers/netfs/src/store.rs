@@ -11,23 +11,21 @@ use std::{
 };
 
 use driver_api::{
-    Attach, AttachMode, Error, ErrorKind, Health, OpContext, Result, Stats, Usage, VolumeInfo,
-    VolumeSpec, ext,
+    Error, ErrorKind, Health, OpContext, Result, Stats, Usage, VolumeInfo, VolumeSpec,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
     companion::{self, Record},
     config::Config,
-    error::{Fault, fenced, invalid, not_found},
-    file::OpenFile,
-    holders::{self, Holder, Life},
+    error::{Fault, invalid, not_found},
+    holders::Life,
     mounts::{Mount, Patience},
     names::{FileName, Files, volume_of},
     resize::check_size,
     share::{Facts, Kind},
     verified,
-    volume::{Attached, NetfsVolume},
+    volume::Attached,
 };
 
 /// An open backend.
@@ -43,12 +41,15 @@ pub(crate) struct Store {
 }
 
 /// A volume that was found.
-struct Place {
-    mount: Arc<Mount>,
-    files: Files,
-    /// Which of its files has the blocks.
-    file: FileName,
-    facts: Facts,
+pub(crate) struct Place {
+    /// The share that it is on.
+    pub mount: Arc<Mount>,
+    /// All its files.
+    pub files: Files,
+    /// Which of them has the blocks.
+    pub file: FileName,
+    /// What the server knows of that one.
+    pub facts: Facts,
 }
 
 impl Place {
@@ -109,7 +110,8 @@ impl Store {
         })
     }
 
-    async fn turn(&self, volume: &str) -> tokio::sync::OwnedMutexGuard<()> {
+    /// Waits until nobody else changes the volume's files.
+    pub async fn turn(&self, volume: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -147,7 +149,8 @@ impl Store {
         }
     }
 
-    async fn found(&self, volume: &str, until: Instant) -> Result<Place> {
+    /// The same; `NotFound` if no share has it.
+    pub async fn found(&self, volume: &str, until: Instant) -> Result<Place> {
         self.find(volume, until).await?.ok_or_else(|| not_found(volume))
     }
 
@@ -263,11 +266,10 @@ impl Store {
         let _turn = self.turn(volume).await;
         let place = self.found(volume, until).await?;
         let Place { mount, files, file, .. } = &place;
-        if let Some(record) = companion::read(mount, files, until).await? {
-            let held = record.holders.iter().find(|holder| !matches!(holder.life(), Life::Over));
-            if let Some(holder) = held {
-                return Err(holder.in_use(volume));
-            }
+        let noted = companion::read(mount, files, until).await?.unwrap_or_default().holders;
+        let holders = self.holders_of(volume, noted);
+        if let Some(holder) = holders.iter().find(|holder| !matches!(holder.life(), Life::Over)) {
+            return Err(holder.in_use(volume));
         }
         let told = |fault: Fault| match fault {
             Fault::NotFound => not_found(volume),
@@ -292,120 +294,6 @@ impl Store {
     /// One volume.
     pub async fn show(&self, volume: &str, until: Instant) -> Result<VolumeInfo> {
         Ok(self.found(volume, until).await?.info(volume))
-    }
-
-    /// Attaches a volume.
-    pub async fn attach(
-        self: &Arc<Self>,
-        volume: &str,
-        attach: &Attach,
-        until: Instant,
-    ) -> Result<NetfsVolume> {
-        if ![AttachMode::READ_ONLY, AttachMode::EXCLUSIVE].contains(&attach.mode) {
-            return Err(ext::unsupported("this attach mode"));
-        }
-        let _turn = self.turn(volume).await;
-        let place = self.found(volume, until).await?;
-        let Place { mount, files, file, .. } = &place;
-        let mut record =
-            companion::read(mount, files, until).await?.unwrap_or_else(Record::adopted);
-        if attach.epoch < record.epoch {
-            return Err(fenced(volume)
-                .with("epoch", attach.epoch)
-                .with("latest_epoch", record.epoch));
-        }
-        let holder = Holder::this(attach);
-        self.take(volume, &mut record, &holder, attach.force, until).await?;
-        let told = |fault: Fault| {
-            fault.told("the volume cannot be opened").with("file", mount.place.shown_file(file))
-        };
-        let opened = OpenFile::open(mount, volume, file, holder.writer, until).await;
-        let (opened, facts) = opened.map_err(told)?;
-        record.epoch = attach.epoch;
-        record.holders.push(holder.clone());
-        note(volume, companion::write(mount, files, &record, until).await, &holder)?;
-        let attached = Attached::new(Arc::clone(self), volume, opened, holder, facts.size);
-        let attached = Arc::new(attached);
-        holders::enter(&attached.holder, &attached);
-        let mut all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|other| other.strong_count() > 0);
-        all.push(Arc::downgrade(&attached));
-        Ok(NetfsVolume(attached))
-    }
-
-    /// Takes those out of the record who hold the volume no more; by force also those who do.
-    async fn take(
-        &self,
-        volume: &str,
-        record: &mut Record,
-        holder: &Holder,
-        force: bool,
-        until: Instant,
-    ) -> Result<()> {
-        let mut staying = Vec::new();
-        for other in record.holders.drain(..) {
-            let conflicts = holder.writer || other.writer;
-            match other.life() {
-                Life::Over => {}
-                _ if !conflicts => staying.push(other),
-                _ if !force => return Err(other.in_use(volume)),
-                Life::Here(attached) => {
-                    tracing::warn!(volume, holder = %other, "taking the volume over");
-                    attached.fence(until).await?;
-                }
-                Life::Elsewhere => {
-                    tracing::warn!(
-                        volume, holder = %other,
-                        "taking the volume over; nothing keeps the old holder from writing"
-                    );
-                }
-            }
-        }
-        record.holders = staying;
-        Ok(())
-    }
-
-    /// Ends an attachment: everything acknowledged is durable, or the answer says why not.
-    pub async fn detach(&self, attached: &Arc<Attached>, until: Instant) -> Result<()> {
-        let turn = attached.flush_turn(until).await?;
-        let gate = attached.barrier(until).await?;
-        if attached.admit().is_err() {
-            attached.close();
-            holders::leave(&attached.holder);
-            return attached.admit().or_else(|error| match error.kind() {
-                ErrorKind::FENCED => Err(error),
-                _ => Ok(()),
-            });
-        }
-        let flushed = match attached.admit_flush() {
-            Ok(()) => {
-                let all = attached.ledger().mark();
-                attached.make_durable_in(&turn, all, until, Some(&gate)).await
-            }
-            doubt => doubt,
-        };
-        attached.close();
-        holders::leave(&attached.holder);
-        drop((gate, turn));
-        flushed?;
-        let _turn = self.turn(&attached.name).await;
-        self.leave(attached, until).await?;
-        let closed = attached.file.close(until).await;
-        closed.map_err(|fault| attached.told(fault, "the file cannot be closed", false))
-    }
-
-    /// Takes an attachment out of its volume's record.
-    async fn leave(&self, attached: &Attached, until: Instant) -> Result<()> {
-        let mount = &attached.file.mount;
-        let files = Files::of(&attached.name)?;
-        let Some(mut record) = companion::read(mount, &files, until).await? else { return Ok(()) };
-        let before = record.holders.len();
-        record.holders.retain(|holder| holder.token != attached.holder.token);
-        if record.holders.len() == before {
-            return Ok(());
-        }
-        let written = companion::write(mount, &files, &record, until).await;
-        note(&attached.name, written, &attached.holder)
     }
 
     /// Space on the servers.
@@ -461,7 +349,15 @@ impl Store {
         self.mounts().iter().fold(stats, |stats, mount| mount.stats(stats))
     }
 
-    fn attachments(&self) -> Vec<Arc<Attached>> {
+    /// Remembers an attachment.
+    pub fn remember(&self, attached: &Arc<Attached>) {
+        let mut all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(attached));
+    }
+
+    /// The attachments of this backend that are open.
+    pub fn attachments(&self) -> Vec<Arc<Attached>> {
         let all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter_map(std::sync::Weak::upgrade).filter(|one| one.is_open()).collect()
     }
@@ -526,24 +422,6 @@ async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<VolumeInfo>> 
         }
     }
     Ok(infos)
-}
-
-/// Judges a failure to enter or strike out a holder.
-fn note(volume: &str, written: Result<()>, holder: &Holder) -> Result<()> {
-    match written {
-        // A reader of a share that is exported for reading only cannot say so there.
-        Err(error) if !holder.writer && error.kind() == ErrorKind::PERMISSION_DENIED => {
-            tracing::info!(volume, %error, "a reader is not entered in the volume's record");
-            Ok(())
-        }
-        // A full server must not keep anybody from the data that is on it. The list of holders is advice here, and
-        // this machine knows of its own attachments without it.
-        Err(error) if error.kind() == ErrorKind::NO_SPACE => {
-            tracing::warn!(volume, %holder, %error, "the server is full, the volume's record does not change");
-            Ok(())
-        }
-        written => written,
-    }
 }
 
 fn taken(volume: &str, place: &Place) -> Error {
