@@ -60,6 +60,8 @@ pub struct Faults {
     pub crash_every: u64,
     /// Commits find the disk full, and throw away what they should have kept.
     pub full_at_commit: bool,
+    /// Writes find the disk full.
+    pub full: bool,
     /// So many calls are answered with "later".
     pub later: u32,
     /// The connection is cut after the n-th call of this procedure was done, before its answer.
@@ -426,6 +428,9 @@ fn write(world: &mut World, arguments: &WRITE3args<'_>) -> Result<WRITE3resok, n
     // Before the write, so that what it is told is what came of it.
     if world.faults.crash_every > 0 && world.writes.is_multiple_of(world.faults.crash_every) {
         world.crash();
+    }
+    if world.faults.full {
+        return Err(nfsstat3::NFS3ERR_NOSPC);
     }
     let count = arguments.count.min(world.faults.at_most.unwrap_or(u32::MAX));
     let verf = writeverf3(world.verifier.to_be_bytes());
