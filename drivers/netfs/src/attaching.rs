@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Attaching and detaching: who has a volume is written beside it, where other hosts look.
+
+use std::{sync::Arc, time::Instant};
+
+use driver_api::{Attach, AttachMode, ErrorKind, Result, ext};
+
+use crate::{
+    companion::{self, Record},
+    error::{Fault, fenced},
+    file::OpenFile,
+    holders::{self, Holder, Life},
+    names::Files,
+    store::{Place, Store},
+    volume::{Attached, NetfsVolume},
+};
+
+impl Store {
+    /// Attaches a volume.
+    pub async fn attach(
+        self: &Arc<Self>,
+        volume: &str,
+        attach: &Attach,
+        until: Instant,
+    ) -> Result<NetfsVolume> {
+        if ![AttachMode::READ_ONLY, AttachMode::EXCLUSIVE].contains(&attach.mode) {
+            return Err(ext::unsupported("this attach mode"));
+        }
+        let _turn = self.turn(volume).await;
+        let place = self.found(volume, until).await?;
+        let Place { mount, files, file, .. } = &place;
+        let mut record =
+            companion::read(mount, files, until).await?.unwrap_or_else(Record::adopted);
+        if attach.epoch < record.epoch {
+            return Err(fenced(volume)
+                .with("epoch", attach.epoch)
+                .with("latest_epoch", record.epoch));
+        }
+        let holder = Holder::this(attach);
+        self.take(volume, &mut record, &holder, attach.force, until).await?;
+        let told = |fault: Fault| {
+            fault.told("the volume cannot be opened").with("file", mount.place.shown_file(file))
+        };
+        let opened = OpenFile::open(mount, volume, file, holder.writer, until).await;
+        let (opened, facts) = opened.map_err(told)?;
+        record.epoch = attach.epoch;
+        record.holders.push(holder.clone());
+        note(volume, companion::write(mount, files, &record, until).await, &holder)?;
+        let attached = Attached::new(Arc::clone(self), volume, opened, holder, facts.size);
+        let attached = Arc::new(attached);
+        holders::enter(&attached.holder, &attached);
+        self.remember(&attached);
+        Ok(NetfsVolume(attached))
+    }
+
+    /// Who has a volume: those in its record, and attachments of this backend that could not be entered there.
+    pub fn holders_of(&self, volume: &str, mut noted: Vec<Holder>) -> Vec<Holder> {
+        for attached in self.attachments().iter().filter(|attached| attached.name == volume) {
+            if !noted.iter().any(|holder| holder.token == attached.holder.token) {
+                noted.push(attached.holder.clone());
+            }
+        }
+        noted
+    }
+
+    /// Takes those out of the record who hold the volume no more; by force also those who do.
+    async fn take(
+        &self,
+        volume: &str,
+        record: &mut Record,
+        holder: &Holder,
+        force: bool,
+        until: Instant,
+    ) -> Result<()> {
+        let mut staying = Vec::new();
+        for other in self.holders_of(volume, std::mem::take(&mut record.holders)) {
+            let conflicts = holder.writer || other.writer;
+            match other.life() {
+                Life::Over => {}
+                _ if !conflicts => staying.push(other),
+                _ if !force => return Err(other.in_use(volume)),
+                Life::Here(attached) => {
+                    tracing::warn!(volume, holder = %other, "taking the volume over");
+                    attached.fence(until).await?;
+                }
+                Life::Elsewhere => {
+                    tracing::warn!(
+                        volume, holder = %other,
+                        "taking the volume over; nothing keeps the old holder from writing"
+                    );
+                }
+            }
+        }
+        record.holders = staying;
+        Ok(())
+    }
+
+    /// Ends an attachment: everything acknowledged is durable, or the answer says why not.
+    pub async fn detach(&self, attached: &Arc<Attached>, until: Instant) -> Result<()> {
+        let turn = attached.flush_turn(until).await?;
+        let gate = attached.barrier(until).await?;
+        if attached.admit().is_err() {
+            attached.close();
+            holders::leave(&attached.holder);
+            return attached.admit().or_else(|error| match error.kind() {
+                ErrorKind::FENCED => Err(error),
+                _ => Ok(()),
+            });
+        }
+        let flushed = match attached.admit_flush() {
+            Ok(()) => {
+                let all = attached.ledger().mark();
+                attached.make_durable_in(&turn, all, until, Some(&gate)).await
+            }
+            doubt => doubt,
+        };
+        attached.close();
+        holders::leave(&attached.holder);
+        drop((gate, turn));
+        flushed?;
+        let _turn = self.turn(&attached.name).await;
+        self.leave(attached, until).await?;
+        let closed = attached.file.close(until).await;
+        closed.map_err(|fault| attached.told(fault, "the file cannot be closed", false))
+    }
+
+    /// Takes an attachment out of its volume's record.
+    async fn leave(&self, attached: &Attached, until: Instant) -> Result<()> {
+        let mount = &attached.file.mount;
+        let files = Files::of(&attached.name)?;
+        let Some(mut record) = companion::read(mount, &files, until).await? else { return Ok(()) };
+        let before = record.holders.len();
+        record.holders.retain(|holder| holder.token != attached.holder.token);
+        if record.holders.len() == before {
+            return Ok(());
+        }
+        let written = companion::write(mount, &files, &record, until).await;
+        note(&attached.name, written, &attached.holder)
+    }
+}
+
+/// Judges a failure to enter or strike out a holder.
+fn note(volume: &str, written: Result<()>, holder: &Holder) -> Result<()> {
+    match written {
+        // A reader of a share that is exported for reading only cannot say so there.
+        Err(error) if !holder.writer && error.kind() == ErrorKind::PERMISSION_DENIED => {
+            tracing::info!(volume, %error, "a reader is not entered in the volume's record");
+            Ok(())
+        }
+        // A full server must not keep anybody from the data that is on it. The list of holders is advice here, and
+        // this machine knows of its own attachments without it.
+        Err(error) if error.kind() == ErrorKind::NO_SPACE => {
+            tracing::warn!(volume, %holder, %error, "the server is full, the volume's record does not change");
+            Ok(())
+        }
+        written => written,
+    }
+}

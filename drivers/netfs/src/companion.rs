@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a volume's file cannot say of itself: a small file beside it, `NAME.novastor`.
+//!
+//! JSON with magic, version, feature bits and a checksum. Bits of `compatible_features` may be unknown to the reader; any unknown
+//! bit of `incompatible_features`, or a larger `version`, is refused. Fields of `body` that a reader does not know are kept.
+
+use std::{sync::Arc, time::Instant};
+
+use driver_api::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{error::internal, holders::Holder, mounts::Mount, names::Files, verified};
+
+const MAGIC: &str = "novastor-netfs";
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    magic: String,
+    version: u32,
+    compatible_features: u64,
+    incompatible_features: u64,
+    body: serde_json::Value,
+    sha256: String,
+}
+
+/// What is known of a volume, besides what its file says itself.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Tells it from every other volume that ever had its name.
+    #[serde(default)]
+    pub id: String,
+    /// Whether this driver made the file; else it was there before.
+    #[serde(default)]
+    pub made: bool,
+    /// The size that it was made with.
+    #[serde(default)]
+    pub made_with: u64,
+    /// The largest attach epoch seen.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Who has it attached.
+    #[serde(default)]
+    pub holders: Vec<Holder>,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Record {
+    /// Of a volume that is made now.
+    pub fn made(size: u64) -> Self {
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        Self { id, made: true, made_with: size, ..Self::default() }
+    }
+
+    /// Of a file that was there before.
+    pub fn adopted() -> Self {
+        Self { made: false, ..Self::made(0) }
+    }
+}
+
+/// Reads a volume's record; `None` if it has none.
+pub(crate) async fn read(
+    mount: &Arc<Mount>,
+    files: &Files,
+    until: Instant,
+) -> Result<Option<Record>> {
+    let name = &files.companion;
+    let read = verified::read(mount, name, until).await;
+    let content = read.map_err(|fault| fault.told("the volume's record cannot be read"))?;
+    let file = mount.place.shown_file(name);
+    content.map(|content| decode(&content).map_err(|error| error.with("file", file))).transpose()
+}
+
+/// Writes a volume's record.
+pub(crate) async fn write(
+    mount: &Arc<Mount>,
+    files: &Files,
+    record: &Record,
+    until: Instant,
+) -> Result<()> {
+    let content = encode(record)?.into();
+    let written =
+        verified::replace(mount, &files.companion, &files.fresh_companion, &content, until).await;
+    written.map_err(|fault| {
+        let file = mount.place.shown_file(&files.companion);
+        fault.told("the volume's record cannot be written").with("file", file)
+    })
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>> {
+    let encoding =
+        |error: serde_json::Error| internal(format!("a record cannot be encoded: {error}"));
+    let body = serde_json::to_value(record).map_err(encoding)?;
+    let envelope = Envelope {
+        magic: MAGIC.into(),
+        version: VERSION,
+        compatible_features: 0,
+        incompatible_features: 0,
+        sha256: digest(&body),
+        body,
+    };
+    let mut text = serde_json::to_vec_pretty(&envelope).map_err(encoding)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+fn decode(content: &[u8]) -> Result<Record> {
+    let envelope: Envelope =
+        serde_json::from_slice(content).map_err(|error| damaged(&error.to_string()))?;
+    if envelope.magic != MAGIC {
+        return Err(damaged("the magic is not novastor-netfs"));
+    }
+    if envelope.version > VERSION || envelope.incompatible_features != 0 {
+        let (version, features) = (envelope.version, envelope.incompatible_features);
+        let what = format!(
+            "the volume's record has version {version} and incompatible features {features:#x}, this driver reads version {VERSION} without"
+        );
+        return Err(
+            Error::new(ErrorKind::UNSUPPORTED, what).remedy("use the newer driver that wrote it")
+        );
+    }
+    if envelope.sha256 != digest(&envelope.body) {
+        return Err(damaged("the checksum does not fit the content"));
+    }
+    serde_json::from_value(envelope.body).map_err(|error| damaged(&error.to_string()))
+}
+
+/// The body's keys are sorted by serde_json's map, so the text is the same for every writer.
+fn digest(body: &serde_json::Value) -> String {
+    let hash = Sha256::digest(body.to_string().as_bytes());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn damaged(why: &str) -> Error {
+    Error::new(ErrorKind::CORRUPTED, format!("the volume's record is damaged: {why}")).remedy(
+        "restore the file from a backup, or move it away and adopt the image anew; the image itself is untouched",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn altered(change: impl Fn(&mut serde_json::Value)) -> Result<Record> {
+        let record = Record { epoch: 7, ..Record::made(512) };
+        let encoded = encode(&record).expect("encoded");
+        let mut value = serde_json::from_slice(&encoded).expect("JSON");
+        change(&mut value);
+        decode(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let record = altered(|_| ()).expect("whole");
+        assert_eq!((record.epoch, record.made, record.made_with), (7, true, 512));
+    }
+
+    #[test]
+    fn damage_is_noticed_and_what_is_newer_refused() {
+        let kind =
+            |change: fn(&mut serde_json::Value)| altered(change).expect_err("refused").kind();
+        assert_eq!(kind(|value| value["body"]["epoch"] = 8.into()), ErrorKind::CORRUPTED);
+        assert_eq!(kind(|value| value["magic"] = "other".into()), ErrorKind::CORRUPTED);
+        assert_eq!(kind(|value| value["version"] = 2.into()), ErrorKind::UNSUPPORTED);
+        assert_eq!(kind(|value| value["incompatible_features"] = 1.into()), ErrorKind::UNSUPPORTED);
+        altered(|value| value["compatible_features"] = 1.into()).expect("compatible");
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_kept() {
+        let mut record = Record::made(512);
+        record.other.insert("layout".into(), "extents".into());
+        let read = decode(&encode(&record).expect("encoded")).expect("read");
+        assert_eq!(read, record);
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#![doc = include_str!("../README.md")]
+
+mod attaching;
+mod commands;
+mod companion;
+mod config;
+mod counters;
+mod driver;
+mod ending;
+mod error;
+mod file;
+mod flush;
+mod holders;
+mod mounts;
+mod names;
+mod ranges;
+mod resize;
+mod share;
+mod store;
+mod unstable;
+mod verified;
+mod volume;
+
+pub use config::{Config, NamedShare, Protocol, ShareOptions};
+pub use driver::{Netfs, NetfsBackend};
+pub use volume::NetfsVolume;
+
+driver_api::export_driver!(Netfs, "netfs");

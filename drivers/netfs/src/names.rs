@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which names may become files on a share, and which file belongs to which volume.
+//!
+//! Servers do not agree on what a name is: NFSv3 passes `..` on to the file system, a colon opens a stream on SMB, and
+//! Windows drops trailing dots. So a name is checked here, one component at a time, before any server sees it.
+
+use std::fmt;
+
+use driver_api::{Error, Result};
+
+use crate::error::invalid;
+
+/// Bytes of the longest component: what the file systems behind shares take.
+const LONGEST: usize = 255;
+/// The end of the name of a volume's companion.
+const COMPANION: &str = ".novastor";
+/// The end of the name of a companion while it is written.
+const FRESH: &str = ".novastor.new";
+/// The end of the name of a raw volume that was made here.
+const RAW: &str = ".raw";
+/// The end of other names that are listed as raw images, and are part of the volume's name.
+const LISTED: &str = ".img";
+
+/// One component of a path that may be sent to a server.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FileName(String);
+
+impl FileName {
+    /// Checks one component.
+    pub fn new(name: &str) -> Result<Self> {
+        match flaw(name) {
+            None => Ok(Self(name.to_owned())),
+            Some(flaw) => Err(refused(name, flaw)),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// The components of a directory inside a share; an empty text is the share itself.
+pub(crate) fn directory(path: &str) -> Result<Vec<FileName>> {
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    path.split('/').map(FileName::new).collect()
+}
+
+fn refused(name: &str, flaw: &str) -> Error {
+    let shown: String = name.chars().take(64).collect();
+    invalid(format!("this is no name for a file on a share: {flaw}"))
+        .with("name", format!("{shown:?}"))
+        .remedy("use letters, digits, and . _ - inside the name")
+}
+
+/// What is wrong with a component.
+fn flaw(name: &str) -> Option<&'static str> {
+    let forbidden = |c: char| "/\\:*?\"<>|".contains(c);
+    match name {
+        "" => Some("it is empty"),
+        "." | ".." => Some("it leads to another directory"),
+        _ if name.len() > LONGEST => Some("it is longer than 255 bytes"),
+        _ if name.contains('\0') => Some("it contains a zero byte"),
+        _ if name.chars().any(char::is_control) => Some("it contains a control character"),
+        _ if name.contains(['/', '\\']) => Some("it contains a separator"),
+        _ if name.contains(forbidden) => Some("it contains one of : * ? \" < > |"),
+        _ if name.ends_with(['.', ' ']) => Some("it ends with a dot or a space"),
+        _ if name.starts_with(' ') => Some("it begins with a space"),
+        _ if is_reserved(name) => Some("Windows reserves it for a device"),
+        _ => None,
+    }
+}
+
+/// Whether a name is a device's on Windows, with or without an extension.
+fn is_reserved(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).trim_end();
+    let upper = stem.to_uppercase();
+    if ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"].contains(&upper.as_str()) {
+        return true;
+    }
+    let numbered = upper.strip_prefix("COM").or_else(|| upper.strip_prefix("LPT"));
+    numbered.is_some_and(|digit| {
+        let mut chars = digit.chars();
+        let first = chars.next();
+        chars.next().is_none() && first.is_some_and(|c| "0123456789¹²³".contains(c))
+    })
+}
+
+/// The files of one volume.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    /// Where its blocks are if it was made here.
+    pub raw: FileName,
+    /// Where its blocks are if it is an image that was there before and is called like the volume.
+    pub adopted: Option<FileName>,
+    /// What the blocks' file cannot say.
+    pub companion: FileName,
+    /// The companion while it is written.
+    pub fresh_companion: FileName,
+}
+
+impl Files {
+    /// The files of the volume `volume`.
+    pub fn of(volume: &str) -> Result<Self> {
+        if !is_volume(volume) {
+            let shown: String = volume.chars().take(64).collect();
+            return Err(invalid("this is no name for a volume")
+                .with("name", format!("{shown:?}"))
+                .remedy(
+                    "use 1 to 128 of A-Z a-z 0-9 . _ - and do not begin with a dot or hyphen",
+                ));
+        }
+        let adopted = if is_ours(volume) { None } else { FileName::new(volume).ok() };
+        Ok(Self {
+            raw: FileName::new(&format!("{volume}{RAW}"))?,
+            adopted,
+            companion: FileName::new(&format!("{volume}{COMPANION}"))?,
+            fresh_companion: FileName::new(&format!("{volume}{FRESH}"))?,
+        })
+    }
+}
+
+/// Whether a file name is one that this driver makes: such a file is no volume of that very name.
+fn is_ours(name: &str) -> bool {
+    name.ends_with(RAW) || name.ends_with(COMPANION) || name.ends_with(FRESH)
+}
+
+/// The volume whose blocks are in a file that a server lists, if it is one.
+pub(crate) fn volume_of(file: &str) -> Option<&str> {
+    let volume = match file.strip_suffix(RAW) {
+        Some(volume) => volume,
+        None if file.ends_with(LISTED) => file,
+        None => return None,
+    };
+    (is_volume(volume) && Files::of(volume).is_ok()).then_some(volume)
+}
+
+/// The host's rule for the names of volumes; a file of another name is no volume.
+fn is_volume(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=128).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with(['.', '-'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_could_lead_elsewhere_is_a_name() {
+        let long = "x".repeat(256);
+        for bad in [
+            "", ".", "..", "a/b", "/", "/etc", "../x", "a\\b", "a\0b", "a\nb", "\u{7f}", "a:b",
+            "C:", "a.", "a ", " a", "a. ", "CON", "con", "nul.raw", "Com1", "LPT9.img", "COM¹",
+            "aux .x", "a*", "a?", "a|b", "a<b", "a>b", "a\"b", "\u{85}", &long, "CONIN$", "com0",
+        ] {
+            assert!(FileName::new(bad).is_err(), "{bad:?}");
+        }
+        let longest = "x".repeat(255);
+        for good in
+            ["a", "web-1.raw", "a..b", "...a", "COM", "COM10", "console", "ü", "a b", &longest]
+        {
+            assert!(FileName::new(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_checked_by_component() {
+        assert!(directory("").expect("the share itself").is_empty());
+        assert_eq!(directory("a/b").expect("two").len(), 2);
+        for bad in ["/a", "a/", "a//b", "a/../b", "./a", "..", "a/\u{1}/b", "a/con/b"] {
+            assert!(directory(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn each_volume_has_files_of_its_own() {
+        let volumes =
+            ["a", "A", "a.", "a.raw", "a.img", "a.novastor", "a.raw.raw", "a..b", "a.novastor.new"];
+        let mut seen = std::collections::HashMap::new();
+        for volume in volumes {
+            let files = Files::of(volume).expect("a name");
+            for file in
+                [Some(files.raw), Some(files.companion), Some(files.fresh_companion), files.adopted]
+                    .into_iter()
+                    .flatten()
+            {
+                if let Some(other) = seen.insert(file.clone(), volume) {
+                    panic!("{file} belongs to {other} and {volume}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_listed_file_leads_back_to_its_volume() {
+        for volume in ["a", "a.", "a.raw", "a.img", "web-1", "a.novastor"] {
+            let file = Files::of(volume).expect("a name").raw;
+            assert_eq!(volume_of(file.as_str()), Some(volume));
+        }
+        assert_eq!(volume_of("disk.img"), Some("disk.img"));
+        for no in [
+            "a",
+            "a.novastor",
+            "notes.txt",
+            "with space.img",
+            ".raw",
+            ".hidden.raw",
+            "-a.img",
+            "ü.img",
+        ] {
+            assert_eq!(volume_of(no), None, "{no}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every protocol can do with the files of one directory of a share.
+//!
+//! A [`Share`] is one mount: connected, with the directory resolved, as good as its connection. When that ends, every
+//! call under way answers [`Fault::Lost`], the [mount](crate::mounts) throws the whole object away and makes a new one.
+//! Handles belong to the object that gave them.
+//!
+//! | who | decides |
+//! |---|---|
+//! | a `Share` | how one call is sent and what its answer means; never repeats one |
+//! | [`crate::mounts`] | when there is a share, and what is repeated on the next one |
+//! | [`crate::file`] | whether the file behind a name is still the same |
+
+use std::{future::Future, pin::Pin, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{error::Fault, names::FileName};
+
+pub(crate) mod nfs3;
+
+/// A call under way.
+pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
+
+/// A server's name for a file, valid for the share that gave it.
+#[derive(Clone, Debug)]
+pub(crate) enum Handle {
+    /// NFSv3's file handle.
+    Nfs3(nfs3_types::nfs3::nfs_fh3),
+}
+
+/// What tells one file from every other, for ever: a file that is removed and made anew has another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(crate) struct Identity {
+    /// The file system on the server.
+    pub fsid: u64,
+    /// The file in it.
+    pub fileid: u64,
+}
+
+/// What kind of thing has a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A file with bytes.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link, a device, a socket: never followed, never opened.
+    Irregular,
+}
+
+/// What a server knows of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// What it is.
+    pub kind: Kind,
+    /// Which it is.
+    pub identity: Identity,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Bytes that it occupies.
+    pub used: u64,
+    /// How many names it has; zero once it is removed.
+    pub links: u32,
+}
+
+/// A file that was found or made.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// The server's name for it.
+    pub handle: Handle,
+    /// What is known of it.
+    pub facts: Facts,
+}
+
+/// An entry of the directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    /// The name as the server has it, unchecked; names that are no UTF-8 are left out.
+    pub name: String,
+    /// What is known of it, where the server said so in the same answer.
+    pub facts: Option<Facts>,
+}
+
+/// What came of a read.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    /// The bytes: not more than asked for; fewer are no sign of the end.
+    pub data: Bytes,
+    /// The file ends behind them.
+    pub at_end: bool,
+    /// What the server knows of the file after it, if it said so.
+    pub facts: Option<Facts>,
+}
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    /// How many of the bytes were taken: at least one, perhaps not all.
+    pub count: u32,
+    /// Whether they survive the server's crash already.
+    pub durable: bool,
+    /// The server's life, as [`Share::commit`] has it.
+    pub verifier: Verifier,
+    /// What the server knows of the file after it, if it said so.
+    pub facts: Option<Facts>,
+}
+
+/// What came of a commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Committed {
+    /// The server's life: what was written in another one may be lost.
+    pub verifier: Verifier,
+    /// What the server knows of the file after it, if it said so.
+    pub facts: Option<Facts>,
+}
+
+/// A life of the server, in which it keeps what was written to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(crate) struct Verifier(pub [u8; 8]);
+
+/// Space on the server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Space {
+    /// All there is.
+    pub total: u64,
+    /// What this user may still write.
+    pub available: u64,
+}
+
+/// What was found out about a share when it was mounted.
+#[derive(Clone, Debug)]
+pub(crate) struct Traits {
+    /// Protocol and version, such as `NFSv3`.
+    pub protocol: &'static str,
+    /// Most bytes of one read: what the server offers, at most 1 MiB.
+    pub max_read: u32,
+    /// Most bytes of one write, likewise.
+    pub max_write: u32,
+    /// No file may be larger.
+    pub max_file_size: u64,
+    /// Bytes of the longest name.
+    pub max_name: u32,
+    /// Names that differ in case alone are one.
+    pub case_insensitive: bool,
+}
+
+/// One mounted share: see the module.
+///
+/// Promises of every method:
+/// - It sends its call once. Repeating is the caller's, who knows what is safe.
+/// - It ends by `until`, with [`Fault::TimedOut`] if nothing else happened.
+/// - Names are of this share's directory; symbolic links are never followed, and `..` is never sent.
+/// - A dropped call disturbs no other. What it asked may still happen.
+pub(crate) trait Share: Send + Sync {
+    /// What was found out when it was mounted.
+    fn traits(&self) -> &Traits;
+
+    /// What has a name, without opening it. `NotFound` if nothing has.
+    fn look<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, Found>;
+
+    /// Opens a file for reading or, with `write`, for both. What is no regular file is refused. Where the protocol has
+    /// opens that exclude each other, a writer's excludes all others.
+    fn open<'a>(&'a self, name: &'a FileName, write: bool, until: Instant) -> Doing<'a, Found>;
+
+    /// Gives an open file back. Nothing is made durable by it.
+    fn close<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, ()>;
+
+    /// Makes an empty file, and opens it for writing; `Exists` if there is something of that name. Where the protocol
+    /// can, a call with the same `token` finds what an earlier one made, and succeeds. The file's name is durable.
+    fn create<'a>(&'a self, name: &'a FileName, token: u64, until: Instant) -> Doing<'a, Found>;
+
+    /// Removes a file, durably. `NotFound` if there is none: after an earlier call of unknown outcome that is success,
+    /// which the caller decides.
+    fn remove<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, ()>;
+
+    /// Gives a file another name, durably, and in one step replaces what has that name.
+    fn rename<'a>(&'a self, from: &'a FileName, to: &'a FileName, until: Instant) -> Doing<'a, ()>;
+
+    /// All entries of the directory, whatever they are.
+    fn list(&self, until: Instant) -> Doing<'_, Vec<Listed>>;
+
+    /// Sets a file's length, durably. New bytes read zeros and occupy nothing.
+    fn set_size<'a>(&'a self, handle: &'a Handle, size: u64, until: Instant) -> Doing<'a, ()>;
+
+    /// Reads at most `len` bytes, which is at most [`Traits::max_read`]. It may give fewer without being at the end.
+    fn read<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        len: u32,
+        until: Instant,
+    ) -> Doing<'a, Read>;
+
+    /// Writes at most [`Traits::max_write`] bytes. Repeating it with the same bytes is safe. With `durable` what was
+    /// taken survives the server's crash once this returned; without, the caller keeps the bytes until a commit.
+    fn write<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        data: Bytes,
+        durable: bool,
+        until: Instant,
+    ) -> Doing<'a, Written>;
+
+    /// Makes what was written to the file durable. It holds for writes answered before the call whose verifier is the
+    /// one that comes back; those of another verifier may be lost, and are written again by the caller.
+    fn commit<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, Committed>;
+
+    /// Space on the server.
+    fn space(&self, until: Instant) -> Doing<'_, Space>;
+
+    /// A call that does nothing but come back.
+    fn ping(&self, until: Instant) -> Doing<'_, ()>;
+
+    /// Tells the server that the share is not used any more. Calls under way may end with `Lost`.
+    fn unmount(&self, until: Instant) -> Doing<'_, ()>;
+}
