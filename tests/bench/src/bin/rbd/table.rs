@@ -19,9 +19,9 @@ pub struct Limit {
 
 /// All limits.
 pub const LIMITS: [Limit; 3] = [
-    Limit { who: Contender::Driver, of: Contender::Fio, least: 0.95, gross: 0.7 },
-    Limit { who: Contender::Nbd, of: Contender::Fio, least: 0.9, gross: 0.6 },
-    Limit { who: Contender::Nbd, of: Contender::Qemu, least: 1.0, gross: 0.7 },
+    Limit { who: Contender::Driver, of: Contender::Fio, least: 0.95, gross: 0.5 },
+    Limit { who: Contender::Nbd, of: Contender::Fio, least: 0.9, gross: 0.4 },
+    Limit { who: Contender::Nbd, of: Contender::Qemu, least: 1.0, gross: 0.5 },
 ];
 
 /// What each contender gave in one round.
