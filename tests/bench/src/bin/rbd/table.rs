@@ -120,7 +120,7 @@ pub fn head() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Results, Round};
+    use super::{LIMITS, Results, Round};
     use crate::{
         cases::{CASES, Sample},
         contenders::Contender,
@@ -138,8 +138,13 @@ mod tests {
     fn the_middle_round_counts() {
         assert!(results([10.0, 96.0, 900.0], true).missed().is_empty());
         assert_eq!(results([94.0, 900.0, 10.0], true).missed().len(), 1);
-        assert!(results([94.0, 900.0, 10.0], false).missed().is_empty());
-        assert_eq!(results([69.0, 900.0, 10.0], false).missed().len(), 1);
+    }
+
+    #[test]
+    fn a_short_form_only_misses_what_is_gross() {
+        let gross = 100.0 * LIMITS[0].gross;
+        assert!(results([gross + 1.0, 900.0, 10.0], false).missed().is_empty());
+        assert_eq!(results([gross - 1.0, 900.0, 10.0], false).missed().len(), 1);
     }
 
     #[test]
