@@ -318,7 +318,7 @@ impl Opens {
             put => drop(put?),
         }
         if held.lock.is_some() {
-            reply.next(op::LOCKU)?;
+            reply.next(op::LOCKU)?.fixed::<16>()?;
         }
         self.counted(turn, reply.next(op::CLOSE)).map(drop)
     }
