@@ -173,6 +173,11 @@ impl Place {
         format!("{}:{}", self.name, path.join("/"))
     }
 
+    /// Whether a second writer is kept away, whichever version is spoken.
+    pub fn is_exclusive(&self) -> bool {
+        self.protocol == Protocol::Nfs && self.versions.iter().all(|version| version != "3")
+    }
+
     /// Where a file is: `share:path/name`.
     pub fn shown_file(&self, name: &FileName) -> String {
         let shown = self.shown();

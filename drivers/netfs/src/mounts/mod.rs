@@ -128,6 +128,11 @@ impl Mount {
         InUse(Arc::clone(self))
     }
 
+    /// The share, if it is mounted.
+    pub fn present(&self) -> Option<(Arc<dyn Share>, u64)> {
+        self.state().mounted()
+    }
+
     /// The share, mounted if need be.
     pub async fn share(&self, until: Instant) -> Result<(Arc<dyn Share>, u64), Fault> {
         self.touch();

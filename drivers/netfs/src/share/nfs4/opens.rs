@@ -99,7 +99,7 @@ impl Opens {
         match files.get(handle) {
             Some(Held { lock: Some(lock), .. }) => Ok(lock.state),
             Some(held) if !write => Ok(held.open),
-            _ => Err(Fault::Lost { sent: false, why: "the file is not open any more".into() }),
+            _ => Err(Fault::Stale),
         }
     }
 
