@@ -223,7 +223,12 @@ impl OpenFile {
         if latest <= self.epoch {
             return Ok(());
         }
-        tracing::warn!(volume = self.volume, epoch = self.epoch, latest, "the volume was taken over");
+        tracing::warn!(
+            volume = self.volume,
+            epoch = self.epoch,
+            latest,
+            "the volume was taken over"
+        );
         Err(self.fenced())
     }
 

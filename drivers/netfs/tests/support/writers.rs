@@ -147,4 +147,3 @@ pub async fn under_writers(mut options: Value, name: &str, harm: impl AsyncFnOnc
     backend.delete(&CX, name).await.expect("deleted");
     backend.close(&CX).await.expect("closed");
 }
-

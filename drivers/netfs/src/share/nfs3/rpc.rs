@@ -89,8 +89,11 @@ pub(crate) fn fault_of(error: RpcError) -> Fault {
 }
 
 fn no_such_service(why: &str) -> Error {
-    Error::new(ErrorKind::UNSUPPORTED, format!("the server does not offer this version of NFS: {why}"))
-        .remedy("allow it on the server, or name another one in `versions`; check `port`")
+    Error::new(
+        ErrorKind::UNSUPPORTED,
+        format!("the server does not offer this version of NFS: {why}"),
+    )
+    .remedy("allow it on the server, or name another one in `versions`; check `port`")
 }
 
 fn refused_identity(stat: auth_stat) -> Fault {

@@ -31,8 +31,7 @@ pub(super) const SET_SIZE: u32 = SIZE;
 /// What is asked of a file.
 pub(super) const OF_FILE: &[u32] = &[TYPE, SIZE, FSID, FILEID, NUMLINKS, SPACE_USED];
 /// What is asked of a directory's entry.
-pub(super) const OF_ENTRY: &[u32] =
-    &[TYPE, SIZE, FSID, RDATTR_ERROR, FILEID, NUMLINKS, SPACE_USED];
+pub(super) const OF_ENTRY: &[u32] = &[TYPE, SIZE, FSID, RDATTR_ERROR, FILEID, NUMLINKS, SPACE_USED];
 /// What is asked of a server.
 pub(super) const OF_SERVER: &[u32] =
     &[LEASE_TIME, CASE_INSENSITIVE, MAXFILESIZE, MAXNAME, MAXREAD, MAXWRITE];
@@ -82,7 +81,8 @@ impl Attributes {
                 SPACE_TOTAL => all.total = Some(values.u64()?),
                 SPACE_USED => all.used = Some(values.u64()?),
                 other => {
-                    let what = format!("the server sent attribute {other}, which was not asked for");
+                    let what =
+                        format!("the server sent attribute {other}, which was not asked for");
                     return Err(broken_server(what).into());
                 }
             }
@@ -121,7 +121,10 @@ mod tests {
         words.bits(OF_FILE).opaque(&values.0);
         let told = Attributes::read(&mut Answer(words.0.into())).expect("attributes");
         let facts = told.facts().expect("enough");
-        assert_eq!((facts.kind, facts.size, facts.used, facts.links), (Kind::Regular, 4096, 512, 2));
+        assert_eq!(
+            (facts.kind, facts.size, facts.used, facts.links),
+            (Kind::Regular, 4096, 512, 2)
+        );
         assert_eq!(facts.identity.fileid, 42);
     }
 

@@ -144,6 +144,8 @@ async fn enter(
 /// A version that the server does not speak, or not with us.
 fn not_taken(failed: Failed, minor: u32) -> Fault {
     match failed.status() {
+        // An earlier attempt that was given up may have come in between; this one is made again.
+        Some(status) if status.ends_session() => failed.told("become a client of the server", ""),
         None | Some(Status::DELAY | Status::GRACE | Status::CLID_INUSE | Status::WRONGSEC) => {
             failed.told("become a client of the server", "")
         }
@@ -165,7 +167,7 @@ fn no_export(place: &Place, minor: u32, status: Status) -> Fault {
         ),
         _ => (
             ErrorKind::NOT_FOUND,
-            "name the export as NFSv4 has it, from the server's root on (ganesha: Pseudo; Linux: below fsid=0), in `share`",
+            "name the export as NFSv4 has it, from the server's root on (ganesha: Pseudo; Linux: below fsid=0), in `share`; if it is there, export it to this host: it needs `insecure` (ganesha: PrivilegedPort = false), or `reserved_port = true` here",
         ),
     };
     let what = format!("the server has no such export by NFSv4.{minor}: it answered {status}");
@@ -200,7 +202,5 @@ pub(crate) fn may_fall_back(fault: &Fault) -> bool {
 /// A version that no server here can be asked for.
 pub(crate) fn minor_of(version: &str) -> Result<u32, Fault> {
     let minor = version.strip_prefix("4.").and_then(|minor| minor.parse().ok());
-    minor.ok_or_else(|| {
-        broken_server(format!("`{version}` is no version of NFSv4")).into()
-    })
+    minor.ok_or_else(|| broken_server(format!("`{version}` is no version of NFSv4")).into())
 }

@@ -28,8 +28,7 @@ use opens::{How, Opened, Opens};
 use status::{Failed, Status};
 
 use super::{
-    Committed, Doing, Found, Handle, Kind, Listed, Read, Share, Space, Traits, Verifier,
-    Written,
+    Committed, Doing, Found, Handle, Kind, Listed, Read, Share, Space, Traits, Verifier, Written,
 };
 use crate::{
     error::{Fault, broken_server, internal, invalid},
@@ -76,9 +75,10 @@ impl Nfs4 {
         Ok(found(Opened { handle, attributes: reply.attributes()? })?)
     }
 
-    /// Opens a file. While another client has it, this waits until that one's lease would be over if it were gone.
+    /// Opens a file. While another client has it, this waits until that one's lease would be over if it were gone;
+    /// servers look for leases that are over from time to time.
     async fn open_file(&self, name: &FileName, how: How, until: Instant) -> Result<Found, Fault> {
-        let gone = Instant::now() + self.opens.session.lease() + PAUSE * 4;
+        let gone = Instant::now() + self.opens.session.lease() * 2 + PAUSE * 4;
         let mut pause = PAUSE;
         loop {
             let opened = self.opens.open(&self.directory, name, how, until).await;
@@ -373,6 +373,8 @@ impl Share for Nfs4 {
     }
 
     fn unmount(&self, until: Instant) -> Doing<'_, ()> {
-        Box::pin(async move { self.leave(until).await.map_err(|failed| failed.told("unmount", "")) })
+        Box::pin(
+            async move { self.leave(until).await.map_err(|failed| failed.told("unmount", "")) },
+        )
     }
 }

@@ -185,9 +185,8 @@ impl Opens {
         }
         {
             let mut files = self.files();
-            let held = files
-                .entry(handle.clone())
-                .or_insert(Held { open: state, lock: None, users: 0 });
+            let held =
+                files.entry(handle.clone()).or_insert(Held { open: state, lock: None, users: 0 });
             (held.open, held.users) = (state, held.users + 1);
         }
         if let Some(delegation) = delegation {
@@ -378,7 +377,9 @@ fn opened(given: &mut Answer) -> Result<(StateId, u32, Option<StateId>), Fault> 
             None
         }
         other => {
-            return Err(broken_server(format!("the server gave a delegation of kind {other}")).into());
+            return Err(
+                broken_server(format!("the server gave a delegation of kind {other}")).into()
+            );
         }
     };
     Ok((state, flags, delegation))

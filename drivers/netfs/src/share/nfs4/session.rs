@@ -198,7 +198,12 @@ impl Session {
         }
     }
 
-    async fn call_in(&self, mut slot: Slot, all: Compound, until: Instant) -> Result<Reply, Failed> {
+    async fn call_in(
+        &self,
+        mut slot: Slot,
+        all: Compound,
+        until: Instant,
+    ) -> Result<Reply, Failed> {
         let Some(slots) = &self.slots else {
             return Err(Failed::Call(broken_server("a slot without a session").into()));
         };
@@ -259,7 +264,8 @@ impl Session {
     pub fn most(&self) -> (u32, u32) {
         // What stands around the data in a call and in an answer.
         const AROUND: u32 = 1024;
-        let (call, answer) = self.slots.as_ref().map_or((u32::MAX, u32::MAX), |slots| slots.longest);
+        let (call, answer) =
+            self.slots.as_ref().map_or((u32::MAX, u32::MAX), |slots| slots.longest);
         (answer.saturating_sub(AROUND), call.saturating_sub(AROUND))
     }
 
