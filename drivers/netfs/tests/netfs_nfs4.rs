@@ -13,7 +13,7 @@ use driver_api::{Attach, AttachMode, Backend, ErrorKind, Volume, VolumeSpec, Wri
 use serde_json::{Value, json};
 use support::{
     CX, MIB, attach, bytes, expect, made, open,
-    real::{Revive, ganesha4, service},
+    real::{Revive, ganesha, ganesha4, service},
     write,
     writers::{BLOCK, file, under_writers},
 };
@@ -44,9 +44,6 @@ async fn live(versions: &[&str], protocol: &str, name: &str) {
     let mount = mount_of(&backend).await;
     eprintln!("{name}: {mount}");
     assert_eq!(mount["protocol"], protocol, "{mount}");
-    if versions[0] != protocol.trim_start_matches("NFSv") {
-        assert!(mount["reason"].as_str().expect("text").contains("fell back"), "{mount}");
-    }
     volume.detach(&CX).await.expect("detached");
     let again = backend.create(&CX, VolumeSpec::new(name, MIB)).await.expect_err("it is there");
     assert_eq!(again.kind(), ErrorKind::ALREADY_EXISTS, "{again:#}");
@@ -76,6 +73,20 @@ async fn a_volume_lives_by_version_4_1() {
 #[ignore = "needs the servers of tests/services/netfs"]
 async fn a_volume_lives_by_version_4_2() {
     live(&["4.2"], "NFSv4.2", "life42").await;
+}
+
+/// The export has this name by NFSv3 alone.
+#[tokio::test]
+#[ignore = "needs the servers of tests/services/netfs"]
+async fn a_version_that_does_not_do_is_passed_over_and_named() {
+    let mut options = ganesha("export");
+    options["versions"] = json!(["4.2", "4.1", "3"]);
+    let backend = open(options).await;
+    backend.list(&CX).await.expect("listed");
+    let mount = mount_of(&backend).await;
+    assert_eq!(mount["protocol"], "NFSv3", "{mount}");
+    let reason = mount["reason"].as_str().expect("text");
+    assert!(reason.contains("fell back") && reason.contains("4.2"), "{mount}");
 }
 
 async fn killed(versions: &[&str], name: &str) {
