@@ -179,13 +179,16 @@ impl Other {
     /// Waits until it says this.
     fn until(&mut self, wanted: &str) -> String {
         let mut line = String::new();
-        while self.1.read_line(&mut line).expect("a line") > 0 {
+        // It says a line with every write, twenty times a second.
+        for _ in 0..600 {
+            line.clear();
+            let read = self.1.read_line(&mut line).expect("a line");
+            assert!(read > 0, "the other process ended without saying: {wanted}");
             if line.contains(wanted) {
                 return line;
             }
-            line.clear();
         }
-        panic!("the other process ended without saying: {wanted}");
+        panic!("the other process goes on without saying: {wanted}");
     }
 
     fn signal(&self, signal: &str) {
