@@ -41,11 +41,17 @@ impl Store {
         let told = |fault: Fault| {
             fault.told("the volume cannot be opened").with("file", mount.place.shown_file(file))
         };
-        let opened = OpenFile::open(mount, volume, file, holder.writer, until).await;
+        let writer = holder.writer.then_some(attach.epoch);
+        let opened = OpenFile::open(mount, volume, file, writer, until).await;
         let (opened, facts) = opened.map_err(told)?;
         record.epoch = attach.epoch;
         record.holders.push(holder.clone());
-        note(volume, companion::write(mount, files, &record, until).await, &holder)?;
+        if let Err(error) = enter(volume, &place, &opened, &record, &holder, until).await {
+            if let Err(fault) = opened.close(until).await {
+                tracing::warn!(volume, %fault, "the file cannot be closed");
+            }
+            return Err(error);
+        }
         let attached = Attached::new(Arc::clone(self), volume, opened, holder, facts.size);
         let attached = Arc::new(attached);
         holders::enter(&attached.holder, &attached);
@@ -100,8 +106,12 @@ impl Store {
         let turn = attached.flush_turn(until).await?;
         let gate = attached.barrier(until).await?;
         if attached.admit().is_err() {
-            attached.close();
             holders::leave(&attached.holder);
+            if attached.close()
+                && let Err(fault) = attached.file.close(until).await
+            {
+                tracing::warn!(volume = attached.name, %fault, "the file cannot be closed");
+            }
             return attached.admit().or_else(|error| match error.kind() {
                 ErrorKind::FENCED => Err(error),
                 _ => Ok(()),
@@ -137,6 +147,26 @@ impl Store {
         let written = companion::write(mount, &files, &record, until).await;
         note(&attached.name, written, &attached.holder)
     }
+}
+
+/// Enters a holder into the record, if nobody came first while the file was being opened.
+async fn enter(
+    volume: &str,
+    place: &Place,
+    opened: &OpenFile,
+    record: &Record,
+    holder: &Holder,
+    until: Instant,
+) -> Result<()> {
+    let Place { mount, files, .. } = place;
+    if holder.writer && opened.is_exclusive() {
+        let latest = companion::latest_epoch(mount, files, until).await;
+        let latest = latest.map_err(|fault| fault.told("the volume's record cannot be read"))?;
+        if latest > holder.epoch {
+            return Err(fenced(volume).with("epoch", holder.epoch).with("latest_epoch", latest));
+        }
+    }
+    note(volume, companion::write(mount, files, record, until).await, holder)
 }
 
 /// Judges a failure to enter or strike out a holder.

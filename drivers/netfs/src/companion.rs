@@ -10,7 +10,13 @@ use driver_api::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{error::internal, holders::Holder, mounts::Mount, names::Files, verified};
+use crate::{
+    error::{Fault, internal},
+    holders::Holder,
+    mounts::Mount,
+    names::Files,
+    verified,
+};
 
 const MAGIC: &str = "novastor-netfs";
 const VERSION: u32 = 1;
@@ -72,6 +78,22 @@ pub(crate) async fn read(
     let content = read.map_err(|fault| fault.told("the volume's record cannot be read"))?;
     let file = mount.place.shown_file(name);
     content.map(|content| decode(&content).map_err(|error| error.with("file", file))).transpose()
+}
+
+/// The largest attach epoch that a volume's record knows.
+pub(crate) async fn latest_epoch(
+    mount: &Arc<Mount>,
+    files: &Files,
+    until: Instant,
+) -> Result<u64, Fault> {
+    match verified::read(mount, &files.companion, until).await? {
+        None => Ok(0),
+        Some(content) => {
+            let file = mount.place.shown_file(&files.companion);
+            let record = decode(&content).map_err(|error| error.with("file", file))?;
+            Ok(record.epoch)
+        }
+    }
 }
 
 /// Writes a volume's record.

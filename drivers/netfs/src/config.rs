@@ -162,6 +162,8 @@ pub(crate) struct Place {
     pub reserved_port: bool,
     /// How long a server may be silent while something is asked of it.
     pub silence: Duration,
+    /// Tells this place from every other one, to servers that keep state for their clients.
+    pub client: u64,
 }
 
 impl Place {
@@ -169,6 +171,11 @@ impl Place {
     pub fn shown(&self) -> String {
         let path: Vec<&str> = self.path.iter().map(FileName::as_str).collect();
         format!("{}:{}", self.name, path.join("/"))
+    }
+
+    /// Whether a second writer is kept away, whichever version is spoken.
+    pub fn is_exclusive(&self) -> bool {
+        self.protocol == Protocol::Nfs && self.versions.iter().all(|version| version != "3")
     }
 
     /// Where a file is: `share:path/name`.
@@ -357,6 +364,7 @@ impl Config {
             gid: own.gid.or(common.gid).unwrap_or(0),
             reserved_port: own.reserved_port.or(common.reserved_port).unwrap_or(false),
             silence: Duration::from_secs(self.silence_timeout_secs),
+            client: fastrand::u64(..),
         })
     }
 

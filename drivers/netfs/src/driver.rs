@@ -57,7 +57,7 @@ impl Backend for NetfsBackend {
     type Volume = NetfsVolume;
 
     fn capabilities(&self) -> Capabilities {
-        let volumes = capabilities(true);
+        let volumes = capabilities(true, self.0.is_exclusive());
         Capabilities { abilities: volumes.abilities | Abilities::COMMANDS, ..volumes }
     }
 

@@ -3,6 +3,9 @@
 //!
 //! The file is known by [`Identity`], not by its name alone: when the share is made anew, or the server does not know the handle
 //! any more, the name is looked up once. Another file there is an error for ever, and never a target.
+//!
+//! Where a share keeps other writers away, a writer that opens its file anew compares its epoch with the recorded one
+//! before anything is written: the lock may have been another's meanwhile.
 
 use std::{
     future::Future,
@@ -10,12 +13,13 @@ use std::{
     time::Instant,
 };
 
-use driver_api::{Error, Result};
+use driver_api::{Error, ErrorKind, Result};
 
 use crate::{
-    error::{Fault, replaced},
+    companion,
+    error::{Fault, fenced, replaced},
     mounts::{Attempt, Mount},
-    names::FileName,
+    names::{FileName, Files},
     share::{Facts, Handle, Identity},
 };
 
@@ -28,25 +32,41 @@ pub(crate) struct OpenFile {
     identity: Identity,
     volume: String,
     write: bool,
-    /// The handle, and the share that it belongs to.
-    held: Mutex<(u64, Handle)>,
+    held: Mutex<Held>,
+    /// Held by whoever looks the name up anew.
+    resolving: tokio::sync::Mutex<()>,
+    /// The attach epoch of who writes here.
+    epoch: u64,
+    /// The share keeps other writers away.
+    exclusive: bool,
     /// Why it is not the volume's file any more.
     broken: OnceLock<Error>,
 }
 
+/// What a share gave for the file's name.
+#[derive(Clone)]
+struct Held {
+    /// The share's generation.
+    generation: u64,
+    /// How many times it was asked.
+    serial: u64,
+    handle: Handle,
+}
+
 impl OpenFile {
-    /// Opens a file.
+    /// Opens a file; `epoch` of an attachment that writes.
     pub async fn open(
         mount: &Arc<Mount>,
         volume: &str,
         name: &FileName,
-        write: bool,
+        writer: Option<u64>,
         until: Instant,
     ) -> Result<(Self, Facts), Fault> {
-        let (generation, found) = mount
+        let write = writer.is_some();
+        let (generation, exclusive, found) = mount
             .perform(until, |attempt| async move {
                 let found = attempt.share.open(name, write, until).await?;
-                Ok((attempt.generation, found))
+                Ok((attempt.generation, attempt.share.traits().exclusive, found))
             })
             .await?;
         let file = Self {
@@ -55,7 +75,10 @@ impl OpenFile {
             identity: found.facts.identity,
             volume: volume.to_owned(),
             write,
-            held: Mutex::new((generation, found.handle)),
+            held: Mutex::new(Held { generation, serial: 0, handle: found.handle }),
+            resolving: tokio::sync::Mutex::default(),
+            epoch: writer.unwrap_or_default(),
+            exclusive,
             broken: OnceLock::new(),
         };
         Ok((file, found.facts))
@@ -74,14 +97,14 @@ impl OpenFile {
         self.mount
             .perform(until, |attempt| async move {
                 self.check()?;
-                let handle = match self.handle(attempt.generation) {
-                    Some(handle) => handle,
-                    None => self.resolve(&attempt, until).await?,
+                let held = match self.held(attempt.generation) {
+                    Some(held) => held,
+                    None => self.resolve(&attempt, None, until).await?,
                 };
-                match work(attempt.clone(), handle).await {
+                match work(attempt.clone(), held.handle).await {
                     Err(Fault::Stale) => {
-                        let handle = self.resolve(&attempt, until).await?;
-                        match work(attempt, handle).await {
+                        let held = self.resolve(&attempt, Some(held.serial), until).await?;
+                        match work(attempt, held.handle).await {
                             Err(Fault::Stale) => {
                                 Err(self.breaks("the server knows its name, but not the file"))
                             }
@@ -100,6 +123,11 @@ impl OpenFile {
             None => Ok(()),
             Some(error) => Err(Fault::Refused(error.clone())),
         }
+    }
+
+    /// Ends its use: another attachment has the volume now.
+    pub fn retire(&self) {
+        self.fenced();
     }
 
     /// Judges what the server said of the file in passing.
@@ -127,27 +155,86 @@ impl OpenFile {
 
     /// Gives the file back to the server.
     pub async fn close(&self, until: Instant) -> Result<(), Fault> {
-        let (generation, handle) = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (share, present) = self.mount.share(until).await?;
         // A share that has ended took its handles with it.
-        if present == generation { share.close(&handle, until).await } else { Ok(()) }
+        let Some((share, present)) = self.mount.present() else { return Ok(()) };
+        match self.held(present) {
+            Some(held) => share.close(&held.handle, until).await,
+            None => Ok(()),
+        }
     }
 
-    fn handle(&self, generation: u64) -> Option<Handle> {
+    /// Whether the share keeps other writers away.
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
+    fn held(&self, generation: u64) -> Option<Held> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        (held.0 == generation).then(|| held.1.clone())
+        (held.generation == generation).then(|| held.clone())
     }
 
-    async fn resolve(&self, attempt: &Attempt, until: Instant) -> Result<Handle, Fault> {
+    /// Opens the file anew: on a new share, or where the handle with number `stale` is not known any more.
+    async fn resolve(
+        &self,
+        attempt: &Attempt,
+        stale: Option<u64>,
+        until: Instant,
+    ) -> Result<Held, Fault> {
+        let turn = tokio::time::timeout_at(until.into(), self.resolving.lock()).await;
+        let Ok(_turn) = turn else {
+            let why = "the file was not opened anew in time";
+            return Err(Fault::TimedOut { sent: false, why: why.into() });
+        };
+        self.check()?;
+        // What another one has done meanwhile.
+        if let Some(held) = self.held(attempt.generation)
+            && Some(held.serial) != stale
+        {
+            return Ok(held);
+        }
+        let guarded = self.write && attempt.share.traits().exclusive;
+        if guarded {
+            self.compare_epoch(until).await?;
+        }
         let found = match attempt.share.open(&self.name, self.write, until).await {
             Ok(found) => found,
             Err(Fault::NotFound) => return Err(self.breaks("nothing has its name any more")),
+            Err(Fault::Refused(error)) if guarded && error.kind() == ErrorKind::IN_USE => {
+                tracing::warn!(volume = self.volume, %error, "the lock was lost to another client");
+                return Err(self.fenced());
+            }
             Err(fault) => return Err(fault),
         };
         self.compare(found.facts)?;
+        // Now that nobody else can take it: whoever had it between two locks of ours has left its epoch behind.
+        if guarded {
+            self.compare_epoch(until).await?;
+        }
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        *held = (attempt.generation, found.handle.clone());
-        Ok(found.handle)
+        let serial = held.serial + 1;
+        *held = Held { generation: attempt.generation, serial, handle: found.handle };
+        Ok(held.clone())
+    }
+
+    /// Fails for ever if somebody else has attached the volume since.
+    async fn compare_epoch(&self, until: Instant) -> Result<(), Fault> {
+        let files = Files::of(&self.volume)?;
+        let latest = companion::latest_epoch(&self.mount, &files, until).await?;
+        if latest <= self.epoch {
+            return Ok(());
+        }
+        tracing::warn!(
+            volume = self.volume,
+            epoch = self.epoch,
+            latest,
+            "the volume was taken over"
+        );
+        Err(self.fenced())
+    }
+
+    fn fenced(&self) -> Fault {
+        // The first reason stays.
+        Fault::Refused(self.broken.get_or_init(|| fenced(&self.volume)).clone())
     }
 
     fn compare(&self, facts: Facts) -> Result<(), Fault> {

@@ -154,6 +154,11 @@ impl Store {
         self.find(volume, until).await?.ok_or_else(|| not_found(volume))
     }
 
+    /// Whether every share keeps a second writer away.
+    pub fn is_exclusive(&self) -> bool {
+        self.mounts().iter().all(|mount| mount.place.is_exclusive())
+    }
+
     /// Creates a volume that reads zeros.
     pub async fn create(&self, spec: &VolumeSpec, until: Instant) -> Result<VolumeInfo> {
         let share = Config::share_of(spec)?;

@@ -15,7 +15,7 @@ use crate::{
     error::{Fault, broken_server},
     mounts::Mount,
     names::FileName,
-    share::{Found, Listed},
+    share::{Found, Listed, Share},
 };
 
 /// The longest small file that is read whole.
@@ -146,6 +146,22 @@ pub(crate) async fn read(
     }
 }
 
+async fn write_whole(
+    share: &dyn Share,
+    file: &Found,
+    content: &Bytes,
+    until: Instant,
+) -> Result<(), Fault> {
+    let mut at = 0;
+    while at < content.len() {
+        let most = (share.traits().max_write as usize).min(content.len() - at);
+        let part = content.slice(at..at + most);
+        let written = share.write(&file.handle, at as u64, part, true, until).await?;
+        at += written.count as usize;
+    }
+    Ok(())
+}
+
 /// Gives a small file new content: afterwards it has the old or the new one, and the new one, durably, once this returned.
 pub(crate) async fn replace(
     mount: &Arc<Mount>,
@@ -165,14 +181,9 @@ pub(crate) async fn replace(
         .perform(until, |attempt| async move {
             let share = &attempt.share;
             let found = share.open(fresh, true, until).await?;
-            let mut at = 0;
-            while at < content.len() {
-                let most = (share.traits().max_write as usize).min(content.len() - at);
-                let part = content.slice(at..at + most);
-                let written = share.write(&found.handle, at as u64, part, true, until).await?;
-                at += written.count as usize;
-            }
-            share.close(&found.handle, until).await
+            let written = write_whole(&**share, &found, content, until).await;
+            share.close(&found.handle, until).await?;
+            written
         })
         .await?;
     rename(mount, &made, fresh, name, until).await

@@ -53,9 +53,9 @@ const WRITER: Abilities = Abilities::from_bits(
 );
 
 /// What a volume can do.
-pub(crate) fn capabilities(writer: bool) -> Capabilities {
+pub(crate) fn capabilities(writer: bool, exclusive: bool) -> Capabilities {
     Capabilities {
-        fencing: Fencing::NONE,
+        fencing: if exclusive { Fencing::EXCLUSIVE_LOCK } else { Fencing::NONE },
         ..Capabilities::new(if writer { WRITER } else { READER })
     }
 }
@@ -205,7 +205,14 @@ impl Attached {
     /// Ends the attachment for another one: afterwards nothing of it is sent any more.
     pub async fn fence(&self, until: Instant) -> Result<()> {
         self.fenced.store(true, Ordering::SeqCst);
-        self.barrier(until).await.map(drop)
+        drop(self.barrier(until).await?);
+        self.file.retire();
+        if self.close()
+            && let Err(fault) = self.file.close(until).await
+        {
+            tracing::warn!(volume = self.name, %fault, "the file cannot be closed");
+        }
+        Ok(())
     }
 
     /// Ends the attachment in good order; whether it was open.
@@ -431,7 +438,7 @@ impl Volume for NetfsVolume {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.0.holder.writer)
+        capabilities(self.0.holder.writer, self.0.file.is_exclusive())
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {

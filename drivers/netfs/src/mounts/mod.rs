@@ -35,7 +35,7 @@ use crate::{
     config::{Place, Protocol},
     counters::Figures,
     error::Fault,
-    share::{Share, Space, nfs3},
+    share::{Share, Space, nfs3, nfs4},
 };
 
 /// The first pause after a failure; it doubles with each.
@@ -126,6 +126,11 @@ impl Mount {
     pub fn hold(self: &Arc<Self>) -> InUse {
         self.users.fetch_add(1, Ordering::AcqRel);
         InUse(Arc::clone(self))
+    }
+
+    /// The share, if it is mounted.
+    pub fn present(&self) -> Option<(Arc<dyn Share>, u64)> {
+        self.state().mounted()
     }
 
     /// The share, mounted if need be.
@@ -348,9 +353,7 @@ async fn connect(
         )
         .remedy("set require_encryption = false where the network is trusted")
         .into()),
-        Protocol::Nfs if place.versions.iter().any(|version| version == "3") => {
-            Ok(Arc::new(nfs3::mount(place, figures, until).await?))
-        }
+        Protocol::Nfs => connect_nfs(place, figures, until).await,
         protocol => Err(Error::new(
             ErrorKind::UNSUPPORTED,
             format!("this driver does not speak {} {:?} yet", protocol.name(), place.versions),
@@ -358,6 +361,35 @@ async fn connect(
         .remedy("set protocol = \"nfs\" and versions = [\"3\"]")
         .into()),
     }
+}
+
+/// Mounts by the first version that the server has.
+async fn connect_nfs(
+    place: &Place,
+    figures: &Arc<Figures>,
+    until: Instant,
+) -> Result<Arc<dyn Share>, Fault> {
+    let mut refused = Vec::new();
+    for (tried, version) in place.versions.iter().enumerate() {
+        let fell_back = (!refused.is_empty()).then(|| refused.join("; "));
+        let mounted: Result<Arc<dyn Share>, Fault> = if version == "3" {
+            let share = nfs3::mount(place, figures, until).await;
+            share.map(|share| Arc::new(share.after(fell_back)) as Arc<dyn Share>)
+        } else {
+            let minor = nfs4::minor_of(version)?;
+            let share = nfs4::mount(place, minor, figures, until).await;
+            share.map(|share| Arc::new(share.after(fell_back)) as Arc<dyn Share>)
+        };
+        match mounted {
+            Err(fault) if tried + 1 < place.versions.len() && nfs4::may_fall_back(&fault) => {
+                let error = fault.told(version);
+                tracing::info!(mount = place.name, version, %error, "trying the next version");
+                refused.push(error.to_string());
+            }
+            done => return done,
+        }
+    }
+    Err(Error::new(ErrorKind::INVALID_ARGUMENT, "`versions` is empty").into())
 }
 
 /// Keeps a mount in use alive, and unmounts one that nobody uses.

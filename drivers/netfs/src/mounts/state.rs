@@ -146,9 +146,12 @@ impl State {
             }
             Self::Mounted { share, since, .. } => {
                 let traits = share.traits();
+                let since = format!("for {} s", since.elapsed().as_secs());
+                let fell_back = traits.fell_back.as_ref();
                 Shown {
                     state: "mounted",
-                    reason: format!("for {} s", since.elapsed().as_secs()),
+                    reason: fell_back
+                        .map_or(since.clone(), |why| format!("{since}; fell back: {why}")),
                     protocol: traits.protocol,
                     max_read: traits.max_read,
                     max_write: traits.max_write,

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::{error::Fault, names::FileName};
 
 pub(crate) mod nfs3;
+pub(crate) mod nfs4;
 
 /// A call under way.
 pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
@@ -27,6 +28,8 @@ pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + S
 pub(crate) enum Handle {
     /// NFSv3's file handle.
     Nfs3(nfs3_types::nfs3::nfs_fh3),
+    /// NFSv4's file handle.
+    Nfs4(Bytes),
 }
 
 /// What tells one file from every other, for ever: a file that is removed and made anew has another one.
@@ -143,6 +146,10 @@ pub(crate) struct Traits {
     pub max_name: u32,
     /// Names that differ in case alone are one.
     pub case_insensitive: bool,
+    /// The server keeps others from opening for writing what is open for writing here.
+    pub exclusive: bool,
+    /// The better versions that the server would not have, and why.
+    pub fell_back: Option<String>,
 }
 
 /// One mounted share: see the module.
@@ -166,7 +173,7 @@ pub(crate) trait Share: Send + Sync {
     /// Gives an open file back. Nothing is made durable by it.
     fn close<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, ()>;
 
-    /// Makes an empty file, and opens it for writing; `Exists` if there is something of that name. Where the protocol
+    /// Makes an empty file, without leaving it open; `Exists` if there is something of that name. Where the protocol
     /// can, a call with the same `token` finds what an earlier one made, and succeeds. The file's name is durable.
     fn create<'a>(&'a self, name: &'a FileName, token: u64, until: Instant) -> Doing<'a, Found>;
 

@@ -4,6 +4,7 @@
 
 pub mod fake;
 pub mod real;
+pub mod writers;
 
 use driver_api::{
     Attach, AttachMode, Backend, IoBuf, Metric, OpContext, Stats, Volume, VolumeSpec, WriteFlags,

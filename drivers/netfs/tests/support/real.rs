@@ -42,6 +42,18 @@ pub fn ganesha(export: &str) -> Value {
     })
 }
 
+/// The options of a backend on an export of ganesha, by one of these versions of NFSv4.
+pub fn ganesha4(export: &str, versions: &[&str]) -> Value {
+    let path = address(export);
+    let name = Path::new(&path).file_name().expect("a name").to_string_lossy();
+    json!({
+        "server": address("host"),
+        "share": format!("/{name}"),
+        "port": port("nfs_port"),
+        "versions": versions,
+    })
+}
+
 /// Brings a server back that a test has ended, also when the test failed.
 pub struct Revive(pub &'static str);
 

@@ -166,7 +166,7 @@ async fn ask_portmapper(
     }
 }
 
-fn credential(place: &Place) -> opaque_auth<'static> {
+pub(crate) fn credential(place: &Place) -> opaque_auth<'static> {
     opaque_auth::auth_unix(&auth_unix {
         stamp: 0,
         machinename: Opaque::borrowed(b"novastor"),
@@ -176,7 +176,7 @@ fn credential(place: &Place) -> opaque_auth<'static> {
     })
 }
 
-async fn resolve(place: &Place, until: Instant) -> Result<SocketAddr, Fault> {
+pub(crate) async fn resolve(place: &Place, until: Instant) -> Result<SocketAddr, Fault> {
     let looking = tokio::net::lookup_host((place.server.as_str(), 0));
     let found = match tokio::time::timeout_at(until.into(), looking).await {
         Ok(found) => found.map(|mut all| all.next()),
@@ -195,7 +195,7 @@ fn unknown_server(place: &Place, why: &str) -> Fault {
     Fault::Refused(error.remedy("check `server`, and this host's name service"))
 }
 
-async fn connect(
+pub(crate) async fn connect(
     place: &Place,
     mut address: SocketAddr,
     port: u16,
@@ -284,11 +284,13 @@ async fn probe(
         max_file_size: info.maxfilesize.min(i64::MAX as u64),
         max_name,
         case_insensitive,
+        exclusive: false,
+        fell_back: None,
     })
 }
 
 /// A server's limit, within ours; whole pages where it allows one.
-fn clamped(most: u32) -> u32 {
+pub(crate) fn clamped(most: u32) -> u32 {
     let most = most.clamp(1, MOST);
     if most > 4096 { most / 4096 * 4096 } else { most }
 }
@@ -314,8 +316,7 @@ async fn enter(share: &Nfs3, component: &FileName, until: Instant) -> Result<nfs
             .remedy("name the directory itself in `path`")
             .into());
     }
-    let crate::share::Handle::Nfs3(handle) = found.handle;
-    Ok(handle)
+    super::handle_of(&found.handle).cloned()
 }
 
 #[cfg(test)]

@@ -181,6 +181,11 @@ impl Mux {
         answered
     }
 
+    /// Ends it: every call learns why, and later ones fail at once.
+    pub fn end(&self, why: &str) {
+        self.line.end(why);
+    }
+
     /// Whether it has ended, and why.
     pub fn ended(&self) -> Option<Arc<str>> {
         self.line.calls().ended.clone()

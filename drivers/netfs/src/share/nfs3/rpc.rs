@@ -89,8 +89,11 @@ pub(crate) fn fault_of(error: RpcError) -> Fault {
 }
 
 fn no_such_service(why: &str) -> Error {
-    Error::new(ErrorKind::UNSUPPORTED, format!("the server does not offer NFS version 3: {why}"))
-        .remedy("allow version 3 on the server, or name another one in `versions`; check `port`")
+    Error::new(
+        ErrorKind::UNSUPPORTED,
+        format!("the server does not offer this version of NFS: {why}"),
+    )
+    .remedy("allow it on the server, or name another one in `versions`; check `port`")
 }
 
 fn refused_identity(stat: auth_stat) -> Fault {
@@ -112,19 +115,30 @@ pub(crate) fn head(
     procedure: u32,
     arguments: &impl Pack,
 ) -> Result<Vec<u8>, Fault> {
+    let mut head = call_head(credential, VERSION, procedure)?;
+    head.reserve(arguments.packed_size() + 24);
+    packed(arguments, &mut head)?;
+    Ok(head)
+}
+
+/// What stands before the arguments of a call of this version of NFS.
+pub(crate) fn call_head(
+    credential: &opaque_auth<'static>,
+    version: u32,
+    procedure: u32,
+) -> Result<Vec<u8>, Fault> {
     let call = call_body {
         rpcvers: RPC_VERSION_2,
         prog: PROGRAM,
-        vers: VERSION,
+        vers: version,
         proc: procedure,
         cred: credential.borrow(),
         verf: opaque_auth::default(),
     };
     let message = rpc_msg { xid: 0, body: msg_body::CALL(call) };
-    let mut head = Vec::with_capacity(4 + message.packed_size() + arguments.packed_size() + 4);
+    let mut head = Vec::with_capacity(256);
     head.extend_from_slice(&[0; 4]);
     packed(&message, &mut head)?;
-    packed(arguments, &mut head)?;
     Ok(head)
 }
 
