@@ -162,6 +162,19 @@ pub(crate) struct Place {
     pub reserved_port: bool,
     /// How long a server may be silent while something is asked of it.
     pub silence: Duration,
+    /// Who logs in (SMB).
+    pub login: Option<Login>,
+}
+
+/// Who logs in.
+#[derive(Clone)]
+pub(crate) struct Login {
+    /// The user.
+    pub user: String,
+    /// With which password; never printed.
+    pub password: String,
+    /// In which domain; empty for the server's own users.
+    pub domain: String,
 }
 
 impl Place {
@@ -357,6 +370,14 @@ impl Config {
             gid: own.gid.or(common.gid).unwrap_or(0),
             reserved_port: own.reserved_port.or(common.reserved_port).unwrap_or(false),
             silence: Duration::from_secs(self.silence_timeout_secs),
+            login: match protocol {
+                Protocol::Smb => Some(Login {
+                    user: required("user", self.user.clone())?,
+                    password: required("password", self.password.clone())?,
+                    domain: self.domain.clone(),
+                }),
+                _ => None,
+            },
         })
     }
 

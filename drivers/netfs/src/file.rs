@@ -6,14 +6,18 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
 use driver_api::{Error, Result};
+use tokio::sync::MutexGuard;
 
 use crate::{
-    error::{Fault, replaced},
+    error::{Fault, detached, replaced},
     mounts::{Attempt, Mount},
     names::FileName,
     share::{Facts, Handle, Identity},
@@ -28,10 +32,23 @@ pub(crate) struct OpenFile {
     identity: Identity,
     volume: String,
     write: bool,
-    /// The handle, and the share that it belongs to.
-    held: Mutex<(u64, Handle)>,
+    held: Mutex<Held>,
+    /// Held by whoever opens the file anew: opens may exclude each other, also two of this driver.
+    opening: tokio::sync::Mutex<()>,
+    /// It was given back, and is not opened anew.
+    ended: AtomicBool,
     /// Why it is not the volume's file any more.
     broken: OnceLock<Error>,
+}
+
+/// A handle and where it comes from.
+#[derive(Clone)]
+struct Held {
+    handle: Handle,
+    /// The share that it belongs to.
+    generation: u64,
+    /// How many there were before it.
+    number: u64,
 }
 
 impl OpenFile {
@@ -55,7 +72,9 @@ impl OpenFile {
             identity: found.facts.identity,
             volume: volume.to_owned(),
             write,
-            held: Mutex::new((generation, found.handle)),
+            held: Mutex::new(Held { handle: found.handle, generation, number: 0 }),
+            opening: tokio::sync::Mutex::new(()),
+            ended: AtomicBool::new(false),
             broken: OnceLock::new(),
         };
         Ok((file, found.facts))
@@ -74,14 +93,14 @@ impl OpenFile {
         self.mount
             .perform(until, |attempt| async move {
                 self.check()?;
-                let handle = match self.handle(attempt.generation) {
-                    Some(handle) => handle,
-                    None => self.resolve(&attempt, until).await?,
+                let held = match self.held_from(attempt.generation, 0) {
+                    Some(held) => held,
+                    None => self.resolve(&attempt, 0, until).await?,
                 };
-                match work(attempt.clone(), handle).await {
+                match work(attempt.clone(), held.handle).await {
                     Err(Fault::Stale) => {
-                        let handle = self.resolve(&attempt, until).await?;
-                        match work(attempt, handle).await {
+                        let held = self.resolve(&attempt, held.number + 1, until).await?;
+                        match work(attempt, held.handle).await {
                             Err(Fault::Stale) => {
                                 Err(self.breaks("the server knows its name, but not the file"))
                             }
@@ -125,20 +144,41 @@ impl OpenFile {
         }
     }
 
-    /// Gives the file back to the server.
+    /// Gives the file back to the server, for good.
     pub async fn close(&self, until: Instant) -> Result<(), Fault> {
-        let (generation, handle) = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.ended.store(true, Ordering::SeqCst);
+        let _turn = self.opening_turn(until).await?;
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (share, present) = self.mount.share(until).await?;
         // A share that has ended took its handles with it.
-        if present == generation { share.close(&handle, until).await } else { Ok(()) }
+        if present == held.generation { share.close(&held.handle, until).await } else { Ok(()) }
     }
 
-    fn handle(&self, generation: u64) -> Option<Handle> {
+    /// The handle, if it is of this share and not older than that.
+    fn held_from(&self, generation: u64, number: u64) -> Option<Held> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        (held.0 == generation).then(|| held.1.clone())
+        (held.generation == generation && held.number >= number).then(|| held.clone())
     }
 
-    async fn resolve(&self, attempt: &Attempt, until: Instant) -> Result<Handle, Fault> {
+    async fn opening_turn(&self, until: Instant) -> Result<MutexGuard<'_, ()>, Fault> {
+        match tokio::time::timeout_at(until.into(), self.opening.lock()).await {
+            Ok(turn) => Ok(turn),
+            Err(_) => {
+                let why = "the file was not opened anew in time".into();
+                Err(Fault::TimedOut { sent: false, why })
+            }
+        }
+    }
+
+    async fn resolve(&self, attempt: &Attempt, number: u64, until: Instant) -> Result<Held, Fault> {
+        let _turn = self.opening_turn(until).await?;
+        if self.ended.load(Ordering::SeqCst) {
+            return Err(detached(&self.volume).into());
+        }
+        // What another one has done meanwhile.
+        if let Some(held) = self.held_from(attempt.generation, number) {
+            return Ok(held);
+        }
         let found = match attempt.share.open(&self.name, self.write, until).await {
             Ok(found) => found,
             Err(Fault::NotFound) => return Err(self.breaks("nothing has its name any more")),
@@ -146,8 +186,9 @@ impl OpenFile {
         };
         self.compare(found.facts)?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        *held = (attempt.generation, found.handle.clone());
-        Ok(found.handle)
+        *held =
+            Held { handle: found.handle, generation: attempt.generation, number: held.number + 1 };
+        Ok(held.clone())
     }
 
     fn compare(&self, facts: Facts) -> Result<(), Fault> {

@@ -41,11 +41,15 @@ pub(crate) async fn list(mount: &Mount, until: Instant) -> Result<Vec<Listed>, F
     mount.perform(until, |attempt| async move { attempt.share.list(until).await }).await
 }
 
-/// Makes an empty file that was not there.
+/// Makes an empty file that was not there, and closes it: opens may exclude each other.
 pub(crate) async fn create(mount: &Mount, name: &FileName, until: Instant) -> Result<Found, Fault> {
     let token = fastrand::u64(..);
     mount
-        .perform(until, |attempt| async move { attempt.share.create(name, token, until).await })
+        .perform(until, |attempt| async move {
+            let found = attempt.share.create(name, token, until).await?;
+            attempt.share.close(&found.handle, until).await?;
+            Ok(found)
+        })
         .await
 }
 

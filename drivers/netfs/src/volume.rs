@@ -205,7 +205,10 @@ impl Attached {
     /// Ends the attachment for another one: afterwards nothing of it is sent any more.
     pub async fn fence(&self, until: Instant) -> Result<()> {
         self.fenced.store(true, Ordering::SeqCst);
-        self.barrier(until).await.map(drop)
+        let _alone = self.barrier(until).await?;
+        // The server itself may keep everybody else away for as long as it is open.
+        let closed = self.file.close(until).await;
+        closed.map_err(|fault| self.told(fault, "the file cannot be closed", false))
     }
 
     /// Ends the attachment in good order; whether it was open.

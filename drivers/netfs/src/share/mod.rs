@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::{error::Fault, names::FileName};
 
 pub(crate) mod nfs3;
+pub(crate) mod smb;
 
 /// A call under way.
 pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
@@ -27,6 +28,8 @@ pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + S
 pub(crate) enum Handle {
     /// NFSv3's file handle.
     Nfs3(nfs3_types::nfs3::nfs_fh3),
+    /// A file that is open on an SMB server.
+    Smb(std::sync::Arc<smb::Opened>),
 }
 
 /// What tells one file from every other, for ever: a file that is removed and made anew has another one.

@@ -314,7 +314,7 @@ async fn enter(share: &Nfs3, component: &FileName, until: Instant) -> Result<nfs
             .remedy("name the directory itself in `path`")
             .into());
     }
-    let crate::share::Handle::Nfs3(handle) = found.handle;
+    let handle = super::handle_of(&found.handle)?.clone();
     Ok(handle)
 }
 

@@ -104,7 +104,7 @@ impl Nfs3 {
         };
         let found = made.map_err(|(_, fault)| fault)?;
         // The token may stand where the times and the mode do: they are set now.
-        let Handle::Nfs3(handle) = &found.handle;
+        let handle = handle_of(&found.handle)?;
         let attributes = sattr3 {
             mode: set_mode3::Some(0o600),
             atime: nfs3_types::nfs3::set_atime::SET_TO_SERVER_TIME,
@@ -346,9 +346,11 @@ fn regular(found: Found, name: &FileName) -> Result<Found, Fault> {
     Err(error.with("file", name).remedy("put the image itself on the share").into())
 }
 
-fn handle_of(handle: &Handle) -> &nfs_fh3 {
-    let Handle::Nfs3(handle) = handle;
-    handle
+fn handle_of(handle: &Handle) -> Result<&nfs_fh3, Fault> {
+    match handle {
+        Handle::Nfs3(handle) => Ok(handle),
+        _ => Err(internal("a handle of another share").into()),
+    }
 }
 
 impl Share for Nfs3 {
@@ -399,7 +401,9 @@ impl Share for Nfs3 {
 
     fn set_size<'a>(&'a self, handle: &'a Handle, size: u64, until: Instant) -> Doing<'a, ()> {
         let attributes = sattr3 { size: set_size3::Some(size), ..sattr3::default() };
-        Box::pin(self.set(handle_of(handle), attributes, "set the size", until))
+        Box::pin(
+            async move { self.set(handle_of(handle)?, attributes, "set the size", until).await },
+        )
     }
 
     fn read<'a>(
@@ -409,7 +413,7 @@ impl Share for Nfs3 {
         len: u32,
         until: Instant,
     ) -> Doing<'a, Read> {
-        Box::pin(self.read_from(handle_of(handle), offset, len, until))
+        Box::pin(async move { self.read_from(handle_of(handle)?, offset, len, until).await })
     }
 
     fn write<'a>(
@@ -420,11 +424,13 @@ impl Share for Nfs3 {
         durable: bool,
         until: Instant,
     ) -> Doing<'a, Written> {
-        Box::pin(self.write_to(handle_of(handle), offset, data, durable, until))
+        Box::pin(
+            async move { self.write_to(handle_of(handle)?, offset, data, durable, until).await },
+        )
     }
 
     fn commit<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, Committed> {
-        Box::pin(self.commit_all(handle_of(handle), until))
+        Box::pin(async move { self.commit_all(handle_of(handle)?, until).await })
     }
 
     fn space(&self, until: Instant) -> Doing<'_, Space> {
