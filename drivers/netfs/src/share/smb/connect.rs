@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,8 +18,12 @@ use smb2::{
     },
     crypto::encryption::Cipher,
     msg::{
-        close::CloseRequest, create::CreateDisposition, logoff::LogoffRequest,
-        query_info::InfoType, tree_disconnect::TreeDisconnectRequest,
+        close::CloseRequest,
+        create::CreateDisposition,
+        ioctl::{FSCTL_VALIDATE_NEGOTIATE_INFO, IoctlRequest, SMB2_0_IOCTL_IS_FSCTL},
+        logoff::LogoffRequest,
+        query_info::InfoType,
+        tree_disconnect::TreeDisconnectRequest,
     },
     transport::TcpTransport,
     types::{
@@ -31,7 +35,7 @@ use smb2::{
 
 use super::{
     Smb,
-    hello::{Wire, hash_of},
+    hello::{Hello, Wire, hash_of, recalled},
     link::Link,
     messages::{
         ALL, ATTRIBUTES, DIRECTORY, Fields, How, SHARE_ALL, VOLUME, create, facts, output, query,
@@ -85,7 +89,7 @@ async fn mount_whenever(
 ) -> Result<Smb, Fault> {
     let login = place.login.as_ref().ok_or_else(|| internal("a share without a login"))?;
     let dialects = dialects(place)?;
-    let mut connection = greet(place, &dialects, figures, until).await?;
+    let (mut connection, hello) = greet(place, &dialects, figures, until).await?;
     let params = connection.params().ok_or_else(|| internal("no version was agreed on"))?;
     if !dialects.contains(&u16::from(params.dialect)) {
         return Err(too_old(params.dialect, place).into());
@@ -111,7 +115,11 @@ async fn mount_whenever(
         encrypt(&mut connection, &session, cipher)?;
     }
     let encrypted = connection.should_encrypt();
+    figures.encrypted(encrypted);
     let link = Arc::new(Link::new(connection, tree.tree_id, figures));
+    if params.dialect != Dialect::Smb3_1_1 {
+        validate(&link, &hello, until).await?;
+    }
     let probed = probe(&link, place, until).await?;
     let one_credit = !params.capabilities.contains(Capabilities::LARGE_MTU);
     let most = if one_credit { MOST_OF_ONE_CREDIT } else { MOST };
@@ -159,7 +167,7 @@ fn path(place: &Place) -> String {
 }
 
 /// The versions that may be offered, as the protocol numbers them.
-fn dialects(place: &Place) -> Result<Vec<u16>, Fault> {
+pub(super) fn dialects(place: &Place) -> Result<Vec<u16>, Fault> {
     let number = |version: &String| match version.as_str() {
         "2.1" => Some(Dialect::Smb2_1),
         "3.0" => Some(Dialect::Smb3_0),
@@ -178,12 +186,12 @@ fn dialects(place: &Place) -> Result<Vec<u16>, Fault> {
     }
 }
 
-async fn greet(
+pub(super) async fn greet(
     place: &Place,
     dialects: &[u16],
     figures: &Arc<Figures>,
     until: Instant,
-) -> Result<Connection, Fault> {
+) -> Result<(Connection, Arc<Mutex<Hello>>), Fault> {
     let port = place.port.unwrap_or(PORT);
     let address = if place.server.contains(':') && !place.server.starts_with('[') {
         format!("[{}]:{port}", place.server)
@@ -219,10 +227,10 @@ async fn greet(
     }
     // The keys come from what really was on the wire.
     connection.with_preauth_hasher_mut(|hasher| *hasher = hash_of(&hello));
-    Ok(connection)
+    Ok((connection, hello))
 }
 
-async fn log_in(connection: &mut Connection, login: &Login) -> Result<Session, Fault> {
+pub(super) async fn log_in(connection: &mut Connection, login: &Login) -> Result<Session, Fault> {
     let logged = Session::setup(connection, &login.user, &login.password, &login.domain).await;
     let session = match logged {
         Ok(session) => session,
@@ -280,6 +288,51 @@ fn encrypt(
         }
         _ => Err(cannot_encrypt("the connection to the server").into()),
     }
+}
+
+/// Asks the server, signed, what it was asked at first and what it answered: 3.1.1 has that in its keys.
+pub(super) async fn validate(
+    link: &Link,
+    hello: &Mutex<Hello>,
+    until: Instant,
+) -> Result<(), Fault> {
+    let (question, expected) =
+        recalled(hello).ok_or_else(|| internal("the first messages were not kept"))?;
+    let request = IoctlRequest {
+        ctl_code: FSCTL_VALIDATE_NEGOTIATE_INFO,
+        file_id: FileId::SENTINEL,
+        max_input_response: 0,
+        max_output_response: 24,
+        flags: SMB2_0_IOCTL_IS_FSCTL,
+        input_data: question,
+    };
+    let told = match link.call(Command::Ioctl, &request, 1, until).await {
+        Ok(told) => told,
+        // This is how a server says that it was asked something else.
+        Err(Fault::Lost { .. }) => return Err(changed_on_the_way().into()),
+        Err(fault) => return Err(fault),
+    };
+    match told.header.status {
+        NtStatus::SUCCESS => {}
+        // Servers from before SMB 3 do not know the question; that they said so is signed.
+        NtStatus::NOT_SUPPORTED | NtStatus::INVALID_DEVICE_REQUEST | NtStatus::FILE_CLOSED => {
+            return Ok(());
+        }
+        status => return Err(refused(status, "the version cannot be confirmed", "")),
+    }
+    let fields = Fields(&told.body);
+    let (at, len) = (fields.u32(32)? as usize, fields.u32(36)? as usize);
+    // Offsets count from the beginning of the message's header.
+    let said = fields.bytes(at.saturating_sub(told.raw.len() - told.body.len()), len)?;
+    if said == expected { Ok(()) } else { Err(changed_on_the_way().into()) }
+}
+
+fn changed_on_the_way() -> Error {
+    Error::new(
+        ErrorKind::PERMISSION_DENIED,
+        "the server's version was not the one it chose: its first messages were changed on the way",
+    )
+    .remedy("look who is between this host and the server; name newer `versions`")
 }
 
 fn cannot_encrypt(who: &str) -> Error {

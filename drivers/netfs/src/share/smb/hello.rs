@@ -76,6 +76,35 @@ pub(super) fn hash_of(hello: &Mutex<Hello>) -> PreauthHasher {
     hasher
 }
 
+/// What the server is asked before 3.1.1, signed, about the question that it saw; and what it has to say of its answer.
+/// Somebody in between who changed either, for an older version or none of the encryption, is found out.
+pub(super) fn recalled(hello: &Mutex<Hello>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let hello = hold(hello);
+    let (asked, told) = (&hello.question, &hello.answer);
+    let count = asked.get(DIALECT_COUNT..DIALECT_COUNT + 2)?;
+    let dialects = 2 * usize::from(u16::from_le_bytes([count[0], count[1]]));
+    let question = [
+        // Capabilities and identity, whether it signs, and the versions.
+        asked.get(CAPABILITIES..CAPABILITIES + 20)?,
+        asked.get(HEADER + 4..HEADER + 6)?,
+        count,
+        asked.get(DIALECTS..DIALECTS + dialects)?,
+    ];
+    // The same of the server, in another order there.
+    let answer = [
+        told.get(HEADER + 24..HEADER + 28)?,
+        told.get(HEADER + 8..HEADER + 24)?,
+        told.get(HEADER + 2..HEADER + 6)?,
+    ];
+    Some((question.concat(), answer.concat()))
+}
+
+/// As if somebody had taken the capability to encrypt out of the question on the way.
+#[cfg(test)]
+pub(super) fn tamper(hello: &Mutex<Hello>) {
+    hold(hello).question[CAPABILITIES] &= !ENCRYPTION;
+}
+
 fn hold(hello: &Mutex<Hello>) -> MutexGuard<'_, Hello> {
     hello.lock().unwrap_or_else(PoisonError::into_inner)
 }
