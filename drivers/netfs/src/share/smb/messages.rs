@@ -14,6 +14,7 @@ use smb2::{
     types::{FileId, OplockLevel, flags::FileAccessMask},
 };
 
+use super::cases;
 use crate::{
     error::{Fault, broken_server},
     share::{Facts, Identity, Kind, Listed},
@@ -213,6 +214,18 @@ pub(super) fn facts(frame: &Frame, fsid: u64) -> Result<Facts, Fault> {
     })
 }
 
+/// The path in `FileAllInformation`, as far as it is there.
+pub(super) fn name_in(frame: &Frame) -> Result<String, Fault> {
+    let all = output(frame)?;
+    let len = Fields(all).u32(96)? as usize;
+    let name = all.get(100..).unwrap_or_default();
+    let units: Vec<u16> = name[..len.min(name.len())]
+        .chunks_exact(2)
+        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
+        .collect();
+    Ok(String::from_utf16_lossy(&units))
+}
+
 fn kind(attributes: u32) -> Kind {
     if attributes & (ATTRIBUTE_REPARSE | ATTRIBUTE_DEVICE) != 0 {
         Kind::Irregular
@@ -247,7 +260,7 @@ pub(super) fn entries(page: &[u8], fsid: u64, into: &mut Vec<Listed>) -> Result<
             && name != "."
             && name != ".."
         {
-            into.push(Listed { name, facts: Some(facts) });
+            into.push(Listed { name: cases::read(&name), facts: Some(facts) });
         }
         match entry.u32(0)? as usize {
             0 => break,

@@ -5,6 +5,7 @@
 //! long as the server lives, and a server that ends takes the connection and every open file along. So each mount counts
 //! as one life of the server. What was not flushed in it is written again on the next one, through a new open of the file.
 
+mod cases;
 mod connect;
 mod hello;
 mod link;
@@ -43,7 +44,7 @@ pub(crate) use link::Opened;
 use link::{Link, credits};
 use messages::{
     ALL, DIRECTORY, DISPOSITION, END_OF_FILE, Fields, How, NON_DIRECTORY, RENAME, SHARE_ALL, SPACE,
-    Write, create, entries, facts, opened, output, payload, query, rename_to, set,
+    Write, create, entries, facts, name_in, opened, output, payload, query, rename_to, set,
 };
 use status::refused;
 
@@ -118,7 +119,7 @@ fn close_same() -> CloseRequest {
 /// Opens a file, learns which it is, and does `more` with it in the same message.
 async fn open_on(
     link: Arc<Link>,
-    (path, name): (String, FileName),
+    (path, name): (String, String),
     (how, fsid): (How, u64),
     what: &'static str,
     more: Option<(Command, Box<dyn Pack>)>,
@@ -134,16 +135,19 @@ async fn open_on(
     let (Some(created), Some(all)) = (answers.next(), answers.next()) else {
         return Err(lost_answers());
     };
-    accept(&created, what, name.as_str())?;
+    accept(&created, what, &name)?;
     // From here on it is closed whatever happens.
     let file = Arc::new(Opened::new(opened(&created)?, &link));
-    accept_part(&all, what, name.as_str())?;
+    accept_part(&all, what, &name)?;
+    if !cases::is_exact(&name_in(&all)?, &name) {
+        return Err(Fault::NotFound);
+    }
     let found = Found { facts: facts(&all, fsid)?, handle: Handle::Smb(file) };
     Ok((regular(found, &name)?, answers.next()))
 }
 
 /// Refuses what is no file with bytes.
-fn regular(found: Found, name: &FileName) -> Result<Found, Fault> {
+fn regular(found: Found, name: &str) -> Result<Found, Fault> {
     if found.facts.kind == Kind::Regular {
         return Ok(found);
     }
@@ -159,14 +163,37 @@ fn file_of(handle: &Handle) -> Result<&Opened, Fault> {
 }
 
 impl Smb {
-    fn path(&self, name: &FileName) -> String {
+    fn path(&self, name: &str) -> String {
         match self.directory.as_str() {
-            "" => name.to_string(),
+            "" => name.to_owned(),
             directory => format!("{directory}\\{name}"),
         }
     }
 
     async fn look_at(&self, name: &FileName, until: Instant) -> Result<Found, Fault> {
+        let mut looked = Err(Fault::NotFound);
+        for candidate in cases::candidates(name) {
+            looked = self.look_as(&candidate, until).await;
+            if !matches!(looked, Err(Fault::NotFound)) {
+                break;
+            }
+        }
+        looked
+    }
+
+    /// Which of the names that a file may have it has.
+    async fn own_name(&self, name: &FileName, until: Instant) -> Result<String, Fault> {
+        for candidate in cases::candidates(name) {
+            match self.look_as(&candidate, until).await {
+                Err(Fault::NotFound) => {}
+                Err(fault) => return Err(fault),
+                Ok(_) => return Ok(candidate),
+            }
+        }
+        Err(Fault::NotFound)
+    }
+
+    async fn look_as(&self, name: &str, until: Instant) -> Result<Found, Fault> {
         let how = How {
             access: FileAccessMask::FILE_READ_ATTRIBUTES,
             shared: SHARE_ALL,
@@ -180,12 +207,15 @@ impl Smb {
         ];
         let answers = self.link.chain(&messages, until).await?;
         let [created, all, closed] = &answers[..] else { return Err(lost_answers()) };
-        accept(created, "look up", name.as_str())?;
+        accept(created, "look up", name)?;
         let file = Opened::new(opened(created)?, &self.link);
         if closed.header.status == NtStatus::SUCCESS {
             file.was_closed();
         }
-        accept_part(all, "look up", name.as_str())?;
+        accept_part(all, "look up", name)?;
+        if !cases::is_exact(&name_in(all)?, name) {
+            return Err(Fault::NotFound);
+        }
         Ok(Found { facts: facts(all, self.fsid)?, handle: Handle::Smb(Arc::new(file)) })
     }
 
@@ -210,7 +240,8 @@ impl Smb {
         };
         // The share mode keeps clients of this protocol away, the lock those of others, where the server passes it on.
         let more = write.then(|| (Command::Lock, Box::new(lock) as Box<dyn Pack>));
-        let (names, how) = ((self.path(name), name.clone()), (how, self.fsid));
+        let own = self.own_name(name, until).await?;
+        let (names, how) = ((self.path(&own), own), (how, self.fsid));
         let opening =
             self.link.to_the_end(until, |link, late| open_on(link, names, how, "open", more, late));
         let (found, locked) = opening.await?;
@@ -238,7 +269,8 @@ impl Smb {
             input_data: Vec::new(),
         };
         let more = Some((Command::Ioctl, Box::new(sparse) as Box<dyn Pack>));
-        let (names, how) = ((self.path(name), name.clone()), (how, self.fsid));
+        let own = cases::written(name);
+        let (names, how) = ((self.path(&own), own), (how, self.fsid));
         let making = self
             .link
             .to_the_end(until, |link, late| open_on(link, names, how, "make the file", more, late));
@@ -301,9 +333,10 @@ impl Smb {
         until: Instant,
     ) -> Result<(), Fault> {
         self.link.settled(until).await?;
+        let own = self.own_name(name, until).await?;
         let how = How { access: REMOVER, shared, disposition: THERE, options: NON_DIRECTORY };
         let messages: [(Command, &dyn Pack); 3] = [
-            (Command::Create, &create(self.path(name), how)),
+            (Command::Create, &create(self.path(&own), how)),
             (Command::SetInfo, &set(class, SAME, buffer)),
             (Command::Close, &close_same()),
         ];
@@ -483,7 +516,7 @@ impl Share for Smb {
 
     fn rename<'a>(&'a self, from: &'a FileName, to: &'a FileName, until: Instant) -> Doing<'a, ()> {
         Box::pin(async move {
-            let change = (RENAME, rename_to(&self.path(to)));
+            let change = (RENAME, rename_to(&self.path(&cases::written(to))));
             self.change(from, SHARE_ALL, change, "rename", until).await?;
             self.sync_directory(until).await
         })

@@ -172,6 +172,37 @@ async fn a_file_that_nobody_wants_any_more_is_closed() {
 
 #[tokio::test]
 #[ignore = "needs Samba: tests/services/netfs"]
+async fn capitals_make_another_file_and_none_is_taken_for_another() {
+    let share = mounted(&place("share", &["3.1.1"]), &Arc::default()).await;
+    let [small, large, old, other] = ["case.raw", "CASE.raw", "Old.img", "old.img"]
+        .map(|name| FileName::new(name).expect("a name"));
+    for name in [&small, &large] {
+        let _ = share.remove(name, soon()).await;
+    }
+    let one = share.create(&small, 0, soon()).await.expect("made").facts.identity;
+    let two = share.create(&large, 0, soon()).await.expect("made").facts.identity;
+    assert_ne!(one, two);
+    assert_eq!(share.look(&small, soon()).await.expect("seen").facts.identity, one);
+    assert_eq!(share.look(&large, soon()).await.expect("seen").facts.identity, two);
+    // An image that was there before has its name, and no other.
+    let there = PathBuf::from(address("share_path")).join("Old.img");
+    std::fs::write(&there, b"old").expect("an image");
+    assert_eq!(share.look(&old, soon()).await.expect("seen").facts.size, 3);
+    assert!(matches!(share.look(&other, soon()).await, Err(Fault::NotFound)));
+    assert!(matches!(share.open(&other, true, soon()).await, Err(Fault::NotFound)));
+    assert!(matches!(share.remove(&other, soon()).await, Err(Fault::NotFound)));
+    let listed = share.list(soon()).await.expect("listed");
+    for name in ["case.raw", "CASE.raw", "Old.img"] {
+        assert_eq!(listed.iter().filter(|entry| entry.name == name).count(), 1, "{name}");
+    }
+    for name in [&small, &large, &old] {
+        share.remove(name, soon()).await.expect("removed");
+    }
+    assert!(!there.exists());
+}
+
+#[tokio::test]
+#[ignore = "needs Samba: tests/services/netfs"]
 async fn names_are_changed_as_they_should_be() {
     let share = mounted(&place("share", &["3.1.1"]), &Arc::default()).await;
     let [one, two] = ["one.raw", "two.raw"].map(|name| FileName::new(name).expect("a name"));
