@@ -12,6 +12,7 @@ mod link;
 mod messages;
 mod status;
 #[cfg(test)]
+#[path = "smb_tests.rs"]
 mod tests;
 
 use std::{
@@ -46,7 +47,7 @@ use messages::{
     ALL, DIRECTORY, DISPOSITION, END_OF_FILE, Fields, How, NON_DIRECTORY, RENAME, SHARE_ALL, SPACE,
     Write, create, entries, facts, name_in, opened, output, payload, query, rename_to, set,
 };
-use status::refused;
+use status::{accept, accept_part, refused};
 
 use super::{
     Committed, Doing, Found, Handle, Kind, Listed, Read, Share, Space, Traits, Verifier, Written,
@@ -90,22 +91,6 @@ pub(crate) struct Smb {
     life: Verifier,
     traits: Traits,
     past: Arc<Past>,
-}
-
-/// Fails where the server did not do what a message asked.
-fn accept(answer: &Frame, what: &str, object: &str) -> Result<(), Fault> {
-    match answer.header.status {
-        NtStatus::SUCCESS => Ok(()),
-        status => Err(refused(status, what, object)),
-    }
-}
-
-/// The same where a longer answer than there is room for is good enough.
-fn accept_part(answer: &Frame, what: &str, object: &str) -> Result<(), Fault> {
-    match answer.header.status {
-        NtStatus::BUFFER_OVERFLOW => Ok(()),
-        _ => accept(answer, what, object),
-    }
 }
 
 fn lost_answers() -> Fault {

@@ -2,7 +2,7 @@
 //! What SMB's status codes, and the failures of a connection, mean for the operator.
 
 use driver_api::{Error, ErrorKind};
-use smb2::types::status::NtStatus;
+use smb2::{client::connection::Frame, types::status::NtStatus};
 
 use crate::error::{Fault, broken_server};
 
@@ -18,6 +18,22 @@ const REPARSE_TAG_NOT_HANDLED: NtStatus = NtStatus(0xC000_0279);
 const TIMED_OUT: NtStatus = NtStatus(0xC000_00B5);
 const NO_SUCH_USER: NtStatus = NtStatus(0xC000_0064);
 const WRONG_PASSWORD: NtStatus = NtStatus(0xC000_006A);
+
+/// Fails where the server did not do what a message asked.
+pub(super) fn accept(answer: &Frame, what: &str, object: &str) -> Result<(), Fault> {
+    match answer.header.status {
+        NtStatus::SUCCESS => Ok(()),
+        status => Err(refused(status, what, object)),
+    }
+}
+
+/// The same where a longer answer than there is room for is good enough.
+pub(super) fn accept_part(answer: &Frame, what: &str, object: &str) -> Result<(), Fault> {
+    match answer.header.status {
+        NtStatus::BUFFER_OVERFLOW => Ok(()),
+        _ => accept(answer, what, object),
+    }
+}
 
 /// A call that the server answered with an error. `what` was to be done, on `object`.
 pub(super) fn refused(status: NtStatus, what: &str, object: &str) -> Fault {
