@@ -164,6 +164,19 @@ pub(crate) struct Place {
     pub silence: Duration,
     /// Tells this place from every other one, to servers that keep state for their clients.
     pub client: u64,
+    /// Who logs in (SMB).
+    pub login: Option<Login>,
+}
+
+/// Who logs in.
+#[derive(Clone)]
+pub(crate) struct Login {
+    /// The user.
+    pub user: String,
+    /// With which password; never printed.
+    pub password: String,
+    /// In which domain; empty for the server's own users.
+    pub domain: String,
 }
 
 impl Place {
@@ -175,7 +188,11 @@ impl Place {
 
     /// Whether a second writer is kept away, whichever version is spoken.
     pub fn is_exclusive(&self) -> bool {
-        self.protocol == Protocol::Nfs && self.versions.iter().all(|version| version != "3")
+        match self.protocol {
+            Protocol::Nfs => self.versions.iter().all(|version| version != "3"),
+            Protocol::Smb => true,
+            Protocol::Kernel => false,
+        }
     }
 
     /// Where a file is: `share:path/name`.
@@ -365,6 +382,14 @@ impl Config {
             reserved_port: own.reserved_port.or(common.reserved_port).unwrap_or(false),
             silence: Duration::from_secs(self.silence_timeout_secs),
             client: fastrand::u64(..),
+            login: match protocol {
+                Protocol::Smb => Some(Login {
+                    user: required("user", self.user.clone())?,
+                    password: required("password", self.password.clone())?,
+                    domain: self.domain.clone(),
+                }),
+                _ => None,
+            },
         })
     }
 

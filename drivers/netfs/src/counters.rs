@@ -81,6 +81,7 @@ pub(crate) struct Figures {
     failed: AtomicU64,
     lost: AtomicU64,
     replayed_bytes: AtomicU64,
+    encrypted: AtomicU64,
     took: Histogram,
 }
 
@@ -136,6 +137,11 @@ impl Figures {
         self.replayed_bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// Whether what was mounted last travels encrypted.
+    pub fn encrypted(&self, encrypted: bool) {
+        self.encrypted.store(encrypted.into(), Relaxed);
+    }
+
     /// The figures of the mount `name`.
     pub fn stats(&self, name: &str, stats: Stats) -> Stats {
         let counters = [
@@ -154,6 +160,8 @@ impl Figures {
         let stats = counters.into_iter().fold(stats, |stats, (figure, value)| {
             stats.counter_of(figure, ("mount", name), value.load(Relaxed))
         });
+        let encrypted = self.encrypted.load(Relaxed) as f64;
+        let stats = stats.gauge_of("mount_encrypted", ("mount", name), encrypted);
         let seconds = self.took.seconds();
         let count = self.took.count();
         let mean = if count == 0 { 0.0 } else { seconds / count as f64 };

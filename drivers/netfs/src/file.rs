@@ -9,19 +9,26 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Instant,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use driver_api::{Error, ErrorKind, Result};
+use tokio::sync::MutexGuard;
 
 use crate::{
     companion,
-    error::{Fault, fenced, replaced},
+    error::{Fault, detached, fenced, replaced},
     mounts::{Attempt, Mount},
     names::{FileName, Files},
-    share::{Facts, Handle, Identity},
+    share::{Facts, Found, Handle, Identity},
 };
+
+/// Between two attempts to open a file that another client has.
+const TAKEN: Duration = Duration::from_millis(500);
 
 /// A volume's file.
 pub(crate) struct OpenFile {
@@ -33,8 +40,10 @@ pub(crate) struct OpenFile {
     volume: String,
     write: bool,
     held: Mutex<Held>,
-    /// Held by whoever looks the name up anew.
-    resolving: tokio::sync::Mutex<()>,
+    /// Held by whoever opens the file anew: opens may exclude each other, also two of this driver.
+    opening: tokio::sync::Mutex<()>,
+    /// It was given back, and is not opened anew.
+    ended: AtomicBool,
     /// The attach epoch of who writes here.
     epoch: u64,
     /// The share keeps other writers away.
@@ -43,14 +52,14 @@ pub(crate) struct OpenFile {
     broken: OnceLock<Error>,
 }
 
-/// What a share gave for the file's name.
+/// A handle and where it comes from.
 #[derive(Clone)]
 struct Held {
-    /// The share's generation.
-    generation: u64,
-    /// How many times it was asked.
-    serial: u64,
     handle: Handle,
+    /// The share that it belongs to.
+    generation: u64,
+    /// How many there were before it.
+    number: u64,
 }
 
 impl OpenFile {
@@ -75,8 +84,9 @@ impl OpenFile {
             identity: found.facts.identity,
             volume: volume.to_owned(),
             write,
-            held: Mutex::new(Held { generation, serial: 0, handle: found.handle }),
-            resolving: tokio::sync::Mutex::default(),
+            held: Mutex::new(Held { handle: found.handle, generation, number: 0 }),
+            opening: tokio::sync::Mutex::new(()),
+            ended: AtomicBool::new(false),
             epoch: writer.unwrap_or_default(),
             exclusive,
             broken: OnceLock::new(),
@@ -97,13 +107,13 @@ impl OpenFile {
         self.mount
             .perform(until, |attempt| async move {
                 self.check()?;
-                let held = match self.held(attempt.generation) {
+                let held = match self.held_from(attempt.generation, 0) {
                     Some(held) => held,
-                    None => self.resolve(&attempt, None, until).await?,
+                    None => self.resolve(&attempt, 0, until).await?,
                 };
                 match work(attempt.clone(), held.handle).await {
                     Err(Fault::Stale) => {
-                        let held = self.resolve(&attempt, Some(held.serial), until).await?;
+                        let held = self.resolve(&attempt, held.number + 1, until).await?;
                         match work(attempt, held.handle).await {
                             Err(Fault::Stale) => {
                                 Err(self.breaks("the server knows its name, but not the file"))
@@ -153,11 +163,13 @@ impl OpenFile {
         }
     }
 
-    /// Gives the file back to the server.
+    /// Gives the file back to the server, for good.
     pub async fn close(&self, until: Instant) -> Result<(), Fault> {
+        self.ended.store(true, Ordering::SeqCst);
+        let _turn = self.opening_turn(until).await?;
         // A share that has ended took its handles with it.
         let Some((share, present)) = self.mount.present() else { return Ok(()) };
-        match self.held(present) {
+        match self.held_from(present, 0) {
             Some(held) => share.close(&held.handle, until).await,
             None => Ok(()),
         }
@@ -168,52 +180,80 @@ impl OpenFile {
         self.exclusive
     }
 
-    fn held(&self, generation: u64) -> Option<Held> {
+    /// The handle, if it is of this share and not older than that.
+    fn held_from(&self, generation: u64, number: u64) -> Option<Held> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        (held.generation == generation).then(|| held.clone())
+        (held.generation == generation && held.number >= number).then(|| held.clone())
     }
 
-    /// Opens the file anew: on a new share, or where the handle with number `stale` is not known any more.
-    async fn resolve(
-        &self,
-        attempt: &Attempt,
-        stale: Option<u64>,
-        until: Instant,
-    ) -> Result<Held, Fault> {
-        let turn = tokio::time::timeout_at(until.into(), self.resolving.lock()).await;
-        let Ok(_turn) = turn else {
-            let why = "the file was not opened anew in time";
-            return Err(Fault::TimedOut { sent: false, why: why.into() });
-        };
+    async fn opening_turn(&self, until: Instant) -> Result<MutexGuard<'_, ()>, Fault> {
+        match tokio::time::timeout_at(until.into(), self.opening.lock()).await {
+            Ok(turn) => Ok(turn),
+            Err(_) => {
+                let why = "the file was not opened anew in time".into();
+                Err(Fault::TimedOut { sent: false, why })
+            }
+        }
+    }
+
+    /// Opens the file anew: on a new share, or where handles before `number` are not known any more.
+    async fn resolve(&self, attempt: &Attempt, number: u64, until: Instant) -> Result<Held, Fault> {
+        let _turn = self.opening_turn(until).await?;
         self.check()?;
+        if self.ended.load(Ordering::SeqCst) {
+            return Err(detached(&self.volume).into());
+        }
         // What another one has done meanwhile.
-        if let Some(held) = self.held(attempt.generation)
-            && Some(held.serial) != stale
-        {
+        if let Some(held) = self.held_from(attempt.generation, number) {
             return Ok(held);
         }
         let guarded = self.write && attempt.share.traits().exclusive;
-        if guarded {
-            self.compare_epoch(until).await?;
-        }
-        let found = match attempt.share.open(&self.name, self.write, until).await {
-            Ok(found) => found,
-            Err(Fault::NotFound) => return Err(self.breaks("nothing has its name any more")),
-            Err(Fault::Refused(error)) if guarded && error.kind() == ErrorKind::IN_USE => {
-                tracing::warn!(volume = self.volume, %error, "the lock was lost to another client");
-                return Err(self.fenced());
-            }
-            Err(fault) => return Err(fault),
+        let found = self.open_anew(attempt, guarded, until).await?;
+        let judged = match self.compare(found.facts) {
+            // Now that nobody else can take it: whoever had it between two locks of ours has left its epoch behind.
+            Ok(()) if guarded => self.compare_epoch(until).await,
+            judged => judged,
         };
-        self.compare(found.facts)?;
-        // Now that nobody else can take it: whoever had it between two locks of ours has left its epoch behind.
-        if guarded {
-            self.compare_epoch(until).await?;
+        if let Err(fault) = judged {
+            give_back(attempt, &found.handle, until).await;
+            return Err(fault);
         }
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let serial = held.serial + 1;
-        *held = Held { generation: attempt.generation, serial, handle: found.handle };
-        Ok(held.clone())
+        let (held, before) = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let (generation, number) = (attempt.generation, held.number + 1);
+            let anew = Held { handle: found.handle, generation, number };
+            (anew.clone(), std::mem::replace(&mut *held, anew))
+        };
+        if before.generation == attempt.generation {
+            give_back(attempt, &before.handle, until).await;
+        }
+        Ok(held)
+    }
+
+    /// Waits while somebody else has the file who may only be looking at it: whoever attached it leaves its epoch behind.
+    async fn open_anew(
+        &self,
+        attempt: &Attempt,
+        guarded: bool,
+        until: Instant,
+    ) -> Result<Found, Fault> {
+        loop {
+            if guarded {
+                self.compare_epoch(until).await?;
+            }
+            match attempt.share.open(&self.name, self.write, until).await {
+                Err(Fault::NotFound) => return Err(self.breaks("nothing has its name any more")),
+                Err(Fault::Refused(error))
+                    if guarded
+                        && error.kind() == ErrorKind::IN_USE
+                        && Instant::now() + TAKEN < until =>
+                {
+                    tracing::warn!(volume = self.volume, %error, "another client has the file");
+                    tokio::time::sleep(TAKEN).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Fails for ever if somebody else has attached the volume since.
@@ -251,5 +291,12 @@ impl OpenFile {
             replaced(&self.volume, &file, why)
         });
         Fault::Refused(error.clone())
+    }
+}
+
+/// Closes what is not used. What stays open ends with the mount.
+async fn give_back(attempt: &Attempt, handle: &Handle, until: Instant) {
+    if let Err(fault) = attempt.share.close(handle, until).await {
+        tracing::debug!(%fault, "a file stays open until the share is unmounted");
     }
 }

@@ -205,8 +205,9 @@ impl Attached {
     /// Ends the attachment for another one: afterwards nothing of it is sent any more.
     pub async fn fence(&self, until: Instant) -> Result<()> {
         self.fenced.store(true, Ordering::SeqCst);
-        drop(self.barrier(until).await?);
+        let _alone = self.barrier(until).await?;
         self.file.retire();
+        // The server itself may keep everybody else away for as long as it is open.
         if self.close()
             && let Err(fault) = self.file.close(until).await
         {

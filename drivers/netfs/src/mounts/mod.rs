@@ -35,7 +35,7 @@ use crate::{
     config::{Place, Protocol},
     counters::Figures,
     error::Fault,
-    share::{Share, Space, nfs3, nfs4},
+    share::{Share, Space, nfs3, nfs4, smb},
 };
 
 /// The first pause after a failure; it doubles with each.
@@ -75,6 +75,8 @@ pub(crate) struct Mount {
     born: Instant,
     /// What the server said of its space when it was last asked.
     space: Mutex<Option<Space>>,
+    /// What one connection leaves behind for the next.
+    past: Arc<smb::Past>,
 }
 
 /// Keeps a mount from being unmounted for idleness.
@@ -112,6 +114,7 @@ impl Mount {
             used: AtomicU64::new(0),
             born: Instant::now(),
             space: Mutex::new(None),
+            past: Arc::default(),
         });
         tokio::spawn(attend(Arc::downgrade(&mount), patience));
         mount
@@ -292,7 +295,7 @@ impl Mount {
     async fn try_mount(&self, until: Instant) -> Result<(Arc<dyn Share>, u64), Fault> {
         let failures = self.state().begin();
         let limit = until.min(Instant::now() + self.patience.mount);
-        let mounted = connect(&self.place, &self.figures, limit).await;
+        let mounted = connect(&self.place, &self.figures, &self.past, limit).await;
         self.figures.tried(mounted.is_ok());
         match mounted {
             Ok(share) => {
@@ -344,6 +347,7 @@ fn is_lasting(fault: &Fault) -> bool {
 async fn connect(
     place: &Place,
     figures: &Arc<Figures>,
+    past: &Arc<smb::Past>,
     until: Instant,
 ) -> Result<Arc<dyn Share>, Fault> {
     match place.protocol {
@@ -354,6 +358,7 @@ async fn connect(
         .remedy("set require_encryption = false where the network is trusted")
         .into()),
         Protocol::Nfs => connect_nfs(place, figures, until).await,
+        Protocol::Smb => Ok(Arc::new(smb::mount(place, figures, past, until).await?)),
         protocol => Err(Error::new(
             ErrorKind::UNSUPPORTED,
             format!("this driver does not speak {} {:?} yet", protocol.name(), place.versions),

@@ -19,6 +19,7 @@ use crate::{error::Fault, names::FileName};
 
 pub(crate) mod nfs3;
 pub(crate) mod nfs4;
+pub(crate) mod smb;
 
 /// A call under way.
 pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
@@ -30,6 +31,8 @@ pub(crate) enum Handle {
     Nfs3(nfs3_types::nfs3::nfs_fh3),
     /// NFSv4's file handle.
     Nfs4(Bytes),
+    /// A file that is open on an SMB server.
+    Smb(std::sync::Arc<smb::Opened>),
 }
 
 /// What tells one file from every other, for ever: a file that is removed and made anew has another one.

@@ -355,7 +355,7 @@ fn regular(found: Found, name: &FileName) -> Result<Found, Fault> {
 fn handle_of(handle: &Handle) -> Result<&nfs_fh3, Fault> {
     match handle {
         Handle::Nfs3(handle) => Ok(handle),
-        Handle::Nfs4(_) => Err(internal("a handle of another share was used").into()),
+        _ => Err(internal("a handle of another share was used").into()),
     }
 }
 

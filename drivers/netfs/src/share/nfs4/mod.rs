@@ -267,7 +267,7 @@ fn regular(found: Found, name: &FileName) -> Result<Found, Fault> {
 fn handle_of(handle: &Handle) -> Result<&Bytes, Fault> {
     match handle {
         Handle::Nfs4(handle) => Ok(handle),
-        Handle::Nfs3(_) => Err(internal("a handle of another share was used").into()),
+        _ => Err(internal("a handle of another share was used").into()),
     }
 }
 

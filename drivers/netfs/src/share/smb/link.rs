@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A logged-in connection with its share: every call with a deadline, and open files that are always closed.
+//!
+//! Crate `smb2` could make a connection anew by itself. It is not asked to: a connection that ended takes the whole mount
+//! with it, so that nothing of it is used again without being looked at.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use smb2::{
+    client::connection::{CompoundOp, Connection, Frame},
+    msg::close::CloseRequest,
+    pack::Pack,
+    types::{Command, CreditCharge, FileId, TreeId, status::NtStatus},
+};
+use tokio::sync::watch;
+
+use super::status::{fault_of, refused};
+use crate::{counters::Figures, error::Fault};
+
+/// Bytes that one credit pays for.
+const CREDIT: u32 = 64 << 10;
+/// How long a file that nobody wants any more may take to be closed.
+const CLOSING: Duration = Duration::from_secs(30);
+
+/// A connection, its login and its share.
+pub(super) struct Link {
+    connection: Connection,
+    tree: TreeId,
+    figures: Arc<Figures>,
+    runtime: tokio::runtime::Handle,
+    /// Files that are being closed after their last user has gone.
+    closing: watch::Sender<usize>,
+}
+
+/// Credits for a payload of so many bytes.
+pub(super) fn credits(bytes: u32) -> u16 {
+    u16::try_from(bytes.div_ceil(CREDIT)).unwrap_or(u16::MAX).max(1)
+}
+
+impl Link {
+    /// Takes over a connection that is logged in.
+    pub fn new(connection: Connection, tree: TreeId, figures: &Arc<Figures>) -> Self {
+        Self {
+            connection,
+            tree,
+            figures: Arc::clone(figures),
+            runtime: tokio::runtime::Handle::current(),
+            closing: watch::Sender::new(0),
+        }
+    }
+
+    /// Sends one message and waits for its answer, whatever that says.
+    pub async fn call(
+        &self,
+        command: Command,
+        body: &dyn Pack,
+        credits: u16,
+        until: Instant,
+    ) -> Result<Frame, Fault> {
+        let tree = (command != Command::Echo).then_some(self.tree);
+        let sending =
+            self.connection.execute_with_credits(command, body, tree, CreditCharge(credits));
+        self.answered(sending, command, until).await
+    }
+
+    /// Sends several messages at once, each for the file of the one before it.
+    pub async fn chain(
+        &self,
+        messages: &[(Command, &dyn Pack)],
+        until: Instant,
+    ) -> Result<Vec<Frame>, Fault> {
+        let all: Vec<CompoundOp<'_>> = messages
+            .iter()
+            .map(|(command, body)| CompoundOp::new(*command, *body, Some(self.tree)))
+            .collect();
+        let first = messages.first().map_or(Command::Create, |(command, _)| *command);
+        let sending = async { self.connection.execute_compound(&all).await?.into_iter().collect() };
+        self.answered(sending, first, until).await
+    }
+
+    async fn answered<T>(
+        &self,
+        sending: impl Future<Output = smb2::Result<T>>,
+        command: Command,
+        until: Instant,
+    ) -> Result<T, Fault> {
+        if self.connection.is_disconnected() {
+            return Err(Fault::Lost { sent: false, why: "the connection has ended".into() });
+        }
+        let begun = Instant::now();
+        let answer = tokio::time::timeout_at(until.into(), sending).await;
+        self.figures.called(begun, matches!(answer, Ok(Ok(_))));
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let fault = fault_of(&error, true);
+                if matches!(fault, Fault::Lost { .. }) {
+                    // Nothing that is still on its way may be waited for, nor leave later.
+                    self.connection.mark_dead();
+                }
+                Err(fault)
+            }
+            Err(_) => Err(Fault::TimedOut {
+                sent: true,
+                why: format!("the server did not answer {command:?} in time").into(),
+            }),
+        }
+    }
+
+    /// Does something to its end, also when nobody waits for it any more: what it opens must not stay open.
+    pub async fn to_the_end<T, F>(
+        self: &Arc<Self>,
+        until: Instant,
+        work: impl FnOnce(Arc<Self>, Instant) -> F,
+    ) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        self.settled(until).await?;
+        // It waits longer than its caller for what the server has opened.
+        let doing = self.runtime.spawn(work(Arc::clone(self), until + CLOSING));
+        match tokio::time::timeout_at(until.into(), doing).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => {
+                Err(Fault::Lost { sent: true, why: format!("the call was ended: {error}").into() })
+            }
+            Err(_) => {
+                let why = "the server did not open the file in time".into();
+                Err(Fault::TimedOut { sent: true, why })
+            }
+        }
+    }
+
+    /// Waits until files that nobody wants any more are closed: opens exclude each other.
+    pub async fn settled(&self, until: Instant) -> Result<(), Fault> {
+        let mut closing = self.closing.subscribe();
+        let settled = closing.wait_for(|some| *some == 0);
+        match tokio::time::timeout_at(until.into(), settled).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let why = "an earlier file was not closed in time".into();
+                Err(Fault::TimedOut { sent: false, why })
+            }
+        }
+    }
+
+    /// Ends the connection.
+    pub fn end(&self) {
+        self.connection.mark_dead();
+    }
+
+    async fn close(&self, id: FileId, until: Instant) -> Result<(), Fault> {
+        let request = CloseRequest { flags: 0, file_id: id };
+        let answer = self.call(Command::Close, &request, 1, until).await?;
+        match answer.header.status {
+            // It is closed already, which is what was wanted.
+            NtStatus::SUCCESS | NtStatus::FILE_CLOSED => Ok(()),
+            status => Err(refused(status, "close", "")),
+        }
+    }
+}
+
+/// An open file. It is closed at the latest when nobody has it any more.
+pub(crate) struct Opened {
+    id: FileId,
+    link: Arc<Link>,
+    closed: AtomicBool,
+}
+
+impl Opened {
+    /// A file that the server has just opened.
+    pub(super) fn new(id: FileId, link: &Arc<Link>) -> Self {
+        Self { id, link: Arc::clone(link), closed: AtomicBool::new(false) }
+    }
+
+    /// The server's name for it.
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// The server has closed it already.
+    pub(super) fn was_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Closes it.
+    pub(super) async fn close(&self, until: Instant) -> Result<(), Fault> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let closed = self.link.close(self.id, until).await;
+        if matches!(closed, Err(Fault::TimedOut { sent: false, .. } | Fault::Later)) {
+            self.closed.store(false, Ordering::Release);
+        }
+        closed
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if self.closed.load(Ordering::Acquire) || self.link.connection.is_disconnected() {
+            return;
+        }
+        let (link, id) = (Arc::clone(&self.link), self.id);
+        link.closing.send_modify(|some| *some += 1);
+        self.link.runtime.spawn(async move {
+            let closing = Closing(&link);
+            if let Err(fault) = link.close(id, Instant::now() + CLOSING).await {
+                tracing::debug!(%fault, "a file stays open until the connection ends");
+            }
+            drop(closing);
+        });
+    }
+}
+
+/// Counts one file as being closed.
+struct Closing<'a>(&'a Link);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.closing.send_modify(|some| *some -= 1);
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opened").field(&self.id).finish()
+    }
+}

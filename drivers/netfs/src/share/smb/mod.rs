@@ -1,0 +1,588 @@
+// SPDX-License-Identifier: Apache-2.0
+//! SMB 2.1 to 3.1.1 in user space.
+//!
+//! SMB has no verifier that tells a restarted server: what was written but not flushed is in the server's memory for as
+//! long as the server lives, and a server that ends takes the connection and every open file along. So each mount counts
+//! as one life of the server. What was not flushed in it is written again on the next one, through a new open of the file.
+
+mod cases;
+mod connect;
+mod hello;
+mod link;
+mod messages;
+mod status;
+#[cfg(test)]
+#[path = "smb_tests.rs"]
+mod tests;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use driver_api::ErrorKind;
+use smb2::{
+    client::connection::Frame,
+    msg::{
+        close::CloseRequest,
+        create::{CreateDisposition, ShareAccess},
+        echo::EchoRequest,
+        flush::FlushRequest,
+        ioctl::{IoctlRequest, SMB2_0_IOCTL_IS_FSCTL},
+        lock::{
+            LockElement, LockRequest, SMB2_LOCKFLAG_EXCLUSIVE_LOCK, SMB2_LOCKFLAG_FAIL_IMMEDIATELY,
+        },
+        query_directory::{FileInformationClass, QueryDirectoryFlags, QueryDirectoryRequest},
+        query_info::InfoType,
+        read::{ReadRequest, SMB2_CHANNEL_NONE},
+    },
+    pack::Pack,
+    types::{Command, FileId, flags::FileAccessMask, status::NtStatus},
+};
+
+pub(crate) use connect::{Past, mount};
+pub(crate) use link::Opened;
+use link::{Link, credits};
+use messages::{
+    ALL, DIRECTORY, DISPOSITION, END_OF_FILE, Fields, How, NON_DIRECTORY, RENAME, SHARE_ALL, SPACE,
+    Write, create, entries, facts, name_in, opened, output, payload, query, rename_to, set,
+};
+use status::{accept, accept_part, refused};
+
+use super::{
+    Committed, Doing, Found, Handle, Kind, Listed, Read, Share, Space, Traits, Verifier, Written,
+};
+use crate::{
+    error::{Fault, broken_server, internal, invalid},
+    names::FileName,
+};
+
+/// Bytes of one answer when a directory is listed.
+const LISTING: u32 = 64 << 10;
+/// Entries of a directory, at most: a server that never ends is not listened to for ever.
+const MOST_ENTRIES: usize = 1_000_000;
+/// Makes a file occupy only what was written to it.
+const SET_SPARSE: u32 = 0x0009_00C4;
+/// Between two questions whether a file is gone.
+const GONE_YET: Duration = Duration::from_millis(20);
+/// How long a file that is replaced may be open elsewhere.
+const BEING_READ: Duration = Duration::from_secs(1);
+/// The file of the message before, in a chain.
+const SAME: FileId = FileId::SENTINEL;
+/// Opens what is there.
+const THERE: CreateDisposition = CreateDisposition::FileOpen;
+
+/// What a writer does with a file.
+const WRITER: u32 = FileAccessMask::FILE_READ_DATA
+    | FileAccessMask::FILE_WRITE_DATA
+    | FileAccessMask::FILE_APPEND_DATA
+    | FileAccessMask::FILE_READ_ATTRIBUTES
+    | FileAccessMask::FILE_WRITE_ATTRIBUTES;
+/// What a reader does.
+const READER: u32 = FileAccessMask::FILE_READ_DATA | FileAccessMask::FILE_READ_ATTRIBUTES;
+/// What is needed to change a name.
+const REMOVER: u32 = FileAccessMask::DELETE | FileAccessMask::FILE_READ_ATTRIBUTES;
+
+/// A share that is mounted.
+pub(crate) struct Smb {
+    link: Arc<Link>,
+    /// The directory of the volumes, with the protocol's separators.
+    directory: String,
+    fsid: u64,
+    /// See the module.
+    life: Verifier,
+    traits: Traits,
+    past: Arc<Past>,
+}
+
+fn lost_answers() -> Fault {
+    internal("a chain of calls lost some answers").into()
+}
+
+fn close_same() -> CloseRequest {
+    CloseRequest { flags: 0, file_id: SAME }
+}
+
+/// Opens a file, learns which it is, and does `more` with it in the same message.
+async fn open_on(
+    link: Arc<Link>,
+    (path, name): (String, String),
+    (how, fsid): (How, u64),
+    what: &'static str,
+    more: Option<(Command, Box<dyn Pack>)>,
+    until: Instant,
+) -> Result<(Found, Option<Frame>), Fault> {
+    let (create, ask) = (create(path, how), query(InfoType::File, ALL, SAME));
+    let mut messages: Vec<(Command, &dyn Pack)> =
+        vec![(Command::Create, &create), (Command::QueryInfo, &ask)];
+    if let Some((command, body)) = &more {
+        messages.push((*command, &**body));
+    }
+    let mut answers = link.chain(&messages, until).await?.into_iter();
+    let (Some(created), Some(all)) = (answers.next(), answers.next()) else {
+        return Err(lost_answers());
+    };
+    accept(&created, what, &name)?;
+    // From here on it is closed whatever happens.
+    let file = Arc::new(Opened::new(opened(&created)?, &link));
+    accept_part(&all, what, &name)?;
+    if !cases::is_exact(&name_in(&all)?, &name) {
+        return Err(Fault::NotFound);
+    }
+    let found = Found { facts: facts(&all, fsid)?, handle: Handle::Smb(file) };
+    Ok((regular(found, &name)?, answers.next()))
+}
+
+/// Refuses what is no file with bytes.
+fn regular(found: Found, name: &str) -> Result<Found, Fault> {
+    if found.facts.kind == Kind::Regular {
+        return Ok(found);
+    }
+    let error = invalid("this is no regular file; links are not followed");
+    Err(error.with("file", name).remedy("put the image itself on the share").into())
+}
+
+fn file_of(handle: &Handle) -> Result<&Opened, Fault> {
+    match handle {
+        Handle::Smb(file) => Ok(file),
+        _ => Err(internal("a handle of another share was used").into()),
+    }
+}
+
+impl Smb {
+    fn path(&self, name: &str) -> String {
+        match self.directory.as_str() {
+            "" => name.to_owned(),
+            directory => format!("{directory}\\{name}"),
+        }
+    }
+
+    async fn look_at(&self, name: &FileName, until: Instant) -> Result<Found, Fault> {
+        let mut looked = Err(Fault::NotFound);
+        for candidate in cases::candidates(name) {
+            looked = self.look_as(&candidate, until).await;
+            if !matches!(looked, Err(Fault::NotFound)) {
+                break;
+            }
+        }
+        looked
+    }
+
+    /// Which of the names that a file may have it has.
+    async fn own_name(&self, name: &FileName, until: Instant) -> Result<String, Fault> {
+        for candidate in cases::candidates(name) {
+            match self.look_as(&candidate, until).await {
+                Err(Fault::NotFound) => {}
+                Err(fault) => return Err(fault),
+                Ok(_) => return Ok(candidate),
+            }
+        }
+        Err(Fault::NotFound)
+    }
+
+    async fn look_as(&self, name: &str, until: Instant) -> Result<Found, Fault> {
+        let how = How {
+            access: FileAccessMask::FILE_READ_ATTRIBUTES,
+            shared: SHARE_ALL,
+            disposition: THERE,
+            options: 0,
+        };
+        let messages: [(Command, &dyn Pack); 3] = [
+            (Command::Create, &create(self.path(name), how)),
+            (Command::QueryInfo, &query(InfoType::File, ALL, SAME)),
+            (Command::Close, &close_same()),
+        ];
+        let answers = self.link.chain(&messages, until).await?;
+        let [created, all, closed] = &answers[..] else { return Err(lost_answers()) };
+        accept(created, "look up", name)?;
+        let file = Opened::new(opened(created)?, &self.link);
+        if closed.header.status == NtStatus::SUCCESS {
+            file.was_closed();
+        }
+        accept_part(all, "look up", name)?;
+        if !cases::is_exact(&name_in(all)?, name) {
+            return Err(Fault::NotFound);
+        }
+        Ok(Found { facts: facts(all, self.fsid)?, handle: Handle::Smb(Arc::new(file)) })
+    }
+
+    async fn open_file(
+        &self,
+        name: &FileName,
+        write: bool,
+        until: Instant,
+    ) -> Result<Found, Fault> {
+        // A writer is alone; readers are among themselves.
+        let (access, shared) =
+            if write { (WRITER, 0) } else { (READER, ShareAccess::FILE_SHARE_READ) };
+        let how = How { access, shared, disposition: THERE, options: NON_DIRECTORY };
+        let lock = LockRequest {
+            lock_sequence: 0,
+            file_id: SAME,
+            locks: vec![LockElement {
+                offset: 0,
+                length: i64::MAX as u64,
+                flags: SMB2_LOCKFLAG_EXCLUSIVE_LOCK | SMB2_LOCKFLAG_FAIL_IMMEDIATELY,
+            }],
+        };
+        // The share mode keeps clients of this protocol away, the lock those of others, where the server passes it on.
+        let more = write.then(|| (Command::Lock, Box::new(lock) as Box<dyn Pack>));
+        let own = self.own_name(name, until).await?;
+        let (names, how) = ((self.path(&own), own), (how, self.fsid));
+        let opening =
+            self.link.to_the_end(until, |link, late| open_on(link, names, how, "open", more, late));
+        let (found, locked) = opening.await?;
+        match locked.map(|locked| locked.header.status) {
+            None | Some(NtStatus::SUCCESS) => Ok(found),
+            // A server that has no locks has share modes.
+            Some(NtStatus::NOT_SUPPORTED | NtStatus::INVALID_DEVICE_REQUEST) => Ok(found),
+            Some(status) => Err(refused(status, "lock", name.as_str())),
+        }
+    }
+
+    async fn make(&self, name: &FileName, until: Instant) -> Result<Found, Fault> {
+        let how = How {
+            access: WRITER,
+            shared: 0,
+            disposition: CreateDisposition::FileCreate,
+            options: NON_DIRECTORY,
+        };
+        let sparse = IoctlRequest {
+            ctl_code: SET_SPARSE,
+            file_id: SAME,
+            max_input_response: 0,
+            max_output_response: 0,
+            flags: SMB2_0_IOCTL_IS_FSCTL,
+            input_data: Vec::new(),
+        };
+        let more = Some((Command::Ioctl, Box::new(sparse) as Box<dyn Pack>));
+        let own = cases::written(name);
+        let (names, how) = ((self.path(&own), own), (how, self.fsid));
+        let making = self
+            .link
+            .to_the_end(until, |link, late| open_on(link, names, how, "make the file", more, late));
+        let (found, sparse) = making.await?;
+        if let Some(status) = sparse.map(|answer| answer.header.status)
+            && status != NtStatus::SUCCESS
+        {
+            // The volume is served all the same, and may occupy its whole size.
+            tracing::debug!(file = %name, %status, "the server makes no sparse file");
+        }
+        file_of(&found.handle)?.close(until).await?;
+        self.sync_directory(until).await?;
+        Ok(found)
+    }
+
+    /// Makes names durable, where the server can be asked to.
+    async fn sync_directory(&self, until: Instant) -> Result<(), Fault> {
+        let how = How {
+            access: FileAccessMask::FILE_WRITE_DATA
+                | FileAccessMask::FILE_APPEND_DATA
+                | FileAccessMask::FILE_READ_ATTRIBUTES,
+            shared: SHARE_ALL,
+            disposition: THERE,
+            options: DIRECTORY,
+        };
+        let messages: [(Command, &dyn Pack); 3] = [
+            (Command::Create, &create(self.directory.clone(), how)),
+            (Command::Flush, &FlushRequest { file_id: SAME }),
+            (Command::Close, &close_same()),
+        ];
+        let answers = self.link.chain(&messages, until).await?;
+        let [created, flushed, closed] = &answers[..] else { return Err(lost_answers()) };
+        if created.header.status == NtStatus::SUCCESS {
+            let directory = Opened::new(opened(created)?, &self.link);
+            if closed.header.status == NtStatus::SUCCESS {
+                directory.was_closed();
+            }
+        }
+        for status in [created.header.status, flushed.header.status] {
+            match status {
+                // Servers that flush no directories keep a journal of their names.
+                NtStatus::SUCCESS
+                | NtStatus::ACCESS_DENIED
+                | NtStatus::INVALID_DEVICE_REQUEST
+                | NtStatus::INVALID_PARAMETER
+                | NtStatus::NOT_SUPPORTED
+                | NtStatus::NOT_IMPLEMENTED => {}
+                status => return Err(refused(status, "make the directory durable", "")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a file for a change of its name and makes that change.
+    async fn change(
+        &self,
+        name: &FileName,
+        shared: u32,
+        (class, buffer): (u8, Vec<u8>),
+        what: &str,
+        until: Instant,
+    ) -> Result<(), Fault> {
+        self.link.settled(until).await?;
+        let own = self.own_name(name, until).await?;
+        let how = How { access: REMOVER, shared, disposition: THERE, options: NON_DIRECTORY };
+        let messages: [(Command, &dyn Pack); 3] = [
+            (Command::Create, &create(self.path(&own), how)),
+            (Command::SetInfo, &set(class, SAME, buffer)),
+            (Command::Close, &close_same()),
+        ];
+        let answers = self.link.chain(&messages, until).await?;
+        let [created, changed, closed] = &answers[..] else { return Err(lost_answers()) };
+        accept(created, what, name.as_str())?;
+        let file = Opened::new(opened(created)?, &self.link);
+        if closed.header.status == NtStatus::SUCCESS {
+            file.was_closed();
+        } else {
+            file.close(until).await?;
+        }
+        accept(changed, what, name.as_str())
+    }
+
+    async fn remove_file(&self, name: &FileName, until: Instant) -> Result<(), Fault> {
+        self.change(name, 0, (DISPOSITION, vec![1]), "remove", until).await?;
+        // It goes when the last one who has it open closes it, which may be somebody who only looks at it.
+        loop {
+            match self.look_at(name, until).await {
+                Err(Fault::Later) if Instant::now() + GONE_YET < until => {
+                    tokio::time::sleep(GONE_YET).await;
+                }
+                // Another one has its name already.
+                Err(Fault::NotFound) | Ok(_) => return self.sync_directory(until).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    async fn listed(&self, until: Instant) -> Result<Vec<Listed>, Fault> {
+        let how = How {
+            access: FileAccessMask::FILE_READ_DATA | FileAccessMask::FILE_READ_ATTRIBUTES,
+            shared: SHARE_ALL,
+            disposition: THERE,
+            options: DIRECTORY,
+        };
+        let request = create(self.directory.clone(), how);
+        let opening = self.link.to_the_end(until, |link, late| async move {
+            let answer = link.call(Command::Create, &request, 1, late).await?;
+            accept(&answer, "list the directory", "")?;
+            Ok(Opened::new(opened(&answer)?, &link))
+        });
+        let directory = opening.await?;
+        let mut all = Vec::new();
+        let mut flags = QueryDirectoryFlags(QueryDirectoryFlags::RESTART_SCANS);
+        loop {
+            let request = QueryDirectoryRequest {
+                file_information_class: FileInformationClass::FileIdBothDirectoryInformation,
+                flags,
+                file_index: 0,
+                file_id: directory.id(),
+                output_buffer_length: LISTING,
+                file_name: "*".to_owned(),
+            };
+            let page =
+                self.link.call(Command::QueryDirectory, &request, credits(LISTING), until).await?;
+            match page.header.status {
+                NtStatus::NO_MORE_FILES | NtStatus::NO_SUCH_FILE => break,
+                _ => accept(&page, "list the directory", "")?,
+            }
+            entries(output(&page)?, self.fsid, &mut all)?;
+            if all.len() > MOST_ENTRIES {
+                let what = "the server's list of the directory does not end";
+                return Err(broken_server(what).into());
+            }
+            flags = QueryDirectoryFlags(0);
+        }
+        directory.close(until).await?;
+        Ok(all)
+    }
+
+    async fn read_from(
+        &self,
+        file: FileId,
+        offset: u64,
+        length: u32,
+        until: Instant,
+    ) -> Result<Read, Fault> {
+        let request = ReadRequest {
+            padding: 0x50,
+            flags: 0,
+            length,
+            offset,
+            file_id: file,
+            minimum_count: 0,
+            channel: SMB2_CHANNEL_NONE,
+            remaining_bytes: 0,
+            read_channel_info: Vec::new(),
+        };
+        let answer = self.link.call(Command::Read, &request, credits(length), until).await?;
+        if answer.header.status == NtStatus::END_OF_FILE {
+            return Ok(Read { data: Bytes::new(), at_end: true, facts: None });
+        }
+        accept_part(&answer, "read", "")?;
+        // A server may give less than there is. It says that the file has ended by giving nothing.
+        Ok(Read { data: payload(answer, length)?, at_end: false, facts: None })
+    }
+
+    async fn write_to(
+        &self,
+        file: FileId,
+        offset: u64,
+        data: Bytes,
+        durable: bool,
+        until: Instant,
+    ) -> Result<Written, Fault> {
+        let asked = u32::try_from(data.len()).map_err(|_| internal("a write is too long"))?;
+        let request = Write { file, offset, data: &data, durable };
+        let answer = self.link.call(Command::Write, &request, credits(asked), until).await?;
+        accept(&answer, "write", "")?;
+        let count = Fields(&answer.body).u32(4)?;
+        if count == 0 || count > asked {
+            let what = format!("the server took {count} of {asked} bytes of a write");
+            return Err(broken_server(what).into());
+        }
+        Ok(Written { count, durable, verifier: self.life, facts: None })
+    }
+
+    async fn flush(&self, file: FileId, until: Instant) -> Result<(), Fault> {
+        let request = FlushRequest { file_id: file };
+        let answer = self.link.call(Command::Flush, &request, 1, until).await?;
+        accept(&answer, "make writes durable", "")
+    }
+
+    async fn room(&self, until: Instant) -> Result<Space, Fault> {
+        let how = How {
+            access: FileAccessMask::FILE_READ_ATTRIBUTES,
+            shared: SHARE_ALL,
+            disposition: THERE,
+            options: DIRECTORY,
+        };
+        let messages: [(Command, &dyn Pack); 3] = [
+            (Command::Create, &create(self.directory.clone(), how)),
+            (Command::QueryInfo, &query(InfoType::Filesystem, SPACE, SAME)),
+            (Command::Close, &close_same()),
+        ];
+        let answers = self.link.chain(&messages, until).await?;
+        let [created, told, _] = &answers[..] else { return Err(lost_answers()) };
+        accept(created, "ask for space", "")?;
+        accept(told, "ask for space", "")?;
+        let told = Fields(output(told)?);
+        let unit = u64::from(told.u32(24)?) * u64::from(told.u32(28)?);
+        // The second count is what this user may write; the third counts what is kept for others, too.
+        Ok(Space {
+            total: told.u64(0)?.saturating_mul(unit),
+            available: told.u64(8)?.saturating_mul(unit),
+        })
+    }
+}
+
+impl Share for Smb {
+    fn traits(&self) -> &Traits {
+        &self.traits
+    }
+
+    fn look<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, Found> {
+        Box::pin(self.look_at(name, until))
+    }
+
+    fn open<'a>(&'a self, name: &'a FileName, write: bool, until: Instant) -> Doing<'a, Found> {
+        Box::pin(self.open_file(name, write, until))
+    }
+
+    fn close<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, ()> {
+        Box::pin(async move { file_of(handle)?.close(until).await })
+    }
+
+    fn create<'a>(&'a self, name: &'a FileName, _token: u64, until: Instant) -> Doing<'a, Found> {
+        // The protocol keeps no token: what an earlier call made is there already.
+        Box::pin(self.make(name, until))
+    }
+
+    fn remove<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, ()> {
+        Box::pin(self.remove_file(name, until))
+    }
+
+    fn rename<'a>(&'a self, from: &'a FileName, to: &'a FileName, until: Instant) -> Doing<'a, ()> {
+        Box::pin(async move {
+            let begun = Instant::now();
+            loop {
+                let change = (RENAME, rename_to(&self.path(&cases::written(to))));
+                match self.change(from, SHARE_ALL, change, "rename", until).await {
+                    // What has the name now may be open for a moment, by somebody who reads it.
+                    Err(Fault::Refused(error))
+                        if [ErrorKind::IN_USE, ErrorKind::PERMISSION_DENIED]
+                            .contains(&error.kind())
+                            && begun.elapsed() < BEING_READ
+                            && Instant::now() + GONE_YET < until =>
+                    {
+                        tokio::time::sleep(GONE_YET).await;
+                    }
+                    changed => {
+                        changed?;
+                        return self.sync_directory(until).await;
+                    }
+                }
+            }
+        })
+    }
+
+    fn list(&self, until: Instant) -> Doing<'_, Vec<Listed>> {
+        Box::pin(self.listed(until))
+    }
+
+    fn set_size<'a>(&'a self, handle: &'a Handle, size: u64, until: Instant) -> Doing<'a, ()> {
+        Box::pin(async move {
+            let file = file_of(handle)?.id();
+            let request = set(END_OF_FILE, file, size.to_le_bytes().to_vec());
+            let answer = self.link.call(Command::SetInfo, &request, 1, until).await?;
+            accept(&answer, "set the size", "")?;
+            self.flush(file, until).await
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        len: u32,
+        until: Instant,
+    ) -> Doing<'a, Read> {
+        Box::pin(async move { self.read_from(file_of(handle)?.id(), offset, len, until).await })
+    }
+
+    fn write<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        data: Bytes,
+        durable: bool,
+        until: Instant,
+    ) -> Doing<'a, Written> {
+        Box::pin(
+            async move { self.write_to(file_of(handle)?.id(), offset, data, durable, until).await },
+        )
+    }
+
+    fn commit<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, Committed> {
+        Box::pin(async move {
+            self.flush(file_of(handle)?.id(), until).await?;
+            Ok(Committed { verifier: self.life, facts: None })
+        })
+    }
+
+    fn space(&self, until: Instant) -> Doing<'_, Space> {
+        Box::pin(self.room(until))
+    }
+
+    fn ping(&self, until: Instant) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let answer = self.link.call(Command::Echo, &EchoRequest, 1, until).await?;
+            accept(&answer, "ask for a sign of life", "")
+        })
+    }
+
+    fn unmount(&self, until: Instant) -> Doing<'_, ()> {
+        Box::pin(connect::unmount(self, until))
+    }
+}
