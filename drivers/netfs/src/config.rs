@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::{
     error::invalid,
     names::{self, FileName},
+    share::Offers,
 };
 
 /// How a share is reached.
@@ -193,6 +194,16 @@ impl Place {
             Protocol::Smb => true,
             Protocol::Kernel => false,
         }
+    }
+
+    /// What its server may do with ranges of files, as far as the protocol tells.
+    pub fn may_offer(&self) -> Offers {
+        let may = match self.protocol {
+            Protocol::Nfs => self.versions.iter().any(|version| version == "4.2"),
+            Protocol::Smb => true,
+            Protocol::Kernel => false,
+        };
+        Offers { punch: may, map: may }
     }
 
     /// Where a file is: `share:path/name`.

@@ -55,6 +55,7 @@ pub(crate) struct Counters {
     pub writes: Counter,
     pub flushes: Counter,
     pub zeroes: Counter,
+    pub discards: Counter,
 }
 
 impl Counters {
@@ -63,7 +64,8 @@ impl Counters {
         let stats = self.reads.stats("read", true, Stats::new());
         let stats = self.writes.stats("write", true, stats);
         let stats = self.flushes.stats("flush", false, stats);
-        self.zeroes.stats("zero", true, stats)
+        let stats = self.zeroes.stats("zero", true, stats);
+        self.discards.stats("discard", true, stats)
     }
 }
 

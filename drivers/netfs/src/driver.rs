@@ -57,7 +57,7 @@ impl Backend for NetfsBackend {
     type Volume = NetfsVolume;
 
     fn capabilities(&self) -> Capabilities {
-        let volumes = capabilities(true, self.0.is_exclusive());
+        let volumes = capabilities(true, self.0.is_exclusive(), self.0.may_offer());
         Capabilities { abilities: volumes.abilities | Abilities::COMMANDS, ..volumes }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     error::{Fault, detached, fenced, replaced},
     mounts::{Attempt, Mount},
     names::{FileName, Files},
-    share::{Facts, Found, Handle, Identity},
+    share::{Facts, Found, Handle, Identity, Offers},
 };
 
 /// Between two attempts to open a file that another client has.
@@ -48,6 +48,8 @@ pub(crate) struct OpenFile {
     epoch: u64,
     /// The share keeps other writers away.
     exclusive: bool,
+    /// What the server was seen to do with ranges of it.
+    offers: Offers,
     /// Why it is not the volume's file any more.
     broken: OnceLock<Error>,
 }
@@ -72,12 +74,22 @@ impl OpenFile {
         until: Instant,
     ) -> Result<(Self, Facts), Fault> {
         let write = writer.is_some();
-        let (generation, exclusive, found) = mount
+        let (generation, exclusive, offers, found) = mount
             .perform(until, |attempt| async move {
-                let found = attempt.share.open(name, write, until).await?;
-                Ok((attempt.generation, attempt.share.traits().exclusive, found))
+                let share = &attempt.share;
+                let found = share.open(name, write, until).await?;
+                let tried = share.try_out(&found.handle, found.facts.size, write, until).await;
+                let offers = match tried {
+                    Ok(offers) => offers,
+                    Err(fault) => {
+                        give_back(&attempt, &found.handle, until).await;
+                        return Err(fault);
+                    }
+                };
+                Ok((attempt.generation, share.traits().exclusive, offers, found))
             })
             .await?;
+        mount.saw(offers, write);
         let file = Self {
             mount: Arc::clone(mount),
             name: name.clone(),
@@ -89,6 +101,7 @@ impl OpenFile {
             ended: AtomicBool::new(false),
             epoch: writer.unwrap_or_default(),
             exclusive,
+            offers,
             broken: OnceLock::new(),
         };
         Ok((file, found.facts))
@@ -178,6 +191,11 @@ impl OpenFile {
     /// Whether the share keeps other writers away.
     pub fn is_exclusive(&self) -> bool {
         self.exclusive
+    }
+
+    /// What the server was seen to do with ranges of it.
+    pub fn offers(&self) -> Offers {
+        self.offers
     }
 
     /// The handle, if it is of this share and not older than that.

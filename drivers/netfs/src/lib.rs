@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod flush;
 mod holders;
+mod holes;
 mod mounts;
 mod names;
 mod ranges;

@@ -23,7 +23,7 @@ use crate::{
     mounts::{Mount, Patience},
     names::{FileName, Files, volume_of},
     resize::check_size,
-    share::{Facts, Kind},
+    share::{Facts, Kind, Offers},
     verified,
     volume::Attached,
 };
@@ -157,6 +157,14 @@ impl Store {
     /// Whether every share keeps a second writer away.
     pub fn is_exclusive(&self) -> bool {
         self.mounts().iter().all(|mount| mount.place.is_exclusive())
+    }
+
+    /// What some share's server may do with ranges of files.
+    pub fn may_offer(&self) -> Offers {
+        self.mounts().iter().fold(Offers::default(), |all, mount| {
+            let may = mount.place.may_offer();
+            Offers { punch: all.punch || may.punch, map: all.map || may.map }
+        })
     }
 
     /// Creates a volume that reads zeros.

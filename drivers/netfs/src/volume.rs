@@ -28,8 +28,10 @@ use crate::{
     error::{Fault, broken_server, detached, fenced, in_doubt, invalid},
     file::OpenFile,
     holders::Holder,
+    holes::Zeroing,
     mounts::InUse,
     ranges::Ranges,
+    share::Offers,
     store::Store,
     unstable::{Ledger, Patch},
 };
@@ -53,11 +55,16 @@ const WRITER: Abilities = Abilities::from_bits(
 );
 
 /// What a volume can do.
-pub(crate) fn capabilities(writer: bool, exclusive: bool) -> Capabilities {
-    Capabilities {
-        fencing: if exclusive { Fencing::EXCLUSIVE_LOCK } else { Fencing::NONE },
-        ..Capabilities::new(if writer { WRITER } else { READER })
+pub(crate) fn capabilities(writer: bool, exclusive: bool, offers: Offers) -> Capabilities {
+    let mut abilities = if writer { WRITER } else { READER };
+    if writer && offers.punch {
+        abilities = abilities | Abilities::DISCARD | Abilities::FAST_ZERO;
     }
+    if offers.map {
+        abilities = abilities | Abilities::ALLOCATION_MAP;
+    }
+    let fencing = if exclusive { Fencing::EXCLUSIVE_LOCK } else { Fencing::NONE };
+    Capabilities { fencing, ..Capabilities::new(abilities) }
 }
 
 /// How something is written.
@@ -83,7 +90,7 @@ pub(crate) struct Attached {
     pub holder: Holder,
     pub size: AtomicU64,
     pub gate: Arc<RwLock<()>>,
-    ranges: Ranges,
+    pub ranges: Ranges,
     ledger: Mutex<Ledger>,
     /// One flush at a time.
     pub flushing: tokio::sync::Mutex<()>,
@@ -144,7 +151,7 @@ impl Attached {
             .remedy("attach it for writing"))
     }
 
-    fn admit_range(&self, offset: u64, len: u64) -> Result<()> {
+    pub fn admit_range(&self, offset: u64, len: u64) -> Result<()> {
         let size = self.size.load(Ordering::Acquire);
         if offset > size || len > size - offset {
             return Err(Error::new(ErrorKind::OUT_OF_RANGE, "the range ends beyond the volume")
@@ -180,7 +187,7 @@ impl Attached {
     }
 
     /// Waits until a change may begin.
-    async fn enter(&self, until: Instant) -> Result<OwnedRwLockReadGuard<()>> {
+    pub async fn enter(&self, until: Instant) -> Result<OwnedRwLockReadGuard<()>> {
         match Arc::clone(&self.gate).try_read_owned() {
             Ok(entered) => Ok(entered),
             Err(_) => {
@@ -369,7 +376,7 @@ impl Attached {
         Ok(())
     }
 
-    async fn zero(&self, until: Instant, offset: u64, len: u64, durable: bool) -> Result<()> {
+    pub async fn zero(&self, until: Instant, offset: u64, len: u64, durable: bool) -> Result<()> {
         self.admit_writer()?;
         self.admit_range(offset, len)?;
         let how = if durable { How::Durable } else { How::Unstable };
@@ -403,7 +410,7 @@ impl Attached {
 }
 
 /// A range in steps of at most `most` bytes.
-fn steps(offset: u64, len: u64, most: u64) -> impl Iterator<Item = (u64, u64)> {
+pub(crate) fn steps(offset: u64, len: u64, most: u64) -> impl Iterator<Item = (u64, u64)> {
     let most = most.max(1);
     (0..len.div_ceil(most)).map(move |index| {
         let begin = index * most;
@@ -439,7 +446,7 @@ impl Volume for NetfsVolume {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.0.holder.writer, self.0.file.is_exclusive())
+        capabilities(self.0.holder.writer, self.0.file.is_exclusive(), self.0.file.offers())
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
@@ -473,9 +480,14 @@ impl Volume for NetfsVolume {
         if flags.bits() & !WriteFlags::ALL.bits() != 0 {
             return Op::err(unknown_flags(flags));
         }
-        if flags.has(WriteFlags::FAST_ONLY) {
+        let free = self.0.file.offers().punch && !flags.has(WriteFlags::NO_HOLE);
+        if flags.has(WriteFlags::FAST_ONLY) && !free {
             return Op::err(ext::unsupported("fast zeroing"));
         }
+        let zeroing = match (free, flags.has(WriteFlags::FAST_ONLY)) {
+            (false, _) => Zeroing::Written,
+            (true, fast_only) => Zeroing::Freed { or_written: !fast_only },
+        };
         // Zeroing a large range takes as long as writing it: each part has the time of one operation.
         let parts = len.div_ceil(ZEROED_AT_ONCE).max(1);
         let patience = self.0.file.mount.patience.operation.saturating_mul(parts as u32);
@@ -484,8 +496,17 @@ impl Volume for NetfsVolume {
         let (until, durable) = (Instant::now() + left, flags.has(WriteFlags::FUA));
         let counter: fn(&Counters) -> &Counter = |counters| &counters.zeroes;
         self.change(counter, len, |attached| async move {
-            attached.zero(until, offset, len, durable).await
+            attached.clear(until, (offset, len), zeroing, durable).await
         })
+    }
+
+    fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
+        if !self.0.file.offers().punch {
+            return Op::err(ext::unsupported("discard"));
+        }
+        let until = self.0.until(cx);
+        let counter: fn(&Counters) -> &Counter = |counters| &counters.discards;
+        self.change(counter, len, |attached| async move { attached.free(until, offset, len).await })
     }
 
     fn detach(&self, cx: &OpContext) -> Op<()> {
@@ -509,6 +530,10 @@ impl Volume for NetfsVolume {
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
         Some(Arc::new(self.clone()))
+    }
+
+    fn allocation_map(&self) -> Option<Arc<dyn ext::AllocationMap>> {
+        self.0.file.offers().map.then(|| Arc::new(self.clone()) as Arc<dyn ext::AllocationMap>)
     }
 }
 

@@ -29,13 +29,13 @@ use std::{
 use driver_api::{Error, ErrorKind, Stats};
 
 pub(crate) use state::Shown;
-use state::State;
+use state::{Seen, State};
 
 use crate::{
     config::{Place, Protocol},
     counters::Figures,
     error::Fault,
-    share::{Share, Space, nfs3, nfs4, smb},
+    share::{Offers, Share, Space, nfs3, nfs4, smb},
 };
 
 /// The first pause after a failure; it doubles with each.
@@ -75,6 +75,8 @@ pub(crate) struct Mount {
     born: Instant,
     /// What the server said of its space when it was last asked.
     space: Mutex<Option<Space>>,
+    /// What the server was seen to do with ranges of files.
+    seen: Mutex<Seen>,
     /// What one connection leaves behind for the next.
     past: Arc<smb::Past>,
 }
@@ -114,6 +116,7 @@ impl Mount {
             used: AtomicU64::new(0),
             born: Instant::now(),
             space: Mutex::new(None),
+            seen: Mutex::default(),
             past: Arc::default(),
         });
         tokio::spawn(attend(Arc::downgrade(&mount), patience));
@@ -251,7 +254,17 @@ impl Mount {
         shown.location = self.place.shown();
         shown.volumes = users;
         shown.generation = generation;
+        shown.seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         shown
+    }
+
+    /// Notes what the server was seen to do with an open file.
+    pub fn saw(&self, offers: Offers, write: bool) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.allocation_map = Some(offers.map);
+        if write {
+            seen.discard = Some(offers.punch);
+        }
     }
 
     /// Space on the server.

@@ -26,6 +26,15 @@ pub(super) enum State {
     Waiting { failures: u32, until: Instant, reason: String, lasting: Option<(Instant, Fault)> },
 }
 
+/// What a server was seen to do when a volume was opened; none: no volume was yet.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Seen {
+    /// It frees ranges of files.
+    pub discard: Option<bool>,
+    /// It tells which ranges have data.
+    pub allocation_map: Option<bool>,
+}
+
 /// A mount's state, for the operator.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Shown {
@@ -49,6 +58,9 @@ pub(crate) struct Shown {
     pub max_write: u32,
     /// Names that differ in case alone are one.
     pub case_insensitive: bool,
+    /// What its server does with ranges of files.
+    #[serde(flatten)]
+    pub seen: Seen,
     /// Volumes that are attached.
     pub volumes: usize,
     /// How many times it was mounted.

@@ -14,6 +14,7 @@
 use std::{future::Future, pin::Pin, time::Instant};
 
 use bytes::Bytes;
+use driver_api::{Error, ErrorKind};
 
 use crate::{error::Fault, names::FileName};
 
@@ -134,6 +135,31 @@ pub(crate) struct Space {
     pub available: u64,
 }
 
+/// What a server was seen to do with ranges of an open file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Offers {
+    /// It frees them.
+    pub punch: bool,
+    /// It tells which have data.
+    pub map: bool,
+}
+
+/// Some bytes of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    /// How many; not zero.
+    pub len: u64,
+    /// They occupy nothing and read zeros.
+    pub is_hole: bool,
+}
+
+/// The answer of a share that has no such operation.
+fn missing<'a, T: Send + 'a>(what: &str) -> Doing<'a, T> {
+    let error = Error::new(ErrorKind::UNSUPPORTED, format!("the protocol cannot {what}"))
+        .remedy("use NFSv4.2 or SMB, and a file system that can do it");
+    Box::pin(async move { Err(error.into()) })
+}
+
 /// What was found out about a share when it was mounted.
 #[derive(Clone, Debug)]
 pub(crate) struct Traits {
@@ -216,6 +242,35 @@ pub(crate) trait Share: Send + Sync {
     /// Makes what was written to the file durable. It holds for writes answered before the call whose verifier is the
     /// one that comes back; those of another verifier may be lost, and are written again by the caller.
     fn commit<'a>(&'a self, handle: &'a Handle, until: Instant) -> Doing<'a, Committed>;
+
+    /// Tries out what the server can do with ranges of an open file of this size, without changing what is in it.
+    fn try_out<'a>(
+        &'a self,
+        _handle: &'a Handle,
+        _size: u64,
+        _write: bool,
+        _until: Instant,
+    ) -> Doing<'a, Offers> {
+        Box::pin(std::future::ready(Ok(Offers::default())))
+    }
+
+    /// Frees a range, durably: it reads zeros and occupies nothing. Repeating it is safe. `Unsupported` where the server
+    /// cannot.
+    fn punch<'a>(&'a self, _: &'a Handle, _offset: u64, _len: u64, _: Instant) -> Doing<'a, ()> {
+        missing("free ranges of files")
+    }
+
+    /// What of a range inside the file is data and what a hole, from its first byte on; at least one run, perhaps not
+    /// up to its end. `Unsupported` where the server cannot tell.
+    fn map<'a>(
+        &'a self,
+        _: &'a Handle,
+        _offset: u64,
+        _len: u64,
+        _: Instant,
+    ) -> Doing<'a, Vec<Run>> {
+        missing("tell which ranges of a file have data")
+    }
 
     /// Space on the server.
     fn space(&self, until: Instant) -> Doing<'_, Space>;

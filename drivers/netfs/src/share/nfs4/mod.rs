@@ -8,6 +8,7 @@
 mod attrs;
 mod compound;
 mod connect;
+mod holes;
 mod opens;
 mod session;
 mod status;
@@ -28,7 +29,8 @@ use opens::{How, Opened, Opens};
 use status::{Failed, Status};
 
 use super::{
-    Committed, Doing, Found, Handle, Kind, Listed, Read, Share, Space, Traits, Verifier, Written,
+    Committed, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space, Traits,
+    Verifier, Written, missing,
 };
 use crate::{
     error::{Fault, broken_server, internal, invalid},
@@ -356,6 +358,53 @@ impl Share for Nfs4 {
         Box::pin(async move {
             let committed = self.commit_all(handle_of(handle)?, until).await;
             committed.map_err(|failed| failed.told("make writes durable", ""))
+        })
+    }
+
+    fn try_out<'a>(
+        &'a self,
+        handle: &'a Handle,
+        size: u64,
+        write: bool,
+        until: Instant,
+    ) -> Doing<'a, Offers> {
+        Box::pin(async move {
+            if !self.has_ranges() {
+                return Ok(Offers::default());
+            }
+            self.try_out_on(handle_of(handle)?, size, write, until).await
+        })
+    }
+
+    fn punch<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        len: u64,
+        until: Instant,
+    ) -> Doing<'a, ()> {
+        if !self.has_ranges() {
+            return missing("free ranges of files");
+        }
+        Box::pin(async move {
+            let freed = self.deallocate(handle_of(handle)?, offset, len, until).await;
+            freed.map_err(|failed| failed.told("free a range", ""))
+        })
+    }
+
+    fn map<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        len: u64,
+        until: Instant,
+    ) -> Doing<'a, Vec<Run>> {
+        if !self.has_ranges() {
+            return missing("tell which ranges of a file have data");
+        }
+        Box::pin(async move {
+            let runs = self.runs(handle_of(handle)?, offset, len, until).await;
+            runs.map_err(|failed| failed.told("ask for allocated ranges", ""))
         })
     }
 

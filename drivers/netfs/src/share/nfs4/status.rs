@@ -33,7 +33,8 @@ statuses! {
     STALE_CLIENTID = 10022, STALE_STATEID = 10023, OLD_STATEID = 10024, BAD_STATEID = 10025, BAD_SEQID = 10026,
     SYMLINK = 10029, LEASE_MOVED = 10031, ATTRNOTSUPP = 10032, BADXDR = 10036, LOCKS_HELD = 10037, OPENMODE = 10038,
     FILE_OPEN = 10046, ADMIN_REVOKED = 10047, BADSESSION = 10052, BADSLOT = 10053, CONN_NOT_BOUND_TO_SESSION = 10055,
-    SEQ_MISORDERED = 10063, OP_NOT_IN_SESSION = 10071, DEADSESSION = 10078, WRONG_TYPE = 10083,
+    SEQ_MISORDERED = 10063, OP_NOT_IN_SESSION = 10071, DEADSESSION = 10078, WRONG_TYPE = 10083, OP_ILLEGAL = 10044,
+    UNION_NOTSUPP = 10090, OFFLOAD_NO_REQS = 10094,
 }
 
 impl std::fmt::Display for Status {
@@ -174,7 +175,7 @@ pub(super) fn refused(status: Status, what: &str, object: &str) -> Fault {
             ErrorKind::UNSUPPORTED,
             "allow that version on the server, or name another one in `versions`",
         ),
-        S::NOTSUPP | S::ATTRNOTSUPP => {
+        S::NOTSUPP | S::ATTRNOTSUPP | S::OP_ILLEGAL | S::UNION_NOTSUPP | S::OFFLOAD_NO_REQS => {
             (ErrorKind::UNSUPPORTED, "use an export of a file system that can do it")
         }
         S::NOTEMPTY => (ErrorKind::IN_USE, "look on the server what is in the directory"),

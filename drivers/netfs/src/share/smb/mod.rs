@@ -8,6 +8,7 @@
 mod cases;
 mod connect;
 mod hello;
+mod holes;
 mod link;
 mod messages;
 mod status;
@@ -29,7 +30,6 @@ use smb2::{
         create::{CreateDisposition, ShareAccess},
         echo::EchoRequest,
         flush::FlushRequest,
-        ioctl::{IoctlRequest, SMB2_0_IOCTL_IS_FSCTL},
         lock::{
             LockElement, LockRequest, SMB2_LOCKFLAG_EXCLUSIVE_LOCK, SMB2_LOCKFLAG_FAIL_IMMEDIATELY,
         },
@@ -51,7 +51,8 @@ use messages::{
 use status::{accept, accept_part, refused};
 
 use super::{
-    Committed, Doing, Found, Handle, Kind, Listed, Read, Share, Space, Traits, Verifier, Written,
+    Committed, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space, Traits,
+    Verifier, Written,
 };
 use crate::{
     error::{Fault, broken_server, internal, invalid},
@@ -248,14 +249,7 @@ impl Smb {
             disposition: CreateDisposition::FileCreate,
             options: NON_DIRECTORY,
         };
-        let sparse = IoctlRequest {
-            ctl_code: SET_SPARSE,
-            file_id: SAME,
-            max_input_response: 0,
-            max_output_response: 0,
-            flags: SMB2_0_IOCTL_IS_FSCTL,
-            input_data: Vec::new(),
-        };
+        let sparse = holes::control(SET_SPARSE, SAME, Vec::new(), 0);
         let more = Some((Command::Ioctl, Box::new(sparse) as Box<dyn Pack>));
         let own = cases::written(name);
         let (names, how) = ((self.path(&own), own), (how, self.fsid));
@@ -569,6 +563,36 @@ impl Share for Smb {
             self.flush(file_of(handle)?.id(), until).await?;
             Ok(Committed { verifier: self.life, facts: None })
         })
+    }
+
+    fn try_out<'a>(
+        &'a self,
+        handle: &'a Handle,
+        size: u64,
+        write: bool,
+        until: Instant,
+    ) -> Doing<'a, Offers> {
+        Box::pin(async move { self.try_out_on(file_of(handle)?.id(), size, write, until).await })
+    }
+
+    fn punch<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        len: u64,
+        until: Instant,
+    ) -> Doing<'a, ()> {
+        Box::pin(async move { self.set_zero(file_of(handle)?.id(), offset, len, until).await })
+    }
+
+    fn map<'a>(
+        &'a self,
+        handle: &'a Handle,
+        offset: u64,
+        len: u64,
+        until: Instant,
+    ) -> Doing<'a, Vec<Run>> {
+        Box::pin(async move { self.runs(file_of(handle)?.id(), offset, len, until).await })
     }
 
     fn space(&self, until: Instant) -> Doing<'_, Space> {
