@@ -200,8 +200,7 @@ impl Place {
     pub fn may_offer(&self) -> Offers {
         let may = match self.protocol {
             Protocol::Nfs => self.versions.iter().any(|version| version == "4.2"),
-            Protocol::Smb => true,
-            Protocol::Kernel => false,
+            Protocol::Smb | Protocol::Kernel => true,
         };
         Offers { punch: may, map: may }
     }

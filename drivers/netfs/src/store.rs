@@ -17,10 +17,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
     companion::{self, Record},
-    config::Config,
+    config::{Config, NamedShare},
     error::{Fault, invalid, not_found},
     holders::Life,
-    mounts::{Mount, Patience},
+    mounts::{Mount, Patience, Shown},
     names::{FileName, Files, volume_of},
     resize::check_size,
     share::{Facts, Kind, Offers},
@@ -34,6 +34,7 @@ pub(crate) struct Store {
     pub unstable_bytes: u64,
     /// The shares; their number changes while the backend is open.
     mounts: RwLock<Vec<Arc<Mount>>>,
+    config: Config,
     patience: Patience,
     /// One change of a volume's files at a time.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -81,6 +82,7 @@ impl Store {
         Ok(Self {
             unstable_bytes: config.unstable_bytes,
             mounts: RwLock::new(mounts),
+            config: config.clone(),
             patience,
             turns: Mutex::default(),
             attached: Mutex::default(),
@@ -96,6 +98,62 @@ impl Store {
     pub fn until(&self, cx: &OpContext) -> Instant {
         let left = cx.time_left().unwrap_or(self.patience.operation);
         Instant::now() + left.min(self.patience.operation)
+    }
+
+    /// Adds a share, if it can be mounted.
+    pub async fn add_share(&self, share: &NamedShare, until: Instant) -> Result<Shown> {
+        let place = self.config.place(share).map_err(|error| error.with("share", &share.name))?;
+        self.free_name(&place.name)?;
+        let mount = Mount::new(place, self.patience);
+        let limit = until.min(Instant::now() + self.patience.mount);
+        let mounted = mount.share(limit).await;
+        mounted.map_err(|fault| {
+            fault.told("the share cannot be mounted").with("share", mount.place.shown())
+        })?;
+        let added = {
+            let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
+            let taken = mounts.iter().any(|other| other.place.name == mount.place.name);
+            if !taken {
+                mounts.push(Arc::clone(&mount));
+            }
+            !taken
+        };
+        if !added {
+            mount.unmount(until).await;
+            self.free_name(&mount.place.name)?;
+        }
+        tracing::info!(share = mount.place.name, "added");
+        Ok(mount.shown())
+    }
+
+    fn free_name(&self, name: &str) -> Result<()> {
+        if self.mounts().iter().all(|mount| mount.place.name != name) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::ALREADY_EXISTS, "there is a share of this name")
+            .with("share", name)
+            .remedy("choose another name, or take that share away first: remove-share"))
+    }
+
+    /// Takes a share away that nobody uses. What lies on it stays.
+    pub async fn remove_share(&self, name: &str, until: Instant) -> Result<()> {
+        let mount = self.mount(name)?;
+        {
+            let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
+            let attached = self.attachments();
+            let of_it = |one: &&Arc<Attached>| Arc::ptr_eq(&one.file.mount, &mount);
+            let volumes = attached.iter().filter(of_it).count();
+            if volumes > 0 {
+                return Err(Error::new(ErrorKind::IN_USE, "volumes of this share are attached")
+                    .with("share", name)
+                    .with("volumes", volumes)
+                    .remedy("detach them first; novastor volume list shows who uses them"));
+            }
+            mounts.retain(|other| !Arc::ptr_eq(other, &mount));
+        }
+        mount.unmount(until).await;
+        tracing::info!(share = name, "taken away");
+        Ok(())
     }
 
     /// The mount of this name.

@@ -15,6 +15,7 @@
 //! A connection that ends takes its share with it; nothing of it is used again. Whoever holds something of a share
 //! (handles, locks) keeps the generation beside it and asks anew when that has moved.
 
+mod discovery;
 mod state;
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
 
 use driver_api::{Error, ErrorKind, Stats};
 
+use discovery::Export;
 pub(crate) use state::Shown;
 use state::{Seen, State};
 
@@ -35,7 +37,7 @@ use crate::{
     config::{Place, Protocol},
     counters::Figures,
     error::Fault,
-    share::{Offers, Share, Space, nfs3, nfs4, smb},
+    share::{Offers, Share, Space, kernel, nfs3, nfs4, smb},
 };
 
 /// The first pause after a failure; it doubles with each.
@@ -267,6 +269,11 @@ impl Mount {
         }
     }
 
+    /// What its server has to mount.
+    pub async fn exports(&self, until: Instant) -> Result<Vec<Export>, Fault> {
+        discovery::exports(&self.place, &self.figures, until).await
+    }
+
     /// Space on the server.
     pub async fn space(&self, until: Instant) -> Result<Space, Fault> {
         let space =
@@ -372,12 +379,7 @@ async fn connect(
         .into()),
         Protocol::Nfs => connect_nfs(place, figures, until).await,
         Protocol::Smb => Ok(Arc::new(smb::mount(place, figures, past, until).await?)),
-        protocol => Err(Error::new(
-            ErrorKind::UNSUPPORTED,
-            format!("this driver does not speak {} {:?} yet", protocol.name(), place.versions),
-        )
-        .remedy("set protocol = \"nfs\" and versions = [\"3\"]")
-        .into()),
+        Protocol::Kernel => Ok(Arc::new(kernel::mount(place, until).await?)),
     }
 }
 

@@ -18,6 +18,7 @@ use driver_api::{Error, ErrorKind};
 
 use crate::{error::Fault, names::FileName};
 
+pub(crate) mod kernel;
 pub(crate) mod nfs3;
 pub(crate) mod nfs4;
 pub(crate) mod smb;
@@ -32,6 +33,8 @@ pub(crate) enum Handle {
     Nfs3(nfs3_types::nfs3::nfs_fh3),
     /// NFSv4's file handle.
     Nfs4(Bytes),
+    /// A file that is open here, on a share that the kernel has mounted; none where it was only looked at.
+    Kernel(Option<std::sync::Arc<std::fs::File>>),
     /// A file that is open on an SMB server.
     Smb(std::sync::Arc<smb::Opened>),
 }

@@ -150,6 +150,39 @@ async fn mount_whenever(
     })
 }
 
+/// What the server has shared, by its own list: names and comments.
+pub(crate) async fn shares(
+    place: &Place,
+    figures: &Arc<Figures>,
+    until: Instant,
+) -> Result<Vec<(String, String)>, Fault> {
+    let asking = async {
+        let login = place.login.as_ref().ok_or_else(|| internal("a share without a login"))?;
+        let (mut connection, _) = greet(place, &dialects(place)?, figures, until).await?;
+        let params = connection.params().ok_or_else(|| internal("no version was agreed on"))?;
+        let session = log_in(&mut connection, login).await?;
+        if place.require_encryption {
+            encrypt(&mut connection, &session, cipher(&params))?;
+        }
+        let listed = smb2::client::list_shares(&mut connection).await;
+        connection.mark_dead();
+        match listed {
+            Ok(listed) => Ok(listed.into_iter().map(|share| (share.name, share.comment)).collect()),
+            Err(smb2::Error::Protocol { status, .. }) => {
+                Err(refused(status, "ask for the list of shares", ""))
+            }
+            Err(error) => Err(untrusted(&error)),
+        }
+    };
+    match tokio::time::timeout_at(until.into(), asking).await {
+        Ok(listed) => listed,
+        Err(_) => {
+            let why = "the server did not tell its shares".into();
+            Err(Fault::TimedOut { sent: false, why })
+        }
+    }
+}
+
 /// Tells the server that the share is not used here any more.
 pub(super) async fn unmount(share: &Smb, until: Instant) -> Result<(), Fault> {
     let link = &share.link;

@@ -7,6 +7,7 @@
 
 mod cases;
 mod connect;
+mod data;
 mod hello;
 mod holes;
 mod link;
@@ -35,18 +36,17 @@ use smb2::{
         },
         query_directory::{FileInformationClass, QueryDirectoryFlags, QueryDirectoryRequest},
         query_info::InfoType,
-        read::{ReadRequest, SMB2_CHANNEL_NONE},
     },
     pack::Pack,
     types::{Command, FileId, flags::FileAccessMask, status::NtStatus},
 };
 
-pub(crate) use connect::{Past, mount};
+pub(crate) use connect::{Past, mount, shares};
 pub(crate) use link::Opened;
 use link::{Link, credits};
 use messages::{
     ALL, DIRECTORY, DISPOSITION, END_OF_FILE, Fields, How, NON_DIRECTORY, RENAME, SHARE_ALL, SPACE,
-    Write, create, entries, facts, name_in, opened, output, payload, query, rename_to, set,
+    create, entries, facts, name_in, opened, output, query, rename_to, set,
 };
 use status::{accept, accept_part, refused};
 
@@ -390,59 +390,6 @@ impl Smb {
         }
         directory.close(until).await?;
         Ok(all)
-    }
-
-    async fn read_from(
-        &self,
-        file: FileId,
-        offset: u64,
-        length: u32,
-        until: Instant,
-    ) -> Result<Read, Fault> {
-        let request = ReadRequest {
-            padding: 0x50,
-            flags: 0,
-            length,
-            offset,
-            file_id: file,
-            minimum_count: 0,
-            channel: SMB2_CHANNEL_NONE,
-            remaining_bytes: 0,
-            read_channel_info: Vec::new(),
-        };
-        let answer = self.link.call(Command::Read, &request, credits(length), until).await?;
-        if answer.header.status == NtStatus::END_OF_FILE {
-            return Ok(Read { data: Bytes::new(), at_end: true, facts: None });
-        }
-        accept_part(&answer, "read", "")?;
-        // A server may give less than there is. It says that the file has ended by giving nothing.
-        Ok(Read { data: payload(answer, length)?, at_end: false, facts: None })
-    }
-
-    async fn write_to(
-        &self,
-        file: FileId,
-        offset: u64,
-        data: Bytes,
-        durable: bool,
-        until: Instant,
-    ) -> Result<Written, Fault> {
-        let asked = u32::try_from(data.len()).map_err(|_| internal("a write is too long"))?;
-        let request = Write { file, offset, data: &data, durable };
-        let answer = self.link.call(Command::Write, &request, credits(asked), until).await?;
-        accept(&answer, "write", "")?;
-        let count = Fields(&answer.body).u32(4)?;
-        if count == 0 || count > asked {
-            let what = format!("the server took {count} of {asked} bytes of a write");
-            return Err(broken_server(what).into());
-        }
-        Ok(Written { count, durable, verifier: self.life, facts: None })
-    }
-
-    async fn flush(&self, file: FileId, until: Instant) -> Result<(), Fault> {
-        let request = FlushRequest { file_id: file };
-        let answer = self.link.call(Command::Flush, &request, 1, until).await?;
-        accept(&answer, "make writes durable", "")
     }
 
     async fn room(&self, until: Instant) -> Result<Space, Fault> {
