@@ -151,6 +151,8 @@ pub enum BackendCommand {
         /// The backend
         name: String,
     },
+    /// List what its driver has mounted, and why a mount is in its state
+    Mounts(super::mounts::Mounts),
     /// List the commands of its driver
     Commands {
         /// The backend

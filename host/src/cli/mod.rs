@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod connect;
 mod jobs;
+mod mounts;
 mod movement;
 mod promotion;
 mod scrubs;
@@ -35,6 +36,7 @@ use args::{BackendCommand, Command, DriverCommand, ExportCommand, SnapshotComman
 pub use args::{Cli, Output};
 pub use client::Client;
 use client::part;
+use mounts::Mounts;
 use show::Row;
 
 /// Runs what was typed, and gives the process's exit code.
@@ -200,6 +202,10 @@ impl Session {
             BackendCommand::Open { name } => {
                 let path = format!("/v1/backends/{}/open", part(&name));
                 self.one(&self.client.post::<BackendView>(&path, &nothing).await?)
+            }
+            BackendCommand::Mounts(Mounts { name, watched }) => {
+                let view = async || self.mounts(name.as_deref()).await;
+                self.repeat(watched, view).await
             }
             BackendCommand::Commands { name } => {
                 let path = format!("/v1/backends/{}/commands", part(&name));
