@@ -13,15 +13,16 @@ use driver_api::{
     Attach, AttachMode, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind,
     Health, Host, Op, OpContext, RVec, Result, Stats, Usage, VolumeInfo, VolumeSpec, ext,
 };
+use qcow2_image::check::{self, Trouble};
 use tokio::sync::{Mutex, RwLock};
 
 use crate::{
     client, config,
     config::Format,
     disk::Disk,
+    error::on_data,
     fence::{self, Acquired, Wish},
     qcow2_actor::Actor,
-    qcow2_check,
     store::{Store, measure},
     volume::{Attached, LocalVolume, blocking, capabilities, deadline, to_the_end},
 };
@@ -163,7 +164,7 @@ fn open_volume(
         .0;
     if writer && !was_clean && record.format == Format::Qcow2 {
         let _in_flight = slot.enter()?;
-        qcow2_check::recount(&dir.name, &client::open(&path, true, false)?)?;
+        recount(&dir.name, &client::open(&path, true, false)?)?;
     }
     let disk = Arc::new(Disk::new(&dir.name, file, Some(Arc::clone(&slot)), store.align()));
     let (image, size) = match record.format {
@@ -189,4 +190,23 @@ fn open_volume(
     });
     store.remember(&attached.dir.name, &attached);
     Ok(LocalVolume(attached))
+}
+
+/// Counts what an earlier life of the volume left uncounted, or refuses its image.
+fn recount(volume: &str, image: &File) -> Result<()> {
+    match check::recount(image) {
+        Ok(0) => Ok(()),
+        Ok(clusters) => {
+            tracing::warn!(
+                volume,
+                clusters,
+                "counted clusters that an earlier life left uncounted"
+            );
+            Ok(())
+        }
+        Err(Trouble::Refused(error)) => Err(error.with("volume", volume)),
+        Err(Trouble::Failed(error)) => {
+            Err(on_data("the image cannot be checked", &error).with("volume", volume))
+        }
+    }
 }

@@ -19,7 +19,6 @@ mod nowait;
 mod pool;
 mod qcow2;
 mod qcow2_actor;
-mod qcow2_check;
 mod resize;
 mod slot;
 mod snapshots;

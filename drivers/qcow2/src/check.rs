@@ -9,59 +9,52 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::Error;
 
-use crate::error::on_data;
+use crate::{
+    bytes::{ReadAt, long, read_or_zeros, read_whole},
+    header::{Header, WANTED, damaged},
+};
 
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
-/// As qemu has it: 32 MiB of L1 table.
-const MOST_ENTRIES: u64 = 4 << 20;
 const COMPRESSED: u64 = 1 << 62;
 
-/// What the check needs of the header.
-struct Header {
-    cluster_bits: u32,
-    l1_entries: u64,
-    l1_offset: u64,
-    refcount_table: u64,
-    refcount_entries: u64,
-    refcount_order: u32,
-    snapshots: u32,
+/// A file that can be written, too.
+pub trait WriteAt: ReadAt {
+    /// Writes all of `data`.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written durable.
+    fn sync(&self) -> io::Result<()>;
 }
 
-impl Header {
-    fn read(file: &File) -> io::Result<Self> {
-        let mut bytes = [0; 104];
-        file.read_exact_at(&mut bytes, 0)?;
-        let version = word(&bytes, 4);
-        let cluster_bits = word(&bytes, 20);
-        let refcount_order = if version >= 3 { word(&bytes, 96) } else { 4 };
-        if !(9..=21).contains(&cluster_bits) || refcount_order > 6 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the header makes no sense"));
-        }
-        let l1_entries = word(&bytes, 36).into();
-        let refcount_entries = (u64::from(word(&bytes, 56)) << cluster_bits) / 8;
-        if l1_entries > MOST_ENTRIES || refcount_entries > MOST_ENTRIES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a table is absurdly long"));
-        }
-        Ok(Self {
-            cluster_bits,
-            l1_entries,
-            l1_offset: long(&bytes, 40),
-            refcount_table: long(&bytes, 48),
-            refcount_entries,
-            refcount_order,
-            snapshots: word(&bytes, 60),
-        })
+impl WriteAt for File {
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(data, offset)
     }
 
-    /// Bytes of one count, where it has whole bytes.
-    fn count_bytes(&self) -> usize {
-        1 << self.refcount_order.saturating_sub(3)
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
+}
 
-    fn cluster(&self) -> usize {
-        1 << self.cluster_bits
+/// Why an image is not written again.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The image is damaged, or is none that can be served.
+    Refused(Error),
+    /// The file cannot be read or written.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Self::Refused(damaged(&error.to_string()))
+            }
+            _ => Self::Failed(error),
+        }
     }
 }
 
@@ -71,50 +64,34 @@ struct Undercounted {
     at: Option<u64>,
 }
 
-/// Counts what is in use but counted as free, durably; refuses an image in which a cluster has other references than its count says.
-/// `file` does not bypass the page cache.
-pub(crate) fn recount(volume: &str, file: &File) -> Result<()> {
-    let found = Header::read(file).and_then(|header| Ok((undercounted(file, &header)?, header)));
-    let (found, header) = match found {
-        Ok(found) => found,
-        Err(error) => match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                return Err(damaged(volume, &error.to_string()));
-            }
-            _ => return Err(on_data("the image cannot be checked", &error)),
-        },
-    };
+/// Counts what is in use but counted as free, durably, and says how many clusters those were; refuses an image in which
+/// a cluster has other references than its count says.
+pub fn recount(file: &impl WriteAt) -> Result<usize, Trouble> {
+    let header = read_header(file)?;
+    let found = undercounted(file, &header)?;
     if found.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let places: Vec<u64> = found.iter().filter_map(|cluster| cluster.at).collect();
     if places.len() < found.len() {
-        let count = found.len();
-        return Err(damaged(
-            volume,
-            &format!("{count} clusters are in use but not counted as such"),
-        ));
+        let why = format!("{} clusters are in use but not counted as such", found.len());
+        return Err(Trouble::Refused(damaged(&why)));
     }
-    tracing::warn!(
-        volume,
-        clusters = places.len(),
-        "counting clusters that an earlier life left uncounted"
-    );
     let one = 1_u64.to_be_bytes();
     let one = &one[8 - header.count_bytes()..];
-    let counted = places.iter().try_for_each(|at| file.write_all_at(one, *at));
-    counted
-        .and_then(|()| file.sync_data())
-        .map_err(|error| on_data("the image's reference counts cannot be written", &error))
+    places.iter().try_for_each(|at| file.write_at(one, *at)).map_err(Trouble::Failed)?;
+    file.sync().map_err(Trouble::Failed)?;
+    Ok(places.len())
 }
 
-fn damaged(volume: &str, why: &str) -> Error {
-    Error::new(ErrorKind::CORRUPTED, format!("the qcow2 image is damaged: {why}"))
-        .with("volume", volume)
-        .remedy("run `qemu-img check -r all` on the volume's disk.qcow2, then attach it again")
+/// The header of the image in a file, judged.
+pub fn read_header(file: &impl ReadAt) -> Result<Header, Trouble> {
+    let mut beginning = vec![0; WANTED];
+    read_or_zeros(file, &mut beginning, 0)?;
+    Header::parse(&beginning).map_err(Trouble::Refused)
 }
 
-fn undercounted(file: &File, header: &Header) -> io::Result<Vec<Undercounted>> {
+fn undercounted(file: &impl ReadAt, header: &Header) -> io::Result<Vec<Undercounted>> {
     let (references, simple) = references(file, header)?;
     let per_block = (header.cluster() as u64 * 8) >> header.refcount_order;
     let mut found = Vec::new();
@@ -124,7 +101,7 @@ fn undercounted(file: &File, header: &Header) -> io::Result<Vec<Undercounted>> {
         }
         let mut entry = [0; 8];
         if (number as u64) < header.refcount_entries {
-            file.read_exact_at(&mut entry, header.refcount_table + number as u64 * 8)?;
+            read_whole(file, &mut entry, header.refcount_table + number as u64 * 8)?;
         }
         let at = u64::from_be_bytes(entry) & OFFSET_MASK;
         let mut block = vec![0; header.cluster()];
@@ -145,7 +122,7 @@ fn undercounted(file: &File, header: &Header) -> io::Result<Vec<Undercounted>> {
 }
 
 /// How often the active tables refer to each cluster of the file, up to 255, and whether that is all there is to know.
-fn references(file: &File, header: &Header) -> io::Result<(Vec<u8>, bool)> {
+fn references(file: &impl ReadAt, header: &Header) -> io::Result<(Vec<u8>, bool)> {
     let (mut counts, mut simple) = (Vec::new(), header.snapshots == 0);
     let mut table = vec![0; header.cluster()];
     refer_own(&mut counts, file, header)?;
@@ -175,7 +152,7 @@ fn references(file: &File, header: &Header) -> io::Result<(Vec<u8>, bool)> {
 }
 
 /// The image's own structures: a cluster of theirs that a table refers to as well must not pass for one that is merely uncounted.
-fn refer_own(counts: &mut Vec<u8>, file: &File, header: &Header) -> io::Result<()> {
+fn refer_own(counts: &mut Vec<u8>, file: &impl ReadAt, header: &Header) -> io::Result<()> {
     refer(counts, 0)?;
     let mut range = |at: u64, len: u64| {
         let at = at & OFFSET_MASK;
@@ -212,30 +189,6 @@ fn refcount(block: &[u8], index: usize, order: u32) -> u64 {
     let bytes = 1 << (order - 3);
     let entry = &block[index * bytes..(index + 1) * bytes];
     entry.iter().fold(0, |value, &byte| (value << 8) | u64::from(byte))
-}
-
-fn read_or_zeros(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match file.read_at(buffer, offset)? {
-            0 => {
-                buffer.fill(0);
-                return Ok(());
-            }
-            read => {
-                buffer = &mut buffer[read..];
-                offset += read as u64;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    (u64::from(word(bytes, at)) << 32) | u64::from(word(bytes, at + 4))
 }
 
 #[cfg(test)]
