@@ -7,11 +7,14 @@ use driver_api::{Attach, AttachMode, ErrorKind, Result, ext};
 
 use crate::{
     companion::{self, Record},
+    disk::Disk,
     error::{Fault, fenced},
     file::OpenFile,
     holders::{self, Holder, Life},
-    names::Files,
-    store::{Place, Store},
+    image::Image,
+    names::{Files, Format},
+    places::Place,
+    store::Store,
     volume::{Attached, NetfsVolume},
 };
 
@@ -45,6 +48,9 @@ impl Store {
         let opened = OpenFile::open(mount, volume, file, writer, until).await;
         let (opened, facts) = opened.map_err(told)?;
         record.epoch = attach.epoch;
+        if place.format == Format::Qcow2 {
+            record.image_size = place.size.unwrap_or(0);
+        }
         record.holders.push(holder.clone());
         if let Err(error) = enter(volume, &place, &opened, &record, &holder, until).await {
             if let Err(fault) = opened.close(until).await {
@@ -52,8 +58,25 @@ impl Store {
             }
             return Err(error);
         }
-        let attached = Attached::new(Arc::clone(self), volume, opened, holder, facts.size);
-        let attached = Arc::new(attached);
+        let grows = place.format == Format::Qcow2;
+        let most = self.unstable_bytes;
+        let disk = Disk::new(volume, opened, holder.writer, facts.size, grows, most);
+        let disk = Arc::new(disk);
+        let image = match place.format {
+            Format::Raw => Ok((None, facts.size)),
+            Format::Qcow2 => {
+                Image::open(&disk, until).await.map(|(image, size)| (Some(image), size))
+            }
+        };
+        let (image, size) = match image {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.give_back(&disk, files, &holder, until).await;
+                return Err(error.with("file", mount.place.shown_file(file)));
+            }
+        };
+        let (store, files) = (Arc::clone(self), files.clone());
+        let attached = Arc::new(Attached::new(store, files, disk, image, holder, size));
         holders::enter(&attached.holder, &attached);
         self.remember(&attached);
         Ok(NetfsVolume(attached))
@@ -103,49 +126,84 @@ impl Store {
 
     /// Ends an attachment: everything acknowledged is durable, or the answer says why not.
     pub async fn detach(&self, attached: &Arc<Attached>, until: Instant) -> Result<()> {
-        let turn = attached.flush_turn(until).await?;
-        let gate = attached.barrier(until).await?;
-        if attached.admit().is_err() {
-            holders::leave(&attached.holder);
-            if attached.close()
-                && let Err(fault) = attached.file.close(until).await
+        let (disk, holder) = (&attached.disk, &attached.holder);
+        let written_back = match &attached.image {
+            Some(image) => {
+                let written_back = match disk.admit_flush() {
+                    Ok(()) if holder.writer => image.write_back(until).await,
+                    _ => Ok(()),
+                };
+                image.stop(until).await?;
+                written_back
+            }
+            None => Ok(()),
+        };
+        let turn = disk.flush_turn(until).await?;
+        let gate = disk.barrier(until).await?;
+        if !disk.is_open() {
+            holders::leave(holder);
+            if disk.close()
+                && let Err(fault) = disk.file.close(until).await
             {
                 tracing::warn!(volume = attached.name, %fault, "the file cannot be closed");
             }
-            return attached.admit().or_else(|error| match error.kind() {
-                ErrorKind::FENCED => Err(error),
-                _ => Ok(()),
-            });
+            return if disk.is_fenced() { Err(fenced(&attached.name)) } else { Ok(()) };
         }
-        let flushed = match attached.admit_flush() {
+        let flushed = match disk.admit_flush() {
             Ok(()) => {
-                let all = attached.ledger().mark();
-                attached.make_durable_in(&turn, all, until, Some(&gate)).await
+                let all = disk.ledger().mark();
+                disk.make_durable_in(&turn, all, until, Some(&gate)).await
             }
             doubt => doubt,
         };
-        attached.close();
-        holders::leave(&attached.holder);
+        disk.close();
+        holders::leave(holder);
         drop((gate, turn));
         flushed?;
+        written_back?;
         let _turn = self.turn(&attached.name).await;
-        self.leave(attached, until).await?;
-        let closed = attached.file.close(until).await;
-        closed.map_err(|fault| attached.told(fault, "the file cannot be closed", false))
+        self.leave(disk, &attached.files, holder, until).await?;
+        let closed = disk.file.close(until).await;
+        closed.map_err(|fault| disk.told(fault, "the file cannot be closed", false))
+    }
+
+    /// Enters the size of the disk in an image into the volume's record.
+    pub async fn enter_size(&self, attached: &Attached, size: u64, until: Instant) -> Result<()> {
+        let _turn = self.turn(&attached.name).await;
+        let (mount, files) = (&attached.disk.file.mount, &attached.files);
+        let record = companion::read(mount, files, until).await?;
+        let record = Record { image_size: size, ..record.unwrap_or_else(Record::adopted) };
+        companion::write(mount, files, &record, until).await
+    }
+
+    /// Gives a file back whose image cannot be served.
+    async fn give_back(&self, disk: &Disk, files: &Files, holder: &Holder, until: Instant) {
+        disk.close();
+        if let Err(error) = self.leave(disk, files, holder, until).await {
+            tracing::warn!(volume = disk.volume, %error, "the volume's record does not change");
+        }
+        if let Err(fault) = disk.file.close(until).await {
+            tracing::warn!(volume = disk.volume, %fault, "the file cannot be closed");
+        }
     }
 
     /// Takes an attachment out of its volume's record.
-    async fn leave(&self, attached: &Attached, until: Instant) -> Result<()> {
-        let mount = &attached.file.mount;
-        let files = Files::of(&attached.name)?;
-        let Some(mut record) = companion::read(mount, &files, until).await? else { return Ok(()) };
+    async fn leave(
+        &self,
+        disk: &Disk,
+        files: &Files,
+        holder: &Holder,
+        until: Instant,
+    ) -> Result<()> {
+        let mount = &disk.file.mount;
+        let Some(mut record) = companion::read(mount, files, until).await? else { return Ok(()) };
         let before = record.holders.len();
-        record.holders.retain(|holder| holder.token != attached.holder.token);
+        record.holders.retain(|other| other.token != holder.token);
         if record.holders.len() == before {
             return Ok(());
         }
-        let written = companion::write(mount, &files, &record, until).await;
-        note(&attached.name, written, &attached.holder)
+        let written = companion::write(mount, files, &record, until).await;
+        note(&disk.volume, written, holder)
     }
 }
 

@@ -46,12 +46,22 @@ pub(crate) struct Record {
     /// The largest attach epoch seen.
     #[serde(default)]
     pub epoch: u64,
+    /// The size of the disk in the image when it was last attached or resized: for as long as nobody else may look.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub image_size: u64,
+    /// Which volume becomes this one, while it is renamed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub renamed_from: String,
     /// Who has it attached.
     #[serde(default)]
     pub holders: Vec<Holder>,
     /// What a newer version wrote.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Record {

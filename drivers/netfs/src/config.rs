@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     error::invalid,
-    names::{self, FileName},
+    names::{self, FileName, Format},
     share::Offers,
 };
 
@@ -65,6 +65,9 @@ pub struct Config {
     /// The shares; none: the one that the options of the backend describe.
     #[serde(default)]
     pub shares: Vec<NamedShare>,
+    /// The format of new volumes that name none.
+    #[serde(default)]
+    pub format: Format,
     /// How long mounting may take.
     #[serde(default = "default_mount_timeout")]
     pub mount_timeout_secs: u64,
@@ -285,6 +288,7 @@ pub(crate) fn describe() -> DriverInfo {
             of("shares", OptionType::TABLE, "Several shares: each a `name`, and what differs.")
                 .default_json("[]"),
         )
+        .option(format_option("Format of new volumes that name none.").default_json("\"raw\""))
         .option(secs("mount_timeout_secs", "15", "How long one attempt to mount may take."))
         .option(secs(
             "operation_timeout_secs",
@@ -315,9 +319,20 @@ pub(crate) fn describe() -> DriverInfo {
             .default_json("67108864"),
         )
         .volume_option(text("share", "The name of the share that the volume is made on."))
-        .volume_option(
-            of("format", OptionType::CHOICE, "Format of the volume's file.").choices(&["raw"]),
-        )
+        .volume_option(format_option("Format of the volume's file; default: the backend's."))
+}
+
+fn format_option(help: &str) -> OptionSpec {
+    OptionSpec::new("format", OptionType::CHOICE, help).choices(&["raw", "qcow2"])
+}
+
+/// What a new volume shall be like.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// On which share.
+    pub share: Option<String>,
+    /// In which format.
+    pub format: Option<Format>,
 }
 
 impl Config {
@@ -403,18 +418,19 @@ impl Config {
         })
     }
 
-    /// The share and nothing else that `spec` asks for; `None` where it names none.
-    pub(crate) fn share_of(spec: &VolumeSpec) -> Result<Option<String>> {
-        let mut share = None;
+    /// What `spec` asks for.
+    pub(crate) fn wishes(spec: &VolumeSpec) -> Result<Wishes> {
+        let mut wishes = Wishes::default();
         for option in &spec.options {
             match (option.0.as_str(), option.1.as_str()) {
-                ("share", name) => share = Some(name.to_owned()),
-                ("format", "raw") => {}
+                ("share", name) => wishes.share = Some(name.to_owned()),
+                ("format", "raw") => wishes.format = Some(Format::Raw),
+                ("format", "qcow2") => wishes.format = Some(Format::Qcow2),
                 ("format", other) => {
                     return Err(invalid(format!(
                         "`{other}` is no value for the volume option `format`"
                     ))
-                    .remedy("use one of: raw"));
+                    .remedy("use one of: raw, qcow2"));
                 }
                 (key, _) => {
                     return Err(invalid(format!("the volume option `{key}` is unknown"))
@@ -423,7 +439,7 @@ impl Config {
                 }
             }
         }
-        Ok(share)
+        Ok(wishes)
     }
 }
 

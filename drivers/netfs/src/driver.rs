@@ -58,7 +58,10 @@ impl Backend for NetfsBackend {
 
     fn capabilities(&self) -> Capabilities {
         let volumes = capabilities(true, self.0.is_exclusive(), self.0.may_offer());
-        Capabilities { abilities: volumes.abilities | Abilities::COMMANDS, ..volumes }
+        Capabilities {
+            abilities: volumes.abilities | Abilities::COMMANDS | Abilities::RENAME,
+            ..volumes
+        }
     }
 
     fn create(&self, cx: &OpContext, spec: VolumeSpec) -> Op<VolumeInfo> {
@@ -87,6 +90,11 @@ impl Backend for NetfsBackend {
     fn attach(&self, cx: &OpContext, name: &str, attach: Attach) -> Op<NetfsVolume> {
         let (name, until) = (name.to_owned(), self.0.until(cx));
         self.on_store("attach", |store| async move { store.attach(&name, &attach, until).await })
+    }
+
+    fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
+        let (name, to, until) = (name.to_owned(), to.to_owned(), self.0.until(cx));
+        self.on_store("rename volume", |store| async move { store.rename(&name, &to, until).await })
     }
 
     fn usage(&self, cx: &OpContext) -> Op<Usage> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How a call to a server can end badly, and what the operator reads of it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use driver_api::{Error, ErrorKind, Retry};
 
@@ -162,4 +162,31 @@ pub(crate) fn detached(volume: &str) -> Error {
 /// A volume that does not exist.
 pub(crate) fn not_found(name: &str) -> Error {
     Error::new(ErrorKind::NOT_FOUND, "there is no volume of this name").with("volume", name)
+}
+
+/// What the driver knows of a volume's image may be wrong: nothing is done with it any more.
+pub(crate) fn given_up(volume: &str) -> Error {
+    Error::new(ErrorKind::INTERNAL, "the volume was given up after a failure in the driver")
+        .with("volume", volume)
+        .remedy("detach the volume and attach it again; report the failure with the host's log")
+}
+
+/// Errors of this driver on their way through code that knows only the operating system's.
+pub(crate) fn into_io(error: Error) -> io::Error {
+    let kind = match error.kind() {
+        ErrorKind::NO_SPACE => io::ErrorKind::StorageFull,
+        ErrorKind::FENCED => io::ErrorKind::PermissionDenied,
+        ErrorKind::TIMED_OUT => io::ErrorKind::TimedOut,
+        ErrorKind::CORRUPTED => io::ErrorKind::InvalidData,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// The way back of [`into_io`].
+pub(crate) fn from_io(what: &str, error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(foreign) => Error::from_io(format!("{what}: {foreign}"), &foreign),
+    }
 }

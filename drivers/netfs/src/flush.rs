@@ -8,10 +8,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::{
+    disk::{Disk, How},
     error::{Fault, broken_server},
     share::Verifier,
     unstable::{Mark, Patch},
-    volume::{Attached, How},
 };
 
 /// Writes that are repeated at once.
@@ -24,7 +24,7 @@ pub(crate) struct Turn<'a> {
     _turn: tokio::sync::MutexGuard<'a, ()>,
 }
 
-impl Attached {
+impl Disk {
     /// Makes every write acknowledged before the call durable.
     pub async fn flush(&self, until: Instant) -> Result<()> {
         self.admit_flush()?;
@@ -46,7 +46,7 @@ impl Attached {
         match tokio::time::timeout_at(until.into(), self.flushing.lock()).await {
             Ok(turn) => Ok(Turn { _turn: turn }),
             Err(_) => Err(Error::new(ErrorKind::TIMED_OUT, "an earlier flush did not end in time")
-                .with("volume", &self.name)
+                .with("volume", &self.volume)
                 .remedy("look whether the server answers, then try again")),
         }
     }
@@ -117,7 +117,7 @@ impl Attached {
         let bytes: u64 = lost.iter().map(|patch| patch.data.len() as u64).sum();
         if bytes > 0 {
             tracing::warn!(
-                volume = self.name,
+                volume = self.volume,
                 bytes,
                 "the server was restarted, writing again what it may have lost"
             );

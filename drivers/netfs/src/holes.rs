@@ -9,10 +9,11 @@ use driver_api::{
 };
 
 use crate::{
+    disk::{Disk, steps},
     error::broken_server,
     share::Run,
     unstable::Patch,
-    volume::{Attached, NetfsVolume, steps},
+    volume::{Attached, NetfsVolume},
 };
 
 /// Bytes that are freed in one go.
@@ -42,7 +43,16 @@ impl Attached {
         let Zeroing::Freed { or_written } = zeroing else {
             return self.zero(until, offset, len, durable).await;
         };
-        match self.free(until, offset, len).await {
+        let freed = match &self.image {
+            // Clusters that are kept and read zeros take no longer than freeing them.
+            Some(image) => {
+                self.admit_change(offset, len)?;
+                image.zero(offset, len, until).await?;
+                return if durable { self.flush(until).await } else { Ok(()) };
+            }
+            None => self.disk.free(until, offset, len).await,
+        };
+        match freed {
             Err(error) if or_written && error.kind() == ErrorKind::UNSUPPORTED => {
                 self.zero(until, offset, len, durable).await
             }
@@ -50,6 +60,37 @@ impl Attached {
         }
     }
 
+    /// Gives a range back.
+    pub async fn free(&self, until: Instant, offset: u64, len: u64) -> Result<()> {
+        match &self.image {
+            Some(image) => {
+                self.admit_change(offset, len)?;
+                image.free(offset, len, until).await
+            }
+            None => self.disk.free(until, offset, len).await,
+        }
+    }
+
+    async fn extents(
+        &self,
+        until: Instant,
+        offset: u64,
+        len: u64,
+        limit: u32,
+    ) -> Result<RVec<Extent>> {
+        match &self.image {
+            Some(image) => {
+                self.disk.admit()?;
+                self.admit_range(offset, len)?;
+                let limit = limit.max(1) as usize;
+                image.extents(offset, len, limit, until).await.map(RVec::from)
+            }
+            None => self.disk.extents(until, offset, len, limit).await,
+        }
+    }
+}
+
+impl Disk {
     /// Frees a range, durably.
     pub async fn free(&self, until: Instant, offset: u64, len: u64) -> Result<()> {
         self.admit_writer()?;

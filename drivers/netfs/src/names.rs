@@ -7,6 +7,7 @@
 use std::fmt;
 
 use driver_api::{Error, Result};
+use serde::Deserialize;
 
 use crate::error::invalid;
 
@@ -18,6 +19,8 @@ const COMPANION: &str = ".novastor";
 const FRESH: &str = ".novastor.new";
 /// The end of the name of a raw volume that was made here.
 const RAW: &str = ".raw";
+/// The end of the name of a volume in an image.
+const QCOW2: &str = ".qcow2";
 /// The end of other names that are listed as raw images, and are part of the volume's name.
 const LISTED: &str = ".img";
 
@@ -100,11 +103,34 @@ fn is_reserved(name: &str) -> bool {
     })
 }
 
+/// How a volume's blocks are kept in its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Byte n of the volume is byte n of the file.
+    #[default]
+    Raw,
+    /// QEMU's format.
+    Qcow2,
+}
+
+impl Format {
+    /// The name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
 /// The files of one volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
-    /// Where its blocks are if it was made here.
+    /// Where its blocks are if it is raw and was made here.
     pub raw: FileName,
+    /// Where its blocks are if it is an image.
+    pub qcow2: FileName,
     /// Where its blocks are if it is an image that was there before and is called like the volume.
     pub adopted: Option<FileName>,
     /// What the blocks' file cannot say.
@@ -127,26 +153,39 @@ impl Files {
         let adopted = if is_ours(volume) { None } else { FileName::new(volume).ok() };
         Ok(Self {
             raw: FileName::new(&format!("{volume}{RAW}"))?,
+            qcow2: FileName::new(&format!("{volume}{QCOW2}"))?,
             adopted,
             companion: FileName::new(&format!("{volume}{COMPANION}"))?,
             fresh_companion: FileName::new(&format!("{volume}{FRESH}"))?,
         })
     }
+
+    /// Where the blocks of a volume of this format are that is made here.
+    pub fn made(&self, format: Format) -> &FileName {
+        match format {
+            Format::Raw => &self.raw,
+            Format::Qcow2 => &self.qcow2,
+        }
+    }
 }
 
 /// Whether a file name is one that this driver makes: such a file is no volume of that very name.
 fn is_ours(name: &str) -> bool {
-    name.ends_with(RAW) || name.ends_with(COMPANION) || name.ends_with(FRESH)
+    [RAW, QCOW2].iter().any(|end| name.ends_with(end))
+        || name.ends_with(COMPANION)
+        || name.ends_with(FRESH)
 }
 
-/// The volume whose blocks are in a file that a server lists, if it is one.
-pub(crate) fn volume_of(file: &str) -> Option<&str> {
-    let volume = match file.strip_suffix(RAW) {
-        Some(volume) => volume,
-        None if file.ends_with(LISTED) => file,
-        None => return None,
+/// The volume whose blocks are in a file that a server lists, if it is one. The name tells the format: a guest can write
+/// into a raw volume whatever an image begins with.
+pub(crate) fn volume_of(file: &str) -> Option<(&str, Format)> {
+    let (volume, format) = match (file.strip_suffix(RAW), file.strip_suffix(QCOW2)) {
+        (Some(volume), _) => (volume, Format::Raw),
+        (_, Some(volume)) => (volume, Format::Qcow2),
+        _ if file.ends_with(LISTED) => (file, Format::Raw),
+        _ => return None,
     };
-    (is_volume(volume) && Files::of(volume).is_ok()).then_some(volume)
+    (is_volume(volume) && Files::of(volume).is_ok()).then_some((volume, format))
 }
 
 /// The host's rule for the names of volumes; a file of another name is no volume.
@@ -188,15 +227,30 @@ mod tests {
 
     #[test]
     fn each_volume_has_files_of_its_own() {
-        let volumes =
-            ["a", "A", "a.", "a.raw", "a.img", "a.novastor", "a.raw.raw", "a..b", "a.novastor.new"];
+        let volumes = [
+            "a",
+            "A",
+            "a.",
+            "a.raw",
+            "a.qcow2",
+            "a.img",
+            "a.novastor",
+            "a.raw.raw",
+            "a..b",
+            "a.novastor.new",
+        ];
         let mut seen = std::collections::HashMap::new();
         for volume in volumes {
             let files = Files::of(volume).expect("a name");
-            for file in
-                [Some(files.raw), Some(files.companion), Some(files.fresh_companion), files.adopted]
-                    .into_iter()
-                    .flatten()
+            for file in [
+                Some(files.raw),
+                Some(files.qcow2),
+                Some(files.companion),
+                Some(files.fresh_companion),
+                files.adopted,
+            ]
+            .into_iter()
+            .flatten()
             {
                 if let Some(other) = seen.insert(file.clone(), volume) {
                     panic!("{file} belongs to {other} and {volume}");
@@ -208,10 +262,12 @@ mod tests {
     #[test]
     fn a_listed_file_leads_back_to_its_volume() {
         for volume in ["a", "a.", "a.raw", "a.img", "web-1", "a.novastor"] {
-            let file = Files::of(volume).expect("a name").raw;
-            assert_eq!(volume_of(file.as_str()), Some(volume));
+            let files = Files::of(volume).expect("a name");
+            for format in [Format::Raw, Format::Qcow2] {
+                assert_eq!(volume_of(files.made(format).as_str()), Some((volume, format)));
+            }
         }
-        assert_eq!(volume_of("disk.img"), Some("disk.img"));
+        assert_eq!(volume_of("disk.img"), Some(("disk.img", Format::Raw)));
         for no in [
             "a",
             "a.novastor",

@@ -24,8 +24,8 @@ impl Resize for NetfsVolume {
 }
 
 async fn resize(attached: &Attached, size: u64, shrink: bool, until: Instant) -> Result<()> {
-    let _alone = attached.barrier(until).await?;
-    attached.admit_writer()?;
+    let disk = &attached.disk;
+    disk.admit_writer()?;
     let now = attached.size.load(Ordering::Acquire);
     if size < now && !shrink {
         return Err(invalid("the new size is smaller, which cuts data off")
@@ -36,19 +36,52 @@ async fn resize(attached: &Attached, size: u64, shrink: bool, until: Instant) ->
     if size == now {
         return Ok(());
     }
-    let told = |fault| attached.told(fault, "the size cannot be set", true);
-    let (share, _) = attached.file.mount.share(until).await.map_err(told)?;
+    let (share, _) = disk
+        .file
+        .mount
+        .share(until)
+        .await
+        .map_err(|fault| disk.told(fault, "the size cannot be set", false))?;
     check_size(size, share.traits().max_file_size)?;
-    let set = attached.file.perform(until, |attempt, handle| async move {
+    match &attached.image {
+        Some(image) => {
+            check_image_size(size)?;
+            image.resize(size, until).await?;
+            disk.flush(until).await?;
+            attached.size.store(size, Ordering::Release);
+            attached.store.enter_size(attached, size, until).await
+        }
+        None => resize_file(attached, now, size, until).await,
+    }
+}
+
+async fn resize_file(attached: &Attached, now: u64, size: u64, until: Instant) -> Result<()> {
+    let disk = &attached.disk;
+    let _alone = disk.barrier(until).await?;
+    disk.admit_writer()?;
+    let set = disk.file.perform(until, |attempt, handle| async move {
         attempt.share.set_size(&handle, size, until).await
     });
-    set.await.map_err(told)?;
+    set.await.map_err(|fault| disk.told(fault, "the size cannot be set", true))?;
     if size < now {
         // What was cut off must not come back by being written again.
-        attached.ledger().durable(size, now - size);
+        disk.ledger().durable(size, now - size);
     }
+    disk.has_len(size);
     attached.size.store(size, Ordering::Release);
     Ok(())
+}
+
+/// Refuses a size that no image can have.
+pub(crate) fn check_image_size(size: u64) -> Result<()> {
+    /// What a table of 32 MiB leads to, with clusters of 64 KiB.
+    const MOST: u64 = 2 << 50;
+    if size.is_multiple_of(512) && size <= MOST {
+        return Ok(());
+    }
+    Err(invalid("a qcow2 volume cannot have this size")
+        .with("size", size)
+        .remedy("use a multiple of 512 up to 2 PiB, or the format raw"))
 }
 
 /// Refuses a size that the server's file system has no room for in one file.

@@ -17,21 +17,25 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
     companion::{self, Record},
-    config::{Config, NamedShare},
+    config::{Config, NamedShare, Wishes},
     error::{Fault, invalid, not_found},
+    formatting,
     holders::Life,
     mounts::{Mount, Patience, Shown},
-    names::{FileName, Files, volume_of},
-    resize::check_size,
-    share::{Facts, Kind, Offers},
+    names::{Files, Format},
+    places::{Place, find_on, list_on},
+    resize::{check_image_size, check_size},
+    share::Offers,
     verified,
-    volume::Attached,
+    volume::{Attached, IMAGE_OFFERS},
 };
 
 /// An open backend.
 pub(crate) struct Store {
     /// Most bytes of a volume that are written but not durable.
     pub unstable_bytes: u64,
+    /// The format of new volumes that name none.
+    format: Format,
     /// The shares; their number changes while the backend is open.
     mounts: RwLock<Vec<Arc<Mount>>>,
     config: Config,
@@ -39,31 +43,6 @@ pub(crate) struct Store {
     /// One change of a volume's files at a time.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     attached: Mutex<Vec<std::sync::Weak<Attached>>>,
-}
-
-/// A volume that was found.
-pub(crate) struct Place {
-    /// The share that it is on.
-    pub mount: Arc<Mount>,
-    /// All its files.
-    pub files: Files,
-    /// Which of them has the blocks.
-    pub file: FileName,
-    /// What the server knows of that one.
-    pub facts: Facts,
-}
-
-impl Place {
-    fn info(&self, volume: &str) -> VolumeInfo {
-        info(&self.mount, volume, &self.file, &self.facts)
-    }
-}
-
-fn info(mount: &Mount, volume: &str, file: &FileName, facts: &Facts) -> VolumeInfo {
-    VolumeInfo::new(volume, facts.size, facts.used)
-        .label("format", "raw")
-        .label("share", &mount.place.name)
-        .label("file", &mount.place.shown_file(file))
 }
 
 impl Store {
@@ -81,6 +60,7 @@ impl Store {
         let mounts = places.into_iter().map(|place| Mount::new(place, patience)).collect();
         Ok(Self {
             unstable_bytes: config.unstable_bytes,
+            format: config.format,
             mounts: RwLock::new(mounts),
             config: config.clone(),
             patience,
@@ -141,7 +121,7 @@ impl Store {
         {
             let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
             let attached = self.attachments();
-            let of_it = |one: &&Arc<Attached>| Arc::ptr_eq(&one.file.mount, &mount);
+            let of_it = |one: &&Arc<Attached>| Arc::ptr_eq(&one.disk.file.mount, &mount);
             let volumes = attached.iter().filter(of_it).count();
             if volumes > 0 {
                 return Err(Error::new(ErrorKind::IN_USE, "volumes of this share are attached")
@@ -179,7 +159,7 @@ impl Store {
     }
 
     /// Looks for a volume on every share.
-    async fn find(&self, volume: &str, until: Instant) -> Result<Option<Place>> {
+    pub async fn find(&self, volume: &str, until: Instant) -> Result<Option<Place>> {
         let files = Files::of(volume)?;
         let mounts = self.mounts();
         let mut looking: FuturesUnordered<_> =
@@ -217,8 +197,11 @@ impl Store {
         self.mounts().iter().all(|mount| mount.place.is_exclusive())
     }
 
-    /// What some share's server may do with ranges of files.
+    /// What may be done with ranges of volumes that name no format.
     pub fn may_offer(&self) -> Offers {
+        if self.format == Format::Qcow2 {
+            return IMAGE_OFFERS;
+        }
         self.mounts().iter().fold(Offers::default(), |all, mount| {
             let may = mount.place.may_offer();
             Offers { punch: all.punch || may.punch, map: all.map || may.map }
@@ -227,19 +210,17 @@ impl Store {
 
     /// Creates a volume that reads zeros.
     pub async fn create(&self, spec: &VolumeSpec, until: Instant) -> Result<VolumeInfo> {
-        let share = Config::share_of(spec)?;
+        let wishes = Config::wishes(spec)?;
         let name = spec.name.as_str();
         let _turn = self.turn(name).await;
-        let mount = match &share {
+        let mount = match &wishes.share {
             Some(share) => self.mount(share)?,
             None => self.mounts().first().cloned().ok_or_else(no_shares)?,
         };
         if let Some(place) = self.find(name, until).await? {
-            if share.is_some_and(|share| share != place.mount.place.name) {
-                return Err(taken(name, &place));
-            }
-            return self.complete(&place, spec, until).await;
+            return self.complete(&place, spec, &wishes, until).await;
         }
+        let format = wishes.format.unwrap_or(self.format);
         let files = Files::of(name)?;
         let told = |what: &'static str| {
             let mount = Arc::clone(&mount);
@@ -248,23 +229,26 @@ impl Store {
         let (mounted, _) = mount.share(until).await.map_err(told("the share cannot be mounted"))?;
         let traits = mounted.traits().clone();
         check_size(spec.size, traits.max_file_size)?;
-        for file in [&files.raw, &files.fresh_companion] {
+        if format == Format::Qcow2 {
+            check_image_size(spec.size)?;
+        }
+        for file in [files.made(format), &files.fresh_companion] {
             if file.as_str().len() > traits.max_name as usize {
                 return Err(invalid("the server takes no file name of that length")
                     .with("file", file)
                     .with("longest", traits.max_name));
             }
         }
-        let made = match verified::create(&mount, &files.raw, until).await {
+        let made = match verified::create(&mount, files.made(format), until).await {
             Ok(found) => found,
             Err(Fault::Exists) => {
                 let place = self.found(name, until).await?;
-                return self.complete(&place, spec, until).await;
+                return self.complete(&place, spec, &wishes, until).await;
             }
             Err(fault) => return Err(told("the file cannot be made")(fault)),
         };
-        let file = files.raw.clone();
-        let place = Place { mount, files, file, facts: made.facts };
+        let file = files.made(format).clone();
+        let place = Place { mount, files, file, format, facts: made.facts, size: None };
         let finished = self.finish(&place, spec, until).await;
         if finished.is_err() {
             self.discard(&place, until).await;
@@ -272,18 +256,27 @@ impl Store {
         finished
     }
 
-    /// Gives an empty file its companion and its size.
+    /// Gives an empty file its companion, and its size or an image.
     async fn finish(&self, place: &Place, spec: &VolumeSpec, until: Instant) -> Result<VolumeInfo> {
         let Place { mount, files, file, .. } = place;
         companion::write(mount, files, &Record::made(spec.size), until).await?;
         let told = |fault: Fault| {
             fault.told("the volume's size cannot be set").with("file", mount.place.shown_file(file))
         };
-        verified::set_size(mount, file, spec.size, until).await.map_err(told)?;
-        let found = verified::look(mount, file, until).await.map_err(told)?;
-        match found.map(|found| found.facts) {
-            Some(facts) if facts.identity == place.facts.identity && facts.size == spec.size => {
-                Ok(info(mount, &spec.name, file, &facts))
+        let there = verified::look(mount, file, until).await.map_err(told)?;
+        let same = there.is_some_and(|there| there.facts.identity == place.facts.identity);
+        match place.format {
+            _ if !same => {}
+            Format::Raw => verified::set_size(mount, file, spec.size, until).await.map_err(told)?,
+            Format::Qcow2 => {
+                formatting::format(mount, file, spec.size, until).await.map_err(told)?;
+            }
+        }
+        match self.find(&spec.name, until).await? {
+            Some(made)
+                if made.facts.identity == place.facts.identity && made.size == Some(spec.size) =>
+            {
+                Ok(made.info(&spec.name))
             }
             _ => Err(Error::new(
                 ErrorKind::ALREADY_EXISTS,
@@ -297,7 +290,7 @@ impl Store {
     /// Takes a volume away that could not be made. What is left is empty, and completed by the next attempt.
     async fn discard(&self, place: &Place, until: Instant) {
         let until = until.max(Instant::now() + self.patience.mount);
-        let Place { mount, files, file, facts } = place;
+        let Place { mount, files, file, facts, .. } = place;
         let looked = verified::look(mount, file, until).await;
         // Somebody else's file stays, and so does one with content.
         if !matches!(&looked, Ok(Some(found)) if found.facts.identity == facts.identity) {
@@ -316,12 +309,19 @@ impl Store {
         &self,
         place: &Place,
         spec: &VolumeSpec,
+        wishes: &Wishes,
         until: Instant,
     ) -> Result<VolumeInfo> {
+        let elsewhere = wishes.share.as_ref().is_some_and(|share| *share != place.mount.place.name);
+        if elsewhere || wishes.format.unwrap_or(self.format) != place.format {
+            return Err(taken(&spec.name, place));
+        }
         let record = companion::read(&place.mount, &place.files, until).await?;
-        let empty = place.facts.size == 0 && place.file == place.files.raw;
+        let empty = place.is_empty();
         match record {
-            Some(record) if record.made && place.facts.size == spec.size => {
+            // Another volume is about to have this name.
+            Some(record) if !record.renamed_from.is_empty() => Err(taken(&spec.name, place)),
+            Some(record) if record.made && !empty && place.size == Some(spec.size) => {
                 Ok(place.info(&spec.name))
             }
             Some(record) if record.made && empty && record.made_with == spec.size => {
@@ -430,7 +430,7 @@ impl Store {
     /// The attachments of this backend that are open.
     pub fn attachments(&self) -> Vec<Arc<Attached>> {
         let all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(std::sync::Weak::upgrade).filter(|one| one.is_open()).collect()
+        all.iter().filter_map(std::sync::Weak::upgrade).filter(|one| one.disk.is_open()).collect()
     }
 
     /// Closes the backend: nobody has a volume of it.
@@ -447,61 +447,13 @@ impl Store {
     }
 }
 
-async fn find_on(
-    mount: &Arc<Mount>,
-    volume: &str,
-    files: &Files,
-    until: Instant,
-) -> Result<Option<Place>> {
-    for file in [Some(&files.raw), files.adopted.as_ref()].into_iter().flatten() {
-        let looked = verified::look(mount, file, until).await.map_err(|fault| {
-            let file = mount.place.shown_file(file);
-            fault.told("the volume cannot be looked for").with("file", file)
-        })?;
-        let Some(found) = looked else { continue };
-        if found.facts.kind != Kind::Regular {
-            return Err(invalid(
-                "what has the volume's name is no regular file; symbolic links are not followed",
-            )
-            .with("volume", volume)
-            .with("file", mount.place.shown_file(file))
-            .remedy("put the image itself there, or choose another name"));
-        }
-        let (mount, files, file) = (Arc::clone(mount), files.clone(), file.clone());
-        return Ok(Some(Place { mount, files, file, facts: found.facts }));
-    }
-    Ok(None)
-}
-
-async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<VolumeInfo>> {
-    let told =
-        |fault: Fault| fault.told("the share cannot be listed").with("share", mount.place.shown());
-    let mut infos = Vec::new();
-    for entry in verified::list(mount, until).await.map_err(told)? {
-        let (Some(volume), Ok(file)) = (volume_of(&entry.name), FileName::new(&entry.name)) else {
-            continue;
-        };
-        let facts = match entry.facts {
-            Some(facts) => Some(facts),
-            // What has gone meanwhile is not listed.
-            None => {
-                verified::look(mount, &file, until).await.map_err(told)?.map(|found| found.facts)
-            }
-        };
-        if let Some(facts) = facts.filter(|facts| facts.kind == Kind::Regular) {
-            infos.push(info(mount, volume, &file, &facts));
-        }
-    }
-    Ok(infos)
-}
-
 fn taken(volume: &str, place: &Place) -> Error {
     Error::new(
         ErrorKind::ALREADY_EXISTS,
         "another volume, or an image that was there before, has this name",
     )
     .with("volume", volume)
-    .with("size", place.facts.size)
+    .with("size", place.size.unwrap_or(0))
     .with("file", place.mount.place.shown_file(&place.file))
     .remedy("choose another name, delete that volume, or adopt it: novastor volume adopt")
 }

@@ -126,18 +126,9 @@ pub(crate) async fn read(
         if found.facts.size > LONGEST {
             return Err(broken_server(format!("the file {name} is too long to be a record")).into());
         }
-        let mut content = BytesMut::new();
-        while (content.len() as u64) < found.facts.size {
-            let left = found.facts.size - content.len() as u64;
-            let step = left.min(share.traits().max_read.into()) as u32;
-            let part = share.read(&found.handle, content.len() as u64, step, until).await?;
-            content.extend_from_slice(&part.data);
-            if part.data.is_empty() {
-                break;
-            }
-        }
+        let content = read_open(&**share, &found, found.facts.size, until).await;
         share.close(&found.handle, until).await?;
-        Ok(content.freeze())
+        content
     });
     match read.await {
         Ok(content) => Ok(Some(content)),
@@ -146,9 +137,67 @@ pub(crate) async fn read(
     }
 }
 
+/// The first `most` bytes of a file, as far as it has them.
+pub(crate) async fn read_beginning(
+    mount: &Mount,
+    name: &FileName,
+    most: u32,
+    until: Instant,
+) -> Result<Bytes, Fault> {
+    mount
+        .perform(until, |attempt| async move {
+            let share = &attempt.share;
+            let found = share.open(name, false, until).await?;
+            let wanted = found.facts.size.min(most.into());
+            let content = read_open(&**share, &found, wanted, until).await;
+            share.close(&found.handle, until).await?;
+            content
+        })
+        .await
+}
+
+async fn read_open(
+    share: &dyn Share,
+    file: &Found,
+    wanted: u64,
+    until: Instant,
+) -> Result<Bytes, Fault> {
+    let mut content = BytesMut::new();
+    while (content.len() as u64) < wanted {
+        let left = wanted - content.len() as u64;
+        let step = left.min(share.traits().max_read.into()) as u32;
+        let part = share.read(&file.handle, content.len() as u64, step, until).await?;
+        content.extend_from_slice(&part.data);
+        if part.data.is_empty() {
+            break;
+        }
+    }
+    Ok(content.freeze())
+}
+
+/// Writes into a file, durably.
+pub(crate) async fn write(
+    mount: &Mount,
+    name: &FileName,
+    offset: u64,
+    content: &Bytes,
+    until: Instant,
+) -> Result<(), Fault> {
+    mount
+        .perform(until, |attempt| async move {
+            let share = &attempt.share;
+            let found = share.open(name, true, until).await?;
+            let written = write_whole(&**share, &found, offset, content, until).await;
+            share.close(&found.handle, until).await?;
+            written
+        })
+        .await
+}
+
 async fn write_whole(
     share: &dyn Share,
     file: &Found,
+    offset: u64,
     content: &Bytes,
     until: Instant,
 ) -> Result<(), Fault> {
@@ -156,7 +205,7 @@ async fn write_whole(
     while at < content.len() {
         let most = (share.traits().max_write as usize).min(content.len() - at);
         let part = content.slice(at..at + most);
-        let written = share.write(&file.handle, at as u64, part, true, until).await?;
+        let written = share.write(&file.handle, offset + at as u64, part, true, until).await?;
         at += written.count as usize;
     }
     Ok(())
@@ -177,14 +226,6 @@ pub(crate) async fn replace(
         Err(Fault::Exists) => look(mount, fresh, until).await?.ok_or(Fault::NotFound)?,
         made => made?,
     };
-    mount
-        .perform(until, |attempt| async move {
-            let share = &attempt.share;
-            let found = share.open(fresh, true, until).await?;
-            let written = write_whole(&**share, &found, content, until).await;
-            share.close(&found.handle, until).await?;
-            written
-        })
-        .await?;
+    write(mount, fresh, 0, content, until).await?;
     rename(mount, &made, fresh, name, until).await
 }

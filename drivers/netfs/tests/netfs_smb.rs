@@ -18,25 +18,9 @@ use driver_api::{
 use serde_json::{Value, json};
 use support::{
     CX, KIB, MIB, attach, bytes, expect, made, open,
-    real::{Revive, address, port, service},
+    real::{Revive, address, samba, service},
     value, write,
 };
-
-/// The options of a backend on a share of Samba.
-fn samba(share: &str) -> Value {
-    json!({
-        "protocol": "smb",
-        "versions": ["3.1.1", "3.0.2", "3.0", "2.1"],
-        "server": address("host"),
-        "share": address(share),
-        "port": port("smb_port"),
-        "user": address("user"),
-        "password": address("password"),
-        "domain": address("domain"),
-        "silence_timeout_secs": 3,
-        "operation_timeout_secs": 60,
-    })
-}
 
 fn with(mut options: Value, changes: Value) -> Value {
     for (key, value) in changes.as_object().expect("a table") {

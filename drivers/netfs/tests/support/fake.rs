@@ -72,8 +72,24 @@ pub struct Faults {
     pub mute: Option<u32>,
     /// No more than this is taken or given by one call.
     pub at_most: Option<u32>,
+    /// After so many calls of this procedure nobody is heard any more.
+    pub dies_after: Option<(u32, u32)>,
+    /// Nobody is heard any more.
+    pub dead: bool,
     /// Answers to reads have more bytes than were asked for.
     pub too_much: bool,
+}
+
+impl Faults {
+    fn count(&mut self, procedure: u32) {
+        if let Some((at, left)) = &mut self.dies_after
+            && *at == procedure
+        {
+            *left -= 1;
+            self.dead = *left == 0;
+        }
+        self.dies_after = self.dies_after.filter(|_| !self.dead);
+    }
 }
 
 #[derive(Default)]
@@ -85,6 +101,8 @@ pub struct World {
     pub verifier: u64,
     pub writes: u64,
     pub crashes: u64,
+    /// Durable writes that came while something older of their file could still be lost.
+    pub hasty: u64,
     pub connections: u64,
     /// Names that were asked for.
     pub asked: Vec<String>,
@@ -213,7 +231,15 @@ async fn serve(world: Arc<Mutex<World>>, mut stream: TcpStream) {
         let count = counts.entry(procedure).or_default();
         *count += 1;
         let nth = *count;
-        let body = answer(&mut world.lock().expect("world"), &call, &mut input);
+        let body = {
+            let mut world = world.lock().expect("world");
+            if world.faults.dead {
+                return;
+            }
+            let body = answer(&mut world, &call, &mut input);
+            world.faults.count(procedure);
+            body
+        };
         let mut reply = Vec::new();
         let verf = opaque_auth::default();
         let accepted = accepted_reply { verf, reply_data: accept_stat_data::SUCCESS };
@@ -439,11 +465,14 @@ fn write(world: &mut World, arguments: &WRITE3args<'_>) -> Result<WRITE3resok, n
     if arguments.stable == stable_how::UNSTABLE {
         file.dirty.push((arguments.offset, data));
     } else {
+        let hasty = !file.dirty.is_empty();
         // What is older is on the disk as well then, or it would come back over this.
         file.disk = file.content();
         file.dirty.clear();
         put(&mut file.disk, arguments.offset, &data);
+        world.hasty += u64::from(hasty);
     }
+    let file = world.by_id(&arguments.file)?;
     Ok(WRITE3resok { file_wcc: after(file), count, committed: arguments.stable, verf })
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod fake;
+pub mod images;
 pub mod real;
 pub mod writers;
 

@@ -54,6 +54,22 @@ pub fn ganesha4(export: &str, versions: &[&str]) -> Value {
     })
 }
 
+/// The options of a backend on a share of Samba.
+pub fn samba(share: &str) -> Value {
+    json!({
+        "protocol": "smb",
+        "versions": ["3.1.1", "3.0.2", "3.0", "2.1"],
+        "server": address("host"),
+        "share": address(share),
+        "port": port("smb_port"),
+        "user": address("user"),
+        "password": address("password"),
+        "domain": address("domain"),
+        "silence_timeout_secs": 3,
+        "operation_timeout_secs": 60,
+    })
+}
+
 /// Brings a server back that a test has ended, also when the test failed.
 pub struct Revive(pub &'static str);
 

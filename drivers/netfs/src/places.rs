@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where volumes are: looking for one on a share, and listing all of them.
+
+use std::{sync::Arc, time::Instant};
+
+use driver_api::{ErrorKind, Result, VolumeInfo};
+
+use crate::{
+    companion,
+    error::{Fault, invalid},
+    formatting,
+    mounts::Mount,
+    names::{FileName, Files, Format, volume_of},
+    share::{Facts, Kind},
+    verified,
+};
+
+/// A volume that was found.
+pub(crate) struct Place {
+    /// The share that it is on.
+    pub mount: Arc<Mount>,
+    /// All its files.
+    pub files: Files,
+    /// Which of them has the blocks.
+    pub file: FileName,
+    /// How they are kept there.
+    pub format: Format,
+    /// What the server knows of that one.
+    pub facts: Facts,
+    /// The volume's size; `None` of an image that is half made.
+    pub size: Option<u64>,
+}
+
+impl Place {
+    /// What is told of the volume.
+    pub fn info(&self, volume: &str) -> VolumeInfo {
+        let place = &self.mount.place;
+        VolumeInfo::new(volume, self.size.unwrap_or(0), self.facts.used)
+            .label("format", self.format.name())
+            .label("share", &place.name)
+            .label("file", &place.shown_file(&self.file))
+    }
+
+    /// Finds out the volume's size.
+    async fn measure(&mut self, until: Instant) -> Result<()> {
+        self.size = match self.format {
+            Format::Raw => Some(self.facts.size),
+            Format::Qcow2 => {
+                match formatting::size_of(&self.mount, &self.file, until).await {
+                    // Where the server keeps everybody away from what is attached, the record tells.
+                    Err(Fault::Refused(error)) if error.kind() == ErrorKind::IN_USE => {
+                        let record = companion::read(&self.mount, &self.files, until).await?;
+                        let size = record.map_or(0, |record| record.image_size);
+                        Some(size).filter(|size| *size > 0).ok_or(error).map(Some)?
+                    }
+                    measured => measured.map_err(|fault| {
+                        let file = self.mount.place.shown_file(&self.file);
+                        fault.told("the image cannot be read").with("file", file)
+                    })?,
+                }
+            }
+        };
+        Ok(())
+    }
+
+    /// Whether there is nothing in it yet: somebody began to make it.
+    pub fn is_empty(&self) -> bool {
+        let made_here = self.file == *self.files.made(self.format);
+        made_here && (self.facts.size == 0 || self.size.is_none())
+    }
+}
+
+/// Looks for a volume on one share.
+pub(crate) async fn find_on(
+    mount: &Arc<Mount>,
+    volume: &str,
+    files: &Files,
+    until: Instant,
+) -> Result<Option<Place>> {
+    let made = [(&files.raw, Format::Raw), (&files.qcow2, Format::Qcow2)];
+    let looking = made.map(|(file, format)| look_at(mount, volume, files, file, format, until));
+    let [raw, image] = looking;
+    let found = match futures_util::future::try_join(raw, image).await? {
+        (Some(raw), Some(image)) => {
+            return Err(invalid("the share has two files for this volume")
+                .with("volume", volume)
+                .with("file", mount.place.shown_file(&raw.file))
+                .with("other_file", mount.place.shown_file(&image.file))
+                .remedy("rename one of the two files on the server"));
+        }
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        // Whatever else has the volume's very name is none of its business where it has a file of its own.
+        (None, None) => match &files.adopted {
+            Some(file) => look_at(mount, volume, files, file, Format::Raw, until).await?,
+            None => None,
+        },
+    };
+    let Some(mut place) = found else { return Ok(None) };
+    place.measure(until).await?;
+    Ok(Some(place))
+}
+
+async fn look_at(
+    mount: &Arc<Mount>,
+    volume: &str,
+    files: &Files,
+    file: &FileName,
+    format: Format,
+    until: Instant,
+) -> Result<Option<Place>> {
+    let looked = verified::look(mount, file, until).await.map_err(|fault| {
+        let file = mount.place.shown_file(file);
+        fault.told("the volume cannot be looked for").with("file", file)
+    })?;
+    let Some(looked) = looked else { return Ok(None) };
+    if looked.facts.kind != Kind::Regular {
+        return Err(invalid(
+            "what has the volume's name is no regular file; symbolic links are not followed",
+        )
+        .with("volume", volume)
+        .with("file", mount.place.shown_file(file))
+        .remedy("put the image itself there, or choose another name"));
+    }
+    let (mount, files, file) = (Arc::clone(mount), files.clone(), file.clone());
+    Ok(Some(Place { mount, files, file, format, facts: looked.facts, size: None }))
+}
+
+/// All volumes of one share.
+pub(crate) async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<VolumeInfo>> {
+    let told =
+        |fault: Fault| fault.told("the share cannot be listed").with("share", mount.place.shown());
+    let mut infos = Vec::new();
+    for entry in verified::list(mount, until).await.map_err(told)? {
+        let (Some((volume, format)), Ok(file)) =
+            (volume_of(&entry.name), FileName::new(&entry.name))
+        else {
+            continue;
+        };
+        let facts = match entry.facts {
+            Some(facts) => Some(facts),
+            // What has gone meanwhile is not listed.
+            None => {
+                verified::look(mount, &file, until).await.map_err(told)?.map(|found| found.facts)
+            }
+        };
+        let Some(facts) = facts.filter(|facts| facts.kind == Kind::Regular) else { continue };
+        let (mount, files) = (Arc::clone(mount), Files::of(volume)?);
+        let mut place = Place { mount, files, file, format, facts, size: None };
+        // An image that cannot be served keeps nobody from seeing the others.
+        match place.measure(until).await {
+            Ok(()) => infos.push(place.info(volume)),
+            Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
+            Err(error) => infos.push(place.info(volume).label("problem", &format!("{error:#}"))),
+        }
+    }
+    Ok(infos)
+}
