@@ -27,12 +27,17 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::memory::Memory;
 use crate::{counters::Figures, error::Fault};
 
 /// The longest answer that is taken: the largest read, and the words around it.
 pub(crate) const LONGEST_REPLY: usize = (1 << 20) + (64 << 10);
 /// Bytes that are read from the socket at once, at least.
 const READ_AHEAD: usize = 64 << 10;
+/// The same after a long answer, since another one follows most probably, which has memory of its own.
+const PEEK: usize = 4 << 10;
+/// From this length on, an answer is read into memory of its own.
+const LONG: usize = 32 << 10;
 /// Records that are written at once, at most.
 const BATCH: usize = 32;
 /// In a record mark: the last fragment.
@@ -283,7 +288,13 @@ async fn write_all(
 }
 
 async fn read_all(line: Arc<Line>, socket: impl AsyncRead + Unpin) {
-    let mut records = Records { socket, buffer: BytesMut::new(), line: &line };
+    let mut records = Records {
+        socket,
+        buffer: BytesMut::new(),
+        ahead: READ_AHEAD,
+        memory: Memory::default(),
+        line: &line,
+    };
     let error = loop {
         let reply = match records.next().await {
             Ok(reply) => reply,
@@ -300,10 +311,15 @@ async fn read_all(line: Arc<Line>, socket: impl AsyncRead + Unpin) {
     line.end(&error.to_string());
 }
 
+const CUT_OFF: &str = "the server closed the connection inside an answer";
+
 /// The records of a stream.
 struct Records<'a, S> {
     socket: S,
     buffer: BytesMut,
+    /// Bytes that are read at once, at least.
+    ahead: usize,
+    memory: Memory,
     line: &'a Line,
 }
 
@@ -311,6 +327,10 @@ impl<S: AsyncRead + Unpin> Records<'_, S> {
     /// The next record, its fragments joined. It has a transaction id at least.
     async fn next(&mut self) -> io::Result<Bytes> {
         let (mut len, last) = self.mark(0).await?;
+        self.ahead = if len >= LONG { PEEK } else { READ_AHEAD };
+        if last && len >= LONG {
+            return self.long(len).await;
+        }
         if last {
             self.fill(len).await?;
             return whole(self.buffer.split_to(len).freeze());
@@ -327,6 +347,21 @@ impl<S: AsyncRead + Unpin> Records<'_, S> {
                 return whole(joined.freeze());
             }
         }
+    }
+
+    /// The next record, which is a long one: what of it is not here yet goes from the socket to where it stays.
+    async fn long(&mut self, len: usize) -> io::Result<Bytes> {
+        let mut record = self.memory.lend(len);
+        let mut filled = len.min(self.buffer.len());
+        record.bytes()[..filled].copy_from_slice(&self.buffer.split_to(filled));
+        while filled < len {
+            match self.socket.read(&mut record.bytes()[filled..]).await? {
+                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, CUT_OFF)),
+                count => filled += count,
+            }
+            self.line.heard.store(self.line.now().max(1), Relaxed);
+        }
+        Ok(record.frozen())
     }
 
     /// The length of a fragment, and whether it is the record's last.
@@ -349,13 +384,13 @@ impl<S: AsyncRead + Unpin> Records<'_, S> {
     /// Reads until the buffer has `len` bytes.
     async fn fill(&mut self, len: usize) -> io::Result<()> {
         while self.buffer.len() < len {
-            let more = (len - self.buffer.len()).max(READ_AHEAD);
+            let more = (len - self.buffer.len()).max(self.ahead);
             self.buffer.reserve(more);
             if self.socket.read_buf(&mut self.buffer).await? == 0 {
                 let why = if self.buffer.is_empty() {
                     "the server closed the connection"
                 } else {
-                    "the server closed the connection inside an answer"
+                    CUT_OFF
                 };
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
             }
