@@ -1,20 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is asked of each contender.
+//! What is asked of each contender, and what shall come of it.
 
-use serde::{Deserialize, Serialize};
+use novastor_bench::{load::Case, table::Limit};
 
-/// A load.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Case {
-    /// Write instead of read.
-    pub write: bool,
-    /// Anywhere instead of one after the other.
-    pub random: bool,
-    /// Bytes of an operation.
-    pub block: usize,
-    /// Operations in flight.
-    pub depth: usize,
-}
+use crate::contenders::Contender;
 
 const fn random(write: bool, depth: usize) -> Case {
     Case { write, random: true, block: 4 << 10, depth }
@@ -37,42 +26,13 @@ pub const CASES: [Case; 6] = [
 /// Writes an image once.
 pub const FILL: Case = Case { depth: 8, ..sequential(true) };
 
-impl Case {
-    /// It, in words.
-    pub fn name(&self) -> String {
-        let order = if self.random { "random" } else { "sequential" };
-        format!("{} {order} {}, depth {}", self.length(), self.way(), self.depth)
-    }
-
-    fn length(&self) -> String {
-        match self.block >> 20 {
-            0 => format!("{} KiB", self.block >> 10),
-            mebibytes => format!("{mebibytes} MiB"),
-        }
-    }
-
-    /// `read` or `write`.
-    pub fn way(&self) -> &'static str {
-        if self.write { "write" } else { "read" }
-    }
+const fn limit(who: Contender, of: Contender, least: f64, gross: f64) -> Limit {
+    Limit { who: who.name(), of: of.name(), least, gross }
 }
 
-/// How long a load lasts: without an end given, until the whole image was used once.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Span {
-    /// Milliseconds before anything counts.
-    pub warm_millis: u64,
-    /// Milliseconds that count.
-    pub millis: u64,
-}
-
-/// What a load gave.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Sample {
-    /// Operations in a second.
-    pub rate: f64,
-    /// How long half of them took at most, and all but a hundredth, in microseconds, where that is told.
-    pub latency_us: Option<[f64; 2]>,
-    /// CPU microseconds for each operation, of the client with its start and of the server it uses; not the cluster's.
-    pub cpu_us: f64,
-}
+/// All limits.
+pub const LIMITS: &[Limit] = &[
+    limit(Contender::Driver, Contender::Fio, 0.95, 0.5),
+    limit(Contender::Nbd, Contender::Fio, 0.9, 0.4),
+    limit(Contender::Nbd, Contender::Qemu, 1.0, 0.5),
+];

@@ -18,12 +18,13 @@ use end_to_end::{
     program::{Program, Running, until},
     workspace::root,
 };
+use novastor_bench::{
+    client::{self, Load},
+    load::{Case, Sample, Span},
+};
 use serde_json::{Value, json};
 
-use crate::{
-    cases::{Case, FILL, Sample, Span},
-    client::Load,
-};
+use crate::cases::FILL;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const USER: &str = "novastor";
@@ -53,7 +54,7 @@ pub const CONTENDERS: [Contender; 5] =
 
 impl Contender {
     /// What the table calls it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Driver => "driver",
             Self::Fio => "fio's rbd engine",
@@ -176,19 +177,16 @@ impl Field {
     }
 
     fn driver(&self, case: Case, span: Option<Span>, seed: u64) -> Outcome<Sample> {
-        let load = Load {
+        client::apart(&Load {
             driver: self.artifacts.ceph()?,
             options: json!({ "conf_file": self.conf, "user": USER, "pool": POOL }),
             volume: DRIVERS.to_owned(),
             size: self.size,
             case,
             span,
+            fresh: span.is_none(),
             seed,
-        };
-        let load = serde_json::to_string(&load).context("load")?;
-        let itself = std::env::current_exe().context("path of this program")?;
-        let said = Program::new(itself).args(["client", &load]).run()?;
-        serde_json::from_str(&said.stdout).context(format!("the client says {:?}", said.stdout))
+        })
     }
 
     fn fio(&self, case: Case, span: Option<Span>, seed: u64, way: &[String]) -> Outcome<Sample> {

@@ -8,101 +8,48 @@
 //! cluster's disks lie.
 
 mod cases;
-mod client;
 mod contenders;
-mod table;
 
 use std::process::ExitCode;
 
-use end_to_end::failure::{Context, Failure, Outcome, ensure};
-
-use crate::{
-    cases::{CASES, Case, Span},
-    contenders::{Contender, Field, Turn},
+use end_to_end::failure::{Context, Outcome, ensure};
+use novastor_bench::{
+    load::{Case, Span},
+    plan::{self, Plan},
     table::{Results, Round, head},
 };
 
-const USAGE: &str = "rbd [--short] [--only TEXT] [--rounds N]: --only plays cases whose name, \
-    such as \"4 KiB random read, depth 16\", contains the text";
+use crate::{
+    cases::{CASES, LIMITS},
+    contenders::{Contender, Field, Turn},
+};
 
-/// What is measured.
-struct Plan {
-    /// Quick, with limits that only what is broken misses.
-    short: bool,
-    only: String,
-    rounds: usize,
+fn span(plan: &Plan) -> Span {
+    if plan.short {
+        Span { warm_millis: 150, millis: 350 }
+    } else {
+        Span { warm_millis: 500, millis: 3000 }
+    }
 }
 
-impl Plan {
-    fn read(mut arguments: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut plan = Self { short: false, only: String::new(), rounds: 0 };
-        let bad = |argument: &str| Failure::new(format!("{argument}: {USAGE}"));
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--short" => plan.short = true,
-                "--only" => plan.only = arguments.next().ok_or_else(|| bad(&argument))?,
-                "--rounds" => {
-                    let rounds = arguments.next().and_then(|rounds| rounds.parse().ok());
-                    plan.rounds =
-                        rounds.filter(|rounds| *rounds > 0).ok_or_else(|| bad(&argument))?;
-                }
-                _ => return Err(bad(&argument)),
-            }
-        }
-        if plan.rounds == 0 {
-            plan.rounds = if plan.short { 3 } else { 7 };
-        }
-        Ok(plan)
-    }
-
-    fn span(&self) -> Span {
-        if self.short {
-            Span { warm_millis: 150, millis: 350 }
-        } else {
-            Span { warm_millis: 500, millis: 3000 }
-        }
-    }
-
-    fn size(&self) -> u64 {
-        if self.short { 128 << 20 } else { 512 << 20 }
-    }
+fn size(plan: &Plan) -> u64 {
+    if plan.short { 128 << 20 } else { 512 << 20 }
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1).peekable();
-    let outcome = if arguments.next_if_eq("client").is_some() {
-        be_a_client(arguments)
-    } else {
-        Plan::read(arguments).and_then(|plan| compare(&plan))
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// The process that has the driver.
-fn be_a_client(mut arguments: impl Iterator<Item = String>) -> Outcome {
-    let text = arguments.next().ok_or_else(|| Failure::new("no load is given"))?;
-    let load = serde_json::from_str(&text).context("load")?;
-    let sample = client::run(&load)?;
-    println!("{}", serde_json::to_string(&sample).context("figures")?);
-    Ok(())
+    plan::run(compare)
 }
 
 fn compare(plan: &Plan) -> Outcome {
     let cases: Vec<_> = CASES.into_iter().filter(|case| case.name().contains(&plan.only)).collect();
     ensure(!cases.is_empty(), || format!("no case contains {:?}", plan.only))?;
     let room = tempfile::Builder::new().prefix("novastor-bench-").tempdir().context("room")?;
-    let field = Field::start(room.path(), plan.size())?;
+    let field = Field::start(room.path(), size(plan))?;
     println!(
         "three OSDs on this machine, images of {} MiB, no cache; {} rounds of {} ms",
-        plan.size() >> 20,
+        size(plan) >> 20,
         plan.rounds,
-        plan.span().millis
+        span(plan).millis
     );
     if let Some(failure) = field.without_qemu() {
         println!("qemu-nbd on rbd cannot be had here: {failure}");
@@ -111,7 +58,8 @@ fn compare(plan: &Plan) -> Outcome {
     let mut missed = Vec::new();
     for case in cases {
         let rounds = repeat(plan, case, &field).context(case.name())?;
-        let results = Results { case, rounds, strict: !plan.short };
+        let (name, block) = (case.name(), case.block);
+        let results = Results { name, block, rounds, limits: LIMITS, strict: !plan.short };
         results.lines().iter().for_each(|line| println!("{line}"));
         missed.extend(results.missed());
     }
@@ -132,12 +80,12 @@ fn repeat(plan: &Plan, case: Case, field: &Field) -> Outcome<Vec<Round>> {
         // Nobody is judged by it.
         turns.retain(|one| *one != Contender::RbdBench || !plan.short || round == 0);
         for contender in turns {
-            let turn = Turn { span: plan.span(), seed: round as u64 + 1, rate };
+            let turn = Turn { span: span(plan), seed: round as u64 + 1, rate };
             let sample = field.run(contender, case, turn).context(contender.name())?;
             if contender == Contender::Fio {
                 rate = sample.rate;
             }
-            samples.push((contender, sample));
+            samples.push((contender.name(), sample));
         }
         rounds.push(samples);
     }

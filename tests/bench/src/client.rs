@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The driver's client: loads the driver as a host does, and keeps so many operations in flight, in one thread, as fio does.
 //!
-//! It is a process of its own, as fio is: `rbd client JSON` runs a [`Load`] and prints a [`Sample`].
+//! It is a process of its own, as fio is: `BENCHMARK client JSON` runs a [`Load`] and prints a [`Sample`].
 
 use std::{
     path::PathBuf,
@@ -10,8 +10,8 @@ use std::{
 };
 
 use driver_api::{
-    Attach, AttachMode, BackendConfig, Error, Host, IoBuf, OpContext, Result, VolumeHandle,
-    VolumeSpec, WriteFlags,
+    Attach, AttachMode, BackendConfig, Error, ErrorKind, Host, IoBuf, OpContext, Result,
+    VolumeHandle, VolumeSpec, WriteFlags,
     descriptor::{Descriptor, Role, SIZE, encode},
     ext::unsupported,
     host::NoServices,
@@ -19,12 +19,13 @@ use driver_api::{
 };
 use end_to_end::{
     failure::{Context, Failure, Outcome},
+    program::Program,
     random::Random,
 };
 use nbd_protocol::pool;
 use serde::{Deserialize, Serialize};
 
-use crate::cases::{Case, Sample, Span};
+use crate::load::{Case, Sample, Span};
 
 /// What to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,8 +40,10 @@ pub struct Load {
     pub size: u64,
     /// The load.
     pub case: Case,
-    /// How long; none: make the volume, and use all of it once.
+    /// How long; none: use all of it once.
     pub span: Option<Span>,
+    /// Make the volume, after deleting one that is there.
+    pub fresh: bool,
     /// Where random places come from.
     pub seed: u64,
 }
@@ -152,7 +155,11 @@ async fn attach(load: &Load) -> Result<VolumeHandle> {
     let config = BackendConfig::new("bench", &load.options);
     let backend = open(load)?.open(Host::new(NoServices), config).await?;
     let cx = OpContext::new();
-    if load.span.is_none() {
+    if load.fresh {
+        match backend.delete(&cx, &load.volume).await {
+            Err(error) if error.kind() != ErrorKind::NOT_FOUND => return Err(error),
+            _ => {}
+        }
         backend.create(&cx, VolumeSpec::new(&load.volume, load.size)).await?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -164,11 +171,14 @@ async fn attach(load: &Load) -> Result<VolumeHandle> {
 async fn drive(load: &Load) -> Result<Outcome<Sample>> {
     let volume = attach(load).await?;
     let mut random = Random::new(load.seed);
+    let mut data = || {
+        let words = (0..load.case.block / 8).flat_map(|_| random.number().to_le_bytes());
+        IoBuf::copy_from(&words.collect::<Vec<_>>())
+    };
+    let data: Vec<IoBuf> = (0..load.case.depth).map(|_| data()).collect();
     let course = Arc::new(Course::new(load));
     let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..load.case.depth {
-        let words = (0..load.case.block / 8).flat_map(|_| random.number().to_le_bytes());
-        let data = IoBuf::copy_from(&words.collect::<Vec<_>>());
+    for data in data {
         workers.spawn(worker(Arc::clone(&course), volume.clone(), data));
     }
     for ended in workers.join_all().await {
@@ -176,6 +186,17 @@ async fn drive(load: &Load) -> Result<Outcome<Sample>> {
     }
     volume.detach(&OpContext::new()).await?;
     Ok(course.sample())
+}
+
+/// Runs a load in a process of its own, which this program is asked to be.
+///
+/// # Errors
+/// When the driver refuses anything, or nothing was done in time.
+pub fn apart(load: &Load) -> Outcome<Sample> {
+    let itself = std::env::current_exe().context("this program")?;
+    let load = serde_json::to_string(load).context("load")?;
+    let said = Program::new(itself).args(["client", &load]).run()?;
+    serde_json::from_str(&said.stdout).context(format!("the client says {:?}", said.stdout))
 }
 
 /// Runs a load.
