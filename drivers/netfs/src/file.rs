@@ -290,6 +290,11 @@ impl OpenFile {
         Err(self.fenced())
     }
 
+    /// Whether another attachment has the volume, as far as is known here.
+    pub fn is_fenced(&self) -> bool {
+        self.broken.get().is_some_and(|error| error.kind() == ErrorKind::FENCED)
+    }
+
     fn fenced(&self) -> Fault {
         // The first reason stays.
         Fault::Refused(self.broken.get_or_init(|| fenced(&self.volume)).clone())

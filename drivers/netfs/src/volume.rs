@@ -279,12 +279,13 @@ impl Volume for NetfsVolume {
     fn stats(&self) -> Stats {
         let attached = &*self.0;
         let flag = |set: bool| if set { 1.0 } else { 0.0 };
+        let fenced = attached.disk.is_fenced() || attached.disk.file.is_fenced();
         attached
             .counters
             .stats()
             .gauge("not_durable_bytes", attached.disk.ledger().bytes() as f64)
             .gauge("writes_in_doubt", flag(attached.disk.is_in_doubt()))
-            .gauge("fenced", flag(attached.disk.is_fenced()))
+            .gauge("fenced", flag(fenced))
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
