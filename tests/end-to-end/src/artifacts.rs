@@ -66,6 +66,14 @@ impl Artifacts {
         self.file("libceph.so")
     }
 
+    /// The netfs driver.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn netfs(&self) -> Outcome<PathBuf> {
+        self.file("libnetfs.so")
+    }
+
     /// The simulator of the distributed core.
     ///
     /// # Errors
@@ -106,7 +114,7 @@ impl Artifacts {
         self.file("remote-server")
     }
 
-    /// A benchmark: `abi`, `distributed`, `nbd` or `rbd`.
+    /// A benchmark: `abi`, `distributed`, `nbd`, `netfs` or `rbd`.
     ///
     /// # Errors
     /// When it was not built.

@@ -6,7 +6,7 @@ mod disk;
 
 use std::{sync::atomic::AtomicBool, sync::atomic::Ordering, thread, time::Duration};
 
-use disk::Disk;
+pub(super) use disk::Disk;
 
 use super::{
     Stage,

@@ -2,8 +2,6 @@
 //! A second host takes a volume over from one that serves it, and from one that stands still with writes under way and goes
 //! on later: it finds every flushed write, nothing of the first lands afterwards, and the first says that it is fenced.
 
-mod writers;
-
 use std::{
     fs,
     sync::atomic::Ordering,
@@ -11,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
-use serde_json::Value;
-use writers::{Course, FENCED, Writers};
-
-use super::Stage;
+use super::{
+    Stage,
+    second_host::{all_refused, all_stopped, figure, read_all, same},
+    writers::{Course, Writers},
+};
 use crate::{
     ceph::{BACKEND, Ceph, POOL},
     failure::{Context, Failure, Outcome, ensure},
@@ -26,6 +24,8 @@ use crate::{
     program::until,
     random::Random,
 };
+use rustix::process::Signal;
+use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
 const STEP: u32 = 1 << 20;
@@ -181,7 +181,7 @@ impl Play<'_> {
         let took = began.elapsed();
         course.must_fail.store(true, Ordering::SeqCst);
         let mut client = self.second.connect(volume)?;
-        *found = read_all(&mut client)?;
+        *found = read_all(&mut client, SIZE)?;
         let mut own = content(0..SECTORS, SECOND);
         for (offset, part) in (0..).step_by(STEP as usize).zip(own.chunks(STEP as usize)) {
             client.call(Command::Write { fua: false }, offset, STEP, part).context("write")?;
@@ -192,7 +192,7 @@ impl Play<'_> {
         }
         let (began, mut looks) = (Instant::now(), 0);
         while began.elapsed() < LOOKING {
-            same(&read_all(&mut client)?, &own).context("the second host reads")?;
+            same(&read_all(&mut client, SIZE)?, &own).context("the second host reads")?;
             // It goes on working, too.
             looks += 1;
             let first = random.within(0..SIZE / MIB) * (MIB / u64::from(SECTOR));
@@ -271,56 +271,4 @@ impl Play<'_> {
         drop(client);
         self.first.cli().ask().args(["export", "remove", volume]).run().map(drop)
     }
-}
-
-fn figure(answer: &Value, name: &str) -> Outcome<f64> {
-    let stats = answer["stats"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let found = stats.iter().find(|metric| metric["name"] == name);
-    let value = found.and_then(|metric| metric["value"].as_f64());
-    value.ok_or_else(|| Failure::new(format!("there is no figure {name}: {answer}")))
-}
-
-/// Fails unless every thread of the process stands still.
-fn all_stopped(id: u32) -> Outcome {
-    for task in fs::read_dir(format!("/proc/{id}/task")).context("threads")? {
-        let path = task.context("thread")?.path().join("stat");
-        let stat = fs::read_to_string(&path).context(path.display())?;
-        let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
-        ensure(state == Some('T'), || format!("a thread is in state {state:?}"))?;
-    }
-    Ok(())
-}
-
-fn read_all(client: &mut Client) -> Outcome<Vec<u8>> {
-    let parts = (0..SIZE).step_by(STEP as usize);
-    let read = |offset| client.call(Command::Read, offset, STEP, &[]).context("read");
-    Ok(parts.map(read).collect::<Outcome<Vec<_>>>()?.concat())
-}
-
-/// Takes the replies to what was sent to a host that stood still.
-fn all_refused(mut parked: Client) -> Outcome {
-    while parked.in_flight() > 0 {
-        let (number, result) = parked.receive_any().context("parked")?;
-        ensure(result.as_ref().err() == Some(&FENCED), || {
-            let result = result.map(|_| "a success");
-            format!("request {number}, sent while the host stood still: {result:?}")
-        })?;
-    }
-    Ok(())
-}
-
-fn same(found: &[u8], own: &[u8]) -> Outcome {
-    ensure(found.len() == own.len(), || format!("{} bytes of {}", found.len(), own.len()))?;
-    let sectors = found.chunks(SECTOR as usize).zip(own.chunks(SECTOR as usize));
-    let foreign = (0..).zip(sectors).filter(|(_, (found, own))| found != own);
-    let foreign: Vec<_> = foreign
-        .map(|(sector, (found, _))| (sector, crate::ledger::decode(sector, found)))
-        .collect();
-    ensure(foreign.is_empty(), || {
-        format!(
-            "{} sectors are not the second host's, such as {:?}",
-            foreign.len(),
-            &foreign[..foreign.len().min(3)]
-        )
-    })
 }

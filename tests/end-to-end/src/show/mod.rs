@@ -31,9 +31,16 @@ mod nbd_2;
 mod nbd_3;
 mod nbd_4;
 mod nbd_5;
+mod netfs_1;
+mod netfs_2;
+mod netfs_3;
+mod netfs_5;
+mod netfs_7;
 mod round_trip;
 mod run;
+mod second_host;
 mod verifying;
+mod writers;
 
 use std::{
     fmt::Write,
@@ -288,6 +295,41 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Measures,
         budget_secs: 90,
         play: ceph_6::play,
+    },
+    Show {
+        name: "netfs-1",
+        title: "The netfs driver keeps every promise of a volume on NFSv3, 4.0, 4.1, 4.2 and SMB, plain and encrypted; what it claims on each stands side by side.",
+        manner: Manner::Waits,
+        budget_secs: 120,
+        play: netfs_1::play,
+    },
+    Show {
+        name: "netfs-2",
+        title: "A disk image goes onto a share of each protocol and comes back; an image that lies there is served as it is.",
+        manner: Manner::Waits,
+        budget_secs: 90,
+        play: netfs_2::play,
+    },
+    Show {
+        name: "netfs-3",
+        title: "Servers of shares are killed and hung, connections closed and reset, under verifying clients: no error, no wrong byte, no lost flush; what cannot be healed is said.",
+        manner: Manner::Waits,
+        budget_secs: 90,
+        play: netfs_3::play,
+    },
+    Show {
+        name: "netfs-5",
+        title: "Names that lead elsewhere and links out of a share are refused, names that differ in case alone are kept apart, and nothing on the server is touched.",
+        manner: Manner::Waits,
+        budget_secs: 45,
+        play: netfs_5::play,
+    },
+    Show {
+        name: "netfs-7",
+        title: "The netfs driver is as fast as libnfs and smbclient, and many operations at once are worth it on a server far away.",
+        manner: Manner::Measures,
+        budget_secs: 90,
+        play: netfs_7::play,
     },
 ];
 

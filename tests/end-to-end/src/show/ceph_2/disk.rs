@@ -18,7 +18,7 @@ use crate::{
 const SIZE: u64 = 256 << 20;
 
 /// An ext4 filesystem on a loop device over NBD, which its server leaves when it is pulled out.
-pub(super) struct Disk {
+pub(in crate::show) struct Disk {
     room: PathBuf,
     // In the order of their undoing.
     mounted: Option<Mounted>,
