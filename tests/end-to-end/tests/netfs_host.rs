@@ -23,8 +23,7 @@ fn host() -> Host {
     let artifacts = Artifacts::of_this_build().expect("a build");
     let mut host = Host::start(&artifacts, "").expect("a host");
     host.stop().expect("stopped");
-    let driver = artifacts.local().expect("built").with_file_name("libnetfs.so");
-    install(&driver, &host.plugins()).expect("installed");
+    install(&artifacts.netfs().expect("built"), &host.plugins()).expect("installed");
     let mut config = fs::read_to_string(host.config()).expect("a configuration");
     config += &format!(
         "\n[backends.nas]\ndriver = \"netfs\"\nversions = [\"4.1\"]\nserver = \"{0}\"\nport = {1}\nshare = \"/export\"\n\
@@ -43,7 +42,7 @@ fn run(host: &Host, words: &[&str]) -> Outcome<Said> {
 }
 
 fn mounts(host: &Host, backend: &[&str]) -> Vec<Value> {
-    let words = [&["--output", "json", "backend", "mounts"], backend].concat();
+    let words = [&["--output", "json", "backend", "mounts"][..], backend].concat();
     let told = run(host, &words).expect("told").stdout;
     serde_json::from_str(&told).expect("a list")
 }
