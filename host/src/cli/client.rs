@@ -20,7 +20,8 @@ pub(super) type Sent = BoxBody<Bytes, std::io::Error>;
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
-    key: String,
+    /// What tells a repeated request from another one; none: it may be done as often as it comes.
+    key: Option<String>,
     /// What the session that its requests belong to has written and seen; empty: nothing.
     token: Option<String>,
 }
@@ -56,7 +57,7 @@ impl Client {
             Some(key) => key,
             None => fresh_key()?,
         };
-        Ok(Self { socket: socket.to_owned(), key, token: None })
+        Ok(Self { socket: socket.to_owned(), key: Some(key), token: None })
     }
 
     /// The same, for requests of a session with this token, if it is given.
@@ -67,7 +68,13 @@ impl Client {
     /// The client for what follows a request of the same command: a key is of one request only, and whoever repeats the
     /// command with its key repeats both.
     pub(super) fn then(&self, step: &str) -> Self {
-        Self { key: format!("{}.{step}", self.key), ..self.clone() }
+        let key = self.key.as_ref().map(|key| format!("{key}.{step}"));
+        Self { key, ..self.clone() }
+    }
+
+    /// The client for questions that are posted: each is answered anew, not with what was answered before.
+    pub(super) fn asking(&self) -> Self {
+        Self { key: None, ..self.clone() }
     }
 
     /// Sends a request and gives the answer's head; an answer that is a problem becomes an error.
@@ -93,9 +100,11 @@ impl Client {
             } else {
                 "the host went away"
             };
+            let once =
+                self.key.as_ref().map(|key| format!("; add --request-id {key} to do it once only"));
             Error::new(ErrorKind::UNAVAILABLE, message)
                 .caused_by(&error)
-                .remedy(format!("repeat it; add --request-id {} to do it once only", self.key))
+                .remedy(format!("repeat it{}", once.unwrap_or_default()))
         };
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
@@ -107,8 +116,10 @@ impl Client {
             .method(method)
             .uri(path)
             .header(hyper::header::HOST, "novastor")
-            .header(hyper::header::CONTENT_TYPE, "application/json")
-            .header(IDEMPOTENCY_KEY, &self.key);
+            .header(hyper::header::CONTENT_TYPE, "application/json");
+        if let Some(key) = &self.key {
+            request = request.header(IDEMPOTENCY_KEY, key);
+        }
         if let Some(token) = &self.token {
             request = request.header(SESSION_TOKEN, token).header(hyper::header::TE, "trailers");
         }

@@ -93,7 +93,8 @@ impl Session {
             return Ok(None);
         }
         let asking = format!("{path}/{COMMAND}");
-        let mut told: Vec<MountView> = self.client.post(&asking, &serde_json::json!({})).await?;
+        let nothing = serde_json::json!({});
+        let mut told: Vec<MountView> = self.client.asking().post(&asking, &nothing).await?;
         for mount in &mut told {
             mount.backend = backend.to_owned();
         }

@@ -21,6 +21,7 @@ pub(crate) const OF_THE_BACKEND: Abilities = Abilities::CLONE
     .and(Abilities::COMMANDS)
     .and(Abilities::CLUSTER)
     .and(Abilities::PERSISTENT)
+    .and(Abilities::RENAME)
     .and(Abilities::SHARED_READ);
 
 /// Puts a backend through every check of the plan. `progress` hears of each as it ends.

@@ -43,6 +43,35 @@ pub fn same_bytes(one: &Path, other: &Path) -> Outcome {
     Program::new("cmp").arg(one).arg(other).limit_secs(600).run().map(drop)
 }
 
+/// Makes a qcow2 image with the content of a raw one.
+///
+/// # Errors
+/// When qemu-img fails.
+pub fn qcow2_of(image: &Path, qcow2: &Path) -> Outcome {
+    let options = ["convert", "-f", "raw", "-O", "qcow2"];
+    Program::new("qemu-img").args(options).arg(image).arg(qcow2).limit_secs(600).run().map(drop)
+}
+
+/// Lets qemu-img judge a qcow2 image that nobody has open, and compare what is in it with a raw one.
+///
+/// # Errors
+/// When there is an error in it, a cluster that nothing leads to, or another content.
+pub fn sound_qcow2_of(image: &Path, qcow2: &Path) -> Outcome {
+    sound_qcow2(qcow2)?;
+    let options = ["compare", "-f", "raw", "-F", "qcow2"];
+    Program::new("qemu-img").args(options).arg(image).arg(qcow2).limit_secs(600).run().map(drop)
+}
+
+/// Lets qemu-img judge a qcow2 image that nobody has open.
+///
+/// # Errors
+/// When there is an error in it, or a cluster that nothing leads to.
+pub fn sound_qcow2(qcow2: &Path) -> Outcome {
+    // 3 is for lost clusters alone: those are an error here, too.
+    let check = Program::new("qemu-img").args(["check", "-f", "qcow2"]).arg(qcow2);
+    check.limit_secs(600).run().map(drop)
+}
+
 /// Copies with libnbd, over several connections where the server allows it.
 ///
 /// # Errors

@@ -23,8 +23,10 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 const TREE: &str = "/usr/share";
-/// How much of the tree the short form takes.
-const SHORT_TREE: u64 = 120 * MIB;
+/// How much of the tree the short form takes, and the size of its image at least.
+const SHORT: [u64; 2] = [120 * MIB, 200 * MIB];
+/// The same for scenes that take it to many places.
+const SMALL: [u64; 2] = [40 * MIB, 96 * MIB];
 
 /// Where volumes are made.
 #[derive(Clone, Copy)]
@@ -54,8 +56,17 @@ pub(super) struct Image {
 impl Image {
     /// Makes it, from a part of the tree for the short form.
     pub fn new(stage: &Stage) -> Outcome<Self> {
+        Self::made(stage, SHORT)
+    }
+
+    /// The same, smaller in the short form.
+    pub fn small(stage: &Stage) -> Outcome<Self> {
+        Self::made(stage, SMALL)
+    }
+
+    fn made(stage: &Stage, short: [u64; 2]) -> Outcome<Self> {
         let path = stage.path("tree.img");
-        let size = tree_image(stage, &path)?;
+        let size = tree_image(stage, &path, short)?;
         stage.tell(format!("an ext4 image of {} MiB made from {TREE}", size / MIB));
         Ok(Self { path, size })
     }
@@ -63,6 +74,11 @@ impl Image {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 }
 
@@ -93,19 +109,19 @@ pub(super) fn there_and_back(
 }
 
 /// Makes the image and returns its size.
-fn tree_image(stage: &Stage, image: &Path) -> Outcome<u64> {
-    let tree = if stage.is_long() { PathBuf::from(TREE) } else { part_of_tree(stage)? };
+fn tree_image(stage: &Stage, image: &Path, [most, least]: [u64; 2]) -> Outcome<u64> {
+    let tree = if stage.is_long() { PathBuf::from(TREE) } else { part_of_tree(stage, most)? };
     let used = disk_use(&tree)?;
     // Room for inodes and the journal; the long form has a gibibyte at least.
-    let least = if stage.is_long() { 1024 * MIB } else { 200 * MIB };
+    let least = if stage.is_long() { 1024 * MIB } else { least };
     let size = (used / 10 * 13 + 64 * MIB).next_multiple_of(MIB).max(least);
     clients::ext4_from_tree(image, size, &tree)?;
     clients::fsck_clean(image)?;
     Ok(size)
 }
 
-/// A copy of as many directories of the tree as the short form wants.
-fn part_of_tree(stage: &Stage) -> Outcome<PathBuf> {
+/// A copy of directories of the tree, of so many bytes at most.
+fn part_of_tree(stage: &Stage, most: u64) -> Outcome<PathBuf> {
     let part = stage.path("tree");
     fs::create_dir(&part).context(part.display())?;
     let mut rooms = Vec::new();
@@ -116,7 +132,7 @@ fn part_of_tree(stage: &Stage) -> Outcome<PathBuf> {
     let mut taken = 0;
     for room in rooms.iter().filter(|room| room.is_dir() && !room.is_symlink()) {
         let size = disk_use(room)?;
-        if taken + size <= SHORT_TREE {
+        if taken + size <= most {
             Program::new("cp").arg("-a").arg(room).arg(&part).run()?;
             taken += size;
         }
