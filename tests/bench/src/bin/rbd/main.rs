@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ceph driver beside fio's rbd engine, and the NBD export of a volume of it beside that engine and qemu-nbd, in one
 //! run on one cluster, which it makes. They take turns within each round, every other round in the opposite order; the
-//! medians of the rounds' ratios are judged. Without a cache anywhere. `rbd bench` is there for comparison with figures of
-//! others. Exits with 1 when a limit is missed.
+//! medians of the rounds' ratios count. Without a cache anywhere. `rbd bench` is there for comparison with figures of others.
+//! A missed target is said, and fails nothing; what is so slow that it must be broken does.
 //!
 //! `tests/show` builds everything; `target/release/rbd [--short] [--only TEXT] [--rounds N]`. `TMPDIR` says where the
 //! cluster's disks lie.
@@ -27,7 +27,7 @@ const USAGE: &str = "rbd [--short] [--only TEXT] [--rounds N]: --only plays case
 
 /// What is measured.
 struct Plan {
-    /// Quick, with limits that only what is broken misses.
+    /// Quick, to see that everything runs and nothing is broken: no target is judged.
     short: bool,
     only: String,
     rounds: usize,
@@ -108,15 +108,20 @@ fn compare(plan: &Plan) -> Outcome {
         println!("qemu-nbd on rbd cannot be had here: {failure}");
     }
     println!("{}", head());
-    let mut missed = Vec::new();
+    let (mut compared, mut missed, mut broken) = (0, Vec::new(), Vec::new());
     for case in cases {
         let rounds = repeat(plan, case, &field).context(case.name())?;
-        let results = Results { case, rounds, strict: !plan.short };
+        let results = Results { case, rounds, judged: !plan.short };
         results.lines().iter().for_each(|line| println!("{line}"));
+        compared += results.compared();
         missed.extend(results.missed());
+        broken.extend(results.broken());
     }
     field.end()?;
-    ensure(missed.is_empty(), || format!("missed:\n{}", missed.join("\n")))
+    if !plan.short {
+        println!("{} of {compared} targets met", compared - missed.len());
+    }
+    ensure(broken.is_empty(), || format!("far too slow:\n{}", broken.join("\n")))
 }
 
 /// The rounds of a case.
