@@ -87,10 +87,6 @@ impl Client {
     }
 
     fn configure(&self, config: &Config, socket: Option<&Path>) -> Result<()> {
-        // One thread for the network and one for answers serve a volume with fewer wake-ups than several that wait for each
-        // other. Answers come one at a time in any case. First, so that a configuration may want it otherwise.
-        self.set("ms_async_op_threads", "1")?;
-        self.set("librados_thread_count", "1")?;
         if let Some(file) = &config.conf_file {
             let path = file.to_str().ok_or_else(|| invalid("`conf_file` is not UTF-8"))?;
             let text = c_text(path)?;
