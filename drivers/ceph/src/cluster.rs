@@ -110,6 +110,11 @@ impl Client {
         self.set("rados_osd_op_timeout", &config.osd_op_timeout_secs.to_string())?;
         // A cache acknowledges what is not durable, and does not tell writes that were lost from those that were not.
         self.set("rbd_cache", "false")?;
+        // An operation goes to the cluster from the thread that asks for it, not by way of another thread. Nothing holds
+        // that thread up: of the bounds of what is under way, at which it would wait, there are those of who asks.
+        self.set("rbd_non_blocking_aio", "false")?;
+        self.set("objecter_inflight_ops", "0")?;
+        self.set("objecter_inflight_op_bytes", "0")?;
         self.set("rbd_blocklist_on_break_lock", "true")?;
         self.set("log_to_stderr", "false")?;
         self.set("log_file", "")?;

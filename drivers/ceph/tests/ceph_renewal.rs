@@ -101,6 +101,40 @@ fn blocklist() -> String {
     admin(&["osd", "blocklist", "ls"])
 }
 
+/// Some 200 MiB under way at once.
+const OPERATIONS: u64 = 1600;
+const OPERATION_LEN: u64 = 128 << 10;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn who_asks_a_cluster_that_hangs_is_not_held_up() {
+    let backend = open(json!({ "osd_op_timeout_secs": 20 })).await;
+    let volume = made(&backend, "crowd", OPERATIONS * OPERATION_LEN).await;
+    let ask = |byte: u64| -> Vec<_> {
+        let write = |number| {
+            let data = bytes((number + byte) as u8, OPERATION_LEN);
+            volume.write(&CX, number * OPERATION_LEN, data, WriteFlags::NONE)
+        };
+        (0..OPERATIONS).map(write).collect()
+    };
+    // The first write of an object waits for the object map.
+    for write in ask(0) {
+        write.await.expect("written");
+    }
+    osds("STOP");
+    let writes = ask(1);
+    // Had one of them waited for room, it would have waited until others failed.
+    let under_way = value(&volume.stats(), "write_in_flight");
+    osds("CONT");
+    assert_eq!(under_way, OPERATIONS as f64);
+    for (number, write) in writes.into_iter().enumerate() {
+        write.await.unwrap_or_else(|error| panic!("write {number}: {error:#}"));
+    }
+    assert_eq!(read(&volume, 257 * OPERATION_LEN).await.expect("read"), 2);
+    volume.detach(&CX).await.expect("detached");
+    support::remove(&backend, "crowd").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: NOVASTOR_CEPH"]
 async fn a_volume_works_again_after_a_write_that_timed_out() {

@@ -12,7 +12,7 @@ const OPTIONS: &str =
 
 /// What is measured.
 pub struct Plan {
-    /// Quick, with limits that only what is broken misses.
+    /// Quick, to see that everything runs and nothing is broken: no target is judged.
     pub short: bool,
     /// What the names of cases contain.
     pub only: String,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The benchmark of the ceph driver: it prints what it measured and fails below its limits, which in the short form are
-//! such that only what is broken misses them.
+//! The benchmark of the ceph driver: its long form says of each target whether it is met. It fails where something is so
+//! slow that it must be broken.
 
 use super::Stage;
 use crate::{

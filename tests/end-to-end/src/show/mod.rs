@@ -291,7 +291,7 @@ pub const SHOWS: &[Show] = &[
     },
     Show {
         name: "ceph-6",
-        title: "The ceph driver is as fast as fio's rbd engine, its NBD export nearly so, and faster than qemu-nbd.",
+        title: "The ceph driver beside fio's rbd engine, and its NBD export beside that engine and qemu-nbd on RBD: all figures.",
         manner: Manner::Measures,
         budget_secs: 90,
         play: ceph_6::play,

@@ -28,6 +28,8 @@ const SECTORS: usize = 64;
 const SECTOR: u32 = 512;
 const SIZE: u64 = SECTORS as u64 * SECTOR as u64;
 const COPIED: u64 = 8 << 20;
+/// Rounds with pretended flushes of which one at least must fail.
+const PRETENCES: usize = 3;
 
 /// What the clients of a round do about flushes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,8 +77,10 @@ fn without(host: &Host, backend: &str, random: &mut Random) -> Outcome {
     for _ in 0..3 {
         let found = round(host, backend, Flushes::None, random)?;
         ensure(found.gone > 0, || "nothing was lost though nothing was flushed".to_owned())?;
-        let missed = round(host, backend, Flushes::Pretended, random);
-        ensure(missed.is_err(), || "nobody misses a flush that was never sent".to_owned())?;
+        // A round may pretend no flush at all, or only such as came before any write was acknowledged.
+        let missed =
+            (0..PRETENCES).any(|_| round(host, backend, Flushes::Pretended, random).is_err());
+        ensure(missed, || "nobody misses a flush that was never sent".to_owned())?;
     }
     Ok(())
 }

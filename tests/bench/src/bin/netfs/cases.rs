@@ -52,9 +52,9 @@ pub const CASES: [Ask; 10] = [
 
 /// All limits.
 pub const LIMITS: &[Limit] = &[
-    Limit { who: DRIVER, of: LIBNFS, least: 0.9, gross: 0.4 },
-    Limit { who: DRIVER, of: SMBCLIENT, least: 0.9, gross: 0.06 },
-    Limit { who: DRIVER, of: ONE_AT_A_TIME, least: 20.0, gross: 6.0 },
+    Limit { who: DRIVER, of: LIBNFS, target: 0.9, least: 0.4 },
+    Limit { who: DRIVER, of: SMBCLIENT, target: 0.9, least: 0.06 },
+    Limit { who: DRIVER, of: ONE_AT_A_TIME, target: 20.0, least: 6.0 },
 ];
 
 impl Ask {

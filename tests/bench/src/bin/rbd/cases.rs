@@ -26,8 +26,8 @@ pub const CASES: [Case; 6] = [
 /// Writes an image once.
 pub const FILL: Case = Case { depth: 8, ..sequential(true) };
 
-const fn limit(who: Contender, of: Contender, least: f64, gross: f64) -> Limit {
-    Limit { who: who.name(), of: of.name(), least, gross }
+const fn limit(who: Contender, of: Contender, target: f64, least: f64) -> Limit {
+    Limit { who: who.name(), of: of.name(), target, least }
 }
 
 /// All limits.

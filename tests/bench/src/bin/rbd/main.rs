@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ceph driver beside fio's rbd engine, and the NBD export of a volume of it beside that engine and qemu-nbd, in one
 //! run on one cluster, which it makes. They take turns within each round, every other round in the opposite order; the
-//! medians of the rounds' ratios are judged. Without a cache anywhere. `rbd bench` is there for comparison with figures of
-//! others. Exits with 1 when a limit is missed.
+//! medians of the rounds' ratios count. Without a cache anywhere. `rbd bench` is there for comparison with figures of others.
+//! A missed target is said, and fails nothing; what is so slow that it must be broken does.
 //!
 //! `tests/show` builds everything; `target/release/rbd [--short] [--only TEXT] [--rounds N]`. `TMPDIR` says where the
 //! cluster's disks lie.
@@ -16,7 +16,7 @@ use end_to_end::failure::{Context, Outcome, ensure};
 use novastor_bench::{
     load::{Case, Span},
     plan::{self, Plan},
-    table::{Results, Round, head},
+    table::{Results, Round, Tally, head},
 };
 
 use crate::{
@@ -55,16 +55,16 @@ fn compare(plan: &Plan) -> Outcome {
         println!("qemu-nbd on rbd cannot be had here: {failure}");
     }
     println!("{}", head());
-    let mut missed = Vec::new();
+    let mut tally = Tally::default();
     for case in cases {
         let rounds = repeat(plan, case, &field).context(case.name())?;
         let (name, block) = (case.name(), case.block);
-        let results = Results { name, block, rounds, limits: LIMITS, strict: !plan.short };
+        let results = Results { name, block, rounds, limits: LIMITS, judged: !plan.short };
         results.lines().iter().for_each(|line| println!("{line}"));
-        missed.extend(results.missed());
+        tally.count(&results);
     }
     field.end()?;
-    ensure(missed.is_empty(), || format!("missed:\n{}", missed.join("\n")))
+    tally.end(!plan.short)
 }
 
 /// The rounds of a case.
