@@ -19,7 +19,7 @@ fn open(shelf: &Shelf) -> MutexGuard<'_, Vec<Vec<u8>>> {
 
 /// The buffers of a connection.
 #[derive(Default)]
-pub(super) struct Memory(Arc<Shelf>);
+pub(crate) struct Memory(Arc<Shelf>);
 
 impl Memory {
     /// A buffer of at least `len` bytes, the one that was used last if there is one: caches still know it.
@@ -34,7 +34,7 @@ impl Memory {
 }
 
 /// A buffer that goes back when it is dropped.
-pub(super) struct Lent {
+pub(crate) struct Lent {
     data: Vec<u8>,
     len: usize,
     home: Weak<Shelf>,

@@ -2,7 +2,7 @@
 //! NFSv3 in user space.
 
 pub(crate) mod connect;
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod mux;
 pub(crate) mod rpc;
 mod status;

@@ -25,7 +25,6 @@ use smb2::{
         query_info::InfoType,
         tree_disconnect::TreeDisconnectRequest,
     },
-    transport::TcpTransport,
     types::{
         Command, Dialect, FileId, SessionId,
         flags::{Capabilities, FileAccessMask},
@@ -33,13 +32,19 @@ use smb2::{
     },
 };
 
+use tokio::net::TcpStream;
+
 use super::{
     Smb,
     hello::{Hello, Wire, hash_of, recalled},
     link::Link,
     messages::{
-        ALL, ATTRIBUTES, DIRECTORY, Fields, How, SHARE_ALL, VOLUME, create, facts, output, query,
+        ALL, ATTRIBUTES, DIRECTORY, Fields, HEADER, How, SHARE_ALL, VOLUME, create, facts, output,
+        query,
     },
+    mux::{Mux, Start},
+    seal::Seal,
+    socket::Socket,
     status::{fault_of, not_connected, not_logged_in, refused},
 };
 use crate::{
@@ -89,7 +94,7 @@ async fn mount_whenever(
 ) -> Result<Smb, Fault> {
     let login = place.login.as_ref().ok_or_else(|| internal("a share without a login"))?;
     let dialects = dialects(place)?;
-    let (mut connection, hello) = greet(place, &dialects, figures, until).await?;
+    let Greeted { mut connection, hello, socket } = greet(place, &dialects, figures, until).await?;
     let params = connection.params().ok_or_else(|| internal("no version was agreed on"))?;
     if !dialects.contains(&u16::from(params.dialect)) {
         return Err(too_old(params.dialect, place).into());
@@ -116,7 +121,9 @@ async fn mount_whenever(
     }
     let encrypted = connection.should_encrypt();
     figures.encrypted(encrypted);
-    let link = Arc::new(Link::new(connection, tree.tree_id, figures));
+    let seal = Seal::new(&session, encrypted.then(|| cipher.unwrap_or(Cipher::Aes128Ccm)))?;
+    let mux = take_over(connection, &socket, seal, place.silence, figures).await?;
+    let link = Arc::new(Link::new(mux, tree.tree_id));
     if params.dialect != Dialect::Smb3_1_1 {
         validate(&link, &hello, until).await?;
     }
@@ -158,7 +165,8 @@ pub(crate) async fn shares(
 ) -> Result<Vec<(String, String)>, Fault> {
     let asking = async {
         let login = place.login.as_ref().ok_or_else(|| internal("a share without a login"))?;
-        let (mut connection, _) = greet(place, &dialects(place)?, figures, until).await?;
+        let Greeted { mut connection, .. } =
+            greet(place, &dialects(place)?, figures, until).await?;
         let params = connection.params().ok_or_else(|| internal("no version was agreed on"))?;
         let session = log_in(&mut connection, login).await?;
         if place.require_encryption {
@@ -222,12 +230,38 @@ pub(super) fn dialects(place: &Place) -> Result<Vec<u16>, Fault> {
     }
 }
 
+/// A connection whose two sides have agreed on a version.
+pub(super) struct Greeted {
+    /// It, for the login.
+    pub connection: Connection,
+    /// What was said first.
+    pub hello: Arc<Mutex<Hello>>,
+    /// Its socket, to be taken back when the login is done.
+    pub socket: Arc<Socket>,
+}
+
+/// Goes on with the socket, the numbers and the credits of a connection that is logged in.
+pub(super) async fn take_over(
+    connection: Connection,
+    socket: &Socket,
+    seal: Seal,
+    silence: Duration,
+    figures: &Arc<Figures>,
+) -> Result<Mux, Fault> {
+    let start =
+        Start { next: connection.next_message_id(), credits: connection.credits(), silence };
+    let halves = socket.take().await;
+    drop(connection);
+    let halves = halves.ok_or_else(|| internal("a connection was taken over twice"))?;
+    Ok(Mux::new(halves, seal, &start, figures))
+}
+
 pub(super) async fn greet(
     place: &Place,
     dialects: &[u16],
     figures: &Arc<Figures>,
     until: Instant,
-) -> Result<(Connection, Arc<Mutex<Hello>>), Fault> {
+) -> Result<Greeted, Fault> {
     let port = place.port.unwrap_or(PORT);
     let address = if place.server.contains(':') && !place.server.starts_with('[') {
         format!("[{}]:{port}", place.server)
@@ -235,22 +269,27 @@ pub(super) async fn greet(
         format!("{}:{port}", place.server)
     };
     let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let socket = TcpTransport::connect(&address, left).await.map_err(|error| {
+    let connecting = tokio::time::timeout(left, TcpStream::connect(&address)).await;
+    let connected = connecting.unwrap_or_else(|late| Err(late.into()));
+    let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+    let stream = stream.map_err(|error| {
         let error =
             Error::new(ErrorKind::UNAVAILABLE, format!("cannot connect to the server: {error}"));
         Fault::Refused(error.with("address", &address).remedy(
             "look whether the server runs and `server` and `port` are right; the mount comes back by itself",
         ))
     })?;
-    let (sender, receiver) = Wire::pair(socket, dialects, figures);
+    let socket = Arc::new(Socket::new(stream));
+    let (sender, receiver) = Wire::pair(&socket, dialects, figures);
     let hello = sender.hello();
     let mut connection =
         Connection::from_transport(Box::new(sender), Box::new(receiver), place.server.as_str());
     connection.set_response_timeout(Some(place.silence));
     connection.set_send_timeout(Some(place.silence));
     connection.set_credit_wait_timeout(place.silence);
-    // While the server answers these, a call that takes long is given more time.
-    connection.set_keepalive(Some(place.silence / 4));
+    // Nothing may be on its way when the login is done.
+    connection.set_keepalive(None);
+    connection.set_compression_requested(false);
     match connection.negotiate().await {
         Ok(()) => {}
         Err(smb2::Error::Protocol { status: NtStatus::NOT_SUPPORTED, .. }) => {
@@ -263,7 +302,7 @@ pub(super) async fn greet(
     }
     // The keys come from what really was on the wire.
     connection.with_preauth_hasher_mut(|hasher| *hasher = hash_of(&hello));
-    Ok((connection, hello))
+    Ok(Greeted { connection, hello, socket })
 }
 
 pub(super) async fn log_in(connection: &mut Connection, login: &Login) -> Result<Session, Fault> {
@@ -359,7 +398,7 @@ pub(super) async fn validate(
     let fields = Fields(&told.body);
     let (at, len) = (fields.u32(32)? as usize, fields.u32(36)? as usize);
     // Offsets count from the beginning of the message's header.
-    let said = fields.bytes(at.saturating_sub(told.raw.len() - told.body.len()), len)?;
+    let said = fields.bytes(at.saturating_sub(HEADER), len)?;
     if said == expected { Ok(()) } else { Err(changed_on_the_way().into()) }
 }
 

@@ -60,8 +60,9 @@ impl Smb {
         until: Instant,
     ) -> Result<Written, Fault> {
         let asked = u32::try_from(data.len()).map_err(|_| internal("a write is too long"))?;
-        let request = Write { file, offset, data: &data, durable };
-        let answer = self.link.call(Command::Write, &request, credits(asked), until).await?;
+        let request = Write { file, offset, len: asked, durable };
+        let paid = credits(asked);
+        let answer = self.link.call_with(Command::Write, &request, data, paid, until).await?;
         accept(&answer, "write", "")?;
         let count = Fields(&answer.body).u32(4)?;
         if count == 0 || count > asked {

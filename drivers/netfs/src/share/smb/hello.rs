@@ -13,9 +13,10 @@ use std::{
 
 use smb2::{
     crypto::kdf::PreauthHasher,
-    transport::{ReceiveProgress, TcpTransport, TransportReceive, TransportSend},
+    transport::{TransportReceive, TransportSend},
 };
 
+use super::socket::Socket;
 use crate::counters::Figures;
 
 /// Bytes of a message's header.
@@ -40,7 +41,7 @@ pub(super) struct Hello {
 
 /// A connection's socket.
 pub(super) struct Wire {
-    socket: Arc<TcpTransport>,
+    socket: Arc<Socket>,
     hello: Arc<Mutex<Hello>>,
     /// The dialects that may be offered, the best first.
     dialects: Arc<[u16]>,
@@ -49,11 +50,11 @@ pub(super) struct Wire {
 
 impl Wire {
     /// One end for sending and one for receiving.
-    pub fn pair(socket: TcpTransport, dialects: &[u16], figures: &Arc<Figures>) -> (Self, Self) {
-        let (socket, hello) = (Arc::new(socket), Arc::new(Mutex::default()));
+    pub fn pair(socket: &Arc<Socket>, dialects: &[u16], figures: &Arc<Figures>) -> (Self, Self) {
+        let hello = Arc::new(Mutex::default());
         let dialects: Arc<[u16]> = dialects.into();
         let end = || Self {
-            socket: Arc::clone(&socket),
+            socket: Arc::clone(socket),
             hello: Arc::clone(&hello),
             dialects: Arc::clone(&dialects),
             figures: Arc::clone(figures),
@@ -168,10 +169,6 @@ impl TransportReceive for Wire {
             drop(hello);
             Ok(data)
         })
-    }
-
-    fn receive_progress(&self) -> Option<Arc<ReceiveProgress>> {
-        self.socket.receive_progress()
     }
 }
 

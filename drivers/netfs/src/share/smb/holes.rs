@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use smb2::{
-    client::connection::Frame,
     msg::{
         flush::FlushRequest,
         ioctl::{IoctlRequest, SMB2_0_IOCTL_IS_FSCTL},
@@ -15,7 +14,8 @@ use smb2::{
 
 use super::{
     SAME, Smb, lost_answers,
-    messages::Fields,
+    messages::{Fields, HEADER},
+    mux::Frame,
     status::{accept, accept_part},
 };
 use crate::{
@@ -50,9 +50,8 @@ fn output(answer: &Frame) -> Result<&[u8], Fault> {
     if len == 0 {
         return Ok(&[]);
     }
-    let header = answer.raw.len() - answer.body.len();
     let at =
-        at.checked_sub(header).ok_or_else(|| broken_server("an answer points before itself"))?;
+        at.checked_sub(HEADER).ok_or_else(|| broken_server("an answer points before itself"))?;
     fields.bytes(at, len)
 }
 

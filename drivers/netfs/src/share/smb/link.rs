@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A logged-in connection with its share: every call with a deadline, and open files that are always closed.
 //!
-//! Crate `smb2` could make a connection anew by itself. It is not asked to: a connection that ended takes the whole mount
-//! with it, so that nothing of it is used again without being looked at.
+//! A connection that ended is not made anew here: it takes the whole mount with it, so that nothing of it is used again
+//! without being looked at.
 
 use std::{
     fmt,
@@ -14,16 +14,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use smb2::{
-    client::connection::{CompoundOp, Connection, Frame},
     msg::close::CloseRequest,
-    pack::Pack,
-    types::{Command, CreditCharge, FileId, TreeId, status::NtStatus},
+    pack::{Pack, WriteCursor},
+    types::{Command, FileId, TreeId, status::NtStatus},
 };
 use tokio::sync::watch;
 
-use super::status::{fault_of, refused};
-use crate::{counters::Figures, error::Fault};
+use super::{
+    mux::{Frame, Message, Mux},
+    status::refused,
+};
+use crate::error::{Fault, internal};
 
 /// Bytes that one credit pays for.
 const CREDIT: u32 = 64 << 10;
@@ -32,9 +35,8 @@ const CLOSING: Duration = Duration::from_secs(30);
 
 /// A connection, its login and its share.
 pub(super) struct Link {
-    connection: Connection,
+    mux: Mux,
     tree: TreeId,
-    figures: Arc<Figures>,
     runtime: tokio::runtime::Handle,
     /// Files that are being closed after their last user has gone.
     closing: watch::Sender<usize>,
@@ -47,11 +49,10 @@ pub(super) fn credits(bytes: u32) -> u16 {
 
 impl Link {
     /// Takes over a connection that is logged in.
-    pub fn new(connection: Connection, tree: TreeId, figures: &Arc<Figures>) -> Self {
+    pub fn new(mux: Mux, tree: TreeId) -> Self {
         Self {
-            connection,
+            mux,
             tree,
-            figures: Arc::clone(figures),
             runtime: tokio::runtime::Handle::current(),
             closing: watch::Sender::new(0),
         }
@@ -65,10 +66,21 @@ impl Link {
         credits: u16,
         until: Instant,
     ) -> Result<Frame, Fault> {
-        let tree = (command != Command::Echo).then_some(self.tree);
-        let sending =
-            self.connection.execute_with_credits(command, body, tree, CreditCharge(credits));
-        self.answered(sending, command, until).await
+        self.call_with(command, body, Bytes::new(), credits, until).await
+    }
+
+    /// The same with a payload behind the message.
+    pub async fn call_with(
+        &self,
+        command: Command,
+        body: &dyn Pack,
+        payload: Bytes,
+        credits: u16,
+        until: Instant,
+    ) -> Result<Frame, Fault> {
+        let message = self.message(command, body, payload, credits);
+        let mut answers = self.mux.call(vec![message], until).await?;
+        answers.pop().ok_or_else(|| internal("a call lost its answer").into())
     }
 
     /// Sends several messages at once, each for the file of the one before it.
@@ -77,42 +89,18 @@ impl Link {
         messages: &[(Command, &dyn Pack)],
         until: Instant,
     ) -> Result<Vec<Frame>, Fault> {
-        let all: Vec<CompoundOp<'_>> = messages
+        let messages = messages
             .iter()
-            .map(|(command, body)| CompoundOp::new(*command, *body, Some(self.tree)))
+            .map(|(command, body)| self.message(*command, *body, Bytes::new(), 1))
             .collect();
-        let first = messages.first().map_or(Command::Create, |(command, _)| *command);
-        let sending = async { self.connection.execute_compound(&all).await?.into_iter().collect() };
-        self.answered(sending, first, until).await
+        self.mux.call(messages, until).await
     }
 
-    async fn answered<T>(
-        &self,
-        sending: impl Future<Output = smb2::Result<T>>,
-        command: Command,
-        until: Instant,
-    ) -> Result<T, Fault> {
-        if self.connection.is_disconnected() {
-            return Err(Fault::Lost { sent: false, why: "the connection has ended".into() });
-        }
-        let begun = Instant::now();
-        let answer = tokio::time::timeout_at(until.into(), sending).await;
-        self.figures.called(begun, matches!(answer, Ok(Ok(_))));
-        match answer {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                let fault = fault_of(&error, true);
-                if matches!(fault, Fault::Lost { .. }) {
-                    // Nothing that is still on its way may be waited for, nor leave later.
-                    self.connection.mark_dead();
-                }
-                Err(fault)
-            }
-            Err(_) => Err(Fault::TimedOut {
-                sent: true,
-                why: format!("the server did not answer {command:?} in time").into(),
-            }),
-        }
+    fn message(&self, command: Command, body: &dyn Pack, payload: Bytes, charge: u16) -> Message {
+        let mut packed = WriteCursor::new();
+        body.pack(&mut packed);
+        let tree = (command != Command::Echo).then_some(self.tree);
+        Message { command, tree, charge, body: packed.into_inner(), payload }
     }
 
     /// Does something to its end, also when nobody waits for it any more: what it opens must not stay open.
@@ -155,7 +143,7 @@ impl Link {
 
     /// Ends the connection.
     pub fn end(&self) {
-        self.connection.mark_dead();
+        self.mux.end("it was ended here");
     }
 
     async fn close(&self, id: FileId, until: Instant) -> Result<(), Fault> {
@@ -207,7 +195,7 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        if self.closed.load(Ordering::Acquire) || self.link.connection.is_disconnected() {
+        if self.closed.load(Ordering::Acquire) || self.link.mux.has_ended() {
             return;
         }
         let (link, id) = (Arc::clone(&self.link), self.id);

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use smb2::{
-    client::connection::Frame,
     msg::{
         create::{CreateDisposition, CreateRequest, ImpersonationLevel, ShareAccess},
         query_info::{InfoType, QueryInfoRequest},
@@ -14,14 +13,14 @@ use smb2::{
     types::{FileId, OplockLevel, flags::FileAccessMask},
 };
 
-use super::cases;
+use super::{cases, mux::Frame};
 use crate::{
     error::{Fault, broken_server},
     share::{Facts, Identity, Kind, Listed},
 };
 
 /// Bytes of a message's header: offsets inside a message count from its beginning.
-const HEADER: usize = 64;
+pub(super) const HEADER: usize = 64;
 /// `FileAllInformation`.
 pub(super) const ALL: u8 = 18;
 /// `FileEndOfFileInformation`.
@@ -115,31 +114,30 @@ pub(super) fn rename_to(path: &str) -> Vec<u8> {
     buffer
 }
 
-/// WRITE, with the payload as it is.
-pub(super) struct Write<'a> {
+/// WRITE, without its payload, which stands behind it.
+pub(super) struct Write {
     /// To which file.
     pub file: FileId,
     /// Where in it.
     pub offset: u64,
-    /// What.
-    pub data: &'a Bytes,
+    /// How many bytes.
+    pub len: u32,
     /// Whether it must be durable before the answer.
     pub durable: bool,
 }
 
-impl Pack for Write<'_> {
+impl Pack for Write {
     fn pack(&self, to: &mut WriteCursor) {
         const FIXED: u16 = 48;
         to.write_u16_le(FIXED + 1);
         to.write_u16_le(HEADER as u16 + FIXED);
-        to.write_u32_le(self.data.len() as u32);
+        to.write_u32_le(self.len);
         to.write_u64_le(self.offset);
         to.write_u64_le(self.file.persistent);
         to.write_u64_le(self.file.volatile);
         // No channel, nothing remaining, no channel's description.
         to.write_zeros(12);
         to.write_u32_le(if self.durable { SMB2_WRITEFLAG_WRITE_THROUGH } else { 0 });
-        to.write_bytes(self.data);
     }
 }
 
@@ -190,15 +188,17 @@ pub(super) fn output(frame: &Frame) -> Result<&[u8], Fault> {
     fields.bytes(at.checked_sub(HEADER).ok_or_else(cut_off)?, len)
 }
 
-/// What READ brings, without copying it; at most `most` bytes.
+/// What READ brings, without copying it. More than `most` bytes are an error: nobody knows what they are.
 pub(super) fn payload(frame: Frame, most: u32) -> Result<Bytes, Fault> {
     let fields = Fields(&frame.body);
     let (at, len) = (fields.bytes(2, 1)?[0] as usize, fields.u32(4)? as usize);
     let at = at.checked_sub(HEADER).ok_or_else(cut_off)?;
     fields.bytes(at, len)?;
-    // More than was asked for is not wanted.
-    let len = len.min(most as usize);
-    Ok(Bytes::from(frame.body).slice(at..at + len))
+    if len > most as usize {
+        let what = format!("the server sent {len} bytes where {most} were asked for");
+        return Err(broken_server(what).into());
+    }
+    Ok(frame.body.slice(at..at + len))
 }
 
 /// `FileAllInformation`, of a file on the volume `fsid`.
@@ -279,9 +279,10 @@ mod tests {
     #[test]
     fn a_write_is_what_the_crate_would_have_made_of_it() {
         let file = FileId { persistent: 7, volatile: 9 };
-        let data = Bytes::from_static(b"some bytes");
+        let data = b"some bytes";
         let mut packed = WriteCursor::new();
-        Write { file, offset: 5 << 33, data: &data, durable: true }.pack(&mut packed);
+        Write { file, offset: 5 << 33, len: data.len() as u32, durable: true }.pack(&mut packed);
+        packed.write_bytes(data);
         let packed = packed.into_inner();
         let read =
             WriteRequest::unpack(&mut smb2::pack::ReadCursor::new(&packed)).expect("a write");

@@ -8,10 +8,14 @@
 mod cases;
 mod connect;
 mod data;
+mod frames;
 mod hello;
 mod holes;
 mod link;
 mod messages;
+mod mux;
+mod seal;
+mod socket;
 mod status;
 #[cfg(test)]
 #[path = "smb_tests.rs"]
@@ -25,7 +29,6 @@ use std::{
 use bytes::Bytes;
 use driver_api::ErrorKind;
 use smb2::{
-    client::connection::Frame,
     msg::{
         close::CloseRequest,
         create::{CreateDisposition, ShareAccess},
@@ -48,6 +51,7 @@ use messages::{
     ALL, DIRECTORY, DISPOSITION, END_OF_FILE, Fields, How, NON_DIRECTORY, RENAME, SHARE_ALL, SPACE,
     create, entries, facts, name_in, opened, output, query, rename_to, set,
 };
+use mux::Frame;
 use status::{accept, accept_part, refused};
 
 use super::{

@@ -13,8 +13,9 @@ use serde_json::json;
 use smb2::client::tree::Tree;
 
 use super::{
-    connect::{Past, dialects, greet, log_in, mount, validate},
+    connect::{Greeted, Past, dialects, greet, log_in, mount, take_over, validate},
     hello::tamper,
+    seal::Seal,
     *,
 };
 use crate::{
@@ -87,9 +88,11 @@ async fn a_greeting_that_was_changed_on_the_way_is_noticed() {
     let login = place.login.clone().expect("a login");
     let versions = dialects(&place).expect("versions");
     let figures = Arc::new(Figures::default());
-    let (mut honest, _) = greet(&place, &versions, &figures, soon()).await.expect("greeted");
+    let Greeted { connection: mut honest, .. } =
+        greet(&place, &versions, &figures, soon()).await.expect("greeted");
     log_in(&mut honest, &login).await.expect("logged in");
-    let (mut changed, _) = greet(&place, &versions, &figures, soon()).await.expect("greeted");
+    let Greeted { connection: mut changed, .. } =
+        greet(&place, &versions, &figures, soon()).await.expect("greeted");
     changed.with_preauth_hasher_mut(|hasher| hasher.update(b"another greeting"));
     assert_eq!(refusal(log_in(&mut changed, &login).await), ErrorKind::PERMISSION_DENIED);
 }
@@ -102,11 +105,13 @@ async fn a_question_that_was_changed_on_the_way_is_noticed_on_older_versions() {
         let login = place.login.clone().expect("a login");
         let versions = dialects(&place).expect("versions");
         let figures = Arc::new(Figures::default());
-        let (mut connection, hello) =
+        let Greeted { mut connection, hello, socket } =
             greet(&place, &versions, &figures, soon()).await.expect("greeted");
-        log_in(&mut connection, &login).await.expect("logged in");
+        let session = log_in(&mut connection, &login).await.expect("logged in");
         let tree = Tree::connect(&mut connection, &place.share).await.expect("a share");
-        let link = Link::new(connection, tree.tree_id, &figures);
+        let seal = Seal::new(&session, None).expect("keys");
+        let mux = take_over(connection, &socket, seal, place.silence, &figures).await;
+        let link = Link::new(mux.expect("taken over"), tree.tree_id);
         if tampered {
             tamper(&hello);
             let validated = validate(&link, &hello, soon()).await;

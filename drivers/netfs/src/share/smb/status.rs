@@ -2,8 +2,9 @@
 //! What SMB's status codes, and the failures of a connection, mean for the operator.
 
 use driver_api::{Error, ErrorKind};
-use smb2::{client::connection::Frame, types::status::NtStatus};
+use smb2::types::status::NtStatus;
 
+use super::mux::Frame;
 use crate::error::{Fault, broken_server};
 
 /// Codes that crate `smb2` has no names for.
