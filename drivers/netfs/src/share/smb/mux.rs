@@ -417,7 +417,11 @@ impl Mux {
             let heard = line.heard.load(Relaxed).max(began);
             let last = line.born + Duration::from_millis(heard);
             let (ask_at, deaf_at) = (last + self.silence / 4, last + self.silence);
-            let next = if Instant::now() < ask_at { ask_at } else { deaf_at };
+            let now = Instant::now();
+            if (ask_at..deaf_at).contains(&now) {
+                self.ask();
+            }
+            let next = if now < ask_at { ask_at } else { deaf_at.min(now + self.silence / 4) };
             let reply = &mut replies.replies[index];
             match tokio::time::timeout_at(until.min(next).into(), reply).await {
                 Ok(Ok(answer)) => return answer,
@@ -428,7 +432,7 @@ impl Mux {
                     return Err(Fault::TimedOut { sent: replies.given_up(), why });
                 }
                 Err(_) if line.heard.load(Relaxed) > heard => {}
-                Err(_) if Instant::now() < deaf_at => self.ask(),
+                Err(_) if Instant::now() < deaf_at => {}
                 Err(_) => {
                     line.end(&format!("nothing came from the server for {:?}", self.silence));
                 }
