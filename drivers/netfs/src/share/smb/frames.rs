@@ -3,7 +3,7 @@
 
 use std::io;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use smb2::msg::header::Header;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -36,20 +36,20 @@ pub(super) fn end_of(header: &Header, at: usize, len: usize) -> Option<usize> {
 }
 
 /// Appends a header, whose signature is still to come.
-pub(super) fn write_header(out: &mut Vec<u8>, header: &Header, flags: u32) {
-    out.extend(b"\xfeSMB");
-    out.extend((HEADER as u16).to_le_bytes());
-    out.extend(header.credit_charge.0.to_le_bytes());
-    out.extend([0; 4]);
-    out.extend(u16::from(header.command).to_le_bytes());
-    out.extend(header.credits.to_le_bytes());
-    out.extend(flags.to_le_bytes());
-    out.extend(header.next_command.to_le_bytes());
-    out.extend(header.message_id.0.to_le_bytes());
-    out.extend([0; 4]);
-    out.extend(header.tree_id.unwrap_or_default().0.to_le_bytes());
-    out.extend(header.session_id.0.to_le_bytes());
-    out.extend([0; 16]);
+pub(super) fn write_header(out: &mut impl BufMut, header: &Header, flags: u32) {
+    out.put_slice(b"\xfeSMB");
+    out.put_u16_le(HEADER as u16);
+    out.put_u16_le(header.credit_charge.0);
+    out.put_u32_le(0);
+    out.put_u16_le(u16::from(header.command));
+    out.put_u16_le(header.credits);
+    out.put_u32_le(flags);
+    out.put_u32_le(header.next_command);
+    out.put_u64_le(header.message_id.0);
+    out.put_u32_le(0);
+    out.put_u32_le(header.tree_id.unwrap_or_default().0);
+    out.put_u64_le(header.session_id.0);
+    out.put_slice(&[0; 16]);
 }
 
 /// The next frame; `heard` is told whenever some of it has come.

@@ -23,6 +23,7 @@ use smb2::{
 use tokio::sync::watch;
 
 use super::{
+    frames::HEADER,
     mux::{Frame, Message, Mux},
     status::refused,
 };
@@ -45,6 +46,14 @@ pub(super) struct Link {
 /// Credits for a payload of so many bytes.
 pub(super) fn credits(bytes: u32) -> u16 {
     u16::try_from(bytes.div_ceil(CREDIT)).unwrap_or(u16::MAX).max(1)
+}
+
+/// A message's body as it is behind its header, from whose beginning the offsets in it count.
+fn packed(body: &dyn Pack) -> Vec<u8> {
+    let mut packed = WriteCursor::new();
+    packed.write_zeros(HEADER);
+    body.pack(&mut packed);
+    packed.into_inner().split_off(HEADER)
 }
 
 impl Link {
@@ -97,10 +106,8 @@ impl Link {
     }
 
     fn message(&self, command: Command, body: &dyn Pack, payload: Bytes, charge: u16) -> Message {
-        let mut packed = WriteCursor::new();
-        body.pack(&mut packed);
         let tree = (command != Command::Echo).then_some(self.tree);
-        Message { command, tree, charge, body: packed.into_inner(), payload }
+        Message { command, tree, charge, body: packed(body), payload }
     }
 
     /// Does something to its end, also when nobody waits for it any more: what it opens must not stay open.
@@ -222,5 +229,17 @@ impl Drop for Closing<'_> {
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Opened").field(&self.id).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::holes::control, *};
+
+    #[test]
+    fn offsets_count_from_the_beginning_of_the_header() {
+        let body = packed(&control(1, FileId::SENTINEL, vec![7; 16], 0));
+        let at = u32::from_le_bytes(*body[24..].first_chunk().expect("an offset"));
+        assert_eq!(body[at as usize - HEADER..], [7; 16]);
     }
 }

@@ -14,6 +14,7 @@ mod holes;
 mod link;
 mod messages;
 mod mux;
+mod outgoing;
 mod seal;
 mod socket;
 mod status;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Many calls on one connection that is logged in, each message copied once at most.
+//! Many calls on one connection that is logged in, each payload copied once at most.
 //!
 //! ```text
 //! call -> credits -> outbox -> writer task: number, sign or encrypt in place -> socket
@@ -35,7 +35,8 @@ use tokio::{
 };
 
 use super::{
-    frames::{self, HEADER, RELATED, Raw, SIGNED, end_of, is_interim, write_header},
+    frames::{self, HEADER, Raw, end_of, is_interim},
+    outgoing::Outgoing,
     seal::{ENCRYPTED, ENVELOPE, Seal},
 };
 use crate::{
@@ -172,61 +173,39 @@ impl Line {
     }
 
     /// Appends the frame of some messages. Those that nobody waits for any more are not sent.
-    fn append(&self, job: Job, out: &mut Vec<u8>) -> Result<(), String> {
-        let start = out.len();
-        let encrypts = self.seal.encrypts();
-        out.resize(start + 4 + if encrypts { ENVELOPE } else { 0 }, 0);
-        let mut parts: Vec<(Message, Header)> = Vec::with_capacity(job.messages.len());
-        {
-            let mut book = self.book();
-            if book.ended.is_some() || job.messages.iter().all(|(_, answer)| answer.is_closed()) {
-                out.truncate(start);
-                return Ok(());
-            }
-            job.sent.store(true, Relaxed);
-            job.paid.forget();
-            for (message, answer) in job.messages {
-                let mut header = Header::new_request(message.command);
-                let charge = message.charge.max(1);
-                header.credit_charge.0 = charge;
-                header.message_id = MessageId(book.next);
-                header.session_id.0 = self.seal.session();
-                header.tree_id = message.tree;
-                book.next += u64::from(charge);
-                book.owned -= i64::from(charge);
-                let asked = (CREDITS - book.owned - book.asked).clamp(1, i64::from(u16::MAX));
-                book.asked += asked;
-                header.credits = asked as u16;
-                let waiting = Waiting { answer, command: message.command, asked };
-                book.waiting.insert(header.message_id.0, waiting);
-                parts.push((message, header));
-            }
+    fn append(&self, job: Job, out: &mut Outgoing) -> Result<(), String> {
+        match self.number(job) {
+            Some(messages) => out.append(messages, &self.seal),
+            None => Ok(()),
         }
-        let last = parts.len() - 1;
-        for (index, (message, mut header)) in parts.into_iter().enumerate() {
-            let at = out.len();
-            let len = HEADER + message.body.len() + message.payload.len();
-            if index != last {
-                header.next_command = len.next_multiple_of(8) as u32;
-            }
-            let related = if index > 0 { RELATED } else { 0 };
-            let signed = if encrypts { 0 } else { SIGNED };
-            write_header(out, &header, related | signed);
-            out.extend_from_slice(&message.body);
-            out.extend_from_slice(&message.payload);
-            if index != last {
-                out.resize(at + len.next_multiple_of(8), 0);
-            }
-            if !encrypts {
-                self.seal.sign(&mut out[at..]).ok_or("a message cannot be signed")?;
-            }
+    }
+
+    /// Gives messages their numbers, and notes who waits for their answers.
+    fn number(&self, job: Job) -> Option<Vec<(Message, Header)>> {
+        let mut book = self.book();
+        if book.ended.is_some() || job.messages.iter().all(|(_, answer)| answer.is_closed()) {
+            return None;
         }
-        if encrypts {
-            self.seal.encrypt(&mut out[start + 4..]).ok_or("a message cannot be encrypted")?;
+        job.sent.store(true, Relaxed);
+        job.paid.forget();
+        let mut numbered = Vec::with_capacity(job.messages.len());
+        for (message, answer) in job.messages {
+            let mut header = Header::new_request(message.command);
+            let charge = message.charge.max(1);
+            header.credit_charge.0 = charge;
+            header.message_id = MessageId(book.next);
+            header.session_id.0 = self.seal.session();
+            header.tree_id = message.tree;
+            book.next += u64::from(charge);
+            book.owned -= i64::from(charge);
+            let asked = (CREDITS - book.owned - book.asked).clamp(1, i64::from(u16::MAX));
+            book.asked += asked;
+            header.credits = asked as u16;
+            let waiting = Waiting { answer, command: message.command, asked };
+            book.waiting.insert(header.message_id.0, waiting);
+            numbered.push((message, header));
         }
-        let length = (out.len() - start - 4) as u32;
-        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-        Ok(())
+        Some(numbered)
     }
 
     /// Looks at a frame and gives its answers to those who wait for them.
@@ -496,7 +475,7 @@ async fn write_all(
     mut socket: impl AsyncWrite + Unpin,
     mut inbox: mpsc::UnboundedReceiver<Job>,
 ) {
-    let (mut jobs, mut out) = (Vec::new(), Vec::new());
+    let (mut jobs, mut out) = (Vec::new(), Outgoing::default());
     while inbox.recv_many(&mut jobs, BATCH).await > 0 {
         let mut jobs = jobs.drain(..).peekable();
         while let Some(job) = jobs.next() {
@@ -508,11 +487,10 @@ async fn write_all(
                 continue;
             }
             line.figures.sent(out.len());
-            if let Err(error) = socket.write_all(&out).await {
+            if let Err(error) = socket.write_all_buf(out.all()).await {
                 line.end(&error.to_string());
                 return;
             }
-            out.clear();
         }
     }
 }

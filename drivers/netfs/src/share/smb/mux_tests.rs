@@ -8,7 +8,10 @@ use smb2::{
 };
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 
-use super::{super::frames::LONGEST, *};
+use super::{
+    super::frames::{LONGEST, RELATED, SIGNED, write_header},
+    *,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const READ: u16 = 8;
@@ -141,7 +144,7 @@ async fn a_message_is_signed_or_encrypted_and_its_answer_comes() {
             assert_eq!(field(&heard.bytes, 40), 7_u64.to_le_bytes());
             if cipher.is_none() {
                 let mut again = heard.bytes.clone();
-                peer.seal.sign(&mut again).expect("signed");
+                peer.seal.sign(&mut again, &[]).expect("signed");
                 assert_eq!(again, heard.bytes);
             }
             let body: Vec<u8> = (0..len).map(|index| index as u8).collect();
@@ -228,7 +231,7 @@ async fn an_answer_that_nobody_vouches_for_ends_the_connection() {
         ("without its signature", |peer, id| {
             // Signed as we sign ourselves.
             let mut message = peer.signed(id, READ, 1, 1, b"data");
-            peer.seal.sign(&mut message).expect("signed");
+            peer.seal.sign(&mut message, &[]).expect("signed");
             message
         }),
         ("waits for no answer", |peer, id| peer.signed(id + 1, READ, 1, 1, b"data")),

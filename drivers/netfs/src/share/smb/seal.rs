@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Signing and encrypting messages where they lie in memory.
 
-use aes::{Aes128, Aes256};
-use aes_gcm::Aes128Gcm;
+use aes::{Aes128, Aes256, cipher::BlockCipherEncrypt};
 use ccm::{
     Ccm, KeyInit,
     aead::{AeadInOut, inout::InOutBuf},
     consts::{U11, U16},
 };
 use cmac::{Cmac, Mac};
+use ghash::{GHash, universal_hash::UniversalHash};
 use ring::{aead, hmac};
 use smb2::{
     client::session::Session,
@@ -32,6 +32,8 @@ const LENGTH: usize = 36;
 const FLAGS: usize = 42;
 /// Where it has the session.
 const SESSION: usize = 44;
+/// Bytes of a block of the ciphers.
+const BLOCK: usize = 16;
 /// Where a message's header has its number.
 const ID: usize = 24;
 /// Where it has its signature.
@@ -56,7 +58,13 @@ pub(super) struct Seal {
 enum Signing {
     Hmac(hmac::Key),
     Cmac(Box<Cmac<Aes128>>),
-    Gmac(Box<Aes128Gcm>),
+    Gmac(Box<Gmac>),
+}
+
+/// GCM that only vouches: what is signed may lie in two places.
+struct Gmac {
+    cipher: Aes128,
+    hash: GHash,
 }
 
 struct Secrecy {
@@ -84,32 +92,69 @@ impl Signing {
                 let mac = <Cmac<Aes128> as KeyInit>::new_from_slice(key);
                 Self::Cmac(Box::new(mac.map_err(|_| bad_key())?))
             }
-            SigningAlgorithm::AesGmac => {
-                let cipher = Aes128Gcm::new_from_slice(key).map_err(|_| bad_key())?;
-                Self::Gmac(Box::new(cipher))
-            }
+            SigningAlgorithm::AesGmac => Self::Gmac(Box::new(Gmac::new(key)?)),
         })
     }
 
-    /// The signature of a message whose signature's place is zero.
-    fn of(&self, message: &[u8], side: Side) -> Option<[u8; 16]> {
+    /// The signature of a message whose signature's place is zero, and which goes on in `payload`.
+    fn of(&self, message: &[u8], payload: &[u8], side: Side) -> Option<[u8; 16]> {
         match self {
-            Self::Hmac(key) => hmac::sign(key, message).as_ref().first_chunk().copied(),
+            Self::Hmac(key) => {
+                let mut context = hmac::Context::with_key(key);
+                context.update(message);
+                context.update(payload);
+                context.sign().as_ref().first_chunk().copied()
+            }
             Self::Cmac(mac) => {
                 let mut mac = mac.as_ref().clone();
                 mac.update(message);
+                mac.update(payload);
                 mac.finalize().into_bytes().as_slice().first_chunk().copied()
             }
-            Self::Gmac(cipher) => {
+            Self::Gmac(gmac) => {
                 let mut nonce = [0; 12];
                 nonce[..8].copy_from_slice(message.get(ID..ID + 8)?);
                 nonce[8] = u8::from(side == Side::Server);
-                let nothing: &mut [u8] = &mut [];
-                let tag = cipher.encrypt_inout_detached(&nonce.into(), message, nothing.into());
-                let tag = tag.ok()?;
-                tag.as_slice().first_chunk().copied()
+                Some(gmac.tag(nonce, message, payload))
             }
         }
+    }
+}
+
+impl Gmac {
+    fn new(key: &[u8]) -> Result<Self, Fault> {
+        let cipher = <Aes128 as KeyInit>::new_from_slice(key).map_err(|_| bad_key())?;
+        let mut hash_key = ghash::Key::default();
+        cipher.encrypt_block(&mut hash_key);
+        Ok(Self { cipher, hash: GHash::new(&hash_key) })
+    }
+
+    fn tag(&self, nonce: [u8; 12], message: &[u8], payload: &[u8]) -> [u8; 16] {
+        let mut hash = self.hash.clone();
+        let (whole, rest) = message.split_at(message.len() / BLOCK * BLOCK);
+        hash.update_padded(whole);
+        let mut payload_left = payload;
+        if !rest.is_empty() {
+            let (filling, left) = payload.split_at(payload.len().min(BLOCK - rest.len()));
+            let mut block = [0; BLOCK];
+            block[..rest.len()].copy_from_slice(rest);
+            block[rest.len()..rest.len() + filling.len()].copy_from_slice(filling);
+            hash.update(&[block.into()]);
+            payload_left = left;
+        }
+        hash.update_padded(payload_left);
+        let mut lengths = [0; BLOCK];
+        let bits = 8 * (message.len() + payload.len()) as u64;
+        lengths[..8].copy_from_slice(&bits.to_be_bytes());
+        hash.update(&[lengths.into()]);
+        let mut mask = [0; BLOCK];
+        mask[..12].copy_from_slice(&nonce);
+        mask[BLOCK - 1] = 1;
+        let mut mask = mask.into();
+        self.cipher.encrypt_block(&mut mask);
+        let mut tag: [u8; BLOCK] = hash.finalize().into();
+        tag.iter_mut().zip(mask.as_slice()).for_each(|(tag, mask)| *tag ^= mask);
+        tag
     }
 }
 
@@ -224,10 +269,10 @@ impl Seal {
         self.secrecy.is_some()
     }
 
-    /// Signs a message of ours.
-    pub fn sign(&self, message: &mut [u8]) -> Option<()> {
+    /// Signs a message of ours, which goes on in `payload`.
+    pub fn sign(&self, message: &mut [u8], payload: &[u8]) -> Option<()> {
         message.get_mut(SIGNATURE)?.fill(0);
-        let signature = self.signing.of(message, Side::Client)?;
+        let signature = self.signing.of(message, payload, Side::Client)?;
         message[SIGNATURE].copy_from_slice(&signature);
         Some(())
     }
@@ -236,7 +281,7 @@ impl Seal {
     #[cfg(test)]
     pub fn sign_as_server(&self, message: &mut [u8]) {
         message[SIGNATURE].fill(0);
-        let signature = self.signing.of(message, Side::Server).expect("a signature");
+        let signature = self.signing.of(message, &[], Side::Server).expect("a signature");
         message[SIGNATURE].copy_from_slice(&signature);
     }
 
@@ -248,7 +293,8 @@ impl Seal {
         };
         let Some(told) = place.first_chunk().copied() else { return false };
         place.fill(0);
-        self.signing.of(message, Side::Server).is_some_and(|expected| same(&expected, &told))
+        let expected = self.signing.of(message, &[], Side::Server);
+        expected.is_some_and(|expected| same(&expected, &told))
     }
 
     /// Encrypts a message of ours, behind the place of its envelope.

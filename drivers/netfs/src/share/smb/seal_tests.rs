@@ -75,7 +75,7 @@ fn a_published_signature_is_accepted_and_nothing_like_it() {
     assert!(!seal.is_signed(&mut answer[..63].to_vec()), "there is no signature in it");
     // The signature of an answer is told apart from that of a question by GMAC alone.
     let mut again = answer.clone();
-    seal.sign(&mut again).expect("signed");
+    seal.sign(&mut again, &[]).expect("signed");
     assert_eq!(again, answer);
 }
 
@@ -191,9 +191,15 @@ fn signatures_are_what_the_crate_would_have_made() {
         let seal = Seal::new(&session(5, (algorithm, &key), [&[], &[]]), None).expect("keys");
         for (id, len) in [(1, 64), (u64::MAX - 1, 65), (77, 80), (3, 4096), (4, 100_003)] {
             let (mut one, mut other) = (message(id, len), message(id, len));
-            seal.sign(&mut one).expect("signed");
+            seal.sign(&mut one, &[]).expect("signed");
             sign_message(&mut other, &key, algorithm, id, false).expect("signed");
             assert_eq!(one, other, "{algorithm:?} of {len} bytes");
+            // The payload may lie elsewhere, wherever it begins.
+            for split in [64, 65, 79, 80, 112, len].into_iter().filter(|split| *split <= len) {
+                let (mut head, payload) = (one[..split].to_vec(), &one[split..]);
+                seal.sign(&mut head, payload).expect("signed");
+                assert_eq!(head, one[..split], "{algorithm:?} of {len} bytes, {split} apart");
+            }
             seal.sign_as_server(&mut one);
             verify_signature(&one, &key, algorithm, id, false).expect("signed");
             assert!(seal.is_signed(&mut one.clone()));
