@@ -53,7 +53,7 @@ pub const CASES: [Ask; 10] = [
 /// All limits.
 pub const LIMITS: &[Limit] = &[
     Limit { who: DRIVER, of: LIBNFS, target: 0.9, least: 0.4 },
-    Limit { who: DRIVER, of: SMBCLIENT, target: 0.9, least: 0.06 },
+    Limit { who: DRIVER, of: SMBCLIENT, target: 0.9, least: 0.4 },
     Limit { who: DRIVER, of: ONE_AT_A_TIME, target: 20.0, least: 6.0 },
 ];
 
