@@ -34,6 +34,7 @@ mod nbd_5;
 mod netfs_1;
 mod netfs_2;
 mod netfs_3;
+mod netfs_4;
 mod netfs_5;
 mod netfs_7;
 mod round_trip;
@@ -316,6 +317,13 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Waits,
         budget_secs: 90,
         play: netfs_3::play,
+    },
+    Show {
+        name: "netfs-4",
+        title: "A second host takes volumes on NFSv4 and SMB over from one that stands still, and on SMB from one that serves: nothing of the first lands afterwards, and it says so; NFSv3 gives nobody a second writer.",
+        manner: Manner::Waits,
+        budget_secs: 60,
+        play: netfs_4::play,
     },
     Show {
         name: "netfs-5",
