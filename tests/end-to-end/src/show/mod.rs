@@ -36,6 +36,7 @@ mod netfs_2;
 mod netfs_3;
 mod netfs_4;
 mod netfs_5;
+mod netfs_6;
 mod netfs_7;
 mod round_trip;
 mod run;
@@ -331,6 +332,13 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Waits,
         budget_secs: 45,
         play: netfs_5::play,
+    },
+    Show {
+        name: "netfs-6",
+        title: "A distributed volume on NFS, SMB and a local disk outlives each of them being killed and hung, under a verifying client.",
+        manner: Manner::Waits,
+        budget_secs: 75,
+        play: netfs_6::play,
     },
     Show {
         name: "netfs-7",
