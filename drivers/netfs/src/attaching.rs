@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Attaching and detaching: who has a volume is written beside it, where other hosts look.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use driver_api::{Attach, AttachMode, ErrorKind, Result, ext};
+use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, ext};
 
 use crate::{
     companion::{self, Record},
+    config::Protocol,
     disk::Disk,
     error::{Fault, fenced},
     file::OpenFile,
@@ -14,9 +18,15 @@ use crate::{
     image::Image,
     names::{Files, Format},
     places::Place,
+    share::Facts,
     store::Store,
     volume::{Attached, NetfsVolume},
 };
+
+/// How often a file is asked for whose holder goes on logging in.
+const ATTEMPTS: u32 = 6;
+/// Between two questions as what it has logged in.
+const AGAIN: Duration = Duration::from_millis(200);
 
 impl Store {
     /// Attaches a volume.
@@ -34,25 +44,17 @@ impl Store {
         let Place { mount, files, file, .. } = &place;
         let mut record =
             companion::read(mount, files, until).await?.unwrap_or_else(Record::adopted);
-        if attach.epoch < record.epoch {
-            return Err(fenced(volume)
-                .with("epoch", attach.epoch)
-                .with("latest_epoch", record.epoch));
-        }
         let holder = Holder::this(attach);
-        self.take(volume, &mut record, &holder, attach.force, until).await?;
+        if holder.epoch < record.epoch {
+            return Err(overtaken(volume, &holder, record.epoch));
+        }
+        let gone = self.take(volume, &mut record, &holder, attach.force, until).await?;
         let told = |fault: Fault| {
             fault.told("the volume cannot be opened").with("file", mount.place.shown_file(file))
         };
-        let writer = holder.writer.then_some(attach.epoch);
-        let opened = OpenFile::open(mount, volume, file, writer, until).await;
+        let opened = open(volume, &place, &holder, &gone, until).await;
         let (opened, facts) = opened.map_err(told)?;
-        record.epoch = attach.epoch;
-        if place.format == Format::Qcow2 {
-            record.image_size = place.size.unwrap_or(0);
-        }
-        record.holders.push(holder.clone());
-        if let Err(error) = enter(volume, &place, &opened, &record, &holder, until).await {
+        if let Err(error) = enter(volume, &place, &opened, &record, &holder, &gone, until).await {
             if let Err(fault) = opened.close(until).await {
                 tracing::warn!(volume, %fault, "the file cannot be closed");
             }
@@ -92,7 +94,7 @@ impl Store {
         noted
     }
 
-    /// Takes those out of the record who hold the volume no more; by force also those who do.
+    /// Takes those out of the record who hold the volume no more; by force also those who do. Gives all of them.
     async fn take(
         &self,
         volume: &str,
@@ -100,28 +102,33 @@ impl Store {
         holder: &Holder,
         force: bool,
         until: Instant,
-    ) -> Result<()> {
-        let mut staying = Vec::new();
+    ) -> Result<Gone> {
+        let (mut staying, mut gone) = (Vec::new(), Gone::default());
         for other in self.holders_of(volume, std::mem::take(&mut record.holders)) {
-            let conflicts = holder.writer || other.writer;
             match other.life() {
                 Life::Over => {}
-                _ if !conflicts => staying.push(other),
+                _ if !holder.conflicts_with(&other) => {
+                    staying.push(other);
+                    continue;
+                }
                 _ if !force => return Err(other.in_use(volume)),
                 Life::Here(attached) => {
                     tracing::warn!(volume, holder = %other, "taking the volume over");
                     attached.fence(until).await?;
                 }
+                // It learns from a larger epoch that it was taken over.
+                Life::Elsewhere if holder.epoch <= record.epoch => {
+                    return Err(overtaken(volume, holder, record.epoch));
+                }
                 Life::Elsewhere => {
-                    tracing::warn!(
-                        volume, holder = %other,
-                        "taking the volume over; nothing keeps the old holder from writing"
-                    );
+                    tracing::warn!(volume, holder = %other, "taking the volume over");
+                    gone.living.push(other.token.clone());
                 }
             }
+            gone.tokens.push(other.token);
         }
         record.holders = staying;
-        Ok(())
+        Ok(gone)
     }
 
     /// Ends an attachment: everything acknowledged is durable, or the answer says why not.
@@ -170,10 +177,11 @@ impl Store {
     /// Enters the size of the disk in an image into the volume's record.
     pub async fn enter_size(&self, attached: &Attached, size: u64, until: Instant) -> Result<()> {
         let _turn = self.turn(&attached.name).await;
-        let (mount, files) = (&attached.disk.file.mount, &attached.files);
-        let record = companion::read(mount, files, until).await?;
-        let record = Record { image_size: size, ..record.unwrap_or_else(Record::adopted) };
-        companion::write(mount, files, &record, until).await
+        let resized = |record: Option<Record>, _| {
+            let record = record.unwrap_or_else(Record::adopted);
+            Ok(Some(Record { image_size: size, ..record }))
+        };
+        companion::change(&attached.disk.file, &attached.files, resized, until).await
     }
 
     /// Gives a file back whose image cannot be served.
@@ -195,36 +203,112 @@ impl Store {
         holder: &Holder,
         until: Instant,
     ) -> Result<()> {
-        let mount = &disk.file.mount;
-        let Some(mut record) = companion::read(mount, files, until).await? else { return Ok(()) };
-        let before = record.holders.len();
-        record.holders.retain(|other| other.token != holder.token);
-        if record.holders.len() == before {
-            return Ok(());
-        }
-        let written = companion::write(mount, files, &record, until).await;
+        let without = |record: Option<Record>, _| {
+            let Some(mut record) = record else { return Ok(None) };
+            let before = record.holders.len();
+            record.holders.retain(|other| other.token != holder.token);
+            Ok((record.holders.len() < before).then_some(record))
+        };
+        let written = companion::change(&disk.file, files, without, until).await;
         note(&disk.volume, written, holder)
     }
 }
 
-/// Enters a holder into the record, if nobody came first while the file was being opened.
+/// Those who have a volume no more once it is attached.
+#[derive(Default)]
+struct Gone {
+    /// All of them.
+    tokens: Vec<String>,
+    /// Those who may live, in other processes.
+    living: Vec<String>,
+}
+
+fn overtaken(volume: &str, holder: &Holder, latest: u64) -> Error {
+    fenced(volume).with("epoch", holder.epoch).with("latest_epoch", latest)
+}
+
+/// Opens a volume's file. From a host that is taken over the server takes it as soon as it is told to end that one's login.
+async fn open(
+    volume: &str,
+    place: &Place,
+    holder: &Holder,
+    gone: &Gone,
+    until: Instant,
+) -> Result<(OpenFile, Facts), Fault> {
+    let Place { mount, files, file, .. } = place;
+    let (mut ended, mut attempts) = (Vec::new(), ATTEMPTS);
+    loop {
+        let refused = match OpenFile::open(mount, volume, file, holder, until).await {
+            Err(Fault::Refused(error))
+                if error.kind() == ErrorKind::IN_USE && !gone.living.is_empty() =>
+            {
+                error
+            }
+            opened => return opened,
+        };
+        let record = companion::look(mount, files, until).await?;
+        let holders = record.map_or_else(Vec::new, |record| record.holders);
+        let mut logins = holders.iter().filter(|other| {
+            gone.living.contains(&other.token)
+                && other.session != 0
+                && !ended.contains(&other.session)
+        });
+        attempts -= 1;
+        match logins.next() {
+            Some(other) if mount.place.protocol == Protocol::Smb && attempts > 0 => {
+                tracing::warn!(volume, holder = %other, "the server is told to end its login");
+                mount.end_session(other.session, until).await?;
+                ended.push(other.session);
+            }
+            // It lives, logged in anew, and was faster; soon it will have said as what.
+            None if !ended.is_empty() && attempts > 0 => tokio::time::sleep(AGAIN).await,
+            _ => return Err(refused.into()),
+        }
+    }
+}
+
+/// Enters a holder into the record, if nobody came first while the file was being opened. `seen` is the record as it was
+/// before that, without those who are gone.
 async fn enter(
     volume: &str,
     place: &Place,
     opened: &OpenFile,
-    record: &Record,
+    seen: &Record,
     holder: &Holder,
+    gone: &Gone,
     until: Instant,
 ) -> Result<()> {
-    let Place { mount, files, .. } = place;
-    if holder.writer && opened.is_exclusive() {
-        let latest = companion::latest_epoch(mount, files, until).await;
-        let latest = latest.map_err(|fault| fault.told("the volume's record cannot be read"))?;
-        if latest > holder.epoch {
-            return Err(fenced(volume).with("epoch", holder.epoch).with("latest_epoch", latest));
+    let entered = |latest: Option<Record>, session| {
+        let mut record = latest.unwrap_or_else(|| seen.clone());
+        if record.epoch > holder.epoch {
+            return Err(overtaken(volume, holder, record.epoch));
         }
+        let is_seen = |other: &Holder| seen.holders.iter().any(|one| one.token == other.token);
+        record.holders.retain(|other| {
+            other.token != holder.token && !is_seen(other) && !gone.tokens.contains(&other.token)
+        });
+        if let Some(first) = record.holders.iter().find(|other| holder.conflicts_with(other)) {
+            return Err(first.in_use(volume));
+        }
+        record.holders.extend(seen.holders.iter().cloned());
+        record.holders.push(Holder { session, ..holder.clone() });
+        record.epoch = holder.epoch;
+        // Who was taken over may have resized the disk meanwhile, and said so.
+        if place.format == Format::Qcow2 && gone.living.is_empty() {
+            record.image_size = place.size.unwrap_or(0);
+        }
+        Ok(Some(record))
+    };
+    let written = companion::change(opened, &place.files, entered, until).await;
+    if gone.living.is_empty() {
+        return note(volume, written, holder);
     }
-    note(volume, companion::write(mount, files, record, until).await, holder)
+    if opened.is_exclusive() {
+        // Nothing else would tell a host that still lives that it was taken over.
+        return written;
+    }
+    tracing::warn!(volume, "nothing keeps those who had the volume from writing");
+    note(volume, written, holder)
 }
 
 /// Judges a failure to enter or strike out a holder.

@@ -6,15 +6,18 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use driver_api::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Fault, internal},
+    file::OpenFile,
     holders::Holder,
     mounts::Mount,
     names::Files,
+    share::Share,
     verified,
 };
 
@@ -60,7 +63,7 @@ pub(crate) struct Record {
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
-fn is_zero(number: &u64) -> bool {
+pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
@@ -83,27 +86,81 @@ pub(crate) async fn read(
     files: &Files,
     until: Instant,
 ) -> Result<Option<Record>> {
-    let name = &files.companion;
-    let read = verified::read(mount, name, until).await;
-    let content = read.map_err(|fault| fault.told("the volume's record cannot be read"))?;
-    let file = mount.place.shown_file(name);
-    content.map(|content| decode(&content).map_err(|error| error.with("file", file))).transpose()
+    let seen = look(mount, files, until).await;
+    seen.map_err(|fault| fault.told("the volume's record cannot be read"))
 }
 
-/// The largest attach epoch that a volume's record knows.
-pub(crate) async fn latest_epoch(
-    mount: &Arc<Mount>,
+/// The same, for code that has to know what became of its calls.
+pub(crate) async fn look(
+    mount: &Mount,
     files: &Files,
     until: Instant,
-) -> Result<u64, Fault> {
-    match verified::read(mount, &files.companion, until).await? {
-        None => Ok(0),
-        Some(content) => {
-            let file = mount.place.shown_file(&files.companion);
-            let record = decode(&content).map_err(|error| error.with("file", file))?;
-            Ok(record.epoch)
-        }
+) -> Result<Option<Record>, Fault> {
+    let content = verified::read(mount, &files.companion, until).await?;
+    decode_of(content, mount, files)
+}
+
+/// The same on this very share.
+pub(crate) async fn read_on(
+    share: &dyn Share,
+    mount: &Mount,
+    files: &Files,
+    until: Instant,
+) -> Result<Option<Record>, Fault> {
+    let content = verified::read_on(share, &files.companion, until).await?;
+    decode_of(content, mount, files)
+}
+
+fn decode_of(
+    content: Option<Bytes>,
+    mount: &Mount,
+    files: &Files,
+) -> Result<Option<Record>, Fault> {
+    let file = || mount.place.shown_file(&files.companion);
+    let decoded =
+        content.map(|content| decode(&content).map_err(|error| error.with("file", file())));
+    Ok(decoded.transpose()?)
+}
+
+/// Writes a volume's record, on this very share.
+pub(crate) async fn write_on(
+    share: &dyn Share,
+    files: &Files,
+    record: &Record,
+    until: Instant,
+) -> Result<(), Fault> {
+    let content = encode(record)?.into();
+    verified::replace_on(share, &files.companion, &files.fresh_companion, &content, until).await
+}
+
+/// Changes the record of a volume whose file is open, unless `change` finds nothing to change. It is told the server's number
+/// for the login.
+///
+/// Where the server keeps other writers from the file, the record is read and written on the one share on which it does: a host
+/// that lost the file meanwhile must not write over what the next one says there.
+pub(crate) async fn change(
+    file: &OpenFile,
+    files: &Files,
+    change: impl Fn(Option<Record>, u64) -> Result<Option<Record>>,
+    until: Instant,
+) -> Result<()> {
+    let mount = &file.mount;
+    if !file.is_guarded() {
+        return match change(read(mount, files, until).await?, 0)? {
+            Some(record) => write(mount, files, &record, until).await,
+            None => Ok(()),
+        };
     }
+    let change = &change;
+    let changed = file.perform(until, |attempt, _| async move {
+        let share = &*attempt.share;
+        let record = read_on(share, mount, files, until).await?;
+        match change(record, share.session())? {
+            Some(record) => write_on(share, files, &record, until).await,
+            None => Ok(()),
+        }
+    });
+    changed.await.map_err(|fault| not_written(fault, mount, files))
 }
 
 /// Writes a volume's record.
@@ -116,10 +173,12 @@ pub(crate) async fn write(
     let content = encode(record)?.into();
     let written =
         verified::replace(mount, &files.companion, &files.fresh_companion, &content, until).await;
-    written.map_err(|fault| {
-        let file = mount.place.shown_file(&files.companion);
-        fault.told("the volume's record cannot be written").with("file", file)
-    })
+    written.map_err(|fault| not_written(fault, mount, files))
+}
+
+fn not_written(fault: Fault, mount: &Mount, files: &Files) -> Error {
+    let file = mount.place.shown_file(&files.companion);
+    fault.told("the volume's record cannot be written").with("file", file)
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>> {

@@ -20,8 +20,9 @@ use driver_api::{Error, ErrorKind, Result};
 use tokio::sync::MutexGuard;
 
 use crate::{
-    companion,
+    companion::{self, Record},
     error::{Fault, detached, fenced, replaced},
+    holders::Holder,
     mounts::{Attempt, Mount},
     names::{FileName, Files},
     share::{Facts, Found, Handle, Identity, Offers},
@@ -46,6 +47,8 @@ pub(crate) struct OpenFile {
     ended: AtomicBool,
     /// The attach epoch of who writes here.
     epoch: u64,
+    /// What tells its attachment from every other one.
+    token: String,
     /// The share keeps other writers away.
     exclusive: bool,
     /// What the server was seen to do with ranges of it.
@@ -65,15 +68,15 @@ struct Held {
 }
 
 impl OpenFile {
-    /// Opens a file; `epoch` of an attachment that writes.
+    /// Opens a file for an attachment.
     pub async fn open(
         mount: &Arc<Mount>,
         volume: &str,
         name: &FileName,
-        writer: Option<u64>,
+        holder: &Holder,
         until: Instant,
     ) -> Result<(Self, Facts), Fault> {
-        let write = writer.is_some();
+        let write = holder.writer;
         let (generation, exclusive, offers, found) = mount
             .perform(until, |attempt| async move {
                 let share = &attempt.share;
@@ -99,7 +102,8 @@ impl OpenFile {
             held: Mutex::new(Held { handle: found.handle, generation, number: 0 }),
             opening: tokio::sync::Mutex::new(()),
             ended: AtomicBool::new(false),
-            epoch: writer.unwrap_or_default(),
+            epoch: holder.epoch,
+            token: holder.token.clone(),
             exclusive,
             offers,
             broken: OnceLock::new(),
@@ -193,6 +197,11 @@ impl OpenFile {
         self.exclusive
     }
 
+    /// Whether it keeps them away for the sake of this attachment, which writes.
+    pub fn is_guarded(&self) -> bool {
+        self.write && self.exclusive
+    }
+
     /// What the server was seen to do with ranges of it.
     pub fn offers(&self) -> Offers {
         self.offers
@@ -228,8 +237,7 @@ impl OpenFile {
         let guarded = self.write && attempt.share.traits().exclusive;
         let found = self.open_anew(attempt, guarded, until).await?;
         let judged = match self.compare(found.facts) {
-            // Now that nobody else can take it: whoever had it between two locks of ours has left its epoch behind.
-            Ok(()) if guarded => self.compare_epoch(until).await,
+            Ok(()) if guarded => self.enter_again(attempt, until).await,
             judged => judged,
         };
         if let Err(fault) = judged {
@@ -274,10 +282,41 @@ impl OpenFile {
         }
     }
 
+    /// Compares the epoch now that nobody else can take the file: whoever had it between two locks of ours has left its own
+    /// behind. Where another host takes a volume over by ending this one's login, the record has the present login.
+    async fn enter_again(&self, attempt: &Attempt, until: Instant) -> Result<(), Fault> {
+        let (share, files) = (&*attempt.share, Files::of(&self.volume)?);
+        let record = companion::read_on(share, &self.mount, &files, until).await?;
+        self.compare_with(record.as_ref())?;
+        let Some(mut record) = record else { return Ok(()) };
+        let session = share.session();
+        let own = record.holders.iter_mut().find(|holder| holder.token == self.token);
+        match own {
+            Some(own) if own.session != session => own.session = session,
+            _ => return Ok(()),
+        }
+        match companion::write_on(share, &files, &record, until).await {
+            Err(Fault::Refused(error)) => {
+                tracing::warn!(
+                    volume = self.volume,
+                    %error,
+                    "the volume's record does not change: no other host can take the volume over while this one lives"
+                );
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
     /// Fails for ever if somebody else has attached the volume since.
     async fn compare_epoch(&self, until: Instant) -> Result<(), Fault> {
         let files = Files::of(&self.volume)?;
-        let latest = companion::latest_epoch(&self.mount, &files, until).await?;
+        let record = companion::look(&self.mount, &files, until).await?;
+        self.compare_with(record.as_ref())
+    }
+
+    fn compare_with(&self, record: Option<&Record>) -> Result<(), Fault> {
+        let latest = record.map_or(0, |record| record.epoch);
         if latest <= self.epoch {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use std::{
 use driver_api::{Attach, AttachMode, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::volume::Attached;
+use crate::{companion::is_zero, volume::Attached};
 
 /// An attachment, as others see it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub(crate) struct Holder {
     pub pid: u32,
     /// When that process was started, in the kernel's ticks.
     pub started: u64,
+    /// The server's number for its login, by which the server can be told to end that; zero where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub session: u64,
 }
 
 impl fmt::Display for Holder {
@@ -89,7 +92,13 @@ impl Holder {
             machine: MACHINE.clone(),
             pid,
             started: started(pid).unwrap_or(0),
+            session: 0,
         }
+    }
+
+    /// Whether it and another attachment cannot be there at the same time.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        self.writer || other.writer
     }
 
     /// Whether it still lives.

@@ -120,21 +120,25 @@ pub(crate) async fn read(
     name: &FileName,
     until: Instant,
 ) -> Result<Option<Bytes>, Fault> {
-    let read = mount.perform(until, |attempt| async move {
-        let share = &attempt.share;
-        let found = share.open(name, false, until).await?;
-        if found.facts.size > LONGEST {
-            return Err(broken_server(format!("the file {name} is too long to be a record")).into());
-        }
-        let content = read_open(&**share, &found, found.facts.size, until).await;
-        share.close(&found.handle, until).await?;
-        content
-    });
-    match read.await {
-        Ok(content) => Ok(Some(content)),
-        Err(Fault::NotFound) => Ok(None),
-        Err(fault) => Err(fault),
+    mount.perform(until, |attempt| async move { read_on(&*attempt.share, name, until).await }).await
+}
+
+/// The same on this very share.
+pub(crate) async fn read_on(
+    share: &dyn Share,
+    name: &FileName,
+    until: Instant,
+) -> Result<Option<Bytes>, Fault> {
+    let found = match share.open(name, false, until).await {
+        Err(Fault::NotFound) => return Ok(None),
+        found => found?,
+    };
+    if found.facts.size > LONGEST {
+        return Err(broken_server(format!("the file {name} is too long to be a record")).into());
     }
+    let content = read_open(share, &found, found.facts.size, until).await;
+    share.close(&found.handle, until).await?;
+    content.map(Some)
 }
 
 /// The first `most` bytes of a file, as far as it has them.
@@ -228,4 +232,24 @@ pub(crate) async fn replace(
     };
     write(mount, fresh, 0, content, until).await?;
     rename(mount, &made, fresh, name, until).await
+}
+
+/// The same on this very share, and on no other: what a mount that is made anew must not do for one that has ended.
+pub(crate) async fn replace_on(
+    share: &dyn Share,
+    name: &FileName,
+    fresh: &FileName,
+    content: &Bytes,
+    until: Instant,
+) -> Result<(), Fault> {
+    match share.remove(fresh, until).await {
+        Ok(()) | Err(Fault::NotFound) => {}
+        Err(fault) => return Err(fault),
+    }
+    share.create(fresh, fastrand::u64(..), until).await?;
+    let found = share.open(fresh, true, until).await?;
+    let written = write_whole(share, &found, 0, content, until).await;
+    share.close(&found.handle, until).await?;
+    written?;
+    share.rename(fresh, name, until).await
 }

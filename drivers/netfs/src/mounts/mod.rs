@@ -274,6 +274,12 @@ impl Mount {
         discovery::exports(&self.place, &self.figures, until).await
     }
 
+    /// Ends another host's login at the server, with everything that it has open there.
+    pub async fn end_session(&self, session: u64, until: Instant) -> Result<(), Fault> {
+        let limit = until.min(Instant::now() + self.patience.mount);
+        smb::end_session(&self.place, &self.figures, session, limit).await
+    }
+
     /// Space on the server.
     pub async fn space(&self, until: Instant) -> Result<Space, Fault> {
         let space =

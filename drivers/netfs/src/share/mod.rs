@@ -195,6 +195,11 @@ pub(crate) trait Share: Send + Sync {
     /// What was found out when it was mounted.
     fn traits(&self) -> &Traits;
 
+    /// The server's number for this login, where another login of the same user may end it by that; else zero.
+    fn session(&self) -> u64 {
+        0
+    }
+
     /// What has a name, without opening it. `NotFound` if nothing has.
     fn look<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, Found>;
 

@@ -34,7 +34,9 @@ mod nbd_5;
 mod netfs_1;
 mod netfs_2;
 mod netfs_3;
+mod netfs_4;
 mod netfs_5;
+mod netfs_6;
 mod netfs_7;
 mod round_trip;
 mod run;
@@ -318,11 +320,25 @@ pub const SHOWS: &[Show] = &[
         play: netfs_3::play,
     },
     Show {
+        name: "netfs-4",
+        title: "A second host takes volumes on NFSv4 and SMB over from one that stands still, and on SMB from one that serves: nothing of the first lands afterwards, and it says so; NFSv3 gives nobody a second writer.",
+        manner: Manner::Waits,
+        budget_secs: 60,
+        play: netfs_4::play,
+    },
+    Show {
         name: "netfs-5",
         title: "Names that lead elsewhere and links out of a share are refused, names that differ in case alone are kept apart, and nothing on the server is touched.",
         manner: Manner::Waits,
         budget_secs: 45,
         play: netfs_5::play,
+    },
+    Show {
+        name: "netfs-6",
+        title: "A distributed volume on NFS, SMB and a local disk outlives each of them being killed and hung, under a verifying client.",
+        manner: Manner::Waits,
+        budget_secs: 75,
+        play: netfs_6::play,
     },
     Show {
         name: "netfs-7",

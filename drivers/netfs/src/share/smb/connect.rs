@@ -153,6 +153,7 @@ async fn mount_whenever(
         fsid: probed.fsid,
         life: Verifier(fastrand::u64(..).to_be_bytes()),
         traits,
+        session: session.session_id.0,
         past: Arc::clone(past),
     })
 }
@@ -187,6 +188,32 @@ pub(crate) async fn shares(
         Err(_) => {
             let why = "the server did not tell its shares".into();
             Err(Fault::TimedOut { sent: false, why })
+        }
+    }
+}
+
+/// Ends another login of the same user, wherever it came from: the server closes every file that it has open before this
+/// returns, and refuses whatever comes of it later. A login that is over already, or another user's, stays what it is.
+pub(crate) async fn end_session(
+    place: &Place,
+    figures: &Arc<Figures>,
+    session: u64,
+    until: Instant,
+) -> Result<(), Fault> {
+    let ending = async {
+        let login = place.login.as_ref().ok_or_else(|| internal("a share without a login"))?;
+        let Greeted { mut connection, .. } =
+            greet(place, &dialects(place)?, figures, until).await?;
+        connection.set_previous_session_id(SessionId(session));
+        let logged_in = log_in(&mut connection, login).await;
+        connection.mark_dead();
+        logged_in.map(drop)
+    };
+    match tokio::time::timeout_at(until.into(), ending).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            let why = "the server did not end the other host's login".into();
+            Err(Fault::TimedOut { sent: true, why })
         }
     }
 }

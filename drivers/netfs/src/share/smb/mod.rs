@@ -45,7 +45,7 @@ use smb2::{
     types::{Command, FileId, flags::FileAccessMask, status::NtStatus},
 };
 
-pub(crate) use connect::{Past, mount, shares};
+pub(crate) use connect::{Past, end_session, mount, shares};
 pub(crate) use link::Opened;
 use link::{Link, credits};
 use messages::{
@@ -99,6 +99,8 @@ pub(crate) struct Smb {
     /// See the module.
     life: Verifier,
     traits: Traits,
+    /// The server's number for the login.
+    session: u64,
     past: Arc<Past>,
 }
 
@@ -426,6 +428,10 @@ impl Smb {
 impl Share for Smb {
     fn traits(&self) -> &Traits {
         &self.traits
+    }
+
+    fn session(&self) -> u64 {
+        self.session
     }
 
     fn look<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, Found> {

@@ -3,7 +3,7 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -11,9 +11,13 @@ use bytes::Bytes;
 use driver_api::ErrorKind;
 use serde_json::json;
 use smb2::client::tree::Tree;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use super::{
-    connect::{Greeted, Past, dialects, greet, log_in, mount, take_over, validate},
+    connect::{Greeted, Past, dialects, end_session, greet, log_in, mount, take_over, validate},
     hello::tamper,
     seal::Seal,
     *,
@@ -154,6 +158,71 @@ async fn the_next_login_ends_the_one_before_with_its_files() {
     assert!(read.data.is_empty() && read.at_end);
     second.close(&again.handle, soon()).await.expect("closed");
     second.remove(&name, soon()).await.expect("removed");
+}
+
+/// Stands between one client and the server, and remembers the status of each answer that is not encrypted.
+async fn overheard(server: u16) -> (u16, Arc<Mutex<Vec<u32>>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let statuses = Arc::<Mutex<Vec<u32>>>::default();
+    let heard = Arc::clone(&statuses);
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.expect("a client");
+        let server = TcpStream::connect((address("host"), server)).await.expect("the server");
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        while let Ok(length) = from_server.read_u32().await {
+            let mut message = vec![0; length as usize];
+            from_server.read_exact(&mut message).await.expect("a whole message");
+            if message.starts_with(b"\xfeSMB") {
+                let status = message[8..12].try_into().expect("four bytes");
+                heard.lock().expect("unharmed").push(u32::from_le_bytes(status));
+            }
+            let _ = to_client.write_u32(length).await;
+            let _ = to_client.write_all(&message).await;
+        }
+    });
+    (port, statuses)
+}
+
+#[tokio::test]
+#[ignore = "needs Samba: tests/services/netfs"]
+async fn another_host_ends_a_login_with_its_files() {
+    for (share, version) in [("share", "2.1"), ("share", "3.1.1"), ("share_encrypted", "3.1.1")] {
+        let place = place(share, &[version]);
+        let (port, statuses) = overheard(place.port.expect("a port")).await;
+        let first = mounted(&Place { port: Some(port), ..place.clone() }, &Arc::default()).await;
+        let name = FileName::new("taken.raw").expect("a name");
+        let _ = first.remove(&name, soon()).await;
+        drop(first.create(&name, 0, soon()).await.expect("made"));
+        let held = first.open(&name, true, soon()).await.expect("open");
+        let second = mounted(&place, &Arc::default()).await;
+        assert_eq!(refusal(second.open(&name, true, soon()).await), ErrorKind::IN_USE);
+
+        let figures = Arc::new(Figures::default());
+        let end = |session| end_session(&place, &figures, session, soon());
+        end(first.session()).await.expect("ended");
+        let taken = second.open(&name, true, soon()).await.expect("open");
+        let data = Bytes::from_static(b"from the past");
+        let late = first.write(&held.handle, 0, data, false, soon()).await;
+        assert!(matches!(late, Err(Fault::Lost { .. })), "{late:?}");
+        if share == "share" {
+            let refused = NtStatus::USER_SESSION_DELETED.0;
+            let last = statuses.lock().expect("unharmed").last().copied();
+            assert_eq!(last, Some(refused), "{version}");
+        }
+        let read = second.read(&taken.handle, 0, 100, soon()).await.expect("read");
+        assert!(read.data.is_empty() && read.at_end);
+
+        // What is over stays over, what never was changes nothing.
+        for session in [first.session(), 0x7777_7777_7777_7777] {
+            end(session).await.expect("nothing to end");
+        }
+        second.ping(soon()).await.expect("alive");
+        second.close(&taken.handle, soon()).await.expect("closed");
+        second.remove(&name, soon()).await.expect("removed");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     clients,
     failure::{Context, Failure, Outcome, ensure},
@@ -45,6 +47,12 @@ impl Disk {
         let server = self.server.take();
         server.ok_or_else(|| Failure::new("the disk is out"))?.kill9()?;
         self.mounted.take().map_or(Ok(()), Mounted::lose)
+    }
+
+    /// Lets it stand still, so that whatever uses it waits, or lets it go on.
+    pub fn hang(&self, hangs: bool) -> Outcome {
+        let server = self.server.as_ref().ok_or_else(|| Failure::new("the disk is out"))?;
+        server.signal(if hangs { Signal::STOP } else { Signal::CONT })
     }
 
     /// Puts it in again, with what it had when it was pulled out.
