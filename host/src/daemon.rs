@@ -2,7 +2,7 @@
 //! `novastor serve`: what starts in which order, and ends in the opposite one.
 //!
 //! ```text
-//!   log -> state (its lock: one host a state file) -> drivers -> backends, recovery -> NBD -> API -> READY
+//!   log -> state (its lock: one host a state file) -> drivers -> backends, recovery (10 s at most) -> NBD -> API -> READY
 //!   SIGTERM -> API -> jobs -> NBD clients -> volumes detached -> backends closed -> state closed
 //! ```
 
@@ -24,6 +24,7 @@ use driver_api::{Error, ErrorKind, Result, StateHandle};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
+    task::{AbortHandle, JoinHandle},
 };
 
 use crate::{
@@ -46,6 +47,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const NBD_FAREWELL: Duration = Duration::from_millis(500);
 /// How often a driver that was missing is looked for.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a start waits for backends and for what is to be recovered in them.
+const OPENING: Duration = Duration::from_secs(10);
 /// How long the state may still be locked by a host that is going.
 const LETTING_GO: Duration = Duration::from_secs(5);
 /// Bytes that one NBD connection has in flight at most.
@@ -124,12 +127,14 @@ struct Host {
     jobs: Jobs,
     server: Arc<Server>,
     api: Option<RunningApi>,
-    look: tokio::task::JoinHandle<()>,
+    look: JoinHandle<()>,
+    /// The opening of backends that was still under way when the host began to serve.
+    going_on: Option<AbortHandle>,
     _watch: PluginWatch,
 }
 
 struct RunningApi {
-    serving: tokio::task::JoinHandle<Result<()>>,
+    serving: JoinHandle<Result<()>>,
     end: oneshot::Sender<()>,
     /// The socket that was made for it.
     made: Option<PathBuf>,
@@ -164,7 +169,7 @@ impl Host {
         registry.lend(Arc::new(lender));
         registry.rescan()?;
         let watch = PluginWatch::start(registry.clone())?;
-        volumes.open_backends().await?;
+        let going_on = open_for_a_start(volumes.clone()).await?;
 
         let runtime = tokio::runtime::Handle::current();
         let source = Arc::new(offer::Exports { volumes: volumes.clone(), runtime });
@@ -191,7 +196,7 @@ impl Host {
             RunningApi { serving, end, made: door.made }
         });
         let look = tokio::spawn(open_when_drivers_come(volumes.clone(), registry));
-        Ok(Self { volumes, jobs, server, api, look, _watch: watch })
+        Ok(Self { volumes, jobs, server, api, look, going_on, _watch: watch })
     }
 
     /// Where NBD clients find it.
@@ -204,6 +209,9 @@ impl Host {
     /// Ends everything, so that a later start finds nothing to recover.
     async fn stop(self) {
         self.look.abort();
+        if let Some(going_on) = &self.going_on {
+            going_on.abort();
+        }
         let mut made = None;
         if let Some(mut api) = self.api {
             // The API may have ended by itself; then nobody listens.
@@ -228,6 +236,26 @@ impl Host {
         }
         tracing::info!("ended");
     }
+}
+
+/// Opens the backends and recovers their volumes, for as long as a start may wait: one whose storage stands still must not
+/// keep the others from being served. What is then under way goes on.
+async fn open_for_a_start(volumes: Volumes) -> Result<Option<AbortHandle>> {
+    let mut opening = tokio::spawn(async move { volumes.open_backends().await });
+    let Ok(opened) = tokio::time::timeout(OPENING, &mut opening).await else {
+        tracing::warn!(
+            "backends are still opened, or their volumes recovered; this host serves what is there"
+        );
+        let going_on = opening.abort_handle();
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = opening.await {
+                tracing::error!("opening backends: {error:#}");
+            }
+        });
+        return Ok(Some(going_on));
+    };
+    let panicked = |error| Error::new(ErrorKind::INTERNAL, format!("opening backends: {error}"));
+    opened.map_err(panicked)?.map(|()| None)
 }
 
 /// Opens the state. A host that was just ended may need a moment to let go of it.

@@ -337,3 +337,33 @@ fn a_volume_has_one_name_after_its_host_was_killed_while_renaming_it() {
     let delete = format!("volume delete {}", names[0]);
     until(2 * PATIENCE, || run(&host, &delete)).expect("deleted");
 }
+
+#[test]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+fn a_host_starts_and_serves_although_a_cluster_stands_still() {
+    let mut host = host();
+    gone(&host, &["e2e-still"]);
+    host.cli().create_volume("e2e-still", 8 * MIB, Some("rack"), &[]).expect("a volume");
+    host.cli().create_volume("e2e-here", 8 * MIB, Some("disk"), &[]).expect("another");
+    for name in ["e2e-still", "e2e-here"] {
+        host.cli().add_export(name).expect("exported");
+    }
+    let mut client = host.connect("e2e-still").expect("a client");
+    client.call(Command::Write { fua: true }, 0, 512, &[5; 512]).expect("written");
+    host.kill9().expect("killed");
+    drop(client);
+    signal_osds("STOP");
+    let begun = Instant::now();
+    let started = host.restart();
+    let (took, here) = (begun.elapsed(), host.connect("e2e-here"));
+    signal_osds("CONT");
+    started.expect("it starts");
+    assert!(took > Duration::from_secs(9), "nothing held its start up: {took:?}");
+    let mut here = here.expect("the volume that is not in the cluster");
+    here.call(Command::Write { fua: true }, 0, 512, &[6; 512]).expect("written");
+    let mut client = until(2 * PATIENCE, || host.connect("e2e-still")).expect("when it goes on");
+    assert_eq!(client.call(Command::Read, 0, 512, &[]).expect("read"), [5; 512]);
+    drop(client);
+    run(&host, "export remove e2e-still").expect("removed");
+    until(2 * PATIENCE, || run(&host, "volume delete e2e-still")).expect("deleted");
+}
