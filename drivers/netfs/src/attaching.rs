@@ -1,19 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Attaching and detaching: who has a volume is written beside it, where other hosts look.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 
 use driver_api::{Attach, AttachMode, ErrorKind, Result, ext};
 
+use tokio::sync::RwLock;
+
 use crate::{
     companion::{self, Record},
-    disk::Disk,
+    counters::Counters,
     error::{Fault, fenced},
     file::OpenFile,
     holders::{self, Holder, Life},
-    image::Image,
+    image::{Link, Purpose},
+    layers::{
+        files::Shelf,
+        stack::Stack,
+        tree::{ROOT, Tree},
+        work::{Progress, Work},
+    },
+    mounts::Mount,
     names::{Files, Format},
     places::Place,
+    share::Offers,
+    standing::Standing,
     store::Store,
     volume::{Attached, NetfsVolume},
 };
@@ -34,6 +48,7 @@ impl Store {
         let Place { mount, files, file, .. } = &place;
         let mut record =
             companion::read(mount, files, until).await?.unwrap_or_else(Record::adopted);
+        record.admit(volume)?;
         if attach.epoch < record.epoch {
             return Err(fenced(volume)
                 .with("epoch", attach.epoch)
@@ -48,38 +63,87 @@ impl Store {
         let opened = OpenFile::open(mount, volume, file, writer, until).await;
         let (opened, facts) = opened.map_err(told)?;
         record.epoch = attach.epoch;
-        if place.format == Format::Qcow2 {
+        if place.format == Format::Qcow2 || record.tree.active != ROOT {
             record.image_size = place.size.unwrap_or(0);
         }
         record.holders.push(holder.clone());
-        if let Err(error) = enter(volume, &place, &opened, &record, &holder, until).await {
+        if let Err(error) = enter(volume, &place, &mut record, &holder, until).await {
             if let Err(fault) = opened.close(until).await {
                 tracing::warn!(volume, %fault, "the file cannot be closed");
             }
             return Err(error);
         }
-        let grows = place.format == Format::Qcow2;
-        let most = self.unstable_bytes;
-        let disk = Disk::new(volume, opened, holder.writer, facts.size, grows, most);
-        let disk = Arc::new(disk);
-        let image = match place.format {
-            Format::Raw => Ok((None, facts.size)),
-            Format::Qcow2 => {
-                Image::open(&disk, until).await.map(|(image, size)| (Some(image), size))
-            }
+        let shelf = Shelf {
+            mount: Arc::clone(mount),
+            volume: volume.to_owned(),
+            id: record.id.clone(),
+            root: file.clone(),
+            root_format: place.format,
+            writer,
+            most_unstable: self.unstable_bytes,
         };
-        let (image, size) = match image {
+        let standing = Arc::new(Standing::new(volume, holder.writer));
+        let exclusive = opened.is_exclusive();
+        let root = shelf.link(&standing, opened, facts, (ROOT, place.format));
+        let mut links = vec![root];
+        let stack = self.stack(&shelf, &standing, &record.tree, &mut links, until).await;
+        let (stack, size) = match stack {
             Ok(opened) => opened,
             Err(error) => {
-                self.give_back(&disk, files, &holder, until).await;
+                self.give_back(&links, files, &holder, until).await;
                 return Err(error.with("file", mount.place.shown_file(file)));
             }
         };
-        let (store, files) = (Arc::clone(self), files.clone());
-        let attached = Arc::new(Attached::new(store, files, disk, image, holder, size));
+        let offers = match (place.format, &stack.image) {
+            (Format::Raw, _) | (_, None) => links[0].disk.file.offers(),
+            (Format::Qcow2, Some(image)) => Offers { punch: image.is_modern(), map: true },
+        };
+        let attached = Arc::new(Attached {
+            name: volume.to_owned(),
+            store: Arc::clone(self),
+            files: files.clone(),
+            mount: Arc::clone(mount),
+            standing,
+            holder,
+            size: AtomicU64::new(size),
+            offers,
+            exclusive,
+            stack: RwLock::new(stack),
+            progress: Progress::default(),
+            work: tokio::sync::Mutex::new(Work::new(shelf, record.tree)),
+            counters: Counters::default(),
+            _in_use: mount.hold(),
+        });
         holders::enter(&attached.holder, &attached);
         self.remember(&attached);
+        {
+            let mut work = attached.work(until).await?;
+            attached.progress.saw(&work.tree);
+            attached.tidy(&mut work);
+        }
         Ok(NetfsVolume(attached))
+    }
+
+    /// Opens what lies on the root, which is the only one of `links` yet, and all of it together.
+    async fn stack(
+        &self,
+        shelf: &Shelf,
+        standing: &Arc<Standing>,
+        tree: &Tree,
+        links: &mut Vec<Link>,
+        until: Instant,
+    ) -> Result<(Stack, u64)> {
+        for layer in tree.chain(tree.active).into_iter().filter(|layer| *layer != ROOT) {
+            let (file, format) = shelf.file_of(tree, layer)?;
+            let link = shelf.open(standing, (layer, &file, format), until).await?;
+            links.push(link.clone());
+            // A crash, or another name of the volume, may have come in between.
+            if standing.writer {
+                shelf.set_base(&link, tree, until).await?;
+            }
+        }
+        let purpose = if standing.writer { Purpose::Write } else { Purpose::Read };
+        Stack::open(links.clone(), purpose, until).await
     }
 
     /// Who has a volume: those in its record, and attachments of this backend that could not be entered there.
@@ -126,76 +190,57 @@ impl Store {
 
     /// Ends an attachment: everything acknowledged is durable, or the answer says why not.
     pub async fn detach(&self, attached: &Arc<Attached>, until: Instant) -> Result<()> {
-        let (disk, holder) = (&attached.disk, &attached.holder);
-        let written_back = match &attached.image {
-            Some(image) => {
-                let written_back = match disk.admit_flush() {
-                    Ok(()) if holder.writer => image.write_back(until).await,
-                    _ => Ok(()),
-                };
-                image.stop(until).await?;
-                written_back
-            }
-            None => Ok(()),
-        };
-        let turn = disk.flush_turn(until).await?;
-        let gate = disk.barrier(until).await?;
-        if !disk.is_open() {
-            holders::leave(holder);
-            if disk.close()
-                && let Err(fault) = disk.file.close(until).await
-            {
-                tracing::warn!(volume = attached.name, %fault, "the file cannot be closed");
-            }
-            return if disk.is_fenced() { Err(fenced(&attached.name)) } else { Ok(()) };
-        }
-        let flushed = match disk.admit_flush() {
-            Ok(()) => {
-                let all = disk.ledger().mark();
-                disk.make_durable_in(&turn, all, until, Some(&gate)).await
-            }
+        let (standing, holder) = (&attached.standing, &attached.holder);
+        let work = attached.work(until).await?;
+        let stack = attached.alone(until).await?;
+        work.stop(until).await?;
+        let disks = work.disks(&stack);
+        let flushed = match standing.admit_flush() {
+            Ok(()) => stack.flush(until).await,
             doubt => doubt,
         };
-        disk.close();
-        holders::leave(holder);
-        drop((gate, turn));
-        flushed?;
-        written_back?;
-        let _turn = self.turn(&attached.name).await;
-        self.leave(disk, &attached.files, holder, until).await?;
-        let closed = disk.file.close(until).await;
-        closed.map_err(|fault| disk.told(fault, "the file cannot be closed", false))
-    }
-
-    /// Enters the size of the disk in an image into the volume's record.
-    pub async fn enter_size(&self, attached: &Attached, size: u64, until: Instant) -> Result<()> {
-        let _turn = self.turn(&attached.name).await;
-        let (mount, files) = (&attached.disk.file.mount, &attached.files);
-        let record = companion::read(mount, files, until).await?;
-        let record = Record { image_size: size, ..record.unwrap_or_else(Record::adopted) };
-        companion::write(mount, files, &record, until).await
-    }
-
-    /// Gives a file back whose image cannot be served.
-    async fn give_back(&self, disk: &Disk, files: &Files, holder: &Holder, until: Instant) {
-        disk.close();
-        if let Err(error) = self.leave(disk, files, holder, until).await {
-            tracing::warn!(volume = disk.volume, %error, "the volume's record does not change");
+        stack.stop(until).await?;
+        let was_open = standing.is_open();
+        if standing.close() && !was_open {
+            for disk in &disks {
+                disk.leave(until).await;
+            }
         }
-        if let Err(fault) = disk.file.close(until).await {
-            tracing::warn!(volume = disk.volume, %fault, "the file cannot be closed");
+        holders::leave(holder);
+        drop((stack, work));
+        if !was_open {
+            return if standing.is_fenced() { Err(fenced(&attached.name)) } else { Ok(()) };
+        }
+        flushed?;
+        let _turn = self.turn(&attached.name).await;
+        self.leave(&attached.mount, &attached.files, holder, until).await?;
+        for disk in &disks {
+            let closed = disk.file.close(until).await;
+            closed.map_err(|fault| disk.told(fault, "the file cannot be closed", false))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the files back of a volume that cannot be served.
+    async fn give_back(&self, links: &[Link], files: &Files, holder: &Holder, until: Instant) {
+        let Some(root) = links.first() else { return };
+        root.disk.standing.close();
+        if let Err(error) = self.leave(&root.disk.file.mount, files, holder, until).await {
+            tracing::warn!(volume = root.disk.volume, %error, "the volume's record does not change");
+        }
+        for link in links {
+            link.disk.leave(until).await;
         }
     }
 
     /// Takes an attachment out of its volume's record.
     async fn leave(
         &self,
-        disk: &Disk,
+        mount: &Arc<Mount>,
         files: &Files,
         holder: &Holder,
         until: Instant,
     ) -> Result<()> {
-        let mount = &disk.file.mount;
         let Some(mut record) = companion::read(mount, files, until).await? else { return Ok(()) };
         let before = record.holders.len();
         record.holders.retain(|other| other.token != holder.token);
@@ -203,26 +248,28 @@ impl Store {
             return Ok(());
         }
         let written = companion::write(mount, files, &record, until).await;
-        note(&disk.volume, written, holder)
+        note(files.companion.as_str(), written, holder)
     }
 }
 
-/// Enters a holder into the record, if nobody came first while the file was being opened.
+/// Enters a holder into the record, if nobody came first while the file was being opened. What a writer before it left
+/// there meanwhile stays.
 async fn enter(
     volume: &str,
     place: &Place,
-    opened: &OpenFile,
-    record: &Record,
+    record: &mut Record,
     holder: &Holder,
     until: Instant,
 ) -> Result<()> {
     let Place { mount, files, .. } = place;
-    if holder.writer && opened.is_exclusive() {
-        let latest = companion::latest_epoch(mount, files, until).await;
-        let latest = latest.map_err(|fault| fault.told("the volume's record cannot be read"))?;
-        if latest > holder.epoch {
-            return Err(fenced(volume).with("epoch", holder.epoch).with("latest_epoch", latest));
+    if holder.writer
+        && let Some(now) = companion::read(mount, files, until).await?
+    {
+        if now.epoch > holder.epoch {
+            return Err(fenced(volume).with("epoch", holder.epoch).with("latest_epoch", now.epoch));
         }
+        now.admit(volume)?;
+        record.tree = now.tree;
     }
     note(volume, companion::write(mount, files, record, until).await, holder)
 }

@@ -6,13 +6,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, ErrorKind, Result, Retry};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    error::{Fault, internal},
+    error::{Fault, fenced, internal},
     holders::Holder,
+    layers::tree::Tree,
     mounts::Mount,
     names::Files,
     verified,
@@ -20,6 +21,10 @@ use crate::{
 
 const MAGIC: &str = "novastor-netfs";
 const VERSION: u32 = 1;
+/// The volume consists of layers: its file alone is not what it holds.
+const LAYERS: u64 = 1;
+/// The volume is being made from another, or removed: its file is not what it holds, or not all of it.
+const UNFINISHED: u64 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Envelope {
@@ -52,6 +57,21 @@ pub(crate) struct Record {
     /// Which volume becomes this one, while it is renamed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub renamed_from: String,
+    /// Its layers and snapshots, if it has any.
+    #[serde(default, skip_serializing_if = "Tree::is_untouched")]
+    pub tree: Tree,
+    /// It is being removed, whatever is left of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
+    /// Of what it is being made, while it is not whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub copied_from: String,
+    /// Of what it was made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub origin: String,
+    /// How.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clone_method: String,
     /// Who has it attached.
     #[serde(default)]
     pub holders: Vec<Holder>,
@@ -74,6 +94,26 @@ impl Record {
     /// Of a file that was there before.
     pub fn adopted() -> Self {
         Self { made: false, ..Self::made(0) }
+    }
+
+    /// What an older driver must not overlook.
+    fn features(&self) -> u64 {
+        let layers = if self.tree.is_plain() { 0 } else { LAYERS };
+        let is_whole = !self.removing && self.copied_from.is_empty();
+        layers | if is_whole { 0 } else { UNFINISHED }
+    }
+
+    /// Refuses a volume that is not whole.
+    pub fn admit(&self, volume: &str) -> Result<()> {
+        let (what, remedy) = if self.removing {
+            ("the volume's removal was begun and did not end", "remove it again")
+        } else if !self.copied_from.is_empty() {
+            ("the volume is a clone that is not finished", "wait, clone again, or remove it")
+        } else {
+            return Ok(());
+        };
+        let error = Error::new(ErrorKind::UNAVAILABLE, what);
+        Err(error.with_retry(Retry::PERMANENT).with("volume", volume).remedy(remedy))
     }
 }
 
@@ -106,6 +146,48 @@ pub(crate) async fn latest_epoch(
     }
 }
 
+/// Puts layers in the place of those that a volume has, in one step and durably, for whoever attached it at `epoch`.
+///
+/// The record is read on the connection that then replaces it: where a server keeps other writers away, it lets go of that
+/// only together with the connection, so that whoever lost the volume meanwhile finds the epoch of the next one.
+pub(crate) async fn exchange(
+    mount: &Arc<Mount>,
+    files: &Files,
+    (volume, epoch): (&str, u64),
+    (from, to): (&Tree, &Tree),
+    image_size: u64,
+    until: Instant,
+) -> Result<(), Fault> {
+    let file = mount.place.shown_file(&files.companion);
+    let file = file.as_str();
+    mount
+        .perform(until, |attempt| async move {
+            let share = &*attempt.share;
+            let content = verified::read_on(share, &files.companion, until).await;
+            let mut record = match content {
+                Ok(content) => decode(&content).map_err(|error| error.with("file", file))?,
+                Err(Fault::NotFound) => Record::adopted(),
+                Err(fault) => return Err(fault),
+            };
+            if record.epoch > epoch {
+                return Err(fenced(volume).with("latest_epoch", record.epoch).into());
+            }
+            // An earlier attempt may have done it.
+            if record.tree == *to {
+                return Ok(());
+            }
+            if record.tree != *from {
+                return Err(damaged("somebody else changed it").with("file", file).into());
+            }
+            record.tree.clone_from(to);
+            record.image_size = image_size;
+            let content = encode(&record)?.into();
+            let names = (&files.companion, &files.fresh_companion);
+            verified::replace_on(share, names, &content, until).await
+        })
+        .await
+}
+
 /// Writes a volume's record.
 pub(crate) async fn write(
     mount: &Arc<Mount>,
@@ -130,7 +212,7 @@ fn encode(record: &Record) -> Result<Vec<u8>> {
         magic: MAGIC.into(),
         version: VERSION,
         compatible_features: 0,
-        incompatible_features: 0,
+        incompatible_features: record.features(),
         sha256: digest(&body),
         body,
     };
@@ -145,10 +227,11 @@ fn decode(content: &[u8]) -> Result<Record> {
     if envelope.magic != MAGIC {
         return Err(damaged("the magic is not novastor-netfs"));
     }
-    if envelope.version > VERSION || envelope.incompatible_features != 0 {
-        let (version, features) = (envelope.version, envelope.incompatible_features);
+    let unknown = envelope.incompatible_features & !(LAYERS | UNFINISHED);
+    if envelope.version > VERSION || unknown != 0 {
+        let version = envelope.version;
         let what = format!(
-            "the volume's record has version {version} and incompatible features {features:#x}, this driver reads version {VERSION} without"
+            "the volume's record has version {version} and unknown incompatible features {unknown:#x}, this driver reads version {VERSION}"
         );
         return Err(
             Error::new(ErrorKind::UNSUPPORTED, what).remedy("use the newer driver that wrote it")
@@ -157,7 +240,10 @@ fn decode(content: &[u8]) -> Result<Record> {
     if envelope.sha256 != digest(&envelope.body) {
         return Err(damaged("the checksum does not fit the content"));
     }
-    serde_json::from_value(envelope.body).map_err(|error| damaged(&error.to_string()))
+    let record: Record =
+        serde_json::from_value(envelope.body).map_err(|error| damaged(&error.to_string()))?;
+    record.tree.check()?;
+    Ok(record)
 }
 
 /// The body's keys are sorted by serde_json's map, so the text is the same for every writer.
@@ -197,8 +283,26 @@ mod tests {
         assert_eq!(kind(|value| value["body"]["epoch"] = 8.into()), ErrorKind::CORRUPTED);
         assert_eq!(kind(|value| value["magic"] = "other".into()), ErrorKind::CORRUPTED);
         assert_eq!(kind(|value| value["version"] = 2.into()), ErrorKind::UNSUPPORTED);
-        assert_eq!(kind(|value| value["incompatible_features"] = 1.into()), ErrorKind::UNSUPPORTED);
+        assert_eq!(kind(|value| value["incompatible_features"] = 4.into()), ErrorKind::UNSUPPORTED);
         altered(|value| value["compatible_features"] = 1.into()).expect("compatible");
+    }
+
+    #[test]
+    fn what_is_more_than_its_file_is_kept_from_older_versions() {
+        let file = crate::names::FileName::new("v.novastor-x-1.qcow2").expect("a name");
+        let plain = Record::made(512);
+        let layered = Record { tree: Tree::default().frozen(&file), ..Record::made(512) };
+        let merged = Record { tree: layered.tree.merged(1).swept(), ..Record::made(512) };
+        let removing = Record { removing: true, ..Record::made(512) };
+        for (record, features) in
+            [(plain, 0), (layered, LAYERS), (merged, 0), (removing, UNFINISHED)]
+        {
+            let text = encode(&record).expect("encoded");
+            let value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+            assert_eq!(value["incompatible_features"], features);
+            assert_eq!(decode(&text).expect("read"), record);
+            assert_eq!(record.admit("v").is_err(), features == UNFINISHED);
+        }
     }
 
     #[test]

@@ -140,6 +140,15 @@ impl OpenFile {
             .await
     }
 
+    /// The file's handle on the share of an attempt that began with another file.
+    pub async fn handle_on(&self, attempt: &Attempt, until: Instant) -> Result<Handle, Fault> {
+        self.check()?;
+        match self.held_from(attempt.generation, 0) {
+            Some(held) => Ok(held.handle),
+            None => self.resolve(attempt, 0, until).await.map(|held| held.handle),
+        }
+    }
+
     /// Fails once the file is not the volume's any more.
     pub fn check(&self) -> Result<(), Fault> {
         match self.broken.get() {

@@ -10,7 +10,7 @@
 //!
 //! Repeating it goes on wherever it ended.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use driver_api::{Error, ErrorKind, Result, VolumeInfo};
 
@@ -18,6 +18,7 @@ use crate::{
     companion::{self, Record},
     error::{Fault, not_found},
     holders::Life,
+    layers::{files::Shelf, tree::ROOT},
     names::Files,
     places::Place,
     store::Store,
@@ -113,6 +114,19 @@ impl Store {
         }
         record.renamed_from.clear();
         companion::write(mount, files, &record, until).await?;
+        // Those of layers keep their files, whose headers have the old name in them.
+        let shelf = Shelf {
+            mount: Arc::clone(mount),
+            volume: to.to_owned(),
+            id: record.id.clone(),
+            root: place.file.clone(),
+            root_format: place.format,
+            writer: None,
+            most_unstable: 0,
+        };
+        for overlay in record.tree.children(ROOT) {
+            shelf.set_base_of(&record.tree, overlay.id, until).await?;
+        }
         Ok(place.info(to))
     }
 }

@@ -20,6 +20,8 @@ use crate::{
 
 /// The longest small file that is read whole.
 const LONGEST: u64 = 4 << 20;
+/// How often a file may be replaced while it is read.
+const REPLACED_AT_MOST: u32 = 4;
 
 /// What has a name; `None` if nothing has.
 pub(crate) async fn look(
@@ -120,20 +122,37 @@ pub(crate) async fn read(
     name: &FileName,
     until: Instant,
 ) -> Result<Option<Bytes>, Fault> {
-    let read = mount.perform(until, |attempt| async move {
-        let share = &attempt.share;
-        let found = share.open(name, false, until).await?;
-        if found.facts.size > LONGEST {
-            return Err(broken_server(format!("the file {name} is too long to be a record")).into());
-        }
-        let content = read_open(&**share, &found, found.facts.size, until).await;
-        share.close(&found.handle, until).await?;
-        content
-    });
+    let read =
+        mount.perform(until, |attempt| async move { read_on(&*attempt.share, name, until).await });
     match read.await {
         Ok(content) => Ok(Some(content)),
         Err(Fault::NotFound) => Ok(None),
         Err(fault) => Err(fault),
+    }
+}
+
+/// The content of a small file, on this very share. `NotFound` if there is none.
+pub(crate) async fn read_on(
+    share: &dyn Share,
+    name: &FileName,
+    until: Instant,
+) -> Result<Bytes, Fault> {
+    let mut left = REPLACED_AT_MOST;
+    loop {
+        let found = share.open(name, false, until).await?;
+        if found.facts.size > LONGEST {
+            return Err(broken_server(format!("the file {name} is too long to be a record")).into());
+        }
+        let content = read_open(share, &found, found.facts.size, until).await;
+        let closed = share.close(&found.handle, until).await;
+        match content {
+            // Another one has its name since it was opened.
+            Err(Fault::Stale) if left > 0 => left -= 1,
+            content => {
+                closed?;
+                return content;
+            }
+        }
     }
 }
 
@@ -228,4 +247,23 @@ pub(crate) async fn replace(
     };
     write(mount, fresh, 0, content, until).await?;
     rename(mount, &made, fresh, name, until).await
+}
+
+/// The same on this very share: what becomes of it when that ends is the caller's to find out.
+pub(crate) async fn replace_on(
+    share: &dyn Share,
+    (name, fresh): (&FileName, &FileName),
+    content: &Bytes,
+    until: Instant,
+) -> Result<(), Fault> {
+    match share.remove(fresh, until).await {
+        Ok(()) | Err(Fault::NotFound) => {}
+        Err(fault) => return Err(fault),
+    }
+    share.create(fresh, fastrand::u64(..), until).await?;
+    let found = share.open(fresh, true, until).await?;
+    let written = write_whole(share, &found, 0, content, until).await;
+    share.close(&found.handle, until).await?;
+    written?;
+    share.rename(fresh, name, until).await
 }
