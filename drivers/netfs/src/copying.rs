@@ -132,7 +132,7 @@ async fn pour(layer: &Link, target: &Link, deadline: Deadline) -> Result<()> {
     let mut merging = Merging::begin(layer, below, Vec::new(), deadline.until()?).await?;
     let poured = async {
         while merging.copy_some(deadline.until()?).await?.is_some() {}
-        merging.flush(deadline.until()?).await
+        merging.finish(deadline.until()?).await
     };
     let poured = poured.await;
     merging.stop(deadline.until()?).await?;

@@ -453,3 +453,36 @@ async fn a_deposed_writer_changes_no_layers() {
     expect(&new, 0, 1, MIB).await;
     new.detach(&CX).await.expect("detached");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_takes_no_snapshot_and_loses_nothing() {
+    let fake = Fake::start().await;
+    let backend = open(fake.patient()).await;
+    let volume = made_as(&backend, "raw", 2 * MIB).await;
+    write(&volume, 0, 1, MIB).await;
+    snapshot(&volume, "first").await;
+    write(&volume, 0, 2, MIB).await;
+    volume.flush(&CX).await.expect("flushed");
+    fake.world().faults.full = true;
+    let full = Snapshots::create(&volume, &CX, "second").await.expect_err("no room");
+    assert_eq!(full.kind(), ErrorKind::NO_SPACE, "{full:#}");
+    let full = Snapshots::delete(&volume, &CX, "first").await.expect_err("not even for that");
+    assert_eq!(full.kind(), ErrorKind::NO_SPACE, "{full:#}");
+    expect(&volume, 0, 2, MIB).await;
+    assert_eq!(names(&volume).await, ["first"]);
+    fake.world().faults.full = false;
+    snapshot(&volume, "second").await;
+    forget(&volume, "first").await;
+    forget(&volume, "second").await;
+    // It fails half way, again and again, and is done once there is room.
+    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+    fake.world().faults.full = true;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    expect(&volume, 0, 2, MIB).await;
+    fake.world().faults.full = false;
+    until_layers(&volume, 1).await;
+    expect(&volume, 0, 2, MIB).await;
+    volume.detach(&CX).await.expect("detached");
+    let left: Vec<String> = fake.world().files.keys().cloned().collect();
+    assert_eq!(left, ["v.novastor", "v.raw"]);
+}

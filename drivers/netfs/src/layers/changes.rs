@@ -35,6 +35,11 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Attached {
+    /// What is read and written, alone, unless what is under way takes so long that those behind it should not wait.
+    pub async fn soon_alone(&self, until: Instant) -> Result<RwLockWriteGuard<'_, Stack>> {
+        self.alone(until.min(Instant::now() + PATIENCE)).await
+    }
+
     /// Freezes the active layer under a new one, perhaps with a name.
     pub async fn freeze(
         &self,
@@ -55,7 +60,7 @@ impl Attached {
             None => work.tree.frozen(&file),
         };
         let frozen = async {
-            let mut stack = self.alone(until.min(Instant::now() + PATIENCE)).await?;
+            let mut stack = self.soon_alone(until).await?;
             stack.flush(until).await?;
             let mut links = stack.links.clone();
             links.push(link.clone());
@@ -88,7 +93,7 @@ impl Attached {
                 let to = work.tree.rolled_back(layer, &file);
                 links.push(link.clone());
                 let switched = async {
-                    let mut stack = self.alone(until.min(Instant::now() + PATIENCE)).await?;
+                    let mut stack = self.soon_alone(until).await?;
                     self.switch(work, &mut stack, to, links, until).await
                 };
                 let switched = switched.await;

@@ -42,6 +42,10 @@ pub(crate) struct Merging {
     source: Image,
     from: Arc<Disk>,
     target: Target,
+    /// The size that the parent gets.
+    size: u64,
+    /// What it has.
+    now: u64,
     /// Up to where it has been brought.
     at: u64,
 }
@@ -128,9 +132,11 @@ impl Merging {
             }
         };
         let from = Arc::clone(&child.disk);
-        let merging = Self { child: child.layer, parent, opened, source, from, target, at: 0 };
-        if now != size
-            && let Err(error) = merging.target.resize(size, until).await
+        let mut merging =
+            Self { child: child.layer, parent, opened, source, from, target, size, now, at: 0 };
+        // What is cut off is cut off at the end.
+        if now < size
+            && let Err(error) = merging.resize(until).await
         {
             merging.stop(until).await?;
             return Err(error);
@@ -167,8 +173,17 @@ impl Merging {
         }
     }
 
-    /// Makes what was copied durable.
-    pub async fn flush(&self, until: Instant) -> Result<()> {
+    async fn resize(&mut self, until: Instant) -> Result<()> {
+        self.target.resize(self.size, until).await?;
+        self.now = self.size;
+        Ok(())
+    }
+
+    /// Makes all that was copied durable, and the parent as long as the child.
+    pub async fn finish(&mut self, until: Instant) -> Result<()> {
+        if self.now != self.size {
+            self.resize(until).await?;
+        }
         self.target.flush(until).await
     }
 

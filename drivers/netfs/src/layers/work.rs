@@ -220,7 +220,7 @@ impl Attached {
                 self.progress.merged.fetch_add(bytes, Relaxed);
                 Ok(true)
             }
-            None => merging.flush(until).await.map(|()| false),
+            None => merging.finish(until).await.map(|()| false),
         }
     }
 
@@ -286,7 +286,7 @@ impl Attached {
         let is_read = self.enter(until).await?.links.iter().any(|link| link.layer == child);
         if is_read {
             self.flush(until).await?;
-            let mut stack = self.alone(until).await?;
+            let mut stack = self.soon_alone(until).await?;
             stack.flush(until).await?;
             let mut links = stack.links.clone();
             links.retain(|link| link.layer != child);
@@ -321,7 +321,7 @@ impl Attached {
         }
         work.rounds = 0;
         self.flush(until).await?;
-        let mut stack = self.alone(until).await?;
+        let mut stack = self.soon_alone(until).await?;
         stack.flush(until).await?;
         let Some((child, below)) = stack.links.split_last() else { return Ok(()) };
         if below.last().is_none_or(|link| link.layer != parent) {
@@ -332,7 +332,7 @@ impl Attached {
             while let Some(bytes) = merging.copy_some(until).await? {
                 self.progress.merged.fetch_add(bytes, Relaxed);
             }
-            merging.flush(until).await
+            merging.finish(until).await
         };
         let merged = merged.await;
         merging.stop(until).await?;
