@@ -2,23 +2,33 @@
 //! Attaching and detaching: who has a volume is written beside it, where other hosts look.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, ext};
 
+use tokio::sync::RwLock;
+
 use crate::{
     companion::{self, Record},
     config::Protocol,
+    counters::Counters,
     disk::Disk,
     error::{Fault, fenced},
-    file::OpenFile,
+    file::{OpenFile, Opener},
     holders::{self, Holder, Life},
-    image::Image,
+    image::{Link, Purpose},
+    layers::{
+        files::Shelf,
+        stack::Stack,
+        tree::{ROOT, Tree},
+        work::{Progress, Work},
+    },
     names::{Files, Format},
     places::Place,
-    share::Facts,
+    share::{Facts, Offers},
+    standing::Standing,
     store::Store,
     volume::{Attached, NetfsVolume},
 };
@@ -44,6 +54,7 @@ impl Store {
         let Place { mount, files, file, .. } = &place;
         let mut record =
             companion::read(mount, files, until).await?.unwrap_or_else(Record::adopted);
+        record.admit(volume)?;
         let holder = Holder::this(attach);
         if holder.epoch < record.epoch {
             return Err(overtaken(volume, &holder, record.epoch));
@@ -54,34 +65,86 @@ impl Store {
         };
         let opened = open(volume, &place, &holder, &gone, until).await;
         let (opened, facts) = opened.map_err(told)?;
-        if let Err(error) = enter(volume, &place, &opened, &record, &holder, &gone, until).await {
+        let entered = enter(volume, &place, &opened, &mut record, &holder, &gone, until).await;
+        if let Err(error) = entered {
             if let Err(fault) = opened.close(until).await {
                 tracing::warn!(volume, %fault, "the file cannot be closed");
             }
             return Err(error);
         }
-        let grows = place.format == Format::Qcow2;
-        let most = self.unstable_bytes;
-        let disk = Disk::new(volume, opened, holder.writer, facts.size, grows, most);
-        let disk = Arc::new(disk);
-        let image = match place.format {
-            Format::Raw => Ok((None, facts.size)),
-            Format::Qcow2 => {
-                Image::open(&disk, until).await.map(|(image, size)| (Some(image), size))
-            }
+        let shelf = Shelf {
+            mount: Arc::clone(mount),
+            volume: volume.to_owned(),
+            id: record.id.clone(),
+            root: file.clone(),
+            root_format: place.format,
+            opener: Opener::of(&holder),
+            most_unstable: self.unstable_bytes,
         };
-        let (image, size) = match image {
+        let standing = Arc::new(Standing::new(volume, holder.writer));
+        let exclusive = opened.is_exclusive();
+        let link = shelf.link(&standing, opened, facts, (ROOT, place.format));
+        let root = Arc::clone(&link.disk);
+        let mut links = vec![link];
+        let stack = self.stack(&shelf, &standing, &record.tree, &mut links, until).await;
+        let (stack, size) = match stack {
             Ok(opened) => opened,
             Err(error) => {
-                self.give_back(&disk, files, &holder, until).await;
+                self.give_back(&links, files, &holder, until).await;
                 return Err(error.with("file", mount.place.shown_file(file)));
             }
         };
-        let (store, files) = (Arc::clone(self), files.clone());
-        let attached = Arc::new(Attached::new(store, files, disk, image, holder, size));
+        let offers = match (place.format, &stack.image) {
+            (Format::Raw, _) | (_, None) => root.file.offers(),
+            (Format::Qcow2, Some(image)) => Offers { punch: image.is_modern(), map: true },
+        };
+        let attached = Arc::new(Attached {
+            name: volume.to_owned(),
+            store: Arc::clone(self),
+            files: files.clone(),
+            mount: Arc::clone(mount),
+            standing,
+            holder,
+            size: AtomicU64::new(size),
+            offers,
+            exclusive,
+            root,
+            stack: RwLock::new(stack),
+            progress: Progress::default(),
+            work: tokio::sync::Mutex::new(Work::new(shelf, record.tree)),
+            counters: Counters::default(),
+            _in_use: mount.hold(),
+        });
         holders::enter(&attached.holder, &attached);
         self.remember(&attached);
+        {
+            let mut work = attached.work(until).await?;
+            attached.progress.saw(&work.tree);
+            attached.tidy(&mut work);
+        }
         Ok(NetfsVolume(attached))
+    }
+
+    /// Opens what lies on the root, which is the only one of `links` yet, and all of it together.
+    async fn stack(
+        &self,
+        shelf: &Shelf,
+        standing: &Arc<Standing>,
+        tree: &Tree,
+        links: &mut Vec<Link>,
+        until: Instant,
+    ) -> Result<(Stack, u64)> {
+        for layer in tree.chain(tree.active).into_iter().filter(|layer| *layer != ROOT) {
+            let (file, format) = shelf.file_of(tree, layer)?;
+            let link = shelf.open(standing, (layer, &file, format), until).await?;
+            links.push(link.clone());
+            // A crash, or another name of the volume, may have come in between.
+            if standing.writer {
+                shelf.set_base(&link, tree, until).await?;
+            }
+        }
+        let purpose = if standing.writer { Purpose::Write } else { Purpose::Read };
+        Stack::open(links.clone(), purpose, until).await
     }
 
     /// Who has a volume: those in its record, and attachments of this backend that could not be entered there.
@@ -133,72 +196,53 @@ impl Store {
 
     /// Ends an attachment: everything acknowledged is durable, or the answer says why not.
     pub async fn detach(&self, attached: &Arc<Attached>, until: Instant) -> Result<()> {
-        let (disk, holder) = (&attached.disk, &attached.holder);
-        let written_back = match &attached.image {
-            Some(image) => {
-                let written_back = match disk.admit_flush() {
-                    Ok(()) if holder.writer => image.write_back(until).await,
-                    _ => Ok(()),
-                };
-                image.stop(until).await?;
-                written_back
-            }
-            None => Ok(()),
-        };
-        let turn = disk.flush_turn(until).await?;
-        let gate = disk.barrier(until).await?;
-        if !disk.is_open() {
-            holders::leave(holder);
-            if disk.close()
-                && let Err(fault) = disk.file.close(until).await
-            {
-                tracing::warn!(volume = attached.name, %fault, "the file cannot be closed");
-            }
-            return if disk.is_fenced() { Err(fenced(&attached.name)) } else { Ok(()) };
-        }
-        let flushed = match disk.admit_flush() {
-            Ok(()) => {
-                let all = disk.ledger().mark();
-                disk.make_durable_in(&turn, all, until, Some(&gate)).await
-            }
+        let (standing, holder) = (&attached.standing, &attached.holder);
+        let work = attached.work(until).await?;
+        let stack = attached.alone(until).await?;
+        work.stop(until).await?;
+        let disks = work.disks(&stack);
+        let flushed = match standing.admit_flush() {
+            Ok(()) => stack.flush(until).await,
             doubt => doubt,
         };
-        disk.close();
-        holders::leave(holder);
-        drop((gate, turn));
-        flushed?;
-        written_back?;
-        let _turn = self.turn(&attached.name).await;
-        self.leave(disk, &attached.files, holder, until).await?;
-        let closed = disk.file.close(until).await;
-        closed.map_err(|fault| disk.told(fault, "the file cannot be closed", false))
-    }
-
-    /// Enters the size of the disk in an image into the volume's record.
-    pub async fn enter_size(&self, attached: &Attached, size: u64, until: Instant) -> Result<()> {
-        let _turn = self.turn(&attached.name).await;
-        let resized = |record: Option<Record>, _| {
-            let record = record.unwrap_or_else(Record::adopted);
-            Ok(Some(Record { image_size: size, ..record }))
-        };
-        companion::change(&attached.disk.file, &attached.files, resized, until).await
-    }
-
-    /// Gives a file back whose image cannot be served.
-    async fn give_back(&self, disk: &Disk, files: &Files, holder: &Holder, until: Instant) {
-        disk.close();
-        if let Err(error) = self.leave(disk, files, holder, until).await {
-            tracing::warn!(volume = disk.volume, %error, "the volume's record does not change");
+        stack.stop(until).await?;
+        let was_open = standing.is_open();
+        if standing.close() && !was_open {
+            for disk in &disks {
+                disk.leave(until).await;
+            }
         }
-        if let Err(fault) = disk.file.close(until).await {
-            tracing::warn!(volume = disk.volume, %fault, "the file cannot be closed");
+        holders::leave(holder);
+        drop((stack, work));
+        if !was_open {
+            return if standing.is_fenced() { Err(fenced(&attached.name)) } else { Ok(()) };
+        }
+        flushed?;
+        let _turn = self.turn(&attached.name).await;
+        self.leave(&attached.root, &attached.files, holder, until).await?;
+        for disk in &disks {
+            let closed = disk.file.close(until).await;
+            closed.map_err(|fault| disk.told(fault, "the file cannot be closed", false))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the files back of a volume that cannot be served.
+    async fn give_back(&self, links: &[Link], files: &Files, holder: &Holder, until: Instant) {
+        let Some(root) = links.first() else { return };
+        root.disk.standing.close();
+        if let Err(error) = self.leave(&root.disk, files, holder, until).await {
+            tracing::warn!(volume = root.disk.volume, %error, "the volume's record does not change");
+        }
+        for link in links {
+            link.disk.leave(until).await;
         }
     }
 
     /// Takes an attachment out of its volume's record.
     async fn leave(
         &self,
-        disk: &Disk,
+        root: &Disk,
         files: &Files,
         holder: &Holder,
         until: Instant,
@@ -209,8 +253,8 @@ impl Store {
             record.holders.retain(|other| other.token != holder.token);
             Ok((record.holders.len() < before).then_some(record))
         };
-        let written = companion::change(&disk.file, files, without, until).await;
-        note(&disk.volume, written, holder)
+        let written = companion::change(&root.file, files, without, until).await;
+        note(&root.volume, written, holder)
     }
 }
 
@@ -238,7 +282,7 @@ async fn open(
     let Place { mount, files, file, .. } = place;
     let (mut ended, mut attempts) = (Vec::new(), ATTEMPTS);
     loop {
-        let refused = match OpenFile::open(mount, volume, file, holder, until).await {
+        let refused = match OpenFile::open(mount, volume, file, &Opener::of(holder), until).await {
             Err(Fault::Refused(error))
                 if error.kind() == ErrorKind::IN_USE && !gone.living.is_empty() =>
             {
@@ -268,38 +312,47 @@ async fn open(
 }
 
 /// Enters a holder into the record, if nobody came first while the file was being opened. `seen` is the record as it was
-/// before that, without those who are gone.
+/// before that, without those who are gone; it gets the layers that the volume has now.
 async fn enter(
     volume: &str,
     place: &Place,
     opened: &OpenFile,
-    seen: &Record,
+    seen: &mut Record,
     holder: &Holder,
     gone: &Gone,
     until: Instant,
 ) -> Result<()> {
+    let tree = Mutex::new(None);
+    let before = &*seen;
     let entered = |latest: Option<Record>, session| {
-        let mut record = latest.unwrap_or_else(|| seen.clone());
+        let mut record = latest.unwrap_or_else(|| before.clone());
+        record.admit(volume)?;
         if record.epoch > holder.epoch {
             return Err(overtaken(volume, holder, record.epoch));
         }
-        let is_seen = |other: &Holder| seen.holders.iter().any(|one| one.token == other.token);
+        let is_seen = |other: &Holder| before.holders.iter().any(|one| one.token == other.token);
         record.holders.retain(|other| {
             other.token != holder.token && !is_seen(other) && !gone.tokens.contains(&other.token)
         });
         if let Some(first) = record.holders.iter().find(|other| holder.conflicts_with(other)) {
             return Err(first.in_use(volume));
         }
-        record.holders.extend(seen.holders.iter().cloned());
+        record.holders.extend(before.holders.iter().cloned());
         record.holders.push(Holder { session, ..holder.clone() });
         record.epoch = holder.epoch;
         // Who was taken over may have resized the disk meanwhile, and said so.
-        if place.format == Format::Qcow2 && gone.living.is_empty() {
+        let is_image = place.format == Format::Qcow2 || record.tree.active != ROOT;
+        if is_image && gone.living.is_empty() {
             record.image_size = place.size.unwrap_or(0);
         }
+        *tree.lock().unwrap_or_else(PoisonError::into_inner) = Some(record.tree.clone());
         Ok(Some(record))
     };
     let written = companion::change(opened, &place.files, entered, until).await;
+    // What a writer before it left there meanwhile.
+    if let Some(tree) = tree.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        seen.tree = tree;
+    }
     if gone.living.is_empty() {
         return note(volume, written, holder);
     }

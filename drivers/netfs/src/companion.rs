@@ -7,15 +7,16 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, ErrorKind, Result, Retry};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    error::{Fault, internal},
+    error::{Fault, fenced, internal},
     file::OpenFile,
     holders::Holder,
-    mounts::Mount,
+    layers::tree::Tree,
+    mounts::{Attempt, Mount},
     names::Files,
     share::Share,
     verified,
@@ -23,6 +24,10 @@ use crate::{
 
 const MAGIC: &str = "novastor-netfs";
 const VERSION: u32 = 1;
+/// The volume consists of layers: its file alone is not what it holds.
+const LAYERS: u64 = 1;
+/// The volume is being made from another, or removed: its file is not what it holds, or not all of it.
+const UNFINISHED: u64 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Envelope {
@@ -55,6 +60,21 @@ pub(crate) struct Record {
     /// Which volume becomes this one, while it is renamed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub renamed_from: String,
+    /// Its layers and snapshots, if it has any.
+    #[serde(default, skip_serializing_if = "Tree::is_untouched")]
+    pub tree: Tree,
+    /// It is being removed, whatever is left of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
+    /// Of what it is being made, while it is not whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub copied_from: String,
+    /// Of what it was made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub origin: String,
+    /// How.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clone_method: String,
     /// Who has it attached.
     #[serde(default)]
     pub holders: Vec<Holder>,
@@ -77,6 +97,26 @@ impl Record {
     /// Of a file that was there before.
     pub fn adopted() -> Self {
         Self { made: false, ..Self::made(0) }
+    }
+
+    /// What an older driver must not overlook.
+    fn features(&self) -> u64 {
+        let layers = if self.tree.is_plain() { 0 } else { LAYERS };
+        let is_whole = !self.removing && self.copied_from.is_empty();
+        layers | if is_whole { 0 } else { UNFINISHED }
+    }
+
+    /// Refuses a volume that is not whole.
+    pub fn admit(&self, volume: &str) -> Result<()> {
+        let (what, remedy) = if self.removing {
+            ("the volume's removal was begun and did not end", "remove it again")
+        } else if !self.copied_from.is_empty() {
+            ("the volume is a clone that is not finished", "wait, clone again, or remove it")
+        } else {
+            return Ok(());
+        };
+        let error = Error::new(ErrorKind::UNAVAILABLE, what);
+        Err(error.with_retry(Retry::PERMANENT).with("volume", volume).remedy(remedy))
     }
 }
 
@@ -141,7 +181,7 @@ pub(crate) async fn write_on(
 pub(crate) async fn change(
     file: &OpenFile,
     files: &Files,
-    change: impl Fn(Option<Record>, u64) -> Result<Option<Record>>,
+    change: impl Fn(Option<Record>, u64) -> Result<Option<Record>> + Sync,
     until: Instant,
 ) -> Result<()> {
     let mount = &file.mount;
@@ -153,14 +193,67 @@ pub(crate) async fn change(
     }
     let change = &change;
     let changed = file.perform(until, |attempt, _| async move {
-        let share = &*attempt.share;
-        let record = read_on(share, mount, files, until).await?;
-        match change(record, share.session())? {
-            Some(record) => write_on(share, files, &record, until).await,
-            None => Ok(()),
-        }
+        change_on(&*attempt.share, mount, files, change, until).await
     });
     changed.await.map_err(|fault| not_written(fault, mount, files))
+}
+
+async fn change_on(
+    share: &dyn Share,
+    mount: &Mount,
+    files: &Files,
+    change: &(impl Fn(Option<Record>, u64) -> Result<Option<Record>> + Sync),
+    until: Instant,
+) -> Result<(), Fault> {
+    let record = read_on(share, mount, files, until).await?;
+    match change(record, share.session())? {
+        Some(record) => write_on(share, files, &record, until).await,
+        None => Ok(()),
+    }
+}
+
+/// Puts layers in the place of those that a volume has, in one step and durably, for whoever attached it at `epoch`. `file` is
+/// the root's, which is open for as long as the volume is attached.
+///
+/// The record is read on the connection that then replaces it: where a server keeps other writers away, it lets go of that
+/// only together with the connection, so that whoever lost the volume meanwhile finds the epoch of the next one.
+pub(crate) async fn exchange(
+    file: &OpenFile,
+    files: &Files,
+    (volume, epoch): (&str, u64),
+    (from, to): (&Tree, &Tree),
+    image_size: u64,
+    until: Instant,
+) -> Result<(), Fault> {
+    let mount = &file.mount;
+    let exchanged = |record: Option<Record>, _| {
+        let mut record = record.unwrap_or_else(Record::adopted);
+        if record.epoch > epoch {
+            return Err(fenced(volume).with("latest_epoch", record.epoch));
+        }
+        // An earlier attempt may have done it.
+        if record.tree == *to {
+            return Ok(None);
+        }
+        if record.tree != *from {
+            let file = mount.place.shown_file(&files.companion);
+            return Err(damaged("somebody else changed it").with("file", file));
+        }
+        record.tree.clone_from(to);
+        record.image_size = image_size;
+        Ok(Some(record))
+    };
+    let exchanged = &exchanged;
+    if file.is_guarded() {
+        let on = |attempt: Attempt, _| async move {
+            change_on(&*attempt.share, mount, files, exchanged, until).await
+        };
+        return file.perform(until, on).await;
+    }
+    let on = |attempt: Attempt| async move {
+        change_on(&*attempt.share, mount, files, exchanged, until).await
+    };
+    mount.perform(until, on).await
 }
 
 /// Writes a volume's record.
@@ -189,7 +282,7 @@ fn encode(record: &Record) -> Result<Vec<u8>> {
         magic: MAGIC.into(),
         version: VERSION,
         compatible_features: 0,
-        incompatible_features: 0,
+        incompatible_features: record.features(),
         sha256: digest(&body),
         body,
     };
@@ -204,10 +297,11 @@ fn decode(content: &[u8]) -> Result<Record> {
     if envelope.magic != MAGIC {
         return Err(damaged("the magic is not novastor-netfs"));
     }
-    if envelope.version > VERSION || envelope.incompatible_features != 0 {
-        let (version, features) = (envelope.version, envelope.incompatible_features);
+    let unknown = envelope.incompatible_features & !(LAYERS | UNFINISHED);
+    if envelope.version > VERSION || unknown != 0 {
+        let version = envelope.version;
         let what = format!(
-            "the volume's record has version {version} and incompatible features {features:#x}, this driver reads version {VERSION} without"
+            "the volume's record has version {version} and unknown incompatible features {unknown:#x}, this driver reads version {VERSION}"
         );
         return Err(
             Error::new(ErrorKind::UNSUPPORTED, what).remedy("use the newer driver that wrote it")
@@ -216,7 +310,10 @@ fn decode(content: &[u8]) -> Result<Record> {
     if envelope.sha256 != digest(&envelope.body) {
         return Err(damaged("the checksum does not fit the content"));
     }
-    serde_json::from_value(envelope.body).map_err(|error| damaged(&error.to_string()))
+    let record: Record =
+        serde_json::from_value(envelope.body).map_err(|error| damaged(&error.to_string()))?;
+    record.tree.check()?;
+    Ok(record)
 }
 
 /// The body's keys are sorted by serde_json's map, so the text is the same for every writer.
@@ -256,8 +353,26 @@ mod tests {
         assert_eq!(kind(|value| value["body"]["epoch"] = 8.into()), ErrorKind::CORRUPTED);
         assert_eq!(kind(|value| value["magic"] = "other".into()), ErrorKind::CORRUPTED);
         assert_eq!(kind(|value| value["version"] = 2.into()), ErrorKind::UNSUPPORTED);
-        assert_eq!(kind(|value| value["incompatible_features"] = 1.into()), ErrorKind::UNSUPPORTED);
+        assert_eq!(kind(|value| value["incompatible_features"] = 4.into()), ErrorKind::UNSUPPORTED);
         altered(|value| value["compatible_features"] = 1.into()).expect("compatible");
+    }
+
+    #[test]
+    fn what_is_more_than_its_file_is_kept_from_older_versions() {
+        let file = crate::names::FileName::new("v.novastor-x-1.qcow2").expect("a name");
+        let plain = Record::made(512);
+        let layered = Record { tree: Tree::default().frozen(&file), ..Record::made(512) };
+        let merged = Record { tree: layered.tree.merged(1).swept(), ..Record::made(512) };
+        let removing = Record { removing: true, ..Record::made(512) };
+        for (record, features) in
+            [(plain, 0), (layered, LAYERS), (merged, 0), (removing, UNFINISHED)]
+        {
+            let text = encode(&record).expect("encoded");
+            let value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+            assert_eq!(value["incompatible_features"], features);
+            assert_eq!(decode(&text).expect("read"), record);
+            assert_eq!(record.admit("v").is_err(), features == UNFINISHED);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The file of an attached volume: every byte of it goes through here.
+//! A file of an attached volume: every byte of it goes through here.
 //!
 //! - A change holds the *gate* for reading; whoever needs a moment without changes (replay, resize, take-over, detach) holds it
 //!   for writing. Changes that overlap go one after the other.
@@ -7,9 +7,10 @@
 //!   lost it, and before it is written again, nobody sees the old content.
 
 use std::{
+    ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -20,9 +21,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::{
-    error::{Fault, broken_server, detached, fenced, given_up, in_doubt},
+    error::{Fault, broken_server},
     file::OpenFile,
     ranges::Ranges,
+    standing::Standing,
     unstable::{Ledger, Patch},
 };
 
@@ -44,14 +46,12 @@ pub(crate) enum How {
     Again,
 }
 
-/// The file of an attached volume.
+/// A file of an attached volume.
 pub(crate) struct Disk {
-    /// The volume.
-    pub volume: String,
+    /// How the attachment stands that it belongs to.
+    pub standing: Arc<Standing>,
     /// The file.
     pub file: OpenFile,
-    /// Whether it may be written.
-    pub writer: bool,
     /// Whether writing beyond its end makes it longer.
     grows: bool,
     /// Where it ends; of a file that grows: where it may end, once everything that was sent is there.
@@ -64,28 +64,28 @@ pub(crate) struct Disk {
     ledger: Mutex<Ledger>,
     /// One flush at a time.
     pub flushing: tokio::sync::Mutex<()>,
-    closed: AtomicBool,
-    fenced: AtomicBool,
-    /// A write's outcome is unknown.
-    doubt: AtomicBool,
-    /// Why nothing is done with it any more.
-    given_up: OnceLock<Error>,
+}
+
+impl Deref for Disk {
+    type Target = Standing;
+
+    fn deref(&self) -> &Standing {
+        &self.standing
+    }
 }
 
 impl Disk {
     /// A file that is `len` bytes long; `most_unstable`: most bytes that are written but not durable.
     pub fn new(
-        volume: &str,
+        standing: &Arc<Standing>,
         file: OpenFile,
-        writer: bool,
         len: u64,
         grows: bool,
         most_unstable: u64,
     ) -> Self {
         Self {
-            volume: volume.to_owned(),
+            standing: Arc::clone(standing),
             file,
-            writer,
             grows,
             len: AtomicU64::new(len),
             sure: AtomicU64::new(len),
@@ -94,10 +94,6 @@ impl Disk {
             ranges: Ranges::default(),
             ledger: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
-            closed: AtomicBool::new(false),
-            fenced: AtomicBool::new(false),
-            doubt: AtomicBool::new(false),
-            given_up: OnceLock::new(),
         }
     }
 
@@ -112,67 +108,12 @@ impl Disk {
         self.sure.store(len, Ordering::Release);
     }
 
-    /// Whether it may still do anything.
-    pub fn is_open(&self) -> bool {
-        !self.closed.load(Ordering::SeqCst) && !self.is_fenced()
-    }
-
-    /// Whether another attachment took the volume over.
-    pub fn is_fenced(&self) -> bool {
-        self.fenced.load(Ordering::SeqCst)
-    }
-
-    /// Whether a write's outcome is unknown.
-    pub fn is_in_doubt(&self) -> bool {
-        self.doubt.load(Ordering::SeqCst)
-    }
-
-    /// Refuses what this attachment cannot do now.
-    pub fn admit(&self) -> Result<()> {
-        if self.is_fenced() {
-            return Err(fenced(&self.volume));
-        }
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(detached(&self.volume));
-        }
-        self.given_up.get().map_or(Ok(()), |why| Err(why.clone()))
-    }
-
-    /// Refuses changes through a reader.
-    pub fn admit_writer(&self) -> Result<()> {
-        self.admit()?;
-        if self.writer {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::PERMISSION_DENIED, "the volume is attached read-only")
-            .with("volume", &self.volume)
-            .remedy("attach it for writing"))
-    }
-
     /// Refuses a range that is not the file's.
     pub fn admit_range(&self, offset: u64, len: u64) -> Result<()> {
         if self.grows {
             return Ok(());
         }
         inside(self.len(), offset, len)
-    }
-
-    /// Refuses every flush from now on if a write's outcome is unknown.
-    pub fn admit_flush(&self) -> Result<()> {
-        self.admit()?;
-        if self.is_in_doubt() { Err(in_doubt(&self.volume)) } else { Ok(()) }
-    }
-
-    /// Fails everything from now on: what is known of the image and what is in the file do not belong together.
-    pub fn give_up(&self) -> Error {
-        let why = self.given_up.get_or_init(|| {
-            tracing::error!(
-                volume = self.volume,
-                "the volume is given up until it is attached anew"
-            );
-            given_up(&self.volume)
-        });
-        why.clone()
     }
 
     /// What is written and not durable.
@@ -186,11 +127,6 @@ impl Disk {
             self.doubt();
         }
         fault.told(what).with("volume", &self.volume)
-    }
-
-    /// A change's outcome is unknown.
-    pub fn doubt(&self) {
-        self.doubt.store(true, Ordering::SeqCst);
     }
 
     /// Waits until a change may begin.
@@ -210,35 +146,18 @@ impl Disk {
         tokio::time::timeout_at(until.into(), closing).await.map_err(|_| self.stuck())
     }
 
-    /// What is under way did not end in time.
-    pub fn stuck(&self) -> Error {
-        Error::new(ErrorKind::TIMED_OUT, "operations under way did not end in time")
-            .with("volume", &self.volume)
-            .remedy("look whether the server answers, then try again")
-    }
-
-    /// Refuses everything that is not sent yet: another attachment has the volume now.
-    pub fn deny(&self) {
-        self.fenced.store(true, Ordering::SeqCst);
-    }
-
-    /// Ends the attachment for another one: afterwards nothing of it is sent any more.
+    /// Gives the file up: whatever is under way has ended, and nothing of it is sent any more.
     pub async fn fence(&self, until: Instant) -> Result<()> {
-        self.deny();
         let _alone = self.barrier(until).await?;
         self.file.retire();
-        // The server itself may keep everybody else away for as long as it is open.
-        if self.close()
-            && let Err(fault) = self.file.close(until).await
-        {
-            tracing::warn!(volume = self.volume, %fault, "the file cannot be closed");
-        }
         Ok(())
     }
 
-    /// Ends the attachment in good order; whether it was open.
-    pub fn close(&self) -> bool {
-        !self.closed.swap(true, Ordering::SeqCst)
+    /// Gives the file back to the server, for good. What stays open ends with the mount.
+    pub async fn leave(&self, until: Instant) {
+        if let Err(fault) = self.file.close(until).await {
+            tracing::warn!(volume = self.volume, file = %self.file.name, %fault, "the file cannot be closed");
+        }
     }
 
     /// Reads; beyond the end of a file that grows are zeros.

@@ -21,7 +21,7 @@ pub struct Netfs;
 
 /// An open backend of the driver `netfs`.
 #[derive(Clone)]
-pub struct NetfsBackend(Arc<Store>);
+pub struct NetfsBackend(pub(crate) Arc<Store>);
 
 impl Driver for Netfs {
     type Backend = NetfsBackend;
@@ -114,6 +114,10 @@ impl Backend for NetfsBackend {
     fn close(&self, cx: &OpContext) -> Op<()> {
         let until = self.0.until(cx);
         self.on_store("close", |store| async move { store.close(until).await })
+    }
+
+    fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn commands(&self) -> Option<Arc<dyn ext::Commands>> {

@@ -31,6 +31,24 @@ use crate::{
 /// Between two attempts to open a file that another client has.
 const TAKEN: Duration = Duration::from_millis(500);
 
+/// For whom a file is opened; by default for somebody who reads it.
+#[derive(Clone, Default)]
+pub(crate) struct Opener {
+    /// Whether it is written.
+    pub write: bool,
+    /// The attach epoch of who writes.
+    pub epoch: u64,
+    /// What tells its attachment from every other one.
+    pub token: String,
+}
+
+impl Opener {
+    /// For this holder of the volume.
+    pub fn of(holder: &Holder) -> Self {
+        Self { write: holder.writer, epoch: holder.epoch, token: holder.token.clone() }
+    }
+}
+
 /// A volume's file.
 pub(crate) struct OpenFile {
     /// The mount that it is on.
@@ -73,10 +91,10 @@ impl OpenFile {
         mount: &Arc<Mount>,
         volume: &str,
         name: &FileName,
-        holder: &Holder,
+        opener: &Opener,
         until: Instant,
     ) -> Result<(Self, Facts), Fault> {
-        let write = holder.writer;
+        let write = opener.write;
         let (generation, exclusive, offers, found) = mount
             .perform(until, |attempt| async move {
                 let share = &attempt.share;
@@ -102,8 +120,8 @@ impl OpenFile {
             held: Mutex::new(Held { handle: found.handle, generation, number: 0 }),
             opening: tokio::sync::Mutex::new(()),
             ended: AtomicBool::new(false),
-            epoch: holder.epoch,
-            token: holder.token.clone(),
+            epoch: opener.epoch,
+            token: opener.token.clone(),
             exclusive,
             offers,
             broken: OnceLock::new(),
@@ -142,6 +160,15 @@ impl OpenFile {
                 }
             })
             .await
+    }
+
+    /// The file's handle on the share of an attempt that began with another file.
+    pub async fn handle_on(&self, attempt: &Attempt, until: Instant) -> Result<Handle, Fault> {
+        self.check()?;
+        match self.held_from(attempt.generation, 0) {
+            Some(held) => Ok(held.handle),
+            None => self.resolve(attempt, 0, until).await.map(|held| held.handle),
+        }
     }
 
     /// Fails once the file is not the volume's any more.

@@ -46,7 +46,16 @@ pub(crate) async fn format(
 ) -> Result<(), Fault> {
     let image = blank(size, None)
         .map_err(|error| internal(format!("an empty image cannot be made: {error}")))?;
-    let image = Bytes::from(image);
+    put(mount, file, Bytes::from(image), until).await
+}
+
+/// Writes an image into a file that has nothing, durably.
+pub(crate) async fn put(
+    mount: &Arc<Mount>,
+    file: &FileName,
+    image: Bytes,
+    until: Instant,
+) -> Result<(), Fault> {
     let (header, rest) = (image.slice(..HEADER.min(image.len())), image.slice(HEADER..));
     verified::write(mount, file, HEADER as u64, &rest, until).await?;
     verified::write(mount, file, 0, &header, until).await

@@ -108,7 +108,7 @@ impl Holder {
         }
         if self.pid == std::process::id() && started(self.pid) == Some(self.started) {
             let attached = here().get(&self.token).and_then(Weak::upgrade);
-            return match attached.filter(|attached| attached.disk.is_open()) {
+            return match attached.filter(|attached| attached.standing.is_open()) {
                 Some(attached) => Life::Here(attached),
                 None => Life::Over,
             };

@@ -9,7 +9,7 @@ use driver_api::{
 };
 
 use crate::{
-    disk::{Disk, steps},
+    disk::{Disk, ZEROED_AT_ONCE, steps},
     error::broken_server,
     share::Run,
     unstable::Patch,
@@ -40,35 +40,39 @@ impl Attached {
         zeroing: Zeroing,
         durable: bool,
     ) -> Result<()> {
-        let Zeroing::Freed { or_written } = zeroing else {
-            return self.zero(until, offset, len, durable).await;
-        };
-        let freed = match &self.image {
-            // Clusters that are kept and read zeros take no longer than freeing them.
-            Some(image) => {
-                self.admit_change(offset, len)?;
-                image.zero(offset, len, until).await?;
-                return if durable { self.flush(until).await } else { Ok(()) };
+        self.admit_change(offset, len)?;
+        let at_once = if zeroing == Zeroing::Written { ZEROED_AT_ONCE } else { FREED_AT_ONCE };
+        for (at, step) in steps(offset, len, at_once) {
+            let stack = self.enter(until).await?;
+            let Some(image) = &stack.image else {
+                stack.disk.clear(until, (at, step), zeroing, durable).await?;
+                continue;
+            };
+            self.admit_change(at, step)?;
+            match zeroing {
+                Zeroing::Written => image.write_zeros(at, step, until).await?,
+                // Clusters that are kept and read zeros take no longer than freeing them.
+                Zeroing::Freed { .. } => image.zero(at, step, until).await?,
             }
-            None => self.disk.free(until, offset, len).await,
-        };
-        match freed {
-            Err(error) if or_written && error.kind() == ErrorKind::UNSUPPORTED => {
-                self.zero(until, offset, len, durable).await
+            if durable {
+                stack.flush(until).await?;
             }
-            freed => freed,
         }
+        Ok(())
     }
 
     /// Gives a range back.
     pub async fn free(&self, until: Instant, offset: u64, len: u64) -> Result<()> {
-        match &self.image {
-            Some(image) => {
-                self.admit_change(offset, len)?;
-                image.free(offset, len, until).await
+        self.admit_change(offset, len)?;
+        for (at, step) in steps(offset, len, FREED_AT_ONCE) {
+            let stack = self.enter(until).await?;
+            self.admit_change(at, step)?;
+            match &stack.image {
+                None => stack.disk.free(until, at, step).await?,
+                Some(image) => image.free(at, step, until).await?,
             }
-            None => self.disk.free(until, offset, len).await,
         }
+        Ok(())
     }
 
     async fn extents(
@@ -78,19 +82,37 @@ impl Attached {
         len: u64,
         limit: u32,
     ) -> Result<RVec<Extent>> {
-        match &self.image {
-            Some(image) => {
-                self.disk.admit()?;
-                self.admit_range(offset, len)?;
-                let limit = limit.max(1) as usize;
-                image.extents(offset, len, limit, until).await.map(RVec::from)
-            }
-            None => self.disk.extents(until, offset, len, limit).await,
-        }
+        let stack = self.enter(until).await?;
+        let Some(image) = &stack.image else {
+            return stack.disk.extents(until, offset, len, limit).await;
+        };
+        self.standing.admit()?;
+        self.admit_range(offset, len)?;
+        let limit = limit.max(1) as usize;
+        image.extents(offset, len, limit, until).await.map(RVec::from)
     }
 }
 
 impl Disk {
+    /// Makes a range read zeros.
+    pub async fn clear(
+        &self,
+        until: Instant,
+        (offset, len): (u64, u64),
+        zeroing: Zeroing,
+        durable: bool,
+    ) -> Result<()> {
+        let Zeroing::Freed { or_written } = zeroing else {
+            return self.zero(until, offset, len, durable).await;
+        };
+        match self.free(until, offset, len).await {
+            Err(error) if or_written && error.kind() == ErrorKind::UNSUPPORTED => {
+                self.zero(until, offset, len, durable).await
+            }
+            freed => freed,
+        }
+    }
+
     /// Frees a range, durably.
     pub async fn free(&self, until: Instant, offset: u64, len: u64) -> Result<()> {
         self.admit_writer()?;
@@ -110,7 +132,8 @@ impl Disk {
         Ok(())
     }
 
-    async fn extents(
+    /// Runs of data and holes, at most `limit`.
+    pub async fn extents(
         &self,
         until: Instant,
         offset: u64,

@@ -21,15 +21,8 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Bytes, BytesMut};
-use driver_api::{
-    Error, ErrorKind, Result,
-    ext::{Extent, ExtentFlags},
-};
-use imago::{
-    DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping, format::PreallocateMode,
-    qcow2::Qcow2,
-};
+use bytes::Bytes;
+use driver_api::{Error, ErrorKind, Result, ext::Extent};
 use qcow2_image::{
     check::{self, Trouble},
     header::Header,
@@ -41,19 +34,46 @@ use tokio::{
 };
 
 use crate::{
-    disk::{Disk, ZEROS, steps},
+    disk::Disk,
     error::{from_io, internal},
-    image_file::{ImageFile, Part, Waiting},
+    image_file::Waiting,
+    layers::tree::{LayerId, ROOT},
+    names::Format,
+    opened::{Opened, Piece},
 };
 
 type Doing = Pin<Box<dyn Future<Output = ()>>>;
 type Command = Box<dyn FnOnce(Rc<Opened>) -> Doing + Send>;
 
-/// The image as its thread holds it.
-struct Opened {
-    access: tokio::sync::RwLock<FormatAccess<ImageFile>>,
+/// One of the files that a volume consists of.
+#[derive(Clone)]
+pub(crate) struct Link {
+    /// Which layer it is.
+    pub layer: LayerId,
+    /// Its file.
+    pub disk: Arc<Disk>,
+    /// How the blocks are kept in it.
+    pub format: Format,
+}
+
+/// What was found out about an image before it was opened.
+#[derive(Clone)]
+struct Judged {
+    /// The header of the last file.
     header: Header,
-    disk: Arc<Disk>,
+    /// All its files can have clusters that read zeros.
+    is_modern: bool,
+}
+
+/// What an image is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// To be read.
+    Read,
+    /// To be written, after its counts were compared with its references.
+    Write,
+    /// To be written, right after its tables were written back.
+    WriteOn,
 }
 
 /// The disk inside an image.
@@ -65,22 +85,25 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Opens the image in `disk`, and tells its size. One that is to be written is checked first.
-    pub async fn open(disk: &Arc<Disk>, until: Instant) -> Result<(Self, u64)> {
+    /// Opens the image in the last of `links`, each of which lies on the one before it, and tells its size.
+    pub async fn open(links: &[Link], purpose: Purpose, until: Instant) -> Result<(Self, u64)> {
+        let Some(disk) = links.last().map(|link| &link.disk) else {
+            return Err(internal("an image has no file"));
+        };
         let (commands, queue) = mpsc::unbounded_channel();
         let (opened, answer) = oneshot::channel();
-        let (runtime, file) = (Handle::current(), Arc::clone(disk));
+        let (runtime, links) = (Handle::current(), links.to_vec());
         let thread = std::thread::Builder::new()
             .name("nova-netfs-qcow2".into())
-            .spawn(move || serve(&runtime, &file, opened, queue))
+            .spawn(move || serve(&runtime, &links, purpose, opened, queue))
             .map_err(|error| Error::from_io("a thread does not start", &error))?;
-        let header = match tokio::time::timeout_at(until.into(), answer).await {
-            Ok(Ok(header)) => header?,
+        let Judged { header, is_modern } = match tokio::time::timeout_at(until.into(), answer).await
+        {
+            Ok(Ok(judged)) => judged?,
             Ok(Err(_)) => return Err(internal("the qcow2 code panicked")),
             Err(_) => return Err(disk.stuck()),
         };
         let (commands, thread) = (Mutex::new(Some(commands)), Mutex::new(Some(thread)));
-        let is_modern = header.version >= 3;
         Ok((Self { disk: Arc::clone(disk), commands, thread, is_modern }, header.size))
     }
 
@@ -158,6 +181,11 @@ impl Image {
             .await
     }
 
+    /// What the last file has of its own, from `offset` on: at most `limit` pieces.
+    pub async fn pieces(&self, offset: u64, limit: usize, until: Instant) -> Result<Vec<Piece>> {
+        self.run(until, false, move |image| async move { image.pieces(offset, limit).await }).await
+    }
+
     /// Runs of data and holes, at most `limit`.
     pub async fn extents(
         &self,
@@ -170,7 +198,7 @@ impl Image {
             .await
     }
 
-    /// Whether it can have clusters that read zeros.
+    /// Whether all its files can have clusters that read zeros.
     pub fn is_modern(&self) -> bool {
         self.is_modern
     }
@@ -203,21 +231,22 @@ impl Image {
 /// The life of an image's thread.
 fn serve(
     runtime: &Handle,
-    disk: &Arc<Disk>,
-    opened: oneshot::Sender<Result<Header>>,
+    links: &[Link],
+    purpose: Purpose,
+    opened: oneshot::Sender<Result<Judged>>,
     mut queue: mpsc::UnboundedReceiver<Command>,
 ) {
-    let header = judge(runtime, disk);
+    let judged = judge(runtime, links, purpose);
     let tasks = LocalSet::new();
     runtime.block_on(tasks.run_until(async {
-        let image = match header {
-            Ok(header) => Opened::new(disk, header).await,
-            Err(error) => Err(error),
+        let image = match &judged {
+            Ok(judged) => Opened::new(links, purpose, judged.header.clone()).await,
+            Err(error) => Err(error.clone()),
         };
         // Who opens it waits for exactly this.
         let image = match image {
             Ok(image) => {
-                let _ = opened.send(Ok(image.header.clone()));
+                let _ = opened.send(judged);
                 Rc::new(image)
             }
             Err(error) => {
@@ -235,20 +264,36 @@ fn serve(
 }
 
 /// Judges an image before anything of it is believed, and counts what an earlier life of a writer left uncounted.
-fn judge(runtime: &Handle, disk: &Disk) -> Result<Header> {
+fn judge(runtime: &Handle, links: &[Link], purpose: Purpose) -> Result<Judged> {
+    let (mut top, mut is_modern) = (None, true);
+    for (at, link) in links.iter().enumerate() {
+        if link.format == Format::Qcow2 {
+            let counts = at + 1 == links.len() && purpose == Purpose::Write;
+            let header = judge_link(runtime, link, counts)?;
+            is_modern &= header.version >= 3;
+            top = Some(header);
+        }
+    }
+    let header = top.ok_or_else(|| internal("an image has no file"))?;
+    Ok(Judged { header, is_modern })
+}
+
+fn judge_link(runtime: &Handle, link: &Link, counts: bool) -> Result<Header> {
+    let disk = &*link.disk;
     let file = Waiting { disk, runtime };
     let told = |trouble| match trouble {
         Trouble::Refused(error) => error.with("volume", &disk.volume),
         Trouble::Failed(error) => from_io("the image cannot be read", error),
     };
     let header = check::read_header(&file).map_err(told)?;
-    if let Some(backing) = &header.backing {
+    // What a layer lies on is told by the volume's record.
+    if let Some(backing) = header.backing.as_ref().filter(|_| link.layer == ROOT) {
         return Err(Error::new(ErrorKind::UNSUPPORTED, "the image needs another file")
             .with("volume", &disk.volume)
             .with("backing", format!("{:?}", backing.name))
             .remedy("make it whole: qemu-img rebase -b '' IMAGE, or qemu-img convert -O qcow2 IMAGE NEW"));
     }
-    if disk.writer {
+    if counts {
         let clusters = check::recount(&file).map_err(told)?;
         if clusters > 0 {
             let volume = &disk.volume;
@@ -260,193 +305,4 @@ fn judge(runtime: &Handle, disk: &Disk) -> Result<Header> {
         }
     }
     Ok(header)
-}
-
-impl Opened {
-    async fn new(disk: &Arc<Disk>, header: Header) -> Result<Self> {
-        let opened = Qcow2::<ImageFile>::builder(ImageFile::new(disk, Part::Tables))
-            .write(disk.writer)
-            .backing(None)
-            .data_file(Some(ImageFile::new(disk, Part::Blocks)))
-            .open(DenyImplicitOpenGate::default())
-            .await;
-        let access = opened.map(FormatAccess::new).map_err(|error| {
-            let error = from_io("the qcow2 image cannot be opened", error);
-            match error.kind() {
-                ErrorKind::INTERNAL => {
-                    Error::new(ErrorKind::CORRUPTED, error.message()).caused_by(&error).remedy(
-                        "run `qemu-img check -r all` on the image, then attach the volume again",
-                    )
-                }
-                _ => error,
-            }
-        })?;
-        let (access, disk) = (tokio::sync::RwLock::new(access), Arc::clone(disk));
-        Ok(Self { access, header, disk })
-    }
-
-    /// imago wraps errors in texts of its own; where the file has an answer of its own, that is the better one.
-    fn told(&self, what: &str, error: std::io::Error) -> Error {
-        let error = from_io(what, error).with("volume", &self.disk.volume);
-        let better = self
-            .disk
-            .admit()
-            .and_then(|()| self.disk.file.check().map_err(|fault| fault.told(what)));
-        match better {
-            Err(better) => better.caused_by(&error),
-            Ok(()) => error,
-        }
-    }
-
-    async fn read(&self, mut offset: u64, len: u32, until: Instant) -> Result<Bytes> {
-        let access = self.access.read().await;
-        let failed = |error| self.told("the read failed", error);
-        let end = offset + u64::from(len);
-        let mut data: Option<BytesMut> = None;
-        while offset < end {
-            let (mapping, found) =
-                access.get_mapping(offset, end - offset).await.map_err(failed)?;
-            let found = if matches!(mapping, Mapping::Eof { .. }) { end - offset } else { found };
-            let part = match mapping {
-                Mapping::Raw { storage, offset: at, .. } => {
-                    let part = storage.disk.read(at, found as u32, until).await?;
-                    if part.len() == len as usize {
-                        return Ok(part);
-                    }
-                    part
-                }
-                Mapping::Zero { .. } | Mapping::Eof { .. } => {
-                    let data = data.get_or_insert_with(|| BytesMut::with_capacity(len as usize));
-                    data.resize(data.len() + found as usize, 0);
-                    offset += found;
-                    continue;
-                }
-                // Compressed clusters are imago's.
-                _ => {
-                    let mut part = BytesMut::zeroed(found as usize);
-                    access.read(&mut part[..], offset).await.map_err(failed)?;
-                    part.freeze()
-                }
-            };
-            let data = data.get_or_insert_with(|| BytesMut::with_capacity(len as usize));
-            data.extend_from_slice(&part);
-            offset += found;
-        }
-        Ok(data.unwrap_or_default().freeze())
-    }
-
-    async fn write(&self, mut offset: u64, mut data: Bytes, until: Instant) -> Result<()> {
-        while !data.is_empty() {
-            let access = self.access.read().await;
-            self.disk.admit_writer()?;
-            let failed = |error| self.told("the write failed", error);
-            let (mapping, found) =
-                access.get_mapping(offset, data.len() as u64).await.map_err(failed)?;
-            match mapping {
-                Mapping::Raw { storage, offset: at, writable: true, .. } => {
-                    let part = data.split_to(found as usize);
-                    storage.disk.write(until, at, part, false).await?;
-                }
-                // Writing frees what was compressed: its place must not be used again while a table on the share leads there.
-                Mapping::Special { .. } => {
-                    drop(access);
-                    let access = self.access.write().await;
-                    let rest = self.header.cluster() as u64 - offset % self.header.cluster() as u64;
-                    let part = data.split_to(rest.min(data.len() as u64) as usize);
-                    let len = part.len() as u64;
-                    access.write(&part[..], offset).await.map_err(failed)?;
-                    access.flush().await.map_err(failed)?;
-                    offset += len;
-                    continue;
-                }
-                _ => {
-                    let part = data.split_to((found as usize).min(data.len()));
-                    access.write(&part[..], offset).await.map_err(failed)?;
-                }
-            }
-            offset += found;
-        }
-        Ok(())
-    }
-
-    async fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        let access = self.access.write().await;
-        self.disk.admit_writer()?;
-        let failed = |error| self.told("zeroing failed", error);
-        access.write_zeroes(offset, len).await.map_err(failed)?;
-        access.flush().await.map_err(failed)
-    }
-
-    async fn write_zeros(&self, offset: u64, len: u64, until: Instant) -> Result<()> {
-        for (at, step) in steps(offset, len, ZEROS.len() as u64) {
-            self.write(at, Bytes::from_static(&ZEROS[..step as usize]), until).await?;
-        }
-        Ok(())
-    }
-
-    /// imago gives clusters back to the image, not to the server: those are freed first, which is safe wherever it stops,
-    /// as they read zeros either way. A cluster that something else refers to is not writable.
-    async fn free(&self, offset: u64, len: u64, until: Instant) -> Result<()> {
-        let mut access = self.access.write().await;
-        self.disk.admit_writer()?;
-        let failed = |error| self.told("the discard failed", error);
-        let (mut at, end) = (offset, offset + len);
-        while at < end && self.disk.file.offers().punch {
-            match access.get_mapping(at, end - at).await.map_err(failed)? {
-                (Mapping::Eof { .. }, _) => break,
-                (Mapping::Raw { offset: from, writable: true, .. }, found) => {
-                    self.disk.free(until, from, found).await?;
-                    at += found;
-                }
-                (_, found) => at += found,
-            }
-        }
-        access.discard_to_zero(offset, len).await.map_err(failed)?;
-        // Before anybody is given one of these clusters.
-        access.flush().await.map_err(failed)
-    }
-
-    async fn extents(&self, mut offset: u64, len: u64, limit: usize) -> Result<Vec<Extent>> {
-        let access = self.access.read().await;
-        let end = offset + len;
-        let mut extents: Vec<Extent> = Vec::new();
-        while offset < end {
-            let found = access.get_mapping(offset, end - offset).await;
-            let (mapping, len) =
-                found.map_err(|error| self.told("the allocation map failed", error))?;
-            let flags = match mapping {
-                Mapping::Zero { .. } => ExtentFlags::HOLE.and(ExtentFlags::ZERO),
-                Mapping::Eof { .. } => break,
-                _ => ExtentFlags::DATA,
-            };
-            let count = extents.len();
-            match extents.last_mut() {
-                Some(last) if last.flags == flags => last.len += len,
-                _ if count == limit => break,
-                _ => extents.push(Extent { offset, len, flags }),
-            }
-            offset += len;
-        }
-        Ok(extents)
-    }
-
-    async fn write_back(&self) -> Result<()> {
-        let access = self.access.write().await;
-        let flushed = access.flush().await;
-        flushed.map_err(|error| self.told("the image's tables cannot be written", error))
-    }
-
-    async fn resize(&self, size: u64) -> Result<()> {
-        let mut access = self.access.write().await;
-        self.disk.admit_writer()?;
-        let failed = |error| self.told("the image cannot be resized", error);
-        let now = access.size();
-        if size < now && self.header.version >= 3 {
-            // The rest of the last cluster stays; it must read zeros if the image grows again.
-            let end = size.next_multiple_of(self.header.cluster() as u64).min(now);
-            access.write_zeroes(size, end - size).await.map_err(failed)?;
-        }
-        access.resize(size, PreallocateMode::None).await.map_err(failed)?;
-        access.flush().await.map_err(failed)
-    }
 }

@@ -2,9 +2,11 @@
 #![doc = include_str!("../README.md")]
 
 mod attaching;
+mod clones;
 mod commands;
 mod companion;
 mod config;
+mod copying;
 mod counters;
 mod disk;
 mod driver;
@@ -17,13 +19,18 @@ mod holders;
 mod holes;
 mod image;
 mod image_file;
+mod layers;
 mod mounts;
 mod names;
+mod opened;
 mod places;
 mod ranges;
+mod removal;
 mod rename;
 mod resize;
 mod share;
+mod snapshots;
+mod standing;
 mod store;
 mod unstable;
 mod verified;

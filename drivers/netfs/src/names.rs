@@ -21,6 +21,8 @@ const FRESH: &str = ".novastor.new";
 const RAW: &str = ".raw";
 /// The end of the name of a volume in an image.
 const QCOW2: &str = ".qcow2";
+/// What the name of a layer's file has behind the volume's name.
+const LAYER: &str = ".novastor-";
 /// The end of other names that are listed as raw images, and are part of the volume's name.
 const LISTED: &str = ".img";
 
@@ -142,13 +144,18 @@ pub(crate) struct Files {
 impl Files {
     /// The files of the volume `volume`.
     pub fn of(volume: &str) -> Result<Self> {
-        if !is_volume(volume) {
+        if !is_plain(volume) {
             let shown: String = volume.chars().take(64).collect();
             return Err(invalid("this is no name for a volume")
                 .with("name", format!("{shown:?}"))
                 .remedy(
                     "use 1 to 128 of A-Z a-z 0-9 . _ - and do not begin with a dot or hyphen",
                 ));
+        }
+        if volume.contains(LAYER) {
+            return Err(invalid("names with `.novastor-` are those of the layers of volumes")
+                .with("name", volume)
+                .remedy("choose another name"));
         }
         let adopted = if is_ours(volume) { None } else { FileName::new(volume).ok() };
         Ok(Self {
@@ -169,6 +176,23 @@ impl Files {
     }
 }
 
+/// The file of a layer of the volume `volume`, which `id` tells from others that had its name.
+pub(crate) fn layer_file(volume: &str, id: &str, number: u64) -> Result<FileName> {
+    let short: String = id.chars().take(8).collect();
+    FileName::new(&format!("{volume}{LAYER}{short}-{number}{QCOW2}"))
+}
+
+/// The file of a volume that is not whole yet.
+pub(crate) fn copy_file(volume: &str, format: Format) -> Result<FileName> {
+    let end = if format == Format::Raw { RAW } else { QCOW2 };
+    FileName::new(&format!("{volume}{LAYER}copy{end}"))
+}
+
+/// Whether a file that a server lists is that of a layer.
+pub(crate) fn is_layer(file: &str) -> bool {
+    file.contains(LAYER) && file.ends_with(QCOW2)
+}
+
 /// Whether a file name is one that this driver makes: such a file is no volume of that very name.
 fn is_ours(name: &str) -> bool {
     [RAW, QCOW2].iter().any(|end| name.ends_with(end))
@@ -185,11 +209,11 @@ pub(crate) fn volume_of(file: &str) -> Option<(&str, Format)> {
         _ if file.ends_with(LISTED) => (file, Format::Raw),
         _ => return None,
     };
-    (is_volume(volume) && Files::of(volume).is_ok()).then_some((volume, format))
+    (is_plain(volume) && Files::of(volume).is_ok()).then_some((volume, format))
 }
 
-/// The host's rule for the names of volumes; a file of another name is no volume.
-fn is_volume(name: &str) -> bool {
+/// The rule for the names of volumes and snapshots; a file of another name is no volume.
+pub(crate) fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=128).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with(['.', '-'])
 }
@@ -268,6 +292,10 @@ mod tests {
             }
         }
         assert_eq!(volume_of("disk.img"), Some(("disk.img", Format::Raw)));
+        let layer = layer_file("a", "0123456789abcdef", 3).expect("a name");
+        assert_eq!(layer.as_str(), "a.novastor-01234567-3.qcow2");
+        assert!(is_layer(layer.as_str()) && volume_of(layer.as_str()).is_none());
+        assert!(Files::of("a.novastor-01234567-3").is_err() && !is_layer("a.qcow2"));
         for no in [
             "a",
             "a.novastor",

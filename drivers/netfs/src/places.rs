@@ -9,8 +9,9 @@ use crate::{
     companion,
     error::{Fault, invalid},
     formatting,
+    layers::tree::Tree,
     mounts::Mount,
-    names::{FileName, Files, Format, volume_of},
+    names::{FileName, Files, Format, is_layer, volume_of},
     share::{Facts, Kind},
     verified,
 };
@@ -29,16 +30,95 @@ pub(crate) struct Place {
     pub facts: Facts,
     /// The volume's size; `None` of an image that is half made.
     pub size: Option<u64>,
+    /// Its layers and snapshots.
+    pub tree: Tree,
+    /// Of what it was made, and how; empty if it was not.
+    pub origin: (String, String),
+    /// Bytes that the files above that one occupy.
+    pub above: u64,
 }
 
 impl Place {
+    /// A file that was found, with nothing above it as far as is known.
+    pub fn new(
+        mount: Arc<Mount>,
+        files: Files,
+        file: FileName,
+        format: Format,
+        facts: Facts,
+    ) -> Self {
+        Self {
+            mount,
+            files,
+            file,
+            format,
+            facts,
+            size: None,
+            tree: Tree::default(),
+            origin: Default::default(),
+            above: 0,
+        }
+    }
+
     /// What is told of the volume.
     pub fn info(&self, volume: &str) -> VolumeInfo {
         let place = &self.mount.place;
-        VolumeInfo::new(volume, self.size.unwrap_or(0), self.facts.used)
+        let used = self.facts.used + self.above;
+        let mut info = VolumeInfo::new(volume, self.size.unwrap_or(0), used)
             .label("format", self.format.name())
             .label("share", &place.name)
-            .label("file", &place.shown_file(&self.file))
+            .label("file", &place.shown_file(&self.file));
+        if !self.origin.0.is_empty() {
+            info = info.label("origin", &self.origin.0).label("clone_method", &self.origin.1);
+        }
+        if self.tree.is_plain() {
+            return info;
+        }
+        info.label("snapshots", &self.tree.snapshots.len().to_string())
+            .label("layers", &(1 + self.tree.overlays.len()).to_string())
+    }
+
+    /// The files that the volume has besides its own and its record.
+    pub fn layer_files(&self) -> Result<Vec<FileName>> {
+        let overlays = self.tree.overlays.iter().rev().map(|overlay| &overlay.file);
+        overlays.chain(&self.tree.gone).map(|name| FileName::new(name)).collect()
+    }
+
+    /// Finds out which layers it has, and the volume's size.
+    async fn survey(&mut self, until: Instant) -> Result<()> {
+        let Some(record) = companion::read(&self.mount, &self.files, until).await? else {
+            return self.measure(until).await;
+        };
+        self.origin = (record.origin, record.clone_method);
+        if record.tree.is_plain() {
+            return self.measure(until).await;
+        }
+        self.tree = record.tree;
+        for file in self.layer_files()? {
+            let looked = verified::look(&self.mount, &file, until).await;
+            let looked = looked.map_err(|fault| {
+                let file = self.mount.place.shown_file(&file);
+                fault.told("a layer's file cannot be looked at").with("file", file)
+            })?;
+            self.above += looked.map_or(0, |found| found.facts.used);
+        }
+        let Some(active) = self.tree.overlay(self.tree.active) else {
+            return self.measure(until).await;
+        };
+        let file = FileName::new(&active.file)?;
+        self.size = match formatting::size_of(&self.mount, &file, until).await {
+            // Where the server keeps everybody away from what is attached, or the file went with the first of those of
+            // a volume that is being removed, the record tells.
+            Err(Fault::Refused(error)) if error.kind() == ErrorKind::IN_USE => {
+                Some(record.image_size)
+            }
+            Err(Fault::NotFound) if record.removing => Some(record.image_size),
+            measured => measured.map_err(|fault| {
+                let file = self.mount.place.shown_file(&file);
+                fault.told("a layer's file cannot be read").with("file", file)
+            })?,
+        };
+        Ok(())
     }
 
     /// Finds out the volume's size.
@@ -96,7 +176,7 @@ pub(crate) async fn find_on(
         },
     };
     let Some(mut place) = found else { return Ok(None) };
-    place.measure(until).await?;
+    place.survey(until).await?;
     Ok(Some(place))
 }
 
@@ -122,7 +202,7 @@ async fn look_at(
         .remedy("put the image itself there, or choose another name"));
     }
     let (mount, files, file) = (Arc::clone(mount), files.clone(), file.clone());
-    Ok(Some(Place { mount, files, file, format, facts: looked.facts, size: None }))
+    Ok(Some(Place::new(mount, files, file, format, looked.facts)))
 }
 
 /// All volumes of one share.
@@ -130,7 +210,10 @@ pub(crate) async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<Vo
     let told =
         |fault: Fault| fault.told("the share cannot be listed").with("share", mount.place.shown());
     let mut infos = Vec::new();
-    for entry in verified::list(mount, until).await.map_err(told)? {
+    let entries = verified::list(mount, until).await.map_err(told)?;
+    // Whose they are is known by the records alone, which need not be read where there are none.
+    let has_layers = entries.iter().any(|entry| is_layer(&entry.name));
+    for entry in entries {
         let (Some((volume, format)), Ok(file)) =
             (volume_of(&entry.name), FileName::new(&entry.name))
         else {
@@ -145,9 +228,11 @@ pub(crate) async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<Vo
         };
         let Some(facts) = facts.filter(|facts| facts.kind == Kind::Regular) else { continue };
         let (mount, files) = (Arc::clone(mount), Files::of(volume)?);
-        let mut place = Place { mount, files, file, format, facts, size: None };
+        let mut place = Place::new(mount, files, file, format, facts);
+        let measured =
+            if has_layers { place.survey(until).await } else { place.measure(until).await };
         // An image that cannot be served keeps nobody from seeing the others.
-        match place.measure(until).await {
+        match measured {
             Ok(()) => infos.push(place.info(volume)),
             Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
             Err(error) => infos.push(place.info(volume).label("problem", &format!("{error:#}"))),

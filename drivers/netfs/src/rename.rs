@@ -10,14 +10,16 @@
 //!
 //! Repeating it goes on wherever it ended.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use driver_api::{Error, ErrorKind, Result, VolumeInfo};
 
 use crate::{
     companion::{self, Record},
     error::{Fault, not_found},
+    file::Opener,
     holders::Life,
+    layers::{files::Shelf, tree::ROOT},
     names::Files,
     places::Place,
     store::Store,
@@ -113,6 +115,19 @@ impl Store {
         }
         record.renamed_from.clear();
         companion::write(mount, files, &record, until).await?;
+        // Those of layers keep their files, whose headers have the old name in them.
+        let shelf = Shelf {
+            mount: Arc::clone(mount),
+            volume: to.to_owned(),
+            id: record.id.clone(),
+            root: place.file.clone(),
+            root_format: place.format,
+            opener: Opener::default(),
+            most_unstable: 0,
+        };
+        for overlay in record.tree.children(ROOT) {
+            shelf.set_base_of(&record.tree, overlay.id, until).await?;
+        }
         Ok(place.info(to))
     }
 }

@@ -9,6 +9,8 @@ use std::{
 use driver_api::{Error, ErrorKind, Op, OpContext, Result, ext::Resize};
 
 use crate::{
+    companion::{self, Record},
+    disk::Disk,
     ending::to_the_end,
     error::invalid,
     volume::{Attached, NetfsVolume},
@@ -24,8 +26,11 @@ impl Resize for NetfsVolume {
 }
 
 async fn resize(attached: &Attached, size: u64, shrink: bool, until: Instant) -> Result<()> {
-    let disk = &attached.disk;
-    disk.admit_writer()?;
+    let standing = &attached.standing;
+    standing.admit_writer()?;
+    // Whoever changes the layers relies on the size.
+    let _turn = attached.store.turn(&attached.name).await;
+    let _work = attached.work(until).await?;
     let now = attached.size.load(Ordering::Acquire);
     if size < now && !shrink {
         return Err(invalid("the new size is smaller, which cuts data off")
@@ -36,40 +41,57 @@ async fn resize(attached: &Attached, size: u64, shrink: bool, until: Instant) ->
     if size == now {
         return Ok(());
     }
-    let (share, _) = disk
-        .file
+    let stack = attached.enter(until).await?;
+    let (share, _) = attached
         .mount
         .share(until)
         .await
-        .map_err(|fault| disk.told(fault, "the size cannot be set", false))?;
+        .map_err(|fault| stack.disk.told(fault, "the size cannot be set", false))?;
     check_size(size, share.traits().max_file_size)?;
-    match &attached.image {
+    match &stack.image {
         Some(image) => {
             check_image_size(size)?;
             image.resize(size, until).await?;
-            disk.flush(until).await?;
+            stack.disk.flush(until).await?;
             attached.size.store(size, Ordering::Release);
-            attached.store.enter_size(attached, size, until).await
+            attached.enter_size(size, until).await
         }
-        None => resize_file(attached, now, size, until).await,
+        None => {
+            stack.disk.set_size(size, until).await?;
+            attached.size.store(size, Ordering::Release);
+            Ok(())
+        }
     }
 }
 
-async fn resize_file(attached: &Attached, now: u64, size: u64, until: Instant) -> Result<()> {
-    let disk = &attached.disk;
-    let _alone = disk.barrier(until).await?;
-    disk.admit_writer()?;
-    let set = disk.file.perform(until, |attempt, handle| async move {
-        attempt.share.set_size(&handle, size, until).await
-    });
-    set.await.map_err(|fault| disk.told(fault, "the size cannot be set", true))?;
-    if size < now {
-        // What was cut off must not come back by being written again.
-        disk.ledger().durable(size, now - size);
+impl Disk {
+    /// Makes a file that does not grow by being written this long, durably.
+    pub async fn set_size(&self, size: u64, until: Instant) -> Result<()> {
+        let _alone = self.barrier(until).await?;
+        self.admit_writer()?;
+        let now = self.len();
+        let set = self.file.perform(until, |attempt, handle| async move {
+            attempt.share.set_size(&handle, size, until).await
+        });
+        set.await.map_err(|fault| self.told(fault, "the size cannot be set", true))?;
+        if size < now {
+            // What was cut off must not come back by being written again.
+            self.ledger().durable(size, now - size);
+        }
+        self.has_len(size);
+        Ok(())
     }
-    disk.has_len(size);
-    attached.size.store(size, Ordering::Release);
-    Ok(())
+}
+
+impl Attached {
+    /// Enters the size of the disk in an image into the volume's record, in the volume's turn.
+    async fn enter_size(&self, size: u64, until: Instant) -> Result<()> {
+        let resized = |record: Option<Record>, _| {
+            let record = record.unwrap_or_else(Record::adopted);
+            Ok(Some(Record { image_size: size, ..record }))
+        };
+        companion::change(&self.root.file, &self.files, resized, until).await
+    }
 }
 
 /// Refuses a size that no image can have.

@@ -20,7 +20,6 @@ use crate::{
     config::{Config, NamedShare, Wishes},
     error::{Fault, invalid, not_found},
     formatting,
-    holders::Life,
     mounts::{Mount, Patience, Shown},
     names::{Files, Format},
     places::{Place, find_on, list_on},
@@ -39,7 +38,7 @@ pub(crate) struct Store {
     /// The shares; their number changes while the backend is open.
     mounts: RwLock<Vec<Arc<Mount>>>,
     config: Config,
-    patience: Patience,
+    pub patience: Patience,
     /// One change of a volume's files at a time.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     attached: Mutex<Vec<std::sync::Weak<Attached>>>,
@@ -121,7 +120,7 @@ impl Store {
         {
             let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
             let attached = self.attachments();
-            let of_it = |one: &&Arc<Attached>| Arc::ptr_eq(&one.disk.file.mount, &mount);
+            let of_it = |one: &&Arc<Attached>| Arc::ptr_eq(&one.mount, &mount);
             let volumes = attached.iter().filter(of_it).count();
             if volumes > 0 {
                 return Err(Error::new(ErrorKind::IN_USE, "volumes of this share are attached")
@@ -248,7 +247,7 @@ impl Store {
             Err(fault) => return Err(told("the file cannot be made")(fault)),
         };
         let file = files.made(format).clone();
-        let place = Place { mount, files, file, format, facts: made.facts, size: None };
+        let place = Place::new(mount, files, file, format, made.facts);
         let finished = self.finish(&place, spec, until).await;
         if finished.is_err() {
             self.discard(&place, until).await;
@@ -321,6 +320,7 @@ impl Store {
         match record {
             // Another volume is about to have this name.
             Some(record) if !record.renamed_from.is_empty() => Err(taken(&spec.name, place)),
+            Some(record) if record.admit(&spec.name).is_err() => Err(taken(&spec.name, place)),
             Some(record) if record.made && !empty && place.size == Some(spec.size) => {
                 Ok(place.info(&spec.name))
             }
@@ -330,27 +330,6 @@ impl Store {
             None if empty => self.finish(place, spec, until).await,
             _ => Err(taken(&spec.name, place)),
         }
-    }
-
-    /// Deletes a volume that nobody holds.
-    pub async fn delete(&self, volume: &str, until: Instant) -> Result<()> {
-        let _turn = self.turn(volume).await;
-        let place = self.found(volume, until).await?;
-        let Place { mount, files, file, .. } = &place;
-        let noted = companion::read(mount, files, until).await?.unwrap_or_default().holders;
-        let holders = self.holders_of(volume, noted);
-        if let Some(holder) = holders.iter().find(|holder| !matches!(holder.life(), Life::Over)) {
-            return Err(holder.in_use(volume));
-        }
-        let told = |fault: Fault| match fault {
-            Fault::NotFound => not_found(volume),
-            fault => fault.told("the file cannot be removed").with("volume", volume),
-        };
-        verified::remove(mount, file, until).await.map_err(told)?;
-        for name in [&files.companion, &files.fresh_companion] {
-            verified::remove_if_there(mount, name, until).await.map_err(told)?;
-        }
-        Ok(())
     }
 
     /// All volumes, by name.
@@ -430,7 +409,10 @@ impl Store {
     /// The attachments of this backend that are open.
     pub fn attachments(&self) -> Vec<Arc<Attached>> {
         let all = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(std::sync::Weak::upgrade).filter(|one| one.disk.is_open()).collect()
+        all.iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .filter(|one| one.standing.is_open())
+            .collect()
     }
 
     /// Closes the backend: nobody has a volume of it.
@@ -447,7 +429,7 @@ impl Store {
     }
 }
 
-fn taken(volume: &str, place: &Place) -> Error {
+pub(crate) fn taken(volume: &str, place: &Place) -> Error {
     Error::new(
         ErrorKind::ALREADY_EXISTS,
         "another volume, or an image that was there before, has this name",

@@ -20,6 +20,8 @@ use crate::{
 
 /// The longest small file that is read whole.
 const LONGEST: u64 = 4 << 20;
+/// How often a file may be replaced while it is read.
+const REPLACED_AT_MOST: u32 = 4;
 
 /// What has a name; `None` if nothing has.
 pub(crate) async fn look(
@@ -129,16 +131,26 @@ pub(crate) async fn read_on(
     name: &FileName,
     until: Instant,
 ) -> Result<Option<Bytes>, Fault> {
-    let found = match share.open(name, false, until).await {
-        Err(Fault::NotFound) => return Ok(None),
-        found => found?,
-    };
-    if found.facts.size > LONGEST {
-        return Err(broken_server(format!("the file {name} is too long to be a record")).into());
+    let mut left = REPLACED_AT_MOST;
+    loop {
+        let found = match share.open(name, false, until).await {
+            Err(Fault::NotFound) => return Ok(None),
+            found => found?,
+        };
+        if found.facts.size > LONGEST {
+            return Err(broken_server(format!("the file {name} is too long to be a record")).into());
+        }
+        let content = read_open(share, &found, found.facts.size, until).await;
+        let closed = share.close(&found.handle, until).await;
+        match content {
+            // Another one has its name since it was opened.
+            Err(Fault::Stale) if left > 0 => left -= 1,
+            content => {
+                closed?;
+                return content.map(Some);
+            }
+        }
     }
-    let content = read_open(share, &found, found.facts.size, until).await;
-    share.close(&found.handle, until).await?;
-    content.map(Some)
 }
 
 /// The first `most` bytes of a file, as far as it has them.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An attached volume: a raw file, or the disk inside an image.
+//! An attached volume.
 
 use std::{
     sync::{
@@ -15,6 +15,8 @@ use driver_api::{
     WriteFlags, ext,
 };
 
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use crate::{
     counters::{Counter, Counters},
     disk::{Disk, ZEROED_AT_ONCE, inside},
@@ -22,22 +24,32 @@ use crate::{
     error::invalid,
     holders::Holder,
     holes::Zeroing,
-    image::Image,
-    mounts::InUse,
+    layers::{
+        stack::Stack,
+        work::{Progress, Work},
+    },
+    mounts::{InUse, Mount},
     names::Files,
     share::Offers,
+    standing::Standing,
     store::Store,
 };
 
-const READER: Abilities =
-    Abilities::from_bits(Abilities::SHARED_READ.bits() | Abilities::PERSISTENT.bits());
+/// What a reader may do; of snapshots: list them.
+const READER: Abilities = Abilities::from_bits(
+    Abilities::SHARED_READ.bits()
+        | Abilities::PERSISTENT.bits()
+        | Abilities::SNAPSHOT.bits()
+        | Abilities::CLONE.bits(),
+);
 const WRITER: Abilities = Abilities::from_bits(
     READER.bits()
         | Abilities::WRITE.bits()
         | Abilities::FUA.bits()
         | Abilities::WRITE_ZEROES.bits()
         | Abilities::GROW.bits()
-        | Abilities::SHRINK.bits(),
+        | Abilities::SHRINK.bits()
+        | Abilities::ROLLBACK.bits(),
 );
 
 /// What a volume can do.
@@ -65,49 +77,46 @@ pub(crate) struct Attached {
     pub name: String,
     pub store: Arc<Store>,
     pub files: Files,
-    pub disk: Arc<Disk>,
-    /// The image in the file, unless byte n of the volume is byte n of the file.
-    pub image: Option<Image>,
+    pub mount: Arc<Mount>,
+    pub standing: Arc<Standing>,
     pub holder: Holder,
     pub size: AtomicU64,
-    counters: Counters,
-    _in_use: InUse,
+    /// What can be done with ranges of it, however many layers it has.
+    pub offers: Offers,
+    /// The share keeps other writers away.
+    pub exclusive: bool,
+    /// The root's file, which is open for as long as the volume is attached.
+    pub root: Arc<Disk>,
+    /// What is read and written. Taken after `work`.
+    pub stack: RwLock<Stack>,
+    /// The layers, for whoever changes them. Taken after the store's turn of the volume.
+    pub work: tokio::sync::Mutex<Work>,
+    pub progress: Progress,
+    pub counters: Counters,
+    pub _in_use: InUse,
 }
 
 impl Attached {
-    /// An attachment that begins.
-    pub fn new(
-        store: Arc<Store>,
-        files: Files,
-        disk: Arc<Disk>,
-        image: Option<Image>,
-        holder: Holder,
-        size: u64,
-    ) -> Self {
-        Self {
-            name: disk.volume.clone(),
-            store,
-            files,
-            image,
-            holder,
-            size: AtomicU64::new(size),
-            counters: Counters::default(),
-            _in_use: disk.file.mount.hold(),
-            disk,
-        }
-    }
-
     /// When an operation that begins now has to end.
     pub fn until(&self, cx: &OpContext) -> Instant {
-        self.disk.file.mount.until(cx.time_left())
+        self.mount.until(cx.time_left())
     }
 
-    /// What can be done with ranges of it.
-    pub fn offers(&self) -> Offers {
-        match &self.image {
-            Some(image) => Offers { punch: image.is_modern(), map: true },
-            None => self.disk.file.offers(),
+    /// What is read and written, for as long as an operation lasts.
+    pub async fn enter(&self, until: Instant) -> Result<RwLockReadGuard<'_, Stack>> {
+        match self.stack.try_read() {
+            Ok(stack) => Ok(stack),
+            Err(_) => {
+                let waiting = tokio::time::timeout_at(until.into(), self.stack.read());
+                waiting.await.map_err(|_| self.standing.stuck())
+            }
         }
+    }
+
+    /// The same, alone.
+    pub async fn alone(&self, until: Instant) -> Result<RwLockWriteGuard<'_, Stack>> {
+        let waiting = tokio::time::timeout_at(until.into(), self.stack.write());
+        waiting.await.map_err(|_| self.standing.stuck())
     }
 
     /// Refuses a range that is not the volume's.
@@ -117,63 +126,65 @@ impl Attached {
 
     /// Refuses a change through a reader, or beyond the end.
     pub fn admit_change(&self, offset: u64, len: u64) -> Result<()> {
-        self.disk.admit_writer()?;
+        self.standing.admit_writer()?;
         self.admit_range(offset, len)
     }
 
     /// Ends the attachment for another one: afterwards nothing of it is sent any more.
     pub async fn fence(&self, until: Instant) -> Result<()> {
-        if let Some(image) = &self.image {
-            // Others read what was acknowledged; what is not durable may be lost, as by a crash.
-            if self.holder.writer
-                && self.disk.is_open()
-                && let Err(error) = image.write_back(until).await
-            {
-                tracing::warn!(volume = self.name, %error, "the image is taken over as it lies on the share");
-            }
-            self.disk.deny();
-            image.stop(until).await?;
+        // Others read what was acknowledged; what is not durable may be lost, as by a crash.
+        if self.holder.writer
+            && self.standing.is_open()
+            && let Err(error) = self.write_back(until).await
+        {
+            tracing::warn!(volume = self.name, %error, "the image is taken over as it lies on the share");
         }
-        self.disk.fence(until).await
+        self.standing.deny();
+        let work = self.work(until).await?;
+        let stack = self.alone(until).await?;
+        stack.stop(until).await?;
+        work.stop(until).await?;
+        let disks: Vec<_> = work.disks(&stack);
+        for disk in &disks {
+            disk.fence(until).await?;
+        }
+        // The server itself may keep everybody else away for as long as they are open.
+        if self.standing.close() {
+            for disk in &disks {
+                disk.leave(until).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the tables of the image onto the share, if there is one.
+    async fn write_back(&self, until: Instant) -> Result<()> {
+        match &self.enter(until).await?.image {
+            None => Ok(()),
+            Some(image) => image.write_back(until).await,
+        }
     }
 
     async fn read(&self, offset: u64, len: u32, until: Instant) -> Result<Bytes> {
-        match &self.image {
-            None => self.disk.read(offset, len, until).await,
-            Some(image) => {
-                self.disk.admit()?;
-                self.admit_range(offset, len.into())?;
-                image.read(offset, len, until).await
-            }
-        }
+        let stack = self.enter(until).await?;
+        self.standing.admit()?;
+        self.admit_range(offset, len.into())?;
+        stack.read(offset, len, until).await
     }
 
     async fn write(&self, until: Instant, offset: u64, data: Bytes, durable: bool) -> Result<()> {
-        let Some(image) = &self.image else {
-            return self.disk.write(until, offset, data, durable).await;
-        };
+        let stack = self.enter(until).await?;
+        if stack.image.is_none() {
+            return stack.disk.write(until, offset, data, durable).await;
+        }
         self.admit_change(offset, data.len() as u64)?;
-        image.write(offset, data, until).await?;
-        if durable { self.flush(until).await } else { Ok(()) }
-    }
-
-    /// Writes zeros.
-    pub async fn zero(&self, until: Instant, offset: u64, len: u64, durable: bool) -> Result<()> {
-        let Some(image) = &self.image else {
-            return self.disk.zero(until, offset, len, durable).await;
-        };
-        self.admit_change(offset, len)?;
-        image.write_zeros(offset, len, until).await?;
-        if durable { self.flush(until).await } else { Ok(()) }
+        stack.write(offset, data, until).await?;
+        if durable { stack.flush(until).await } else { Ok(()) }
     }
 
     /// Makes every write acknowledged before the call durable.
     pub async fn flush(&self, until: Instant) -> Result<()> {
-        if let Some(image) = self.image.as_ref().filter(|_| self.holder.writer) {
-            self.disk.admit_flush()?;
-            image.write_back(until).await?;
-        }
-        self.disk.flush(until).await
+        self.enter(until).await?.flush(until).await
     }
 }
 
@@ -205,7 +216,7 @@ impl Volume for NetfsVolume {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.0.holder.writer, self.0.disk.file.is_exclusive(), self.0.offers())
+        capabilities(self.0.holder.writer, self.0.exclusive, self.0.offers)
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
@@ -239,7 +250,7 @@ impl Volume for NetfsVolume {
         if flags.bits() & !WriteFlags::ALL.bits() != 0 {
             return Op::err(unknown_flags(flags));
         }
-        let free = self.0.offers().punch && !flags.has(WriteFlags::NO_HOLE);
+        let free = self.0.offers.punch && !flags.has(WriteFlags::NO_HOLE);
         if flags.has(WriteFlags::FAST_ONLY) && !free {
             return Op::err(ext::unsupported("fast zeroing"));
         }
@@ -249,7 +260,7 @@ impl Volume for NetfsVolume {
         };
         // Zeroing a large range takes as long as writing it: each part has the time of one operation.
         let parts = len.div_ceil(ZEROED_AT_ONCE).max(1);
-        let patience = self.0.disk.file.mount.patience.operation.saturating_mul(parts as u32);
+        let patience = self.0.mount.patience.operation.saturating_mul(parts as u32);
         let left =
             cx.time_left().unwrap_or(patience).min(patience).min(Duration::from_secs(86_400));
         let (until, durable) = (Instant::now() + left, flags.has(WriteFlags::FUA));
@@ -260,7 +271,7 @@ impl Volume for NetfsVolume {
     }
 
     fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
-        if !self.0.offers().punch {
+        if !self.0.offers.punch {
             return Op::err(ext::unsupported("discard"));
         }
         let until = self.0.until(cx);
@@ -279,13 +290,23 @@ impl Volume for NetfsVolume {
     fn stats(&self) -> Stats {
         let attached = &*self.0;
         let flag = |set: bool| if set { 1.0 } else { 0.0 };
-        let fenced = attached.disk.is_fenced() || attached.disk.file.is_fenced();
+        let standing = &attached.standing;
+        let mut fenced = standing.is_fenced();
+        let mut stats = attached.counters.stats();
+        // While the layers change nobody waits for a figure.
+        if let Ok(stack) = attached.stack.try_read() {
+            fenced |= stack.disk.file.is_fenced();
+            stats = stats.gauge("not_durable_bytes", stack.disk.ledger().bytes() as f64);
+        }
         attached
-            .counters
-            .stats()
-            .gauge("not_durable_bytes", attached.disk.ledger().bytes() as f64)
-            .gauge("writes_in_doubt", flag(attached.disk.is_in_doubt()))
+            .progress
+            .stats(stats)
+            .gauge("writes_in_doubt", flag(standing.is_in_doubt()))
             .gauge("fenced", flag(fenced))
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
@@ -293,7 +314,7 @@ impl Volume for NetfsVolume {
     }
 
     fn allocation_map(&self) -> Option<Arc<dyn ext::AllocationMap>> {
-        self.0.offers().map.then(|| Arc::new(self.clone()) as Arc<dyn ext::AllocationMap>)
+        self.0.offers.map.then(|| Arc::new(self.clone()) as Arc<dyn ext::AllocationMap>)
     }
 }
 

@@ -31,8 +31,8 @@ pub fn blank(size: u64, base: Option<Base<'_>>) -> io::Result<Vec<u8>> {
     if let Some(Base { name, format }) = base {
         builder = builder.backing(name.to_owned(), format.to_owned());
     }
-    // Memory is never waited for.
-    let created = builder.create().now_or_never();
+    // Memory is never waited for; a task that has done much already would be made to, by the locks that imago takes.
+    let created = tokio::task::unconstrained(builder.create()).now_or_never();
     created.unwrap_or_else(|| Err(io::Error::other("imago waits for memory")))?;
     let mut content = content.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(std::mem::take(&mut *content))
@@ -118,6 +118,14 @@ impl Storage for Memory {
 #[cfg(test)]
 mod tests {
     use super::blank;
+
+    #[tokio::test]
+    async fn an_empty_image_is_made_in_a_task_that_has_done_much() {
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::coop::consume_budget().await;
+        }
+        blank(1 << 20, None).expect("an image");
+    }
 
     #[test]
     fn an_empty_image_is_small_whatever_its_size() {

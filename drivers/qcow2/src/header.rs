@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an image says of itself. It may come from anywhere: nothing of it is believed before it was judged here.
 
+use std::ops::Range;
+
 use driver_api::{Error, ErrorKind, Result};
 
-use crate::bytes::{long, word};
+use crate::{
+    blank::Base,
+    bytes::{long, word},
+};
 
 /// Bytes at the beginning of a file that [`Header::parse`] wants to see, as far as the file has them: the largest cluster
 /// that a header with its extensions and the name of a backing file can lie in is longer, but they are not.
@@ -14,6 +19,10 @@ const MAGIC: &[u8; 4] = b"QFI\xfb";
 const MOST_ENTRIES: u64 = 4 << 20;
 const LONGEST_NAME: u32 = 1023;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
+/// Bytes that a backing file's format has in its extension.
+const FORMAT_ROOM: usize = 8;
+/// Bytes that a disk writes as a whole or not at all.
+const SECTOR: usize = 512;
 
 /// Incompatible features, by bit: what they are, and what takes them away.
 const FEATURES: &[(&str, &str)] = &[
@@ -154,17 +163,59 @@ fn backing(bytes: &[u8], version: u32, cluster_bits: u32) -> Result<Option<Backi
 }
 
 fn backing_format(bytes: &[u8]) -> Result<Option<String>> {
+    let content = extension(bytes, BACKING_FORMAT)?.and_then(|content| bytes.get(content));
+    Ok(content.map(|content| String::from_utf8_lossy(content).into_owned()))
+}
+
+/// Where the content of a header extension is.
+fn extension(bytes: &[u8], wanted: u32) -> Result<Option<Range<usize>>> {
     let mut at = word(bytes, 100) as usize;
     while let Some(extension) = bytes.get(at..at.saturating_add(8)) {
         let (kind, len) = (word(extension, 0), word(extension, 4) as usize);
-        let Some(content) = bytes.get(at + 8..(at + 8).saturating_add(len)) else { break };
+        let content = at + 8..(at + 8).saturating_add(len);
+        if bytes.get(content.clone()).is_none() {
+            break;
+        }
         match kind {
             0 => return Ok(None),
-            BACKING_FORMAT => return Ok(Some(String::from_utf8_lossy(content).into_owned())),
+            kind if kind == wanted => return Ok(Some(content)),
             _ => at += 8 + len.next_multiple_of(8),
         }
     }
     Err(damaged("its header has no end"))
+}
+
+/// What has to be written where, in this order, so that an image that begins with `bytes` says that it lies on `base`;
+/// nothing if it does. The name is put where none was. The second write, of less than a sector, then leads there: wherever it ends,
+/// the image says the one or the other.
+pub fn rebased(bytes: &[u8], base: Base<'_>) -> Result<Vec<(u64, Vec<u8>)>> {
+    let header = Header::parse(bytes)?;
+    let wanted = Backing { name: base.name.to_owned(), format: Some(base.format.to_owned()) };
+    if header.backing.as_ref() == Some(&wanted) {
+        return Ok(Vec::new());
+    }
+    let format = match header.version {
+        3 => extension(bytes, BACKING_FORMAT)?,
+        _ => None,
+    };
+    let room = header.cluster() / 4;
+    let format = format.filter(|at| at.start + FORMAT_ROOM <= SECTOR);
+    let (Some(at), true) = (format, base.format.len() <= FORMAT_ROOM && base.name.len() < room)
+    else {
+        return Err(refused(
+            "its header has no room for the name of another backing file",
+            CONVERT,
+        ));
+    };
+    let (one, other) = (2 * room as u64, 3 * room as u64);
+    let place = if long(bytes, 8) == one { other } else { one };
+    let mut beginning = bytes[..at.start + FORMAT_ROOM].to_vec();
+    beginning[8..16].copy_from_slice(&place.to_be_bytes());
+    beginning[16..20].copy_from_slice(&(base.name.len() as u32).to_be_bytes());
+    beginning[at.start - 4..at.start].copy_from_slice(&(base.format.len() as u32).to_be_bytes());
+    beginning[at.start..].fill(0);
+    beginning[at.start..at.start + base.format.len()].copy_from_slice(base.format.as_bytes());
+    Ok(vec![(place, base.name.as_bytes().to_vec()), (0, beginning)])
 }
 
 pub(crate) fn damaged(why: &str) -> Error {
@@ -210,6 +261,30 @@ mod tests {
         let image = blank(1 << 20, Some(base)).expect("an image");
         let backing = Header::parse(&image).expect("good").backing.expect("one");
         assert_eq!((&*backing.name, backing.format.as_deref()), ("v.raw", Some("raw")));
+    }
+
+    #[test]
+    fn a_header_says_what_else_the_image_lies_on() {
+        let raw = Base { name: "v.raw", format: "raw" };
+        let long = "n".repeat(200);
+        let mut image = blank(1 << 20, Some(raw)).expect("an image");
+        assert!(rebased(&image, raw).expect("the same").is_empty());
+        let (other, wide) =
+            (Base { name: "w.qcow2", format: "qcow2" }, Base { name: &long, format: "raw" });
+        for base in [other, raw, wide, other] {
+            let before = Header::parse(&image).expect("good").backing;
+            let writes = rebased(&image, base).expect("changed");
+            assert!(writes[1].1.len() <= SECTOR);
+            for (number, (at, bytes)) in writes.into_iter().enumerate() {
+                put(&mut image, at as usize, &bytes);
+                let backing = Header::parse(&image).expect("good").backing;
+                let wanted = Backing { name: base.name.into(), format: Some(base.format.into()) };
+                assert_eq!(backing, if number == 0 { before.clone() } else { Some(wanted) });
+            }
+        }
+        let huge = "n".repeat(20_000);
+        assert!(rebased(&image, Base { name: &huge, format: "raw" }).is_err());
+        assert!(rebased(&blank(1 << 20, None).expect("an image"), raw).is_err());
     }
 
     #[test]

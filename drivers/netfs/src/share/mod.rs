@@ -156,6 +156,26 @@ pub(crate) struct Run {
     pub is_hole: bool,
 }
 
+/// A range of one file, and where it goes in another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stretch {
+    /// The first byte.
+    pub from: u64,
+    /// Where that goes.
+    pub to: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// How a server made a range of one file one of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Copied {
+    /// The files share its blocks.
+    Shared,
+    /// So many bytes were copied; perhaps not all.
+    Bytes(u64),
+}
+
 /// The answer of a share that has no such operation.
 fn missing<'a, T: Send + 'a>(what: &str) -> Doing<'a, T> {
     let error = Error::new(ErrorKind::UNSUPPORTED, format!("the protocol cannot {what}"))
@@ -198,6 +218,11 @@ pub(crate) trait Share: Send + Sync {
     /// The server's number for this login, where another login of the same user may end it by that; else zero.
     fn session(&self) -> u64 {
         0
+    }
+
+    /// The name on the server's disk of a file that was made here.
+    fn name_there(&self, name: &FileName) -> String {
+        name.to_string()
     }
 
     /// What has a name, without opening it. `NotFound` if nothing has.
@@ -278,6 +303,19 @@ pub(crate) trait Share: Send + Sync {
         _: Instant,
     ) -> Doing<'a, Vec<Run>> {
         missing("tell which ranges of a file have data")
+    }
+
+    /// Makes a range of one open file one of another, durably and on the server, sharing its blocks where the server
+    /// can; else by copying, with `may_copy`. `Unsupported` where it can do neither: the bytes have to come and go.
+    fn clone_range<'a>(
+        &'a self,
+        _from: &'a Handle,
+        _to: &'a Handle,
+        _stretch: Stretch,
+        _may_copy: bool,
+        _until: Instant,
+    ) -> Doing<'a, Copied> {
+        missing("copy on the server")
     }
 
     /// Space on the server.

@@ -74,6 +74,8 @@ pub struct Faults {
     pub at_most: Option<u32>,
     /// After so many calls of this procedure nobody is heard any more.
     pub dies_after: Option<(u32, u32)>,
+    /// After so many calls, of whatever kind, nobody is heard any more.
+    pub dies_after_calls: Option<u32>,
     /// Nobody is heard any more.
     pub dead: bool,
     /// Answers to reads have more bytes than were asked for.
@@ -88,7 +90,12 @@ impl Faults {
             *left -= 1;
             self.dead = *left == 0;
         }
+        if let Some(left) = &mut self.dies_after_calls {
+            *left = left.saturating_sub(1);
+            self.dead |= *left == 0;
+        }
         self.dies_after = self.dies_after.filter(|_| !self.dead);
+        self.dies_after_calls = self.dies_after_calls.filter(|_| !self.dead);
     }
 }
 
@@ -142,6 +149,17 @@ impl Fake {
     }
 }
 
+impl Fake {
+    /// The same of a backend that waits as long as a busy machine may need.
+    pub fn patient(&self) -> Value {
+        let mut options = self.options();
+        options["operation_timeout_secs"] = 240.into();
+        options["silence_timeout_secs"] = 120.into();
+        options["mount_timeout_secs"] = 120.into();
+        options
+    }
+}
+
 impl World {
     /// It crashes: what was not committed is gone, and its next life begins.
     pub fn crash(&mut self) {
@@ -150,6 +168,13 @@ impl World {
         }
         self.verifier += 1;
         self.crashes += 1;
+    }
+
+    /// Another server takes the disk over.
+    pub fn inherit(&mut self, from: &mut Self) {
+        self.files = std::mem::take(&mut from.files);
+        self.next = from.next;
+        self.files.values_mut().for_each(|file| file.dirty.clear());
     }
 
     /// Puts a file there, as somebody on the server might.

@@ -4,6 +4,7 @@
 
 pub mod fake;
 pub mod images;
+pub mod layers;
 pub mod real;
 pub mod writers;
 

@@ -40,8 +40,10 @@ pub(super) mod op {
     pub const SEQUENCE: u32 = 53;
     pub const DESTROY_CLIENTID: u32 = 57;
     pub const RECLAIM_COMPLETE: u32 = 58;
+    pub const COPY: u32 = 60;
     pub const DEALLOCATE: u32 = 62;
     pub const SEEK: u32 = 69;
+    pub const CLONE: u32 = 71;
 }
 
 /// What names an open or a lock of a file.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What NFSv4.2 has for ranges of files: DEALLOCATE and SEEK.
+//! What NFSv4.2 has for ranges of files: DEALLOCATE, SEEK, CLONE and COPY.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Fault, broken_server},
-    share::{Offers, Run},
+    share::{Copied, Offers, Run, Stretch},
 };
 
 const SEEK_DATA: u32 = 0;
@@ -24,6 +24,26 @@ impl Nfs4 {
     /// Whether the version that is spoken has operations for ranges.
     pub(super) fn has_ranges(&self) -> bool {
         self.opens.session.wire.minor >= 2
+    }
+
+    /// Shares blocks, or copies them where the server cannot.
+    pub(super) async fn clone_or_copy(
+        &self,
+        from: Result<&Bytes, Fault>,
+        to: Result<&Bytes, Fault>,
+        stretch: Stretch,
+        may_copy: bool,
+        until: Instant,
+    ) -> Result<Copied, Fault> {
+        let (from, to) = (from?, to?);
+        match self.clone_blocks(from, to, stretch, until).await {
+            Ok(()) => Ok(Copied::Shared),
+            Err(failed) if may_copy && failed.status().is_some_and(is_missing) => {
+                let copied = self.copy_bytes(from, to, stretch, until).await;
+                copied.map(Copied::Bytes).map_err(|failed| failed.told("copy on the server", ""))
+            }
+            Err(failed) => Err(failed.told("share blocks between files", "")),
+        }
     }
 
     /// Frees a range, durably.
@@ -122,4 +142,70 @@ impl Nfs4 {
         let punch = write && can(self.deallocate(handle, size, 4096, until).await)?;
         Ok(Offers { punch, map })
     }
+
+    /// Has the server copy a range from one file to another, sharing its blocks with CLONE. Not durable by itself.
+    async fn clone_blocks(
+        &self,
+        from: &Bytes,
+        to: &Bytes,
+        stretch: Stretch,
+        until: Instant,
+    ) -> Result<(), Failed> {
+        let (reading, writing) = (self.opens.state(from, false)?, self.opens.state(to, true)?);
+        let mut cloning = Compound::on(from);
+        cloning.op(op::SAVEFH);
+        cloning.op(op::PUTFH).opaque(to);
+        let words = cloning.op(op::CLONE).fixed(&reading).fixed(&writing);
+        words.u64(stretch.from).u64(stretch.to).u64(stretch.len);
+        cloning.op(op::COMMIT).u64(0).u32(0);
+        let mut reply = self.ask(cloning, until).await?;
+        reply.next(op::PUTFH)?;
+        reply.next(op::SAVEFH)?;
+        reply.next(op::PUTFH)?;
+        reply.next(op::CLONE)?;
+        reply.next(op::COMMIT)?.fixed::<8>().map(drop).map_err(Failed::from)
+    }
+
+    /// Has the server copy a range with COPY, durably; how many bytes it has done.
+    async fn copy_bytes(
+        &self,
+        from: &Bytes,
+        to: &Bytes,
+        stretch: Stretch,
+        until: Instant,
+    ) -> Result<u64, Failed> {
+        let (reading, writing) = (self.opens.state(from, false)?, self.opens.state(to, true)?);
+        let mut copying = Compound::on(from);
+        copying.op(op::SAVEFH);
+        copying.op(op::PUTFH).opaque(to);
+        let words = copying.op(op::COPY).fixed(&reading).fixed(&writing);
+        words.u64(stretch.from).u64(stretch.to).u64(stretch.len);
+        // In order, to its end, on this server.
+        words.u32(1).u32(1).u32(0);
+        copying.op(op::COMMIT).u64(0).u32(0);
+        let mut reply = self.ask(copying, until).await?;
+        reply.next(op::PUTFH)?;
+        reply.next(op::SAVEFH)?;
+        reply.next(op::PUTFH)?;
+        let told = reply.next(op::COPY)?;
+        if told.u32()? != 0 {
+            let what = "the server copies in the background, which it was not asked to";
+            return Err(Failed::Call(broken_server(what).into()));
+        }
+        let count = told.u64()?;
+        told.u32()?;
+        told.fixed::<8>()?;
+        told.fixed::<8>()?;
+        reply.next(op::COMMIT)?.fixed::<8>()?;
+        if count == 0 || count > stretch.len {
+            let what = format!("the server copied {count} of {} bytes", stretch.len);
+            return Err(Failed::Call(broken_server(what).into()));
+        }
+        Ok(count)
+    }
+}
+
+/// The server, or the file system under it, does not have the operation.
+fn is_missing(status: Status) -> bool {
+    [Status::NOTSUPP, Status::OP_ILLEGAL, Status::UNION_NOTSUPP, Status::INVAL].contains(&status)
 }

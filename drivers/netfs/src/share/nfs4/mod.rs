@@ -29,8 +29,8 @@ use opens::{How, Opened, Opens};
 use status::{Failed, Status};
 
 use super::{
-    Committed, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space, Traits,
-    Verifier, Written, missing,
+    Committed, Copied, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space,
+    Stretch, Traits, Verifier, Written, missing,
 };
 use crate::{
     error::{Fault, broken_server, internal, invalid},
@@ -406,6 +406,20 @@ impl Share for Nfs4 {
             let runs = self.runs(handle_of(handle)?, offset, len, until).await;
             runs.map_err(|failed| failed.told("ask for allocated ranges", ""))
         })
+    }
+
+    fn clone_range<'a>(
+        &'a self,
+        from: &'a Handle,
+        to: &'a Handle,
+        stretch: Stretch,
+        may_copy: bool,
+        until: Instant,
+    ) -> Doing<'a, Copied> {
+        if !self.has_ranges() {
+            return missing("copy on the server");
+        }
+        Box::pin(self.clone_or_copy(handle_of(from), handle_of(to), stretch, may_copy, until))
     }
 
     fn space(&self, until: Instant) -> Doing<'_, Space> {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What SMB has for ranges of files: zero data, allocated ranges.
+//! What SMB has for ranges of files: zero data, allocated ranges, duplicate extents, copy chunk.
 
 use std::time::Instant;
 
+use driver_api::ErrorKind;
 use smb2::{
     msg::{
         flush::FlushRequest,
-        ioctl::{IoctlRequest, SMB2_0_IOCTL_IS_FSCTL},
+        ioctl::{
+            FSCTL_SRV_COPYCHUNK_WRITE, FSCTL_SRV_REQUEST_RESUME_KEY, IoctlRequest,
+            SMB2_0_IOCTL_IS_FSCTL,
+        },
     },
     pack::Pack,
     types::{Command, FileId, status::NtStatus},
@@ -20,13 +24,17 @@ use super::{
 };
 use crate::{
     error::{Fault, broken_server},
-    share::{Offers, Run},
+    share::{Copied, Offers, Run, Stretch},
 };
 
 const SET_ZERO_DATA: u32 = 0x0009_80C8;
 const QUERY_ALLOCATED_RANGES: u32 = 0x0009_40CF;
+const DUPLICATE_EXTENTS: u32 = 0x0009_8344;
 /// Bytes of an answer with ranges: 16 for each.
 const LISTING: u32 = 4096;
+/// Most bytes of one chunk, and chunks of one call, as servers have them.
+const CHUNK: u64 = 1 << 20;
+const CHUNKS: u64 = 16;
 
 pub(super) fn control(code: u32, file: FileId, input: Vec<u8>, most: u32) -> IoctlRequest {
     IoctlRequest {
@@ -127,4 +135,76 @@ impl Smb {
         let punch = write && can(self.set_zero(file, size, 4096, until).await)?;
         Ok(Offers { punch, map })
     }
+
+    /// Shares blocks, or copies them where the server cannot.
+    pub(super) async fn clone_or_copy(
+        &self,
+        from: FileId,
+        to: FileId,
+        stretch: Stretch,
+        may_copy: bool,
+        until: Instant,
+    ) -> Result<Copied, Fault> {
+        match self.duplicate(from, to, stretch, until).await {
+            Ok(()) => Ok(Copied::Shared),
+            Err(fault) if may_copy && is_missing(&fault) => {
+                self.copy_chunks(from, to, stretch, until).await.map(Copied::Bytes)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Has the server copy a range from one file to another, sharing its blocks.
+    async fn duplicate(
+        &self,
+        from: FileId,
+        to: FileId,
+        stretch: Stretch,
+        until: Instant,
+    ) -> Result<(), Fault> {
+        let input = words(&[from.persistent, from.volatile, stretch.from, stretch.to, stretch.len]);
+        let duplicating = control(DUPLICATE_EXTENTS, to, input, 0);
+        let answer = self.link.call(Command::Ioctl, &duplicating, 1, until).await?;
+        accept(&answer, "share blocks between files", "")?;
+        self.flush(to, until).await
+    }
+
+    /// Has the server copy a range, durably; how many bytes it has done.
+    async fn copy_chunks(
+        &self,
+        from: FileId,
+        to: FileId,
+        stretch: Stretch,
+        until: Instant,
+    ) -> Result<u64, Fault> {
+        let asking = control(FSCTL_SRV_REQUEST_RESUME_KEY, from, Vec::new(), 32);
+        let answer = self.link.call(Command::Ioctl, &asking, 1, until).await?;
+        accept(&answer, "begin to copy on the server", "")?;
+        let mut input = Fields(output(&answer)?).bytes(0, 24)?.to_vec();
+        let all = stretch.len.min(CHUNK * CHUNKS);
+        input.extend_from_slice(&(all.div_ceil(CHUNK) as u32).to_le_bytes());
+        input.extend_from_slice(&[0; 4]);
+        let mut done = 0;
+        while done < all {
+            let step = CHUNK.min(all - done);
+            input.extend(words(&[stretch.from + done, stretch.to + done, step]));
+            done += step;
+        }
+        let copying = control(FSCTL_SRV_COPYCHUNK_WRITE, to, input, 12);
+        let answer = self.link.call(Command::Ioctl, &copying, 1, until).await?;
+        accept(&answer, "copy on the server", "")?;
+        let copied = u64::from(Fields(output(&answer)?).u32(8)?);
+        if copied == 0 || copied > all {
+            let what = format!("the server copied {copied} of {all} bytes");
+            return Err(broken_server(what).into());
+        }
+        self.flush(to, until).await?;
+        Ok(copied)
+    }
+}
+
+/// The server, or the file system under it, does not have the operation.
+fn is_missing(fault: &Fault) -> bool {
+    let missing = [ErrorKind::UNSUPPORTED, ErrorKind::INVALID_ARGUMENT];
+    matches!(fault, Fault::Refused(error) if missing.contains(&error.kind()))
 }

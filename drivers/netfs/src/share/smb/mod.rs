@@ -56,8 +56,8 @@ use mux::Frame;
 use status::{accept, accept_part, refused};
 
 use super::{
-    Committed, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space, Traits,
-    Verifier, Written,
+    Committed, Copied, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space,
+    Stretch, Traits, Verifier, Written,
 };
 use crate::{
     error::{Fault, broken_server, internal, invalid},
@@ -434,6 +434,10 @@ impl Share for Smb {
         self.session
     }
 
+    fn name_there(&self, name: &FileName) -> String {
+        cases::written(name)
+    }
+
     fn look<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, Found> {
         Box::pin(self.look_at(name, until))
     }
@@ -551,6 +555,20 @@ impl Share for Smb {
         until: Instant,
     ) -> Doing<'a, Vec<Run>> {
         Box::pin(async move { self.runs(file_of(handle)?.id(), offset, len, until).await })
+    }
+
+    fn clone_range<'a>(
+        &'a self,
+        from: &'a Handle,
+        to: &'a Handle,
+        stretch: Stretch,
+        may_copy: bool,
+        until: Instant,
+    ) -> Doing<'a, Copied> {
+        Box::pin(async move {
+            let (from, to) = (file_of(from)?.id(), file_of(to)?.id());
+            self.clone_or_copy(from, to, stretch, may_copy, until).await
+        })
     }
 
     fn space(&self, until: Instant) -> Doing<'_, Space> {

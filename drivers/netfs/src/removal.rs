@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Removing volumes.
+//!
+//! A volume of one file is gone once that is. One of several is marked in its record first, which nobody attaches from then
+//! on; repeating the removal goes on wherever it ended.
+
+use std::time::Instant;
+
+use driver_api::Result;
+
+use crate::{
+    companion,
+    error::{Fault, not_found},
+    holders::Life,
+    names::{copy_file, layer_file},
+    places::Place,
+    store::Store,
+    verified,
+};
+
+impl Store {
+    /// Deletes a volume that nobody holds.
+    pub async fn delete(&self, volume: &str, until: Instant) -> Result<()> {
+        let _turn = self.turn(volume).await;
+        let place = self.found(volume, until).await?;
+        let Place { mount, files, file, .. } = &place;
+        let mut record = companion::read(mount, files, until).await?.unwrap_or_default();
+        let holders = self.holders_of(volume, std::mem::take(&mut record.holders));
+        if let Some(holder) = holders.iter().find(|holder| !matches!(holder.life(), Life::Over)) {
+            return Err(holder.in_use(volume));
+        }
+        let told = |fault: Fault| match fault {
+            Fault::NotFound => not_found(volume),
+            fault => fault.told("the file cannot be removed").with("volume", volume),
+        };
+        let mut layers = place.layer_files()?;
+        if !layers.is_empty() && !record.removing {
+            record.removing = true;
+            companion::write(mount, files, &record, until).await?;
+        }
+        if !record.id.is_empty() {
+            // One that was being made when somebody ended.
+            layers.push(layer_file(volume, &record.id, record.tree.last + 1)?);
+        }
+        if !record.copied_from.is_empty() {
+            layers.push(copy_file(volume, place.format)?);
+        }
+        for layer in &layers {
+            verified::remove_if_there(mount, layer, until).await.map_err(told)?;
+        }
+        verified::remove(mount, file, until).await.map_err(told)?;
+        for name in [&files.companion, &files.fresh_companion] {
+            verified::remove_if_there(mount, name, until).await.map_err(told)?;
+        }
+        Ok(())
+    }
+}
