@@ -196,7 +196,8 @@ impl Store {
         let size = target.size.max(source.size);
         let mut record = Record { copied_from: origin.clone(), ..Record::made(size) };
         self.reserve_clone(&mount, name, files.made(format), &record, files, deadline).await?;
-        let making = Making { mount: &mount, name, files, format, most: self.unstable_bytes };
+        let (id, most) = (record.id.as_str(), self.unstable_bytes);
+        let making = Making { mount: &mount, name, id, files, format, most };
         let made = making.fill(source, size, deadline).await;
         let made = match made {
             Ok(method) => {
@@ -232,6 +233,10 @@ impl Store {
             if !is_unfinished(&place, other.as_ref()) {
                 return Err(crate::store::taken(name, &place));
             }
+            if let Some(other) = other {
+                let copy = copy_file(name, &other.id, place.format)?;
+                verified::remove_if_there(&place.mount, &copy, until).await.map_err(told)?;
+            }
             verified::remove_if_there(&place.mount, &place.file, until).await.map_err(told)?;
         }
         match verified::create(mount, file, until).await {
@@ -259,6 +264,8 @@ fn is_unfinished(place: &Place, record: Option<&Record>) -> bool {
 struct Making<'a> {
     mount: &'a Arc<Mount>,
     name: &'a str,
+    /// What its record has.
+    id: &'a str,
     files: &'a Files,
     format: Format,
     most: u64,
@@ -267,7 +274,7 @@ struct Making<'a> {
 impl Making<'_> {
     /// Makes the file under another name, and gives it its own once it is whole; how it was copied.
     async fn fill(&self, source: &Source, size: u64, deadline: Deadline) -> Result<&'static str> {
-        let file = copy_file(self.name, self.format)?;
+        let file = copy_file(self.name, self.id, self.format)?;
         let told = |fault: Fault| {
             let file = self.mount.place.shown_file(&file);
             fault.told("the clone's file cannot be made").with("file", file)
@@ -311,6 +318,15 @@ impl Making<'_> {
         link.disk.leave(Instant::now() + deadline.call).await;
         let method = filled?;
         let (until, name) = (deadline.until()?, self.files.made(self.format));
+        let now = companion::read(self.mount, self.files, until).await?;
+        if now.is_none_or(|now| now.id != self.id) {
+            return Err(Error::new(
+                ErrorKind::ALREADY_EXISTS,
+                "another host makes this volume now",
+            )
+            .with("volume", self.name)
+            .remedy("look at that volume"));
+        }
         verified::rename(self.mount, &found, &file, name, until).await.map_err(told)?;
         Ok(method)
     }
@@ -318,9 +334,17 @@ impl Making<'_> {
     /// Takes away what could not be made. What stays cannot be attached, and is made anew by the next attempt.
     async fn discard(&self) {
         let until = Instant::now() + Duration::from_secs(30);
-        let Ok(copy) = copy_file(self.name, self.format) else { return };
+        let Ok(copy) = copy_file(self.name, self.id, self.format) else { return };
+        if let Err(fault) = verified::remove_if_there(self.mount, &copy, until).await {
+            tracing::warn!(file = %self.mount.place.shown_file(&copy), %fault, "a half made clone stays");
+        }
         let files = self.files;
-        for name in [&copy, files.made(self.format), &files.companion, &files.fresh_companion] {
+        // Another host may have begun to make it.
+        let record = companion::read(self.mount, files, until).await;
+        if !record.is_ok_and(|record| record.is_some_and(|record| record.id == self.id)) {
+            return;
+        }
+        for name in [files.made(self.format), &files.companion, &files.fresh_companion] {
             if let Err(fault) = verified::remove_if_there(self.mount, name, until).await {
                 tracing::warn!(file = %self.mount.place.shown_file(name), %fault, "a half made clone stays");
                 return;

@@ -22,8 +22,6 @@ pub(crate) const SERVER_COPY: &str = "server-copy";
 /// Everything came here and went back.
 pub(crate) const COPY: &str = "copy";
 
-/// Bytes that a server is asked to share at once.
-const SHARED_AT_ONCE: u64 = 1 << 30;
 /// Bytes that a server is asked to copy at once.
 const COPIED_AT_ONCE: u64 = 16 << 20;
 /// Bytes of one read or write.
@@ -80,6 +78,11 @@ pub(crate) async fn fill(
     Ok(COPY)
 }
 
+/// Whether a server does not have an operation, or not for this length.
+fn is_missing(error: &Error) -> bool {
+    [ErrorKind::UNSUPPORTED, ErrorKind::INVALID_ARGUMENT].contains(&error.kind())
+}
+
 /// Why a server did not copy.
 enum NotDone {
     /// It cannot; nothing was changed.
@@ -95,35 +98,39 @@ impl From<Error> for NotDone {
 
 /// Makes the bytes of one file those of another.
 async fn by_server(from: &Disk, to: &Disk, deadline: Deadline) -> Result<&'static str, NotDone> {
-    let (len, mut at, mut method) = (from.len(), 0, REFLINK);
-    let (before, mut at_once) = (to.len(), COPIED_AT_ONCE);
+    let (len, before) = (from.len(), to.len());
     // Some servers share blocks inside of files only.
     to.set_size(len.max(before), deadline.until()?).await?;
-    while at < len {
-        let until = deadline.until()?;
-        let stretch = Stretch { from: at, to: at, len: at_once.min(len - at) };
-        let done = from.file.perform(until, |attempt, reading| async move {
+    let ask = |at: u64, len: u64, may_copy: bool, until: Instant| async move {
+        let stretch = Stretch { from: at, to: at, len };
+        let asked = from.file.perform(until, |attempt, reading| async move {
             let writing = to.file.handle_on(&attempt, until).await?;
-            attempt.share.clone_range(&reading, &writing, stretch, true, until).await
+            attempt.share.clone_range(&reading, &writing, stretch, may_copy, until).await
         });
-        match done.await.map_err(|fault| to.told(fault, "the server cannot copy", true)) {
-            Ok(Copied::Shared) => {
-                at += stretch.len;
-                at_once = SHARED_AT_ONCE;
+        asked.await.map_err(|fault| to.told(fault, "the server cannot copy", true))
+    };
+    match ask(0, len, false, deadline.until()?).await {
+        Ok(_) => return Ok(REFLINK),
+        Err(error) if is_missing(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut at = 0;
+    while at < len {
+        let part = COPIED_AT_ONCE.min(len - at);
+        match ask(at, part, true, deadline.until()?).await {
+            Ok(Copied::Shared) => at += part,
+            Ok(Copied::Bytes(0)) => {
+                return Err(internal("the server says that it copied nothing").into());
             }
-            Ok(Copied::Bytes(bytes)) => {
-                at += bytes.min(stretch.len);
-                at_once = COPIED_AT_ONCE;
-                method = SERVER_COPY;
-            }
-            Err(error) if at == 0 && error.kind() == ErrorKind::UNSUPPORTED => {
+            Ok(Copied::Bytes(bytes)) => at += bytes.min(part),
+            Err(error) if at == 0 && is_missing(&error) => {
                 to.set_size(before, deadline.until()?).await?;
                 return Err(NotDone::NotOffered(error));
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(method)
+    Ok(SERVER_COPY)
 }
 
 /// Brings the content of a layer into the file.

@@ -176,16 +176,22 @@ impl Files {
     }
 }
 
-/// The file of a layer of the volume `volume`, which `id` tells from others that had its name.
-pub(crate) fn layer_file(volume: &str, id: &str, number: u64) -> Result<FileName> {
-    let short: String = id.chars().take(8).collect();
-    FileName::new(&format!("{volume}{LAYER}{short}-{number}{QCOW2}"))
+/// What the names of the files have in common that a volume has besides its own and its record; `id` tells it from others
+/// that had, or will have, its name.
+pub(crate) fn layer_infix(id: &str) -> String {
+    let short: String = id.chars().take(16).collect();
+    format!("{LAYER}{short}-")
+}
+
+/// The file of a layer that is made by whoever attached the volume at `epoch`: nobody else makes one of this name.
+pub(crate) fn layer_file(volume: &str, id: &str, epoch: u64, number: u64) -> Result<FileName> {
+    FileName::new(&format!("{volume}{}{epoch}-{number}{QCOW2}", layer_infix(id)))
 }
 
 /// The file of a volume that is not whole yet.
-pub(crate) fn copy_file(volume: &str, format: Format) -> Result<FileName> {
+pub(crate) fn copy_file(volume: &str, id: &str, format: Format) -> Result<FileName> {
     let end = if format == Format::Raw { RAW } else { QCOW2 };
-    FileName::new(&format!("{volume}{LAYER}copy{end}"))
+    FileName::new(&format!("{volume}{}copy{end}", layer_infix(id)))
 }
 
 /// Whether a file that a server lists is that of a layer.
@@ -292,8 +298,8 @@ mod tests {
             }
         }
         assert_eq!(volume_of("disk.img"), Some(("disk.img", Format::Raw)));
-        let layer = layer_file("a", "0123456789abcdef", 3).expect("a name");
-        assert_eq!(layer.as_str(), "a.novastor-01234567-3.qcow2");
+        let layer = layer_file("a", "0123456789abcdef0123", 7, 3).expect("a name");
+        assert_eq!(layer.as_str(), "a.novastor-0123456789abcdef-7-3.qcow2");
         assert!(is_layer(layer.as_str()) && volume_of(layer.as_str()).is_none());
         assert!(Files::of("a.novastor-01234567-3").is_err() && !is_layer("a.qcow2"));
         for no in [

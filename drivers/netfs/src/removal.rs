@@ -12,7 +12,7 @@ use crate::{
     companion,
     error::{Fault, not_found},
     holders::Life,
-    names::{copy_file, layer_file},
+    names::{FileName, layer_infix},
     places::Place,
     store::Store,
     verified,
@@ -38,12 +38,12 @@ impl Store {
             record.removing = true;
             companion::write(mount, files, &record, until).await?;
         }
-        if !record.id.is_empty() {
-            // One that was being made when somebody ended.
-            layers.push(layer_file(volume, &record.id, record.tree.last + 1)?);
-        }
-        if !record.copied_from.is_empty() {
-            layers.push(copy_file(volume, place.format)?);
+        // Those that were being made when somebody ended.
+        if !record.id.is_empty() && (record.tree.last > 0 || !record.copied_from.is_empty()) {
+            let infix = layer_infix(&record.id);
+            let listed = verified::list(mount, until).await.map_err(told)?;
+            let ours = listed.iter().filter(|entry| entry.name.contains(&infix));
+            layers.extend(ours.filter_map(|entry| FileName::new(&entry.name).ok()));
         }
         for layer in &layers {
             verified::remove_if_there(mount, layer, until).await.map_err(told)?;

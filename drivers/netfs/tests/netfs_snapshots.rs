@@ -152,6 +152,80 @@ async fn clones_are_made_on_every_protocol() {
     }
 }
 
+/// A file system of its own that shares blocks between files; it stands for a share that the kernel has mounted.
+struct Sharing(tempfile::TempDir);
+
+impl Sharing {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (image, at) = (dir.path().join("image"), dir.path().join("mount"));
+        std::fs::create_dir(&at).expect("made");
+        std::fs::File::create(&image).expect("made").set_len(512 << 20).expect("sized");
+        let (image, at) = (image.display().to_string(), at.display().to_string());
+        run("mkfs.xfs", &["-q", "-m", "reflink=1", &image]);
+        run("mount", &["-o", "loop", &image, &at]);
+        Self(dir)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("mount")
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        run("umount", &[&self.path().display().to_string()]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = std::process::Command::new(program).args(arguments).status();
+    assert!(status.expect("started").success(), "{program} {arguments:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the servers of tests/services/netfs, and root"]
+async fn a_mount_of_the_kernels_shares_blocks_or_copies_them() {
+    let sharing = Sharing::mount();
+    let small = PathBuf::from(address("export_small"));
+    for (dir, wanted) in [(sharing.path(), "reflink"), (small, "server-copy")] {
+        let share = dir.display().to_string();
+        let options = json!({ "protocol": "kernel", "versions": [], "share": share });
+        let backend = open(patient(options)).await;
+        for format in ["raw", "qcow2"] {
+            let spec = VolumeSpec::new("v", 20 * MIB).option("format", format);
+            backend.create(&CX, spec).await.expect("created");
+            let volume = attach(&backend, "v", 1).await;
+            write(&volume, 0, 1, 8 * MIB).await;
+            snapshot(&volume, "s").await;
+            write(&volume, MIB, 2, MIB).await;
+            for (name, of, second) in [("old", "s", 1), ("now", "", 2)] {
+                let spec = VolumeSpec::new(name, 24 * MIB).option("format", format);
+                let info = backend.clone_volume(&CX, "v", of, spec).await.expect("cloned");
+                let method = info.labels.iter().find(|label| label.0 == "clone_method");
+                assert_eq!(method.expect("told").1, wanted, "{format}");
+                let clone = attach(&backend, name, 1).await;
+                expect(&clone, 0, 1, MIB).await;
+                expect(&clone, MIB, second, MIB).await;
+                expect(&clone, 2 * MIB, 1, 6 * MIB).await;
+                expect(&clone, 8 * MIB, 0, 16 * MIB).await;
+                write(&clone, 0, 7, MIB).await;
+                clone.detach(&CX).await.expect("detached");
+                let seen = seen_by_qemu(&dir.join(format!("{name}.{format}")), false);
+                assert_eq!((seen[0], seen[1 << 20], seen.len()), (7, second, 24 << 20));
+                backend.delete(&CX, name).await.expect("deleted");
+            }
+            expect(&volume, 0, 1, MIB).await;
+            expect(&volume, MIB, 2, MIB).await;
+            forget(&volume, "s").await;
+            until_layers(&volume, 1).await;
+            volume.detach(&CX).await.expect("detached");
+            backend.delete(&CX, "v").await.expect("deleted");
+        }
+        backend.close(&CX).await.expect("closed");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the servers of tests/services/netfs"]
 async fn servers_that_are_killed_lose_no_snapshot() {

@@ -86,7 +86,9 @@ impl Shelf {
 
     /// The file of the next layer.
     pub fn next_file(&self, tree: &Tree) -> Result<FileName> {
-        layer_file(&self.volume, &self.id, tree.last + 1)
+        // Whoever lost the volume to another must not meet the other's files.
+        let epoch = self.writer.ok_or_else(|| internal("a reader makes a layer"))?;
+        layer_file(&self.volume, &self.id, epoch, tree.last + 1)
     }
 
     /// Makes the file of the next layer, empty, durably, on top of `below`, and opens it.

@@ -17,16 +17,17 @@ use bytes::{Bytes, BytesMut};
 use driver_api::{Error, ErrorKind};
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat, fallocate,
-        fstat, fstatvfs, ftruncate, openat, renameat, seek, statat, unlinkat,
+        AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat, copy_file_range,
+        fallocate, fstat, fstatvfs, ftruncate, ioctl_ficlone, openat, renameat, seek, statat,
+        unlinkat,
     },
     io::Errno,
 };
 use tokio::sync::Semaphore;
 
 use super::{
-    Committed, Doing, Facts, Found, Handle, Identity, Kind, Listed, Offers, Read, Run, Share,
-    Space, Traits, Verifier, Written,
+    Committed, Copied, Doing, Facts, Found, Handle, Identity, Kind, Listed, Offers, Read, Run,
+    Share, Space, Stretch, Traits, Verifier, Written,
 };
 use crate::{
     config::Place,
@@ -246,6 +247,27 @@ fn punch(file: &File, offset: u64, len: u64) -> Result<(), Fault> {
     file.sync_data().map_err(|error| refused_io(&error, "make a freed range durable"))
 }
 
+/// Shares all blocks of a file with another, or copies a range.
+fn clone_range(from: &File, to: &File, stretch: Stretch, may_copy: bool) -> Result<Copied, Fault> {
+    let told = |errno: Errno| refused(errno, "copy on the server", "");
+    let len = fstat(from).map_err(told).map(|stat| facts(&stat).size)?;
+    let is_whole = stretch.from == 0 && stretch.to == 0 && stretch.len >= len;
+    let shared = if is_whole { ioctl_ficlone(to, from) } else { Err(Errno::OPNOTSUPP) };
+    let copied = match shared {
+        Ok(()) => Copied::Shared,
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::XDEV | Errno::NOTTY) if may_copy => {
+            let (mut at, mut into) = (stretch.from, stretch.to);
+            let len = usize::try_from(stretch.len).unwrap_or(usize::MAX);
+            let count = copy_file_range(from, Some(&mut at), to, Some(&mut into), len);
+            Copied::Bytes(count.map_err(told)? as u64)
+        }
+        Err(Errno::INVAL | Errno::XDEV) => return Err(told(Errno::OPNOTSUPP)),
+        Err(errno) => return Err(told(errno)),
+    };
+    to.sync_all().map_err(|error| refused_io(&error, "make a copy durable"))?;
+    Ok(copied)
+}
+
 fn file_of(handle: &Handle) -> Result<Arc<File>, Fault> {
     match handle {
         Handle::Kernel(Some(file)) => Ok(Arc::clone(file)),
@@ -439,6 +461,22 @@ impl Share for Kernel {
         self.with_file(handle, until, "ask for allocated ranges", move |file| {
             runs(file, offset, len)
         })
+    }
+
+    fn clone_range<'a>(
+        &'a self,
+        from: &'a Handle,
+        to: &'a Handle,
+        stretch: Stretch,
+        may_copy: bool,
+        until: Instant,
+    ) -> Doing<'a, Copied> {
+        match file_of(to) {
+            Ok(to) => self.with_file(from, until, "copy", move |from| {
+                clone_range(from, &to, stretch, may_copy)
+            }),
+            Err(fault) => Box::pin(async move { Err(fault) }),
+        }
     }
 
     fn space(&self, until: Instant) -> Doing<'_, Space> {
