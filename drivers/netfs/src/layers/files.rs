@@ -87,8 +87,10 @@ impl Shelf {
     /// The file of the next layer.
     pub fn next_file(&self, tree: &Tree) -> Result<FileName> {
         // Whoever lost the volume to another must not meet the other's files.
-        let epoch = self.writer.ok_or_else(|| internal("a reader makes a layer"))?;
-        layer_file(&self.volume, &self.id, epoch, tree.last + 1)
+        if !self.opener.write {
+            return Err(internal("a reader makes a layer"));
+        }
+        layer_file(&self.volume, &self.id, self.opener.epoch, tree.last + 1)
     }
 
     /// Makes the file of the next layer, empty, durably, on top of `below`, and opens it.
