@@ -486,3 +486,42 @@ async fn a_full_server_takes_no_snapshot_and_loses_nothing() {
     let left: Vec<String> = fake.world().files.keys().cloned().collect();
     assert_eq!(left, ["v.novastor", "v.raw"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_that_the_volume_does_not_lie_on_are_merged_as_well() {
+    for format in ["raw", "qcow2"] {
+        let fake = Fake::start().await;
+        let backend = open(fake.patient()).await;
+        let volume = made_as(&backend, format, 2 * MIB).await;
+        let mut now = vec![0_u8; 2 << 20];
+        let mut wanted: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (number, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            let (at, fill) = (number * 200_000, number as u8 + 1);
+            write(&volume, at as u64, fill, 300_000).await;
+            now[at..at + 300_000].fill(fill);
+            snapshot(&volume, name).await;
+            wanted.insert(name.to_owned(), now.clone());
+        }
+        roll_back(&volume, "a").await;
+        now.clone_from(&wanted["a"]);
+        // What lies on c lies on b then.
+        forget(&volume, "b").await;
+        wanted.remove("b");
+        until_layers(&volume, 4).await;
+        write(&volume, 0, 9, 4 * KIB).await;
+        now[..4 << 10].fill(9);
+        let reached = std::time::Instant::now() + std::time::Duration::from_secs(300);
+        while !tree_of(&fake, "v")["gone"].as_array().is_none_or(Vec::is_empty) {
+            assert!(std::time::Instant::now() < reached, "{}", tree_of(&fake, "v"));
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        volume.detach(&CX).await.expect("detached");
+        judge(&fake, &format!("v.{format}"), &now, &wanted, false);
+        let volume = attach(&backend, "v", 2).await;
+        for name in ["d", "c"] {
+            roll_back(&volume, name).await;
+            assert!(content(&volume).await == wanted[name], "{format} {name}");
+        }
+        volume.detach(&CX).await.expect("detached");
+    }
+}
