@@ -15,8 +15,8 @@ use support::{
     CX, KIB, MIB, attach, bytes, expect,
     fake::Fake,
     layers::{
-        dump, file_of, forget, names, reborn, roll_back, seen_by_qemu, snapshot, tree_of,
-        until_layers, until_tidy,
+        change_record, dump, file_of, forget, names, reborn, roll_back, seen_by_qemu, snapshot,
+        tree_of, until_layers, until_tidy,
     },
     made, open, write,
 };
@@ -451,7 +451,24 @@ async fn a_deposed_writer_changes_no_layers() {
     expect(&new, 0, 2, MIB).await;
     roll_back(&new, "s").await;
     expect(&new, 0, 1, MIB).await;
-    new.detach(&CX).await.expect("detached");
+    // A host of which this one hears nothing leaves its epoch in the record.
+    change_record(&fake, "v", |body| body["epoch"] = 9.into());
+    let before = fake.world().files["v.novastor"].content();
+    for (what, refused) in [
+        ("taken", Snapshots::create(&new, &CX, "t").await.map(drop)),
+        ("deleted", Snapshots::delete(&new, &CX, "s").await),
+        ("rolled back", new.rollback(&CX, "s").await),
+    ] {
+        assert_eq!(refused.expect_err(what).kind(), ErrorKind::FENCED);
+    }
+    assert!(fake.world().files["v.novastor"].content() == before);
+    // What another one made of the layers meanwhile is not undone.
+    change_record(&fake, "v", |body| {
+        body["epoch"] = 5.into();
+        body["tree"]["last"] = 77.into();
+    });
+    let changed = Snapshots::create(&new, &CX, "t").await.expect_err("another tree");
+    assert_eq!(changed.kind(), ErrorKind::CORRUPTED, "{changed:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
