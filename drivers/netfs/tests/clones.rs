@@ -161,22 +161,26 @@ async fn a_source_that_is_written_goes_on_while_it_is_cloned() {
     }
     // What is copied stays until it is, though no snapshot names it any more.
     write(&volume, 0, 50, 8 * MIB).await;
-    for round in 0..4 {
+    let mut copied = 0;
+    for round in 0..6_u8 {
         let (name, taken) = (format!("d{round}"), format!("t{round}"));
         snapshot(&volume, &taken).await;
         write(&volume, 0, 60 + round, 8 * MIB).await;
         let (cloned, deleted) =
             tokio::join!(clone(&backend, "v", &taken, VolumeSpec::new(&name, 0)), async {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                let pause = 10 << round;
+                tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
                 Snapshots::delete(&volume, &CX, &taken).await
             });
         deleted.expect("deleted");
         // It may have gone before it was looked for.
         let Ok(_) = cloned else { continue };
+        copied += 1;
         let cloned = attach(&backend, &name, 1).await;
         expect(&cloned, 0, if round == 0 { 50 } else { 59 + round }, 8 * MIB).await;
         cloned.detach(&CX).await.expect("detached");
     }
+    assert!(copied > 0, "every snapshot was gone too soon");
     until_layers(&volume, 2).await;
     volume.detach(&CX).await.expect("detached");
 }
