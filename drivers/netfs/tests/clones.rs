@@ -159,6 +159,31 @@ async fn a_source_that_is_written_goes_on_while_it_is_cloned() {
         }
         cloned.detach(&CX).await.expect("detached");
     }
+    // What is copied stays until it is, though no snapshot names it any more.
+    write(&volume, 0, 50, 8 * MIB).await;
+    let mut copied = 0;
+    for round in 0..12_u8 {
+        let (name, taken) = (format!("d{round}"), format!("t{round}"));
+        snapshot(&volume, &taken).await;
+        // Little, and at the end: it would be merged at once, and is copied last.
+        write(&volume, 7 * MIB, 60 + round, MIB).await;
+        let (cloned, deleted) =
+            tokio::join!(clone(&backend, "v", &taken, VolumeSpec::new(&name, 0)), async {
+                let pause = 8 * (u64::from(round) + 1);
+                tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+                Snapshots::delete(&volume, &CX, &taken).await
+            });
+        deleted.expect("deleted");
+        // It may have gone before it was looked for.
+        let Ok(_) = cloned else { continue };
+        copied += 1;
+        let cloned = attach(&backend, &name, 1).await;
+        expect(&cloned, 0, 50, 7 * MIB).await;
+        expect(&cloned, 7 * MIB, if round == 0 { 50 } else { 59 + round }, MIB).await;
+        cloned.detach(&CX).await.expect("detached");
+    }
+    assert!(copied > 0, "every snapshot was gone too soon");
+    until_layers(&volume, 2).await;
     volume.detach(&CX).await.expect("detached");
 }
 
@@ -197,19 +222,22 @@ async fn die_while_cloning(calls: u32) -> bool {
     let fake = reborn(&fake, "v").await;
     let backend = open(fake.patient()).await;
     let writer = Attach::new(AttachMode::EXCLUSIVE, 1, "test");
-    let is_begun = backend.show(&CX, "c").await.is_ok_and(|shown| shown.size > 0);
-    let is_whole = is_begun
-        && match backend.attach(&CX, "c", writer).await {
-            Ok(whole) => {
-                expect_new(&whole).await;
-                whole.detach(&CX).await.expect("detached");
-                true
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::UNAVAILABLE, "{calls}: {error:#}");
-                false
-            }
-        };
+    let record = fake.world().files.get("c.novastor").map(|file| file.content());
+    let is_marked = record.as_ref().is_some_and(|record| {
+        let record: serde_json::Value = serde_json::from_slice(record).expect("JSON");
+        record["body"]["copied_from"] == "v"
+    });
+    let is_whole = record.is_some() && !is_marked;
+    if is_marked {
+        let refused = backend.attach(&CX, "c", writer).await.map(drop).expect_err("unfinished");
+        assert_eq!(refused.kind(), ErrorKind::UNAVAILABLE, "{calls}: {refused:#}");
+        let refused = backend.create(&CX, VolumeSpec::new("c", 4 * MIB)).await.expect_err("taken");
+        assert_eq!(refused.kind(), ErrorKind::ALREADY_EXISTS, "{calls}: {refused:#}");
+    } else if is_whole {
+        let whole = backend.attach(&CX, "c", writer).await.expect("attached");
+        expect_new(&whole).await;
+        whole.detach(&CX).await.expect("detached");
+    }
     if !is_whole {
         assert!(died, "{calls}");
         let again = clone(&backend, "v", "", VolumeSpec::new("c", 0)).await;

@@ -15,8 +15,8 @@ use support::{
     CX, KIB, MIB, attach, bytes, expect,
     fake::Fake,
     layers::{
-        dump, file_of, forget, names, reborn, roll_back, seen_by_qemu, snapshot, tree_of,
-        until_layers, until_tidy,
+        change_record, dump, file_of, forget, names, reborn, roll_back, seen_by_qemu, snapshot,
+        tree_of, until_layers, until_tidy,
     },
     made, open, write,
 };
@@ -451,7 +451,24 @@ async fn a_deposed_writer_changes_no_layers() {
     expect(&new, 0, 2, MIB).await;
     roll_back(&new, "s").await;
     expect(&new, 0, 1, MIB).await;
-    new.detach(&CX).await.expect("detached");
+    // A host of which this one hears nothing leaves its epoch in the record.
+    change_record(&fake, "v", |body| body["epoch"] = 9.into());
+    let before = fake.world().files["v.novastor"].content();
+    for (what, refused) in [
+        ("taken", Snapshots::create(&new, &CX, "t").await.map(drop)),
+        ("deleted", Snapshots::delete(&new, &CX, "s").await),
+        ("rolled back", new.rollback(&CX, "s").await),
+    ] {
+        assert_eq!(refused.expect_err(what).kind(), ErrorKind::FENCED);
+    }
+    assert!(fake.world().files["v.novastor"].content() == before);
+    // What another one made of the layers meanwhile is not undone.
+    change_record(&fake, "v", |body| {
+        body["epoch"] = 5.into();
+        body["tree"]["last"] = 77.into();
+    });
+    let changed = Snapshots::create(&new, &CX, "t").await.expect_err("another tree");
+    assert_eq!(changed.kind(), ErrorKind::CORRUPTED, "{changed:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -485,4 +502,43 @@ async fn a_full_server_takes_no_snapshot_and_loses_nothing() {
     volume.detach(&CX).await.expect("detached");
     let left: Vec<String> = fake.world().files.keys().cloned().collect();
     assert_eq!(left, ["v.novastor", "v.raw"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_that_the_volume_does_not_lie_on_are_merged_as_well() {
+    for format in ["raw", "qcow2"] {
+        let fake = Fake::start().await;
+        let backend = open(fake.patient()).await;
+        let volume = made_as(&backend, format, 2 * MIB).await;
+        let mut now = vec![0_u8; 2 << 20];
+        let mut wanted: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (number, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            let (at, fill) = (number * 200_000, number as u8 + 1);
+            write(&volume, at as u64, fill, 300_000).await;
+            now[at..at + 300_000].fill(fill);
+            snapshot(&volume, name).await;
+            wanted.insert(name.to_owned(), now.clone());
+        }
+        roll_back(&volume, "a").await;
+        now.clone_from(&wanted["a"]);
+        // What lies on c lies on b then.
+        forget(&volume, "b").await;
+        wanted.remove("b");
+        until_layers(&volume, 4).await;
+        write(&volume, 0, 9, 4 * KIB).await;
+        now[..4 << 10].fill(9);
+        let reached = std::time::Instant::now() + std::time::Duration::from_secs(300);
+        while !tree_of(&fake, "v")["gone"].as_array().is_none_or(Vec::is_empty) {
+            assert!(std::time::Instant::now() < reached, "{}", tree_of(&fake, "v"));
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        volume.detach(&CX).await.expect("detached");
+        judge(&fake, &format!("v.{format}"), &now, &wanted, false);
+        let volume = attach(&backend, "v", 2).await;
+        for name in ["d", "c"] {
+            roll_back(&volume, name).await;
+            assert!(content(&volume).await == wanted[name], "{format} {name}");
+        }
+        volume.detach(&CX).await.expect("detached");
+    }
 }

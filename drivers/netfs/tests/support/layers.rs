@@ -84,18 +84,24 @@ pub fn tree_of(fake: &Fake, volume: &str) -> Value {
     tree
 }
 
+/// Changes a volume's record, as another host would.
+pub fn change_record(fake: &Fake, volume: &str, change: impl FnOnce(&mut Value)) {
+    let mut world = fake.world();
+    let Some(file) = world.files.get_mut(&format!("{volume}.novastor")) else { return };
+    let mut record: Value = serde_json::from_slice(&file.content()).expect("JSON");
+    change(&mut record["body"]);
+    let hash = Sha256::digest(record["body"].to_string().as_bytes());
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    record["sha256"] = hash.into();
+    file.disk = record.to_string().into_bytes();
+    file.dirty.clear();
+}
+
 /// Another server with what is on the disk of this one, where nobody is known to have the volume attached.
 pub async fn reborn(fake: &Fake, volume: &str) -> Fake {
     let other = Fake::start().await;
     other.world().inherit(&mut fake.world());
-    if let Some(file) = other.world().files.get_mut(&format!("{volume}.novastor")) {
-        let mut record: Value = serde_json::from_slice(&file.disk).expect("JSON");
-        record["body"]["holders"] = Value::Array(Vec::new());
-        let hash = Sha256::digest(record["body"].to_string().as_bytes());
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        record["sha256"] = hash.into();
-        file.disk = record.to_string().into_bytes();
-    }
+    change_record(&other, volume, |body| body["holders"] = Value::Array(Vec::new()));
     other
 }
 
