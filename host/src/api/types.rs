@@ -20,7 +20,7 @@ pub struct VolumeView {
     pub size: u64,
     /// Bytes that it occupies, if its backend said.
     pub used: Option<u64>,
-    /// `creating`, `available`, `deleting` or `unmanaged`.
+    /// `creating`, `available`, `renaming`, `deleting` or `unmanaged`.
     pub state: String,
     /// `detached`, `attaching`, `attached` or `detaching`.
     pub attach: String,

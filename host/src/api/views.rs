@@ -47,13 +47,14 @@ pub(super) fn metrics(stats: &Stats) -> Vec<MetricView> {
 impl From<VolumeFigures> for VolumeView {
     fn from(figures: VolumeFigures) -> Self {
         let record = figures.stored.record;
+        let state = record.shown_state().to_owned();
         Self {
             name: figures.stored.name,
             backend: record.backend,
             inner_name: record.inner_name,
             size: record.size,
             used: figures.info.as_ref().map(|info| info.used),
-            state: record.state.name().to_owned(),
+            state,
             attach: record.attach.name().to_owned(),
             epoch: record.epoch,
             users: figures.users,

@@ -110,6 +110,11 @@ pub struct VolumeRecord {
 }
 
 impl VolumeRecord {
+    /// Where it is in its life, as the API shows it.
+    pub fn shown_state(&self) -> &'static str {
+        if self.renaming.is_some() { "renaming" } else { self.state.name() }
+    }
+
     /// Whether this is the volume that the backend calls so, or may call so by now.
     pub fn is_called(&self, backend: &str, inner_name: &str) -> bool {
         self.backend == backend
