@@ -16,13 +16,14 @@ use crate::{
     counters::Counters,
     disk::Disk,
     error::{Fault, fenced},
+    extents::Extents,
     file::{OpenFile, Opener},
     holders::{self, Holder, Life},
     image::{Link, Purpose},
     layers::{
         files::Shelf,
         stack::Stack,
-        tree::{ROOT, Tree},
+        tree::ROOT,
         work::{Progress, Work},
     },
     names::{Files, Format},
@@ -30,7 +31,7 @@ use crate::{
     share::{Facts, Offers},
     standing::Standing,
     store::Store,
-    volume::{Attached, NetfsVolume},
+    volume::{Able, Attached, NetfsVolume},
 };
 
 /// How often a file is asked for whose holder goes on logging in.
@@ -86,7 +87,7 @@ impl Store {
         let link = shelf.link(&standing, opened, facts, (ROOT, place.format));
         let root = Arc::clone(&link.disk);
         let mut links = vec![link];
-        let stack = self.stack(&shelf, &standing, &record.tree, &mut links, until).await;
+        let stack = self.stack(&shelf, &standing, &record, &mut links, until).await;
         let (stack, size) = match stack {
             Ok(opened) => opened,
             Err(error) => {
@@ -94,9 +95,12 @@ impl Store {
                 return Err(error.with("file", mount.place.shown_file(file)));
             }
         };
-        let offers = match (place.format, &stack.image) {
-            (Format::Raw, _) | (_, None) => root.file.offers(),
-            (Format::Qcow2, Some(image)) => Offers { punch: image.is_modern(), map: true },
+        let able = match (place.format, &stack.image) {
+            _ if stack.extents.is_some() => Able::in_extents(root.file.offers()),
+            (Format::Raw, _) | (_, None) => Able::whole(root.file.offers()),
+            (Format::Qcow2, Some(image)) => {
+                Able::whole(Offers { punch: image.is_modern(), map: true })
+            }
         };
         let attached = Arc::new(Attached {
             name: volume.to_owned(),
@@ -106,7 +110,7 @@ impl Store {
             standing,
             holder,
             size: AtomicU64::new(size),
-            offers,
+            able,
             exclusive,
             root,
             stack: RwLock::new(stack),
@@ -130,7 +134,7 @@ impl Store {
         &self,
         shelf: &Shelf,
         standing: &Arc<Standing>,
-        tree: &Tree,
+        Record { tree, extent_size, .. }: &Record,
         links: &mut Vec<Link>,
         until: Instant,
     ) -> Result<(Stack, u64)> {
@@ -144,7 +148,11 @@ impl Store {
             }
         }
         let purpose = if standing.writer { Purpose::Write } else { Purpose::Read };
-        Stack::open(links.clone(), purpose, until).await
+        let (mut stack, size) = Stack::open(links.clone(), purpose, until).await?;
+        if *extent_size > 0 {
+            stack.extents = Some(Extents::find(shelf, standing, *extent_size, until).await?);
+        }
+        Ok((stack, size))
     }
 
     /// Who has a volume: those in its record, and attachments of this backend that could not be entered there.

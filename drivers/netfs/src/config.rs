@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     error::invalid,
-    names::{self, FileName, Format},
+    names::{self, FileName, Format, Layout},
     share::Offers,
 };
 
@@ -68,6 +68,12 @@ pub struct Config {
     /// The format of new volumes that name none.
     #[serde(default)]
     pub format: Format,
+    /// In how many files new volumes are that do not say so.
+    #[serde(default)]
+    pub layout: Layout,
+    /// How long the extents are of new volumes that do not say so.
+    #[serde(default = "default_extent_size")]
+    pub extent_size: u64,
     /// How long mounting may take.
     #[serde(default = "default_mount_timeout")]
     pub mount_timeout_secs: u64,
@@ -245,6 +251,10 @@ fn default_keep_alive() -> u64 {
     20
 }
 
+fn default_extent_size() -> u64 {
+    64 << 20
+}
+
 fn default_unstable() -> u64 {
     64 << 20
 }
@@ -289,6 +299,11 @@ pub(crate) fn describe() -> DriverInfo {
                 .default_json("[]"),
         )
         .option(format_option("Format of new volumes that name none.").default_json("\"raw\""))
+        .option(layout_option("Layout of new volumes that name none.").default_json("\"whole\""))
+        .option(
+            extent_size_option("How long the extents of new volumes are that do not say so.")
+                .default_json("67108864"),
+        )
         .option(secs("mount_timeout_secs", "15", "How long one attempt to mount may take."))
         .option(secs(
             "operation_timeout_secs",
@@ -320,6 +335,18 @@ pub(crate) fn describe() -> DriverInfo {
         )
         .volume_option(text("share", "The name of the share that the volume is made on."))
         .volume_option(format_option("Format of the volume's file; default: the backend's."))
+        .volume_option(layout_option(
+            "In one file, or in one for each extent; default: the backend's.",
+        ))
+        .volume_option(extent_size_option("How long an extent is; default: the backend's."))
+}
+
+fn layout_option(help: &str) -> OptionSpec {
+    OptionSpec::new("layout", OptionType::CHOICE, help).choices(&["whole", "extents"])
+}
+
+fn extent_size_option(help: &str) -> OptionSpec {
+    OptionSpec::new("extent_size", OptionType::SIZE, help)
 }
 
 fn format_option(help: &str) -> OptionSpec {
@@ -333,6 +360,10 @@ pub(crate) struct Wishes {
     pub share: Option<String>,
     /// In which format.
     pub format: Option<Format>,
+    /// In how many files.
+    pub layout: Option<Layout>,
+    /// How long each is.
+    pub extent_size: Option<u64>,
 }
 
 impl Config {
@@ -353,7 +384,32 @@ impl Config {
             return Err(invalid("`unstable_bytes` must be 1 MiB to 4 GiB")
                 .with("unstable_bytes", self.unstable_bytes));
         }
+        check_extent_size(self.extent_size)?;
+        self.shape(&Wishes::default())?;
         self.places().map(drop)
+    }
+
+    /// The format of a new volume, and how long its extents are; zero: it has none.
+    pub(crate) fn shape(&self, wishes: &Wishes) -> Result<(Format, u64)> {
+        let format = wishes.format.unwrap_or(self.format);
+        let layout = match (wishes.layout, wishes.format) {
+            (Some(layout), _) => layout,
+            // Who asks for an image does not mean what the backend makes of others.
+            (None, Some(Format::Qcow2)) => Layout::Whole,
+            (None, _) => self.layout,
+        };
+        match (layout, format) {
+            (Layout::Whole, _) if wishes.extent_size.is_some() => {
+                Err(invalid("`extent_size` is for volumes in extents")
+                    .remedy("say `layout=extents` as well"))
+            }
+            (Layout::Whole, _) => Ok((format, 0)),
+            (Layout::Extents, Format::Qcow2) => Err(invalid("an image cannot be in extents")
+                .remedy("use the format raw, or the layout whole")),
+            (Layout::Extents, Format::Raw) => {
+                Ok((format, wishes.extent_size.unwrap_or(self.extent_size)))
+            }
+        }
     }
 
     /// The shares that are configured.
@@ -432,15 +488,50 @@ impl Config {
                     ))
                     .remedy("use one of: raw, qcow2"));
                 }
+                ("layout", "whole") => wishes.layout = Some(Layout::Whole),
+                ("layout", "extents") => wishes.layout = Some(Layout::Extents),
+                ("layout", other) => {
+                    return Err(invalid(format!(
+                        "`{other}` is no value for the volume option `layout`"
+                    ))
+                    .remedy("use one of: whole, extents"));
+                }
+                ("extent_size", text) => {
+                    let size = parse_size(text).unwrap_or(0);
+                    check_extent_size(size).map_err(|error| error.with("given", text))?;
+                    wishes.extent_size = Some(size);
+                }
                 (key, _) => {
                     return Err(invalid(format!("the volume option `{key}` is unknown"))
                         .with("volume", &spec.name)
-                        .remedy("the options are `share` and `format`"));
+                        .remedy("the options are `share`, `format`, `layout` and `extent_size`"));
                 }
             }
         }
         Ok(wishes)
     }
+}
+
+/// Refuses a size that extents cannot have.
+fn check_extent_size(size: u64) -> Result<()> {
+    if size.is_power_of_two() && (1 << 20..=1 << 30).contains(&size) {
+        return Ok(());
+    }
+    Err(invalid("`extent_size` must be a power of two, 1 MiB to 1 GiB").with("extent_size", size))
+}
+
+/// Bytes, or so many KiB, MiB or GiB.
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim() {
+        "" => 0,
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// The versions that are both named and high enough.
@@ -556,6 +647,9 @@ mod tests {
             json!({ "versions": ["3"], "min_protocol": "4.0" }),
             json!({ "operation_timeout_secs": 0 }),
             json!({ "unstable_bytes": 1 }),
+            json!({ "extent_size": 3 << 20 }),
+            json!({ "extent_size": 4096 }),
+            json!({ "layout": "extents", "format": "qcow2" }),
             json!({ "no_such_option": 1 }),
             json!({ "shares": [{ "name": "a" }, { "name": "a" }] }),
             json!({ "shares": [{ "name": "a:b" }] }),
@@ -563,6 +657,38 @@ mod tests {
             json!({ "protocol": "smb", "versions": ["4.1"] }),
         ] {
             assert!(parsed(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_volume_says_in_how_many_files_it_is() {
+        let shape = |backend: Value, options: &[(&str, &str)]| {
+            let mut spec = VolumeSpec::new("v", 1);
+            for (key, value) in options {
+                spec = spec.option(key, value);
+            }
+            Config::wishes(&spec).and_then(|wishes| parsed(backend).expect("known").shape(&wishes))
+        };
+        let (whole, extents) = (json!({}), json!({ "layout": "extents", "extent_size": 1 << 20 }));
+        let told = |backend: &Value, options: &[(&str, &str)]| {
+            shape(backend.clone(), options).expect("a shape")
+        };
+        assert_eq!(told(&whole, &[]), (Format::Raw, 0));
+        assert_eq!(told(&whole, &[("layout", "extents")]), (Format::Raw, 64 << 20));
+        assert_eq!(
+            told(&whole, &[("layout", "extents"), ("extent_size", "2MiB")]),
+            (Format::Raw, 2 << 20)
+        );
+        assert_eq!(told(&extents, &[]), (Format::Raw, 1 << 20));
+        assert_eq!(told(&extents, &[("layout", "whole")]), (Format::Raw, 0));
+        assert_eq!(told(&extents, &[("format", "qcow2")]), (Format::Qcow2, 0));
+        for bad in [
+            &[("layout", "extents"), ("format", "qcow2")][..],
+            &[("layout", "other")],
+            &[("extent_size", "1MiB")],
+            &[("layout", "extents"), ("extent_size", "3MiB")],
+        ] {
+            assert!(shape(whole.clone(), bad).is_err(), "{bad:?}");
         }
     }
 

@@ -12,6 +12,7 @@ mod disk;
 mod driver;
 mod ending;
 mod error;
+mod extents;
 mod file;
 mod flush;
 mod formatting;
