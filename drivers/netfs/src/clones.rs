@@ -22,7 +22,7 @@ use qcow2_image::blank::blank;
 
 use crate::{
     companion::{self, Record},
-    config::{Config, Wishes},
+    config::Config,
     copying::{self, Deadline},
     disk::Disk,
     driver::NetfsBackend,
@@ -40,6 +40,7 @@ use crate::{
     store::Store,
     verified,
     volume::Attached,
+    wishes::Wishes,
 };
 
 /// As long as nobody says how long a clone may take.

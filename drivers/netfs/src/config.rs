@@ -6,13 +6,14 @@
 
 use std::{fmt, time::Duration};
 
-use driver_api::{DriverInfo, OptionSpec, OptionType, Result, VolumeSpec};
+use driver_api::{DriverInfo, OptionSpec, OptionType, Result};
 use serde::Deserialize;
 
 use crate::{
     error::invalid,
     names::{self, FileName, Format, Layout},
     share::Offers,
+    wishes::{Wishes, check_extent_size},
 };
 
 /// How a share is reached.
@@ -353,19 +354,6 @@ fn format_option(help: &str) -> OptionSpec {
     OptionSpec::new("format", OptionType::CHOICE, help).choices(&["raw", "qcow2"])
 }
 
-/// What a new volume shall be like.
-#[derive(Debug, Default)]
-pub(crate) struct Wishes {
-    /// On which share.
-    pub share: Option<String>,
-    /// In which format.
-    pub format: Option<Format>,
-    /// In how many files.
-    pub layout: Option<Layout>,
-    /// How long each is.
-    pub extent_size: Option<u64>,
-}
-
 impl Config {
     /// Refuses values that parse but make no sense.
     pub fn check(&self) -> Result<()> {
@@ -387,29 +375,6 @@ impl Config {
         check_extent_size(self.extent_size)?;
         self.shape(&Wishes::default())?;
         self.places().map(drop)
-    }
-
-    /// The format of a new volume, and how long its extents are; zero: it has none.
-    pub(crate) fn shape(&self, wishes: &Wishes) -> Result<(Format, u64)> {
-        let format = wishes.format.unwrap_or(self.format);
-        let layout = match (wishes.layout, wishes.format) {
-            (Some(layout), _) => layout,
-            // Who asks for an image does not mean what the backend makes of others.
-            (None, Some(Format::Qcow2)) => Layout::Whole,
-            (None, _) => self.layout,
-        };
-        match (layout, format) {
-            (Layout::Whole, _) if wishes.extent_size.is_some() => {
-                Err(invalid("`extent_size` is for volumes in extents")
-                    .remedy("say `layout=extents` as well"))
-            }
-            (Layout::Whole, _) => Ok((format, 0)),
-            (Layout::Extents, Format::Qcow2) => Err(invalid("an image cannot be in extents")
-                .remedy("use the format raw, or the layout whole")),
-            (Layout::Extents, Format::Raw) => {
-                Ok((format, wishes.extent_size.unwrap_or(self.extent_size)))
-            }
-        }
     }
 
     /// The shares that are configured.
@@ -473,65 +438,6 @@ impl Config {
             },
         })
     }
-
-    /// What `spec` asks for.
-    pub(crate) fn wishes(spec: &VolumeSpec) -> Result<Wishes> {
-        let mut wishes = Wishes::default();
-        for option in &spec.options {
-            match (option.0.as_str(), option.1.as_str()) {
-                ("share", name) => wishes.share = Some(name.to_owned()),
-                ("format", "raw") => wishes.format = Some(Format::Raw),
-                ("format", "qcow2") => wishes.format = Some(Format::Qcow2),
-                ("format", other) => {
-                    return Err(invalid(format!(
-                        "`{other}` is no value for the volume option `format`"
-                    ))
-                    .remedy("use one of: raw, qcow2"));
-                }
-                ("layout", "whole") => wishes.layout = Some(Layout::Whole),
-                ("layout", "extents") => wishes.layout = Some(Layout::Extents),
-                ("layout", other) => {
-                    return Err(invalid(format!(
-                        "`{other}` is no value for the volume option `layout`"
-                    ))
-                    .remedy("use one of: whole, extents"));
-                }
-                ("extent_size", text) => {
-                    let size = parse_size(text).unwrap_or(0);
-                    check_extent_size(size).map_err(|error| error.with("given", text))?;
-                    wishes.extent_size = Some(size);
-                }
-                (key, _) => {
-                    return Err(invalid(format!("the volume option `{key}` is unknown"))
-                        .with("volume", &spec.name)
-                        .remedy("the options are `share`, `format`, `layout` and `extent_size`"));
-                }
-            }
-        }
-        Ok(wishes)
-    }
-}
-
-/// Refuses a size that extents cannot have.
-fn check_extent_size(size: u64) -> Result<()> {
-    if size.is_power_of_two() && (1 << 20..=1 << 30).contains(&size) {
-        return Ok(());
-    }
-    Err(invalid("`extent_size` must be a power of two, 1 MiB to 1 GiB").with("extent_size", size))
-}
-
-/// Bytes, or so many KiB, MiB or GiB.
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim() {
-        "" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// The versions that are both named and high enough.
@@ -571,12 +477,12 @@ fn versions(protocol: Protocol, own: &ShareOptions, common: &ShareOptions) -> Re
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn parsed(changes: Value) -> Result<Config> {
+    pub(crate) fn parsed(changes: Value) -> Result<Config> {
         let mut options = serde_json::Map::new();
         for option in describe().options {
             if let driver_api::ROption::RSome(json) = option.default {
@@ -657,38 +563,6 @@ mod tests {
             json!({ "protocol": "smb", "versions": ["4.1"] }),
         ] {
             assert!(parsed(bad.clone()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_volume_says_in_how_many_files_it_is() {
-        let shape = |backend: Value, options: &[(&str, &str)]| {
-            let mut spec = VolumeSpec::new("v", 1);
-            for (key, value) in options {
-                spec = spec.option(key, value);
-            }
-            Config::wishes(&spec).and_then(|wishes| parsed(backend).expect("known").shape(&wishes))
-        };
-        let (whole, extents) = (json!({}), json!({ "layout": "extents", "extent_size": 1 << 20 }));
-        let told = |backend: &Value, options: &[(&str, &str)]| {
-            shape(backend.clone(), options).expect("a shape")
-        };
-        assert_eq!(told(&whole, &[]), (Format::Raw, 0));
-        assert_eq!(told(&whole, &[("layout", "extents")]), (Format::Raw, 64 << 20));
-        assert_eq!(
-            told(&whole, &[("layout", "extents"), ("extent_size", "2MiB")]),
-            (Format::Raw, 2 << 20)
-        );
-        assert_eq!(told(&extents, &[]), (Format::Raw, 1 << 20));
-        assert_eq!(told(&extents, &[("layout", "whole")]), (Format::Raw, 0));
-        assert_eq!(told(&extents, &[("format", "qcow2")]), (Format::Qcow2, 0));
-        for bad in [
-            &[("layout", "extents"), ("format", "qcow2")][..],
-            &[("layout", "other")],
-            &[("extent_size", "1MiB")],
-            &[("layout", "extents"), ("extent_size", "3MiB")],
-        ] {
-            assert!(shape(whole.clone(), bad).is_err(), "{bad:?}");
         }
     }
 

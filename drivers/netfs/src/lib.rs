@@ -36,6 +36,7 @@ mod store;
 mod unstable;
 mod verified;
 mod volume;
+mod wishes;
 
 pub use config::{Config, NamedShare, Protocol, ShareOptions};
 pub use driver::{Netfs, NetfsBackend};

@@ -17,7 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
     companion::{self, Record},
-    config::{Config, NamedShare, Wishes},
+    config::{Config, NamedShare},
     error::{Fault, invalid, not_found},
     formatting,
     mounts::{Mount, Patience, Shown},
@@ -27,6 +27,7 @@ use crate::{
     share::Offers,
     verified,
     volume::{Able, Attached, IMAGE_OFFERS},
+    wishes::Wishes,
 };
 
 /// An open backend.

@@ -20,7 +20,7 @@ const COMMIT: u32 = 21;
 
 /// A backend whose volumes are in extents of 1 MiB.
 async fn backend(fake: &Fake) -> NetfsBackend {
-    let mut options = fake.options();
+    let mut options = fake.patient();
     options["layout"] = json!("extents");
     options["extent_size"] = json!(MIB);
     open(options).await
@@ -113,7 +113,7 @@ async fn files_are_there_for_what_was_written_and_go_with_what_is_discarded() {
 #[tokio::test]
 async fn what_needs_one_file_is_refused() {
     let fake = Fake::start().await;
-    let backend = open(fake.options()).await;
+    let backend = open(fake.patient()).await;
     let image = VolumeSpec::new("i", MIB).option("layout", "extents").option("format", "qcow2");
     let refused = backend.create(&CX, image).await.expect_err("an image");
     assert_eq!(refused.kind(), ErrorKind::INVALID_ARGUMENT);
@@ -335,7 +335,7 @@ async fn what_was_cut_off_does_not_come_back() {
 #[tokio::test]
 async fn what_is_not_durable_is_bounded_and_few_files_are_open() {
     let fake = Fake::start().await;
-    let mut options = fake.options();
+    let mut options = fake.patient();
     options["layout"] = json!("extents");
     options["extent_size"] = json!(MIB);
     options["unstable_bytes"] = json!(2 * MIB);
