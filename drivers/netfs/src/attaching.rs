@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, ext};
+use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, Retry, ext};
 
 use tokio::sync::RwLock;
 
@@ -56,6 +56,9 @@ impl Store {
         let mut record =
             companion::read(mount, files, until).await?.unwrap_or_else(Record::adopted);
         record.admit(volume)?;
+        if place.is_reserved(&record) {
+            return Err(reserved(volume, &record));
+        }
         let holder = Holder::this(attach);
         if holder.epoch < record.epoch {
             return Err(overtaken(volume, &holder, record.epoch));
@@ -264,6 +267,14 @@ impl Store {
         let written = companion::change(&root.file, files, without, until).await;
         note(&root.volume, written, holder)
     }
+}
+
+fn reserved(volume: &str, record: &Record) -> Error {
+    Error::new(ErrorKind::UNAVAILABLE, "another volume is about to have this name")
+        .with_retry(Retry::PERMANENT)
+        .with("volume", volume)
+        .with("from", &record.renamed_from)
+        .remedy("rename that volume again, which goes on where it ended, or delete this name")
 }
 
 /// Those who have a volume no more once it is attached.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 use driver_api::{ErrorKind, Result, VolumeInfo};
 
 use crate::{
-    companion,
+    companion::{self, Record},
     error::{Fault, invalid},
     formatting,
     layers::tree::Tree,
@@ -153,6 +153,11 @@ impl Place {
             }
         };
         Ok(())
+    }
+
+    /// Whether it is nothing but a name that another volume is to have, whose record that is.
+    pub fn is_reserved(&self, record: &Record) -> bool {
+        !record.renamed_from.is_empty() && self.facts.size == 0
     }
 
     /// Whether there is nothing in it yet: somebody began to make it.

@@ -34,7 +34,7 @@ impl Store {
             fault => fault.told("the file cannot be removed").with("volume", volume),
         };
         // A name that was to become that of another volume, whose files these are.
-        let is_reserved = !record.renamed_from.is_empty() && place.facts.size == 0;
+        let is_reserved = place.is_reserved(&record);
         let mut layers = if is_reserved { Vec::new() } else { place.layer_files()? };
         let has_extents = record.extent_size > 0 && !is_reserved;
         if (!layers.is_empty() || has_extents) && !record.removing {

@@ -302,6 +302,49 @@ async fn a_discard_of_unknown_outcome_leaves_a_doubt_and_is_done_first_of_all() 
     expect(&volume, KIB, 0, MIB - KIB).await;
 }
 
+/// A renaming that ended before the file had its new name: what has that name is none of the volume's, and goes alone.
+#[tokio::test]
+async fn a_name_that_was_only_reserved_reaches_no_extents() {
+    for calls in (8..200).step_by(3) {
+        let fake = Fake::start().await;
+        let mut options = fake.options();
+        options["layout"] = json!("extents");
+        options["extent_size"] = json!(MIB);
+        options["operation_timeout_secs"] = json!(1);
+        options["mount_timeout_secs"] = json!(1);
+        let backend = open(options).await;
+        let volume = made(&backend, "v", 2 * MIB).await;
+        write(&volume, 0, 1, 2 * MIB).await;
+        volume.detach(&CX).await.expect("detached");
+        fake.world().faults.dies_after_calls = Some(calls);
+        let renamed = backend.rename(&CX, "v", "w").await;
+        let next = Fake::start().await;
+        next.world().inherit(&mut fake.world());
+        let backend = self::backend(&next).await;
+        let whole = |name: &str| {
+            next.world().files.get(name).is_some_and(|file| !file.content().is_empty())
+        };
+        if whole("v.raw") && next.world().files.contains_key("w.raw") {
+            let has_record = next.world().files.contains_key("w.novastor");
+            let attach = Attach::new(AttachMode::EXCLUSIVE, 2, "test");
+            let reserved = backend.attach(&CX, "w", attach).await;
+            assert!(reserved.is_err() || !has_record, "{calls}: a name alone is attached");
+            if reserved.is_err() {
+                backend.delete(&CX, "w").await.expect("deleted");
+            }
+        }
+        let name = if whole("v.raw") { "v" } else { "w" };
+        assert!(name == "w" || renamed.is_err(), "{calls}");
+        let volume = attach(&backend, name, 3).await;
+        expect(&volume, 0, 1, 2 * MIB).await;
+        volume.detach(&CX).await.expect("detached");
+        if renamed.is_ok() {
+            return;
+        }
+    }
+    panic!("the renaming never ended");
+}
+
 #[tokio::test]
 async fn what_was_cut_off_does_not_come_back() {
     let fake = Fake::start().await;
