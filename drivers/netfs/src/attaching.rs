@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, ext};
+use driver_api::{Attach, AttachMode, Error, ErrorKind, Result, Retry, ext};
 
 use tokio::sync::RwLock;
 
@@ -16,13 +16,14 @@ use crate::{
     counters::Counters,
     disk::Disk,
     error::{Fault, fenced},
+    extents::Extents,
     file::{OpenFile, Opener},
     holders::{self, Holder, Life},
     image::{Link, Purpose},
     layers::{
         files::Shelf,
         stack::Stack,
-        tree::{ROOT, Tree},
+        tree::ROOT,
         work::{Progress, Work},
     },
     names::{Files, Format},
@@ -30,7 +31,7 @@ use crate::{
     share::{Facts, Offers},
     standing::Standing,
     store::Store,
-    volume::{Attached, NetfsVolume},
+    volume::{Able, Attached, NetfsVolume},
 };
 
 /// How often a file is asked for whose holder goes on logging in.
@@ -55,6 +56,9 @@ impl Store {
         let mut record =
             companion::read(mount, files, until).await?.unwrap_or_else(Record::adopted);
         record.admit(volume)?;
+        if place.is_reserved(&record) {
+            return Err(reserved(volume, &record));
+        }
         let holder = Holder::this(attach);
         if holder.epoch < record.epoch {
             return Err(overtaken(volume, &holder, record.epoch));
@@ -86,7 +90,7 @@ impl Store {
         let link = shelf.link(&standing, opened, facts, (ROOT, place.format));
         let root = Arc::clone(&link.disk);
         let mut links = vec![link];
-        let stack = self.stack(&shelf, &standing, &record.tree, &mut links, until).await;
+        let stack = self.stack(&shelf, &standing, &record, &mut links, until).await;
         let (stack, size) = match stack {
             Ok(opened) => opened,
             Err(error) => {
@@ -94,9 +98,12 @@ impl Store {
                 return Err(error.with("file", mount.place.shown_file(file)));
             }
         };
-        let offers = match (place.format, &stack.image) {
-            (Format::Raw, _) | (_, None) => root.file.offers(),
-            (Format::Qcow2, Some(image)) => Offers { punch: image.is_modern(), map: true },
+        let able = match (place.format, &stack.image) {
+            _ if stack.extents.is_some() => Able::in_extents(root.file.offers()),
+            (Format::Raw, _) | (_, None) => Able::whole(root.file.offers()),
+            (Format::Qcow2, Some(image)) => {
+                Able::whole(Offers { punch: image.is_modern(), map: true })
+            }
         };
         let attached = Arc::new(Attached {
             name: volume.to_owned(),
@@ -106,7 +113,7 @@ impl Store {
             standing,
             holder,
             size: AtomicU64::new(size),
-            offers,
+            able,
             exclusive,
             root,
             stack: RwLock::new(stack),
@@ -130,7 +137,7 @@ impl Store {
         &self,
         shelf: &Shelf,
         standing: &Arc<Standing>,
-        tree: &Tree,
+        Record { tree, extent_size, .. }: &Record,
         links: &mut Vec<Link>,
         until: Instant,
     ) -> Result<(Stack, u64)> {
@@ -144,7 +151,11 @@ impl Store {
             }
         }
         let purpose = if standing.writer { Purpose::Write } else { Purpose::Read };
-        Stack::open(links.clone(), purpose, until).await
+        let (mut stack, size) = Stack::open(links.clone(), purpose, until).await?;
+        if *extent_size > 0 {
+            stack.extents = Some(Extents::find(shelf, standing, *extent_size, until).await?);
+        }
+        Ok((stack, size))
     }
 
     /// Who has a volume: those in its record, and attachments of this backend that could not be entered there.
@@ -256,6 +267,14 @@ impl Store {
         let written = companion::change(&root.file, files, without, until).await;
         note(&root.volume, written, holder)
     }
+}
+
+fn reserved(volume: &str, record: &Record) -> Error {
+    Error::new(ErrorKind::UNAVAILABLE, "another volume is about to have this name")
+        .with_retry(Retry::PERMANENT)
+        .with("volume", volume)
+        .with("from", &record.renamed_from)
+        .remedy("rename that volume again, which goes on where it ended, or delete this name")
 }
 
 /// Those who have a volume no more once it is attached.

@@ -22,7 +22,7 @@ use qcow2_image::blank::blank;
 
 use crate::{
     companion::{self, Record},
-    config::{Config, Wishes},
+    config::Config,
     copying::{self, Deadline},
     disk::Disk,
     driver::NetfsBackend,
@@ -33,13 +33,14 @@ use crate::{
     image::Link,
     layers::tree::{LayerId, ROOT},
     mounts::Mount,
-    names::{FileName, Files, Format, copy_file},
+    names::{FileName, Files, Format, Layout, copy_file},
     places::Place,
     resize::{check_image_size, check_size},
     standing::Standing,
     store::Store,
     verified,
     volume::Attached,
+    wishes::Wishes,
 };
 
 /// As long as nobody says how long a clone may take.
@@ -84,6 +85,9 @@ impl Store {
         deadline: Deadline,
     ) -> Result<VolumeInfo> {
         let wishes = Config::wishes(target)?;
+        if wishes.layout == Some(Layout::Extents) || wishes.extent_size.is_some() {
+            return Err(in_one_file("a clone cannot be made in extents"));
+        }
         let files = Files::of(&target.name)?;
         let attached = self.source(source, deadline).await?;
         let done = async {
@@ -132,6 +136,10 @@ impl Store {
         deadline: Deadline,
     ) -> Result<()> {
         let until = deadline.until()?;
+        if !attached.able.freeze {
+            let error = in_one_file("a volume in extents cannot be cloned");
+            return Err(error.with("volume", &attached.name));
+        }
         let (size, root_format) = {
             let work = attached.work(until).await?;
             let size = match snapshot {
@@ -250,6 +258,11 @@ impl Store {
             Err(fault) => Err(told(fault)),
         }
     }
+}
+
+fn in_one_file(what: &str) -> Error {
+    Error::new(ErrorKind::UNSUPPORTED, what)
+        .remedy("copy it into a new volume through a client, or use volumes with `layout=whole`")
 }
 
 /// Whether a volume is what an attempt to clone left that did not end.

@@ -28,6 +28,8 @@ const VERSION: u32 = 1;
 const LAYERS: u64 = 1;
 /// The volume is being made from another, or removed: its file is not what it holds, or not all of it.
 const UNFINISHED: u64 = 2;
+/// The volume's blocks are in extents: its file has none of them.
+const EXTENTS: u64 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Envelope {
@@ -60,6 +62,9 @@ pub(crate) struct Record {
     /// Which volume becomes this one, while it is renamed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub renamed_from: String,
+    /// How long each of the files is that its blocks are in; zero: they are in the volume's file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extent_size: u64,
     /// Its layers and snapshots, if it has any.
     #[serde(default, skip_serializing_if = "Tree::is_untouched")]
     pub tree: Tree,
@@ -103,7 +108,8 @@ impl Record {
     fn features(&self) -> u64 {
         let layers = if self.tree.is_plain() { 0 } else { LAYERS };
         let is_whole = !self.removing && self.copied_from.is_empty();
-        layers | if is_whole { 0 } else { UNFINISHED }
+        let extents = if self.extent_size == 0 { 0 } else { EXTENTS };
+        layers | extents | if is_whole { 0 } else { UNFINISHED }
     }
 
     /// Refuses a volume that is not whole.
@@ -297,7 +303,7 @@ fn decode(content: &[u8]) -> Result<Record> {
     if envelope.magic != MAGIC {
         return Err(damaged("the magic is not novastor-netfs"));
     }
-    let unknown = envelope.incompatible_features & !(LAYERS | UNFINISHED);
+    let unknown = envelope.incompatible_features & !(LAYERS | UNFINISHED | EXTENTS);
     if envelope.version > VERSION || unknown != 0 {
         let version = envelope.version;
         let what = format!(
@@ -353,7 +359,7 @@ mod tests {
         assert_eq!(kind(|value| value["body"]["epoch"] = 8.into()), ErrorKind::CORRUPTED);
         assert_eq!(kind(|value| value["magic"] = "other".into()), ErrorKind::CORRUPTED);
         assert_eq!(kind(|value| value["version"] = 2.into()), ErrorKind::UNSUPPORTED);
-        assert_eq!(kind(|value| value["incompatible_features"] = 4.into()), ErrorKind::UNSUPPORTED);
+        assert_eq!(kind(|value| value["incompatible_features"] = 8.into()), ErrorKind::UNSUPPORTED);
         altered(|value| value["compatible_features"] = 1.into()).expect("compatible");
     }
 
@@ -363,9 +369,10 @@ mod tests {
         let plain = Record::made(512);
         let layered = Record { tree: Tree::default().frozen(&file), ..Record::made(512) };
         let merged = Record { tree: layered.tree.merged(1).swept(), ..Record::made(512) };
+        let cut = Record { extent_size: 1 << 20, ..Record::made(512) };
         let removing = Record { removing: true, ..Record::made(512) };
         for (record, features) in
-            [(plain, 0), (layered, LAYERS), (merged, 0), (removing, UNFINISHED)]
+            [(plain, 0), (layered, LAYERS), (merged, 0), (removing, UNFINISHED), (cut, EXTENTS)]
         {
             let text = encode(&record).expect("encoded");
             let value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");

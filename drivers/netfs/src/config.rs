@@ -6,13 +6,14 @@
 
 use std::{fmt, time::Duration};
 
-use driver_api::{DriverInfo, OptionSpec, OptionType, Result, VolumeSpec};
+use driver_api::{DriverInfo, OptionSpec, OptionType, Result};
 use serde::Deserialize;
 
 use crate::{
     error::invalid,
-    names::{self, FileName, Format},
+    names::{self, FileName, Format, Layout},
     share::Offers,
+    wishes::{Wishes, check_extent_size},
 };
 
 /// How a share is reached.
@@ -68,6 +69,12 @@ pub struct Config {
     /// The format of new volumes that name none.
     #[serde(default)]
     pub format: Format,
+    /// In how many files new volumes are that do not say so.
+    #[serde(default)]
+    pub layout: Layout,
+    /// How long the extents are of new volumes that do not say so.
+    #[serde(default = "default_extent_size")]
+    pub extent_size: u64,
     /// How long mounting may take.
     #[serde(default = "default_mount_timeout")]
     pub mount_timeout_secs: u64,
@@ -245,6 +252,10 @@ fn default_keep_alive() -> u64 {
     20
 }
 
+fn default_extent_size() -> u64 {
+    64 << 20
+}
+
 fn default_unstable() -> u64 {
     64 << 20
 }
@@ -289,6 +300,11 @@ pub(crate) fn describe() -> DriverInfo {
                 .default_json("[]"),
         )
         .option(format_option("Format of new volumes that name none.").default_json("\"raw\""))
+        .option(layout_option("Layout of new volumes that name none.").default_json("\"whole\""))
+        .option(
+            extent_size_option("How long the extents of new volumes are that do not say so.")
+                .default_json("67108864"),
+        )
         .option(secs("mount_timeout_secs", "15", "How long one attempt to mount may take."))
         .option(secs(
             "operation_timeout_secs",
@@ -320,19 +336,22 @@ pub(crate) fn describe() -> DriverInfo {
         )
         .volume_option(text("share", "The name of the share that the volume is made on."))
         .volume_option(format_option("Format of the volume's file; default: the backend's."))
+        .volume_option(layout_option(
+            "In one file, or in one for each extent; default: the backend's.",
+        ))
+        .volume_option(extent_size_option("How long an extent is; default: the backend's."))
+}
+
+fn layout_option(help: &str) -> OptionSpec {
+    OptionSpec::new("layout", OptionType::CHOICE, help).choices(&["whole", "extents"])
+}
+
+fn extent_size_option(help: &str) -> OptionSpec {
+    OptionSpec::new("extent_size", OptionType::SIZE, help)
 }
 
 fn format_option(help: &str) -> OptionSpec {
     OptionSpec::new("format", OptionType::CHOICE, help).choices(&["raw", "qcow2"])
-}
-
-/// What a new volume shall be like.
-#[derive(Debug, Default)]
-pub(crate) struct Wishes {
-    /// On which share.
-    pub share: Option<String>,
-    /// In which format.
-    pub format: Option<Format>,
 }
 
 impl Config {
@@ -353,6 +372,8 @@ impl Config {
             return Err(invalid("`unstable_bytes` must be 1 MiB to 4 GiB")
                 .with("unstable_bytes", self.unstable_bytes));
         }
+        check_extent_size(self.extent_size)?;
+        self.shape(&Wishes::default())?;
         self.places().map(drop)
     }
 
@@ -417,30 +438,6 @@ impl Config {
             },
         })
     }
-
-    /// What `spec` asks for.
-    pub(crate) fn wishes(spec: &VolumeSpec) -> Result<Wishes> {
-        let mut wishes = Wishes::default();
-        for option in &spec.options {
-            match (option.0.as_str(), option.1.as_str()) {
-                ("share", name) => wishes.share = Some(name.to_owned()),
-                ("format", "raw") => wishes.format = Some(Format::Raw),
-                ("format", "qcow2") => wishes.format = Some(Format::Qcow2),
-                ("format", other) => {
-                    return Err(invalid(format!(
-                        "`{other}` is no value for the volume option `format`"
-                    ))
-                    .remedy("use one of: raw, qcow2"));
-                }
-                (key, _) => {
-                    return Err(invalid(format!("the volume option `{key}` is unknown"))
-                        .with("volume", &spec.name)
-                        .remedy("the options are `share` and `format`"));
-                }
-            }
-        }
-        Ok(wishes)
-    }
 }
 
 /// The versions that are both named and high enough.
@@ -480,12 +477,12 @@ fn versions(protocol: Protocol, own: &ShareOptions, common: &ShareOptions) -> Re
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn parsed(changes: Value) -> Result<Config> {
+    pub(crate) fn parsed(changes: Value) -> Result<Config> {
         let mut options = serde_json::Map::new();
         for option in describe().options {
             if let driver_api::ROption::RSome(json) = option.default {
@@ -556,6 +553,9 @@ mod tests {
             json!({ "versions": ["3"], "min_protocol": "4.0" }),
             json!({ "operation_timeout_secs": 0 }),
             json!({ "unstable_bytes": 1 }),
+            json!({ "extent_size": 3 << 20 }),
+            json!({ "extent_size": 4096 }),
+            json!({ "layout": "extents", "format": "qcow2" }),
             json!({ "no_such_option": 1 }),
             json!({ "shares": [{ "name": "a" }, { "name": "a" }] }),
             json!({ "shares": [{ "name": "a:b" }] }),

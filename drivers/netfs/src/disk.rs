@@ -387,9 +387,24 @@ pub(crate) fn steps(offset: u64, len: u64, most: u64) -> impl Iterator<Item = (u
     })
 }
 
+/// The same, where every step but the first begins at a multiple of `most`.
+pub(crate) fn aligned_steps(offset: u64, len: u64, most: u64) -> impl Iterator<Item = (u64, u64)> {
+    let first = (most - offset % most).min(len);
+    steps(offset, first, most).chain(steps(offset + first, len - first, most))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::steps;
+    use super::{aligned_steps, steps};
+
+    #[test]
+    fn aligned_steps_end_at_multiples() {
+        let told = |offset, len| aligned_steps(offset, len, 10).collect::<Vec<_>>();
+        assert_eq!(told(5, 20), [(5, 5), (10, 10), (20, 5)]);
+        assert_eq!(told(10, 10), [(10, 10)]);
+        assert_eq!(told(12, 3), [(12, 3)]);
+        assert_eq!(told(7, 0), []);
+    }
 
     #[test]
     fn steps_cover_a_range_once() {

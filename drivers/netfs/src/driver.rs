@@ -57,7 +57,7 @@ impl Backend for NetfsBackend {
     type Volume = NetfsVolume;
 
     fn capabilities(&self) -> Capabilities {
-        let volumes = capabilities(true, self.0.is_exclusive(), self.0.may_offer());
+        let volumes = capabilities(true, self.0.is_exclusive(), self.0.may_be_able());
         Capabilities {
             abilities: volumes.abilities | Abilities::COMMANDS | Abilities::RENAME,
             ..volumes
@@ -117,7 +117,8 @@ impl Backend for NetfsBackend {
     }
 
     fn clones(&self) -> Option<Arc<dyn ext::Clones>> {
-        Some(Arc::new(self.clone()))
+        let able = self.0.may_be_able();
+        able.freeze.then(|| Arc::new(self.clone()) as Arc<dyn ext::Clones>)
     }
 
     fn commands(&self) -> Option<Arc<dyn ext::Commands>> {

@@ -335,6 +335,12 @@ impl OpenFile {
         }
     }
 
+    /// Of a file that is opened while the volume is attached: fails if somebody else has attached it since, and could not
+    /// be kept away from this file.
+    pub async fn admit_epoch(&self, until: Instant) -> Result<(), Fault> {
+        if self.is_guarded() { self.compare_epoch(until).await } else { Ok(()) }
+    }
+
     /// Fails for ever if somebody else has attached the volume since.
     async fn compare_epoch(&self, until: Instant) -> Result<(), Fault> {
         let files = Files::of(&self.volume)?;

@@ -9,7 +9,7 @@ use driver_api::{
 };
 
 use crate::{
-    disk::{Disk, ZEROED_AT_ONCE, steps},
+    disk::{Disk, ZEROED_AT_ONCE, aligned_steps, steps},
     error::broken_server,
     share::Run,
     unstable::Patch,
@@ -42,8 +42,14 @@ impl Attached {
     ) -> Result<()> {
         self.admit_change(offset, len)?;
         let at_once = if zeroing == Zeroing::Written { ZEROED_AT_ONCE } else { FREED_AT_ONCE };
-        for (at, step) in steps(offset, len, at_once) {
+        // No extent is in two steps.
+        for (at, step) in aligned_steps(offset, len, at_once) {
             let stack = self.enter(until).await?;
+            if let Some(extents) = &stack.extents {
+                self.admit_change(at, step)?;
+                extents.clear(until, (at, step, self.size()), zeroing, durable).await?;
+                continue;
+            }
             let Some(image) = &stack.image else {
                 stack.disk.clear(until, (at, step), zeroing, durable).await?;
                 continue;
@@ -64,12 +70,13 @@ impl Attached {
     /// Gives a range back.
     pub async fn free(&self, until: Instant, offset: u64, len: u64) -> Result<()> {
         self.admit_change(offset, len)?;
-        for (at, step) in steps(offset, len, FREED_AT_ONCE) {
+        for (at, step) in aligned_steps(offset, len, FREED_AT_ONCE) {
             let stack = self.enter(until).await?;
             self.admit_change(at, step)?;
-            match &stack.image {
-                None => stack.disk.free(until, at, step).await?,
-                Some(image) => image.free(at, step, until).await?,
+            match (&stack.image, &stack.extents) {
+                (Some(image), _) => image.free(at, step, until).await?,
+                (None, Some(extents)) => extents.free(until, (at, step, self.size())).await?,
+                (None, None) => stack.disk.free(until, at, step).await?,
             }
         }
         Ok(())
@@ -83,6 +90,11 @@ impl Attached {
         limit: u32,
     ) -> Result<RVec<Extent>> {
         let stack = self.enter(until).await?;
+        if let Some(extents) = &stack.extents {
+            self.standing.admit()?;
+            self.admit_range(offset, len)?;
+            return extents.map(until, offset, len, limit, &stack.disk).await;
+        }
         let Some(image) = &stack.image else {
             return stack.disk.extents(until, offset, len, limit).await;
         };

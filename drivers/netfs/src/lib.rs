@@ -12,6 +12,7 @@ mod disk;
 mod driver;
 mod ending;
 mod error;
+mod extents;
 mod file;
 mod flush;
 mod formatting;
@@ -35,6 +36,7 @@ mod store;
 mod unstable;
 mod verified;
 mod volume;
+mod wishes;
 
 pub use config::{Config, NamedShare, Protocol, ShareOptions};
 pub use driver::{Netfs, NetfsBackend};

@@ -126,6 +126,27 @@ impl Format {
     }
 }
 
+/// In how many files a volume's blocks are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// In one.
+    #[default]
+    Whole,
+    /// In one for each extent that was written.
+    Extents,
+}
+
+impl Layout {
+    /// The name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Extents => "extents",
+        }
+    }
+}
+
 /// The files of one volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
@@ -179,8 +200,7 @@ impl Files {
 /// What the names of the files have in common that a volume has besides its own and its record; `id` tells it from others
 /// that had, or will have, its name.
 pub(crate) fn layer_infix(id: &str) -> String {
-    let short: String = id.chars().take(16).collect();
-    format!("{LAYER}{short}-")
+    format!("{LAYER}{}-", short_id(id))
 }
 
 /// The file of a layer that is made by whoever attached the volume at `epoch`: nobody else makes one of this name.
@@ -192,6 +212,39 @@ pub(crate) fn layer_file(volume: &str, id: &str, epoch: u64, number: u64) -> Res
 pub(crate) fn copy_file(volume: &str, id: &str, format: Format) -> Result<FileName> {
     let end = if format == Format::Raw { RAW } else { QCOW2 };
     FileName::new(&format!("{volume}{}copy{end}", layer_infix(id)))
+}
+
+/// The file of an extent. No name is used twice: whatever a server does late, to a file that was, happens to no other.
+pub(crate) fn extent_file(volume: &str, id: &str, extent: ExtentFile) -> Result<FileName> {
+    let ExtentFile { number, epoch, count } = extent;
+    let random = fastrand::u32(..);
+    let infix = layer_infix(id);
+    FileName::new(&format!("{volume}{infix}x{number}-{epoch}-{count}-{random:08x}{RAW}"))
+}
+
+/// What the name of an extent's file says. Of two files of one extent the newer has the larger epoch, or the larger count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ExtentFile {
+    /// Which extent of the volume.
+    pub number: u64,
+    /// The attach epoch of who made it.
+    pub epoch: u64,
+    /// How many were made before it.
+    pub count: u64,
+}
+
+/// What a listed file is of a volume's extents: whose (the beginning of the volume's id), and which.
+pub(crate) fn extent_of(file: &str) -> Option<(&str, ExtentFile)> {
+    let (id, rest) = file.split_once(LAYER)?.1.split_once("-x")?;
+    let mut parts = rest.strip_suffix(RAW)?.split('-');
+    let mut next = || parts.next()?.parse().ok();
+    let extent = ExtentFile { number: next()?, epoch: next()?, count: next()? };
+    Some((id, extent))
+}
+
+/// What the names of a volume's extents have of its id.
+pub(crate) fn short_id(id: &str) -> String {
+    id.chars().take(16).collect()
 }
 
 /// Whether a file that a server lists is that of a layer.
@@ -302,6 +355,15 @@ mod tests {
         assert_eq!(layer.as_str(), "a.novastor-0123456789abcdef-7-3.qcow2");
         assert!(is_layer(layer.as_str()) && volume_of(layer.as_str()).is_none());
         assert!(Files::of("a.novastor-01234567-3").is_err() && !is_layer("a.qcow2"));
+        let (id, extent) = ("0123456789abcdef0123", ExtentFile { number: 12, epoch: 7, count: 3 });
+        let file = extent_file("a", id, extent).expect("a name");
+        assert_eq!(extent_of(file.as_str()), Some((short_id(id).as_str(), extent)));
+        assert!(!is_layer(file.as_str()) && volume_of(file.as_str()).is_none());
+        assert_ne!(extent_file("a", id, extent).expect("a name"), file);
+        for no in ["a.raw", layer.as_str(), "a.novastor-0123-copy.raw", "a.novastor-0123-x1-2.raw"]
+        {
+            assert_eq!(extent_of(no), None, "{no}");
+        }
         for no in [
             "a",
             "a.novastor",

@@ -6,13 +6,13 @@ use std::{sync::Arc, time::Instant};
 use driver_api::{ErrorKind, Result, VolumeInfo};
 
 use crate::{
-    companion,
+    companion::{self, Record},
     error::{Fault, invalid},
     formatting,
     layers::tree::Tree,
     mounts::Mount,
-    names::{FileName, Files, Format, is_layer, volume_of},
-    share::{Facts, Kind},
+    names::{FileName, Files, Format, Layout, extent_of, is_layer, short_id, volume_of},
+    share::{Facts, Kind, Listed},
     verified,
 };
 
@@ -34,8 +34,10 @@ pub(crate) struct Place {
     pub tree: Tree,
     /// Of what it was made, and how; empty if it was not.
     pub origin: (String, String),
-    /// Bytes that the files above that one occupy.
+    /// Bytes that its other files occupy.
     pub above: u64,
+    /// How long its extents are; zero: it has none.
+    pub extent_size: u64,
 }
 
 impl Place {
@@ -57,6 +59,7 @@ impl Place {
             tree: Tree::default(),
             origin: Default::default(),
             above: 0,
+            extent_size: 0,
         }
     }
 
@@ -68,6 +71,11 @@ impl Place {
             .label("format", self.format.name())
             .label("share", &place.name)
             .label("file", &place.shown_file(&self.file));
+        if self.extent_size > 0 {
+            info = info
+                .label("layout", Layout::Extents.name())
+                .label("extent_size", &self.extent_size.to_string());
+        }
         if !self.origin.0.is_empty() {
             info = info.label("origin", &self.origin.0).label("clone_method", &self.origin.1);
         }
@@ -84,12 +92,16 @@ impl Place {
         overlays.chain(&self.tree.gone).map(|name| FileName::new(name)).collect()
     }
 
-    /// Finds out which layers it has, and the volume's size.
-    async fn survey(&mut self, until: Instant) -> Result<()> {
+    /// Finds out which layers or extents it has, and the volume's size. `listed`: what the directory is known to have.
+    async fn survey(&mut self, listed: Option<&[Listed]>, until: Instant) -> Result<()> {
         let Some(record) = companion::read(&self.mount, &self.files, until).await? else {
             return self.measure(until).await;
         };
         self.origin = (record.origin, record.clone_method);
+        self.extent_size = record.extent_size;
+        if self.extent_size > 0 {
+            self.above = used_by_extents(&self.mount, &record.id, listed, until).await?;
+        }
         if record.tree.is_plain() {
             return self.measure(until).await;
         }
@@ -143,6 +155,11 @@ impl Place {
         Ok(())
     }
 
+    /// Whether it is nothing but a name that another volume is to have, whose record that is.
+    pub fn is_reserved(&self, record: &Record) -> bool {
+        !record.renamed_from.is_empty() && self.facts.size == 0
+    }
+
     /// Whether there is nothing in it yet: somebody began to make it.
     pub fn is_empty(&self) -> bool {
         let made_here = self.file == *self.files.made(self.format);
@@ -176,7 +193,7 @@ pub(crate) async fn find_on(
         },
     };
     let Some(mut place) = found else { return Ok(None) };
-    place.survey(until).await?;
+    place.survey(None, until).await?;
     Ok(Some(place))
 }
 
@@ -205,6 +222,39 @@ async fn look_at(
     Ok(Some(Place::new(mount, files, file, format, looked.facts)))
 }
 
+/// Bytes that the extents of a volume occupy.
+async fn used_by_extents(
+    mount: &Arc<Mount>,
+    id: &str,
+    listed: Option<&[Listed]>,
+    until: Instant,
+) -> Result<u64> {
+    let told =
+        |fault: Fault| fault.told("the share cannot be listed").with("share", mount.place.shown());
+    let fresh;
+    let listed = match listed {
+        Some(listed) => listed,
+        None => {
+            fresh = verified::list(mount, until).await.map_err(told)?;
+            &fresh
+        }
+    };
+    let mut used = 0;
+    for entry in listed {
+        if extent_of(&entry.name).is_none_or(|(of, _)| of != short_id(id)) {
+            continue;
+        }
+        used += match entry.facts {
+            Some(facts) => facts.used,
+            None => {
+                let looked = verified::look(mount, &FileName::new(&entry.name)?, until).await;
+                looked.map_err(told)?.map_or(0, |found| found.facts.used)
+            }
+        };
+    }
+    Ok(used)
+}
+
 /// All volumes of one share.
 pub(crate) async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<VolumeInfo>> {
     let told =
@@ -212,8 +262,9 @@ pub(crate) async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<Vo
     let mut infos = Vec::new();
     let entries = verified::list(mount, until).await.map_err(told)?;
     // Whose they are is known by the records alone, which need not be read where there are none.
-    let has_layers = entries.iter().any(|entry| is_layer(&entry.name));
-    for entry in entries {
+    let has_more =
+        entries.iter().any(|entry| is_layer(&entry.name) || extent_of(&entry.name).is_some());
+    for entry in &entries {
         let (Some((volume, format)), Ok(file)) =
             (volume_of(&entry.name), FileName::new(&entry.name))
         else {
@@ -229,8 +280,11 @@ pub(crate) async fn list_on(mount: &Arc<Mount>, until: Instant) -> Result<Vec<Vo
         let Some(facts) = facts.filter(|facts| facts.kind == Kind::Regular) else { continue };
         let (mount, files) = (Arc::clone(mount), Files::of(volume)?);
         let mut place = Place::new(mount, files, file, format, facts);
-        let measured =
-            if has_layers { place.survey(until).await } else { place.measure(until).await };
+        let measured = if has_more {
+            place.survey(Some(&entries), until).await
+        } else {
+            place.measure(until).await
+        };
         // An image that cannot be served keeps nobody from seeing the others.
         match measured {
             Ok(()) => infos.push(place.info(volume)),

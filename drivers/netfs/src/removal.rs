@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removing volumes.
 //!
-//! A volume of one file is gone once that is. One of several is marked in its record first, which nobody attaches from then
+//! A volume of one file is gone once that is. One of several, layers or extents, is marked in its record first, which nobody attaches from then
 //! on; repeating the removal goes on wherever it ended.
 
 use std::time::Instant;
@@ -33,13 +33,17 @@ impl Store {
             Fault::NotFound => not_found(volume),
             fault => fault.told("the file cannot be removed").with("volume", volume),
         };
-        let mut layers = place.layer_files()?;
-        if !layers.is_empty() && !record.removing {
+        // A name that was to become that of another volume, whose files these are.
+        let is_reserved = place.is_reserved(&record);
+        let mut layers = if is_reserved { Vec::new() } else { place.layer_files()? };
+        let has_extents = record.extent_size > 0 && !is_reserved;
+        if (!layers.is_empty() || has_extents) && !record.removing {
             record.removing = true;
             companion::write(mount, files, &record, until).await?;
         }
-        // Those that were being made when somebody ended.
-        if !record.id.is_empty() && (record.tree.last > 0 || !record.copied_from.is_empty()) {
+        // Those that were being made when somebody ended, and extents.
+        let has_more = record.tree.last > 0 || !record.copied_from.is_empty() || has_extents;
+        if !record.id.is_empty() && has_more && !is_reserved {
             let infix = layer_infix(&record.id);
             let listed = verified::list(mount, until).await.map_err(told)?;
             let ours = listed.iter().filter(|entry| entry.name.contains(&infix));

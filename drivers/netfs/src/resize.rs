@@ -41,6 +41,9 @@ async fn resize(attached: &Attached, size: u64, shrink: bool, until: Instant) ->
     if size == now {
         return Ok(());
     }
+    if !attached.able.freeze {
+        return resize_extents(attached, size, until).await;
+    }
     let stack = attached.enter(until).await?;
     let (share, _) = attached
         .mount
@@ -62,6 +65,19 @@ async fn resize(attached: &Attached, size: u64, shrink: bool, until: Instant) ->
             Ok(())
         }
     }
+}
+
+/// The same of a volume in extents, which nobody uses meanwhile.
+async fn resize_extents(attached: &Attached, size: u64, until: Instant) -> Result<()> {
+    let stack = attached.alone(until).await?;
+    let told = |fault| stack.disk.told(fault, "the size cannot be set", false);
+    let (share, _) = attached.mount.share(until).await.map_err(told)?;
+    check_size(size, share.traits().max_file_size)?;
+    if let Some(extents) = &stack.extents {
+        extents.set_size(&stack.disk, size, until).await?;
+        attached.size.store(size, Ordering::Release);
+    }
+    Ok(())
 }
 
 impl Disk {

@@ -17,24 +17,23 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{
     companion::{self, Record},
-    config::{Config, NamedShare, Wishes},
+    config::{Config, NamedShare},
     error::{Fault, invalid, not_found},
     formatting,
     mounts::{Mount, Patience, Shown},
-    names::{Files, Format},
+    names::{ExtentFile, Files, Format, Layout, extent_file},
     places::{Place, find_on, list_on},
     resize::{check_image_size, check_size},
     share::Offers,
     verified,
-    volume::{Attached, IMAGE_OFFERS},
+    volume::{Able, Attached, IMAGE_OFFERS},
+    wishes::Wishes,
 };
 
 /// An open backend.
 pub(crate) struct Store {
     /// Most bytes of a volume that are written but not durable.
     pub unstable_bytes: u64,
-    /// The format of new volumes that name none.
-    format: Format,
     /// The shares; their number changes while the backend is open.
     mounts: RwLock<Vec<Arc<Mount>>>,
     config: Config,
@@ -59,7 +58,6 @@ impl Store {
         let mounts = places.into_iter().map(|place| Mount::new(place, patience)).collect();
         Ok(Self {
             unstable_bytes: config.unstable_bytes,
-            format: config.format,
             mounts: RwLock::new(mounts),
             config: config.clone(),
             patience,
@@ -196,20 +194,25 @@ impl Store {
         self.mounts().iter().all(|mount| mount.place.is_exclusive())
     }
 
-    /// What may be done with ranges of volumes that name no format.
-    pub fn may_offer(&self) -> Offers {
-        if self.format == Format::Qcow2 {
-            return IMAGE_OFFERS;
+    /// What may be done with volumes that name neither format nor layout.
+    pub fn may_be_able(&self) -> Able {
+        if self.config.format == Format::Qcow2 {
+            return Able::whole(IMAGE_OFFERS);
         }
-        self.mounts().iter().fold(Offers::default(), |all, mount| {
+        let offers = self.mounts().iter().fold(Offers::default(), |all, mount| {
             let may = mount.place.may_offer();
             Offers { punch: all.punch || may.punch, map: all.map || may.map }
-        })
+        });
+        match self.config.layout {
+            Layout::Whole => Able::whole(offers),
+            Layout::Extents => Able::in_extents(offers),
+        }
     }
 
     /// Creates a volume that reads zeros.
     pub async fn create(&self, spec: &VolumeSpec, until: Instant) -> Result<VolumeInfo> {
         let wishes = Config::wishes(spec)?;
+        let (format, extent_size) = self.config.shape(&wishes)?;
         let name = spec.name.as_str();
         let _turn = self.turn(name).await;
         let mount = match &wishes.share {
@@ -219,7 +222,6 @@ impl Store {
         if let Some(place) = self.find(name, until).await? {
             return self.complete(&place, spec, &wishes, until).await;
         }
-        let format = wishes.format.unwrap_or(self.format);
         let files = Files::of(name)?;
         let told = |what: &'static str| {
             let mount = Arc::clone(&mount);
@@ -231,7 +233,10 @@ impl Store {
         if format == Format::Qcow2 {
             check_image_size(spec.size)?;
         }
-        for file in [files.made(format), &files.fresh_companion] {
+        let latest = ExtentFile { number: spec.size, epoch: u64::MAX, count: u64::MAX };
+        let longest = extent_file(name, &"0".repeat(16), latest)?;
+        let extents = (extent_size > 0).then_some(&longest);
+        for file in [files.made(format), &files.fresh_companion].into_iter().chain(extents) {
             if file.as_str().len() > traits.max_name as usize {
                 return Err(invalid("the server takes no file name of that length")
                     .with("file", file)
@@ -248,7 +253,7 @@ impl Store {
         };
         let file = files.made(format).clone();
         let place = Place::new(mount, files, file, format, made.facts);
-        let finished = self.finish(&place, spec, until).await;
+        let finished = self.finish(&place, spec, extent_size, until).await;
         if finished.is_err() {
             self.discard(&place, until).await;
         }
@@ -256,9 +261,16 @@ impl Store {
     }
 
     /// Gives an empty file its companion, and its size or an image.
-    async fn finish(&self, place: &Place, spec: &VolumeSpec, until: Instant) -> Result<VolumeInfo> {
+    async fn finish(
+        &self,
+        place: &Place,
+        spec: &VolumeSpec,
+        extent_size: u64,
+        until: Instant,
+    ) -> Result<VolumeInfo> {
         let Place { mount, files, file, .. } = place;
-        companion::write(mount, files, &Record::made(spec.size), until).await?;
+        let record = Record { extent_size, ..Record::made(spec.size) };
+        companion::write(mount, files, &record, until).await?;
         let told = |fault: Fault| {
             fault.told("the volume's size cannot be set").with("file", mount.place.shown_file(file))
         };
@@ -312,10 +324,14 @@ impl Store {
         until: Instant,
     ) -> Result<VolumeInfo> {
         let elsewhere = wishes.share.as_ref().is_some_and(|share| *share != place.mount.place.name);
-        if elsewhere || wishes.format.unwrap_or(self.format) != place.format {
+        let (format, extent_size) = self.config.shape(wishes)?;
+        if elsewhere || format != place.format {
             return Err(taken(&spec.name, place));
         }
         let record = companion::read(&place.mount, &place.files, until).await?;
+        if record.as_ref().is_some_and(|record| record.extent_size != extent_size) {
+            return Err(taken(&spec.name, place));
+        }
         let empty = place.is_empty();
         match record {
             // Another volume is about to have this name.
@@ -325,9 +341,9 @@ impl Store {
                 Ok(place.info(&spec.name))
             }
             Some(record) if record.made && empty && record.made_with == spec.size => {
-                self.finish(place, spec, until).await
+                self.finish(place, spec, extent_size, until).await
             }
-            None if empty => self.finish(place, spec, until).await,
+            None if empty => self.finish(place, spec, extent_size, until).await,
             _ => Err(taken(&spec.name, place)),
         }
     }

@@ -52,13 +52,50 @@ const WRITER: Abilities = Abilities::from_bits(
         | Abilities::ROLLBACK.bits(),
 );
 
-/// What a volume can do.
-pub(crate) fn capabilities(writer: bool, exclusive: bool, offers: Offers) -> Capabilities {
-    let mut abilities = if writer { WRITER } else { READER };
-    if writer && offers.punch {
-        abilities = abilities | Abilities::DISCARD | Abilities::FAST_ZERO;
+/// What a volume with extents cannot do: another file can lie on top of one, but not of many.
+const NEEDS_ONE_FILE: Abilities = Abilities::from_bits(
+    Abilities::SNAPSHOT.bits() | Abilities::ROLLBACK.bits() | Abilities::CLONE.bits(),
+);
+
+/// What can be done with ranges of a volume, and with all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Able {
+    /// Ranges can be given back.
+    pub discard: bool,
+    /// Ranges of any length can be made to read zeros without writing them.
+    pub fast_zero: bool,
+    /// It is known which have data.
+    pub map: bool,
+    /// All of it can be frozen.
+    pub freeze: bool,
+}
+
+impl Able {
+    /// Of a volume in one file.
+    pub fn whole(offers: Offers) -> Self {
+        let Offers { punch, map } = offers;
+        Self { discard: punch, fast_zero: punch, map, freeze: true }
     }
-    if offers.map {
+
+    /// Of a volume in extents.
+    pub fn in_extents(offers: Offers) -> Self {
+        Self { discard: true, fast_zero: offers.punch, map: true, freeze: false }
+    }
+}
+
+/// What a volume can do.
+pub(crate) fn capabilities(writer: bool, exclusive: bool, able: Able) -> Capabilities {
+    let mut abilities = if writer { WRITER } else { READER };
+    if !able.freeze {
+        abilities = abilities.without(NEEDS_ONE_FILE);
+    }
+    if writer && able.discard {
+        abilities = abilities | Abilities::DISCARD;
+    }
+    if writer && able.fast_zero {
+        abilities = abilities | Abilities::FAST_ZERO;
+    }
+    if able.map {
         abilities = abilities | Abilities::ALLOCATION_MAP;
     }
     let fencing = if exclusive { Fencing::EXCLUSIVE_LOCK } else { Fencing::NONE };
@@ -82,7 +119,7 @@ pub(crate) struct Attached {
     pub holder: Holder,
     pub size: AtomicU64,
     /// What can be done with ranges of it, however many layers it has.
-    pub offers: Offers,
+    pub able: Able,
     /// The share keeps other writers away.
     pub exclusive: bool,
     /// The root's file, which is open for as long as the volume is attached.
@@ -119,9 +156,14 @@ impl Attached {
         waiting.await.map_err(|_| self.standing.stuck())
     }
 
+    /// How large it is.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
     /// Refuses a range that is not the volume's.
     pub fn admit_range(&self, offset: u64, len: u64) -> Result<()> {
-        inside(self.size.load(Ordering::Acquire), offset, len)
+        inside(self.size(), offset, len)
     }
 
     /// Refuses a change through a reader, or beyond the end.
@@ -174,10 +216,13 @@ impl Attached {
 
     async fn write(&self, until: Instant, offset: u64, data: Bytes, durable: bool) -> Result<()> {
         let stack = self.enter(until).await?;
-        if stack.image.is_none() {
+        if stack.image.is_none() && stack.extents.is_none() {
             return stack.disk.write(until, offset, data, durable).await;
         }
         self.admit_change(offset, data.len() as u64)?;
+        if let Some(extents) = &stack.extents {
+            return extents.write(until, offset, data, durable).await;
+        }
         stack.write(offset, data, until).await?;
         if durable { stack.flush(until).await } else { Ok(()) }
     }
@@ -216,7 +261,7 @@ impl Volume for NetfsVolume {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.0.holder.writer, self.0.exclusive, self.0.offers)
+        capabilities(self.0.holder.writer, self.0.exclusive, self.0.able)
     }
 
     fn read(&self, cx: &OpContext, offset: u64, len: u32) -> Op<IoBuf> {
@@ -250,8 +295,8 @@ impl Volume for NetfsVolume {
         if flags.bits() & !WriteFlags::ALL.bits() != 0 {
             return Op::err(unknown_flags(flags));
         }
-        let free = self.0.offers.punch && !flags.has(WriteFlags::NO_HOLE);
-        if flags.has(WriteFlags::FAST_ONLY) && !free {
+        let free = self.0.able.discard && !flags.has(WriteFlags::NO_HOLE);
+        if flags.has(WriteFlags::FAST_ONLY) && !(free && self.0.able.fast_zero) {
             return Op::err(ext::unsupported("fast zeroing"));
         }
         let zeroing = match (free, flags.has(WriteFlags::FAST_ONLY)) {
@@ -271,7 +316,7 @@ impl Volume for NetfsVolume {
     }
 
     fn discard(&self, cx: &OpContext, offset: u64, len: u64) -> Op<()> {
-        if !self.0.offers.punch {
+        if !self.0.able.discard {
             return Op::err(ext::unsupported("discard"));
         }
         let until = self.0.until(cx);
@@ -296,7 +341,7 @@ impl Volume for NetfsVolume {
         // While the layers change nobody waits for a figure.
         if let Ok(stack) = attached.stack.try_read() {
             fenced |= stack.disk.file.is_fenced();
-            stats = stats.gauge("not_durable_bytes", stack.disk.ledger().bytes() as f64);
+            stats = stats.gauge("not_durable_bytes", stack.not_durable() as f64);
         }
         attached
             .progress
@@ -306,7 +351,7 @@ impl Volume for NetfsVolume {
     }
 
     fn snapshots(&self) -> Option<Arc<dyn ext::Snapshots>> {
-        Some(Arc::new(self.clone()))
+        self.0.able.freeze.then(|| Arc::new(self.clone()) as Arc<dyn ext::Snapshots>)
     }
 
     fn resize(&self) -> Option<Arc<dyn ext::Resize>> {
@@ -314,7 +359,7 @@ impl Volume for NetfsVolume {
     }
 
     fn allocation_map(&self) -> Option<Arc<dyn ext::AllocationMap>> {
-        self.0.offers.map.then(|| Arc::new(self.clone()) as Arc<dyn ext::AllocationMap>)
+        self.0.able.map.then(|| Arc::new(self.clone()) as Arc<dyn ext::AllocationMap>)
     }
 }
 

@@ -12,6 +12,7 @@ use driver_api::Result;
 use crate::{
     disk::Disk,
     error::internal,
+    extents::Extents,
     image::{Image, Link, Purpose},
     names::Format,
 };
@@ -24,6 +25,8 @@ pub(crate) struct Stack {
     pub disk: Arc<Disk>,
     /// The image in it, unless byte n of the volume is byte n of the file.
     pub image: Option<Image>,
+    /// The files that the blocks are in, unless they are in that one.
+    pub extents: Option<Extents>,
 }
 
 impl Stack {
@@ -40,22 +43,24 @@ impl Stack {
             let (image, size) = Image::open(&links, purpose, until).await?;
             (Some(image), size)
         };
-        Ok((Self { links, disk, image }, size))
+        Ok((Self { links, disk, image, extents: None }, size))
     }
 
     /// Reads what the caller was admitted to.
     pub async fn read(&self, offset: u64, len: u32, until: Instant) -> Result<Bytes> {
-        match &self.image {
-            None => self.disk.read(offset, len, until).await,
-            Some(image) => image.read(offset, len, until).await,
+        match (&self.image, &self.extents) {
+            (Some(image), _) => image.read(offset, len, until).await,
+            (None, Some(extents)) => extents.read(offset, len, until).await,
+            (None, None) => self.disk.read(offset, len, until).await,
         }
     }
 
     /// Writes what the caller was admitted to; it is durable after a flush.
     pub async fn write(&self, offset: u64, data: Bytes, until: Instant) -> Result<()> {
-        match &self.image {
-            None => self.disk.write(until, offset, data, false).await,
-            Some(image) => image.write(offset, data, until).await,
+        match (&self.image, &self.extents) {
+            (Some(image), _) => image.write(offset, data, until).await,
+            (None, Some(extents)) => extents.write(until, offset, data, false).await,
+            (None, None) => self.disk.write(until, offset, data, false).await,
         }
     }
 
@@ -65,7 +70,18 @@ impl Stack {
             self.disk.admit_flush()?;
             image.write_back(until).await?;
         }
-        self.disk.flush(until).await
+        match &self.extents {
+            Some(extents) => extents.flush(&self.disk, until).await,
+            None => self.disk.flush(until).await,
+        }
+    }
+
+    /// Bytes that are written and not durable.
+    pub fn not_durable(&self) -> u64 {
+        match &self.extents {
+            Some(extents) => extents.not_durable(),
+            None => self.disk.ledger().bytes(),
+        }
     }
 
     /// Ends the image's thread after everything that was asked before.

@@ -89,7 +89,8 @@ impl Work {
     pub fn disks(&self, stack: &Stack) -> Vec<Arc<Disk>> {
         let links = stack.links.iter().map(|link| Arc::clone(&link.disk));
         let opened = self.merging.iter().flat_map(|merging| merging.opened.iter().cloned());
-        links.chain(opened).collect()
+        let extents = stack.extents.iter().flat_map(|extents| extents.disks());
+        links.chain(opened).chain(extents).collect()
     }
 
     /// Stops merging; what was copied so far is copied again.

@@ -102,7 +102,18 @@ impl Writer {
 }
 
 /// Writers at work while `harm` is done to the server; nothing fails, and nothing is lost.
-pub async fn under_writers(mut options: Value, name: &str, harm: impl AsyncFnOnce()) {
+pub async fn under_writers(options: Value, name: &str, harm: impl AsyncFnOnce()) {
+    let content = || std::fs::read(file(&format!("{name}.raw"))).expect("the server's file");
+    under_writers_of(options, name, content, harm).await;
+}
+
+/// The same of a volume whose content is found by `content` on the server's disk.
+pub async fn under_writers_of(
+    mut options: Value,
+    name: &str,
+    content: impl Fn() -> Vec<u8>,
+    harm: impl AsyncFnOnce(),
+) {
     options["silence_timeout_secs"] = json!(3);
     options["operation_timeout_secs"] = json!(90);
     let backend = open(options).await;
@@ -126,7 +137,7 @@ pub async fn under_writers(mut options: Value, name: &str, harm: impl AsyncFnOnc
     }
     // A crash of the server at the very end, which takes what was not flushed along.
     service("daemon", &["ganesha", "KILL"]);
-    let content = std::fs::read(file(&format!("{name}.raw"))).expect("the server's file");
+    let content = content();
     let flushed: u64 = writers
         .iter()
         .flat_map(|writer| &writer.flushed)
