@@ -33,11 +33,14 @@ def _(house):
             answered += 1
             chunk = transmitting.chunk()
         told = chunk.error
+    # The refusal may overtake reads that were accepted before: they are answered all the same.
+    while answered < READS:
+        same(transmitting.chunk().error, 0)
+        answered += 1
     house.told_requests = told
     house.told_option = house.haggling.verdict(wire.INFO, wire.go_data("disk"))
     house.told_libnbd = [errno(house.clients["option"].opt_info), errno(house.clients["read"].pread, 512, 0)]
     house.told_abort = house.haggling.verdict(wire.ABORT)
-    same(answered, READS)
     # Who stays is sent away.
     assert waiting.ended() and transmitting.ended() and house.haggling.ended()
 

@@ -126,7 +126,7 @@ impl Play<'_> {
                 self.ask_with_force(volume)?;
             }
             thread::sleep(Duration::from_millis(random.within(300..1500)));
-            let replayed = self.replayed(way)?;
+            let before = self.replayed(way)?;
             let parked = match how {
                 First::Serves => None,
                 First::StandsStill => Some(self.stand_still(volume, &course)?),
@@ -136,7 +136,7 @@ impl Play<'_> {
                 // Its clients wait for it.
                 self.first.signal(Signal::CONT)?;
             }
-            outcome?;
+            let replayed = outcome?.unwrap_or(before);
             ensure(self.replayed(way)? == replayed, || {
                 "the first host wrote again what another one has".to_owned()
             })
@@ -193,7 +193,8 @@ impl Play<'_> {
         Ok(parked)
     }
 
-    /// The second host takes the volume over and makes it its own. `parked` is a client of a first host that stands still.
+    /// The second host takes the volume over and makes it its own. `parked` is a client of a first host that stands still. Of
+    /// one that serves, what it had written again until then: while it has the volume, it may log in anew and do so.
     fn taken_over(
         &self,
         (way, volume): (Way, &str),
@@ -201,12 +202,13 @@ impl Play<'_> {
         found: &mut Vec<u8>,
         parked: Option<Client>,
         random: &mut Random,
-    ) -> Outcome {
+    ) -> Outcome<Option<f64>> {
         course.may_fail.store(true, Ordering::SeqCst);
         let began = Instant::now();
         self.second.cli().ask().args(["export", "add", volume, "--take-over"]).run()?;
         let took = began.elapsed();
         course.must_fail.store(true, Ordering::SeqCst);
+        let replayed = if parked.is_none() { Some(self.replayed(way)?) } else { None };
         let mut client = self.second.connect(volume)?;
         *found = read_all(&mut client, SIZE)?;
         let mut own = content(0..SECTORS, SECOND);
@@ -245,7 +247,7 @@ impl Play<'_> {
             took.as_secs_f64()
         ));
         self.stage.tell_all(&said);
-        Ok(())
+        Ok(replayed)
     }
 
     /// What the first host says of its volume, once it says that it is fenced: in the figures, and in its log.
