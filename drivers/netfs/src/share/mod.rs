@@ -11,12 +11,15 @@
 //! | [`crate::mounts`] | when there is a share, and what is repeated on the next one |
 //! | [`crate::file`] | whether the file behind a name is still the same |
 
-use std::{future::Future, pin::Pin, time::Instant};
+use std::{fmt, future::Future, pin::Pin, time::Instant};
 
 use bytes::Bytes;
 use driver_api::{Error, ErrorKind};
 
-use crate::{error::Fault, names::FileName};
+use crate::{
+    error::{Fault, invalid},
+    names::FileName,
+};
 
 pub(crate) mod kernel;
 pub(crate) mod nfs3;
@@ -81,6 +84,17 @@ pub(crate) struct Found {
     pub handle: Handle,
     /// What is known of it.
     pub facts: Facts,
+}
+
+impl Found {
+    /// Refuses what is no file with bytes.
+    pub fn regular(self, name: impl fmt::Display) -> Result<Self, Fault> {
+        if self.facts.kind == Kind::Regular {
+            return Ok(self);
+        }
+        let error = invalid("this is no regular file; links are not followed");
+        Err(error.with("file", name).remedy("put the image itself on the share").into())
+    }
 }
 
 /// An entry of the directory.

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     config::Place,
-    error::{Fault, broken_server, internal, invalid},
+    error::{Fault, broken_server, internal},
     names::FileName,
 };
 
@@ -344,15 +344,6 @@ fn told(attributes: &post_op_attr) -> Option<Facts> {
     }
 }
 
-/// Refuses what is no file with bytes.
-fn regular(found: Found, name: &FileName) -> Result<Found, Fault> {
-    if found.facts.kind == Kind::Regular {
-        return Ok(found);
-    }
-    let error = invalid("this is no regular file; symbolic links are not followed");
-    Err(error.with("file", name).remedy("put the image itself on the share").into())
-}
-
 fn handle_of(handle: &Handle) -> Result<&nfs_fh3, Fault> {
     match handle {
         Handle::Nfs3(handle) => Ok(handle),
@@ -370,7 +361,7 @@ impl Share for Nfs3 {
     }
 
     fn open<'a>(&'a self, name: &'a FileName, _write: bool, until: Instant) -> Doing<'a, Found> {
-        Box::pin(async move { regular(self.look_up(name, until).await?, name) })
+        Box::pin(async move { self.look_up(name, until).await?.regular(name) })
     }
 
     fn close<'a>(&'a self, _handle: &'a Handle, _until: Instant) -> Doing<'a, ()> {
@@ -379,7 +370,7 @@ impl Share for Nfs3 {
     }
 
     fn create<'a>(&'a self, name: &'a FileName, token: u64, until: Instant) -> Doing<'a, Found> {
-        Box::pin(async move { regular(self.make(name, token, until).await?, name) })
+        Box::pin(async move { self.make(name, token, until).await?.regular(name) })
     }
 
     fn remove<'a>(&'a self, name: &'a FileName, until: Instant) -> Doing<'a, ()> {

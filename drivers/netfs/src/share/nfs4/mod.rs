@@ -29,11 +29,11 @@ use opens::{How, Opened, Opens};
 use status::{Failed, Status};
 
 use super::{
-    Committed, Copied, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space,
-    Stretch, Traits, Verifier, Written, missing,
+    Committed, Copied, Doing, Found, Handle, Listed, Offers, Read, Run, Share, Space, Stretch,
+    Traits, Verifier, Written, missing,
 };
 use crate::{
-    error::{Fault, broken_server, internal, invalid},
+    error::{Fault, broken_server, internal},
     names::FileName,
 };
 
@@ -85,7 +85,7 @@ impl Nfs4 {
         loop {
             let opened = self.opens.open(&self.directory, name, how, until).await;
             match opened {
-                Ok(opened) => return regular(found(opened)?, name),
+                Ok(opened) => return found(opened)?.regular(name),
                 Err(failed)
                     if failed.status().is_some_and(Status::is_conflict)
                         && Instant::now() + pause < gone.min(until) =>
@@ -255,15 +255,6 @@ fn found(opened: Opened) -> Result<Found, Fault> {
         return Err(broken_server(what).into());
     };
     Ok(Found { handle: Handle::Nfs4(opened.handle), facts })
-}
-
-/// Refuses what is no file with bytes.
-fn regular(found: Found, name: &FileName) -> Result<Found, Fault> {
-    if found.facts.kind == Kind::Regular {
-        return Ok(found);
-    }
-    let error = invalid("this is no regular file; symbolic links are not followed");
-    Err(error.with("file", name).remedy("put the image itself on the share").into())
 }
 
 fn handle_of(handle: &Handle) -> Result<&Bytes, Fault> {

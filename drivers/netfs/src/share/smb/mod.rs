@@ -56,11 +56,11 @@ use mux::Frame;
 use status::{accept, accept_part, refused};
 
 use super::{
-    Committed, Copied, Doing, Found, Handle, Kind, Listed, Offers, Read, Run, Share, Space,
-    Stretch, Traits, Verifier, Written,
+    Committed, Copied, Doing, Found, Handle, Listed, Offers, Read, Run, Share, Space, Stretch,
+    Traits, Verifier, Written,
 };
 use crate::{
-    error::{Fault, internal, invalid},
+    error::{Fault, internal},
     names::FileName,
 };
 
@@ -135,16 +135,7 @@ async fn open_on(
         return Err(Fault::NotFound);
     }
     let found = Found { facts: facts(&all, fsid)?, handle: Handle::Smb(file) };
-    Ok((regular(found, &name)?, answers.next()))
-}
-
-/// Refuses what is no file with bytes.
-fn regular(found: Found, name: &str) -> Result<Found, Fault> {
-    if found.facts.kind == Kind::Regular {
-        return Ok(found);
-    }
-    let error = invalid("this is no regular file; links are not followed");
-    Err(error.with("file", name).remedy("put the image itself on the share").into())
+    Ok((found.regular(&name)?, answers.next()))
 }
 
 fn file_of(handle: &Handle) -> Result<&Opened, Fault> {
