@@ -69,9 +69,10 @@ pub struct Config {
     /// The format of new volumes that name none.
     #[serde(default)]
     pub format: Format,
-    /// In how many files new volumes are that do not say so.
+    /// In how many files new volumes are that do not say so; none: in one, but for those whose runs shall be kept apart
+    /// on a share that frees no ranges.
     #[serde(default)]
-    pub layout: Layout,
+    pub layout: Option<Layout>,
     /// How long the extents are of new volumes that do not say so.
     #[serde(default = "default_extent_size")]
     pub extent_size: u64,
@@ -300,7 +301,9 @@ pub(crate) fn describe() -> DriverInfo {
                 .default_json("[]"),
         )
         .option(format_option("Format of new volumes that name none.").default_json("\"raw\""))
-        .option(layout_option("Layout of new volumes that name none.").default_json("\"whole\""))
+        .option(layout_option(
+            "Layout of new volumes that name none; default: whole, but for bricks on shares that free no ranges.",
+        ))
         .option(
             extent_size_option("How long the extents of new volumes are that do not say so.")
                 .default_json("67108864"),
@@ -373,7 +376,7 @@ impl Config {
                 .with("unstable_bytes", self.unstable_bytes));
         }
         check_extent_size(self.extent_size)?;
-        self.shape(&Wishes::default())?;
+        self.shape(&Wishes::default(), true)?;
         self.places().map(drop)
     }
 

@@ -204,21 +204,22 @@ impl Store {
             Offers { punch: all.punch || may.punch, map: all.map || may.map }
         });
         match self.config.layout {
-            Layout::Whole => Able::whole(offers),
-            Layout::Extents => Able::in_extents(offers),
+            None | Some(Layout::Whole) => Able::whole(offers),
+            Some(Layout::Extents) => Able::in_extents(offers),
         }
     }
 
     /// Creates a volume that reads zeros.
     pub async fn create(&self, spec: &VolumeSpec, until: Instant) -> Result<VolumeInfo> {
         let wishes = Config::wishes(spec)?;
-        let (format, extent_size) = self.config.shape(&wishes)?;
         let name = spec.name.as_str();
-        let _turn = self.turn(name).await;
         let mount = match &wishes.share {
             Some(share) => self.mount(share)?,
             None => self.mounts().first().cloned().ok_or_else(no_shares)?,
         };
+        let may_punch = mount.place.may_offer().punch;
+        let (format, extent_size) = self.config.shape(&wishes, may_punch)?;
+        let _turn = self.turn(name).await;
         if let Some(place) = self.find(name, until).await? {
             return self.complete(&place, spec, &wishes, until).await;
         }
@@ -324,7 +325,8 @@ impl Store {
         until: Instant,
     ) -> Result<VolumeInfo> {
         let elsewhere = wishes.share.as_ref().is_some_and(|share| *share != place.mount.place.name);
-        let (format, extent_size) = self.config.shape(wishes)?;
+        let may_punch = place.mount.place.may_offer().punch;
+        let (format, extent_size) = self.config.shape(wishes, may_punch)?;
         if elsewhere || format != place.format {
             return Err(taken(&spec.name, place));
         }

@@ -20,12 +20,14 @@ pub(crate) struct Wishes {
     pub layout: Option<Layout>,
     /// How long each is.
     pub extent_size: Option<u64>,
+    /// Each run of this many bytes shall be apart if it costs nothing else; zero: no such wish.
+    pub apart: u64,
 }
 
 impl Config {
     /// What `spec` asks for.
     pub(crate) fn wishes(spec: &VolumeSpec) -> Result<Wishes> {
-        let mut wishes = Wishes::default();
+        let mut wishes = Wishes { apart: spec.extent_size, ..Wishes::default() };
         for option in &spec.options {
             match (option.0.as_str(), option.1.as_str()) {
                 ("share", name) => wishes.share = Some(name.to_owned()),
@@ -60,14 +62,22 @@ impl Config {
         Ok(wishes)
     }
 
-    /// The format of a new volume, and how long its extents are; zero: it has none.
-    pub(crate) fn shape(&self, wishes: &Wishes) -> Result<(Format, u64)> {
+    /// The format of a new volume, and how long its extents are; zero: it has none. `may_punch`: the share may free
+    /// ranges of files.
+    pub(crate) fn shape(&self, wishes: &Wishes, may_punch: bool) -> Result<(Format, u64)> {
         let format = wishes.format.unwrap_or(self.format);
         let layout = match (wishes.layout, wishes.format) {
             (Some(layout), _) => layout,
             // Who asks for an image does not mean what the backend makes of others.
             (None, Some(Format::Qcow2)) => Layout::Whole,
-            (None, _) => self.layout,
+            (None, _) => match self.layout {
+                Some(layout) => layout,
+                // Nothing else gives space back on such a share.
+                None if format == Format::Raw && !may_punch && wishes.extent_size.is_none() => {
+                    return Ok((format, extent_size_for(wishes.apart)));
+                }
+                None => Layout::Whole,
+            },
         };
         match (layout, format) {
             (Layout::Whole, _) if wishes.extent_size.is_some() => {
@@ -90,6 +100,12 @@ pub(crate) fn check_extent_size(size: u64) -> Result<()> {
         return Ok(());
     }
     Err(invalid("`extent_size` must be a power of two, 1 MiB to 1 GiB").with("extent_size", size))
+}
+
+/// The longest that extents can be which keep runs of `apart` bytes apart; zero if there is none.
+fn extent_size_for(apart: u64) -> u64 {
+    let size = if apart == 0 { 0 } else { 1 << apart.trailing_zeros().min(30) };
+    if check_extent_size(size).is_ok() { size } else { 0 }
 }
 
 /// Bytes, or so many KiB, MiB or GiB.
@@ -120,7 +136,8 @@ mod tests {
             for (key, value) in options {
                 spec = spec.option(key, value);
             }
-            Config::wishes(&spec).and_then(|wishes| parsed(backend).expect("known").shape(&wishes))
+            let wishes = Config::wishes(&spec);
+            wishes.and_then(|wishes| parsed(backend).expect("known").shape(&wishes, true))
         };
         let (whole, extents) = (json!({}), json!({ "layout": "extents", "extent_size": 1 << 20 }));
         let told = |backend: &Value, options: &[(&str, &str)]| {
@@ -143,5 +160,23 @@ mod tests {
         ] {
             assert!(shape(whole.clone(), bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn runs_are_kept_apart_where_nothing_else_gives_space_back() {
+        let shape = |backend: Value, apart: u64, may_punch: bool| {
+            let spec = VolumeSpec { extent_size: apart, ..VolumeSpec::new("brick", 1) };
+            let wishes = Config::wishes(&spec).expect("no options");
+            parsed(backend).expect("known").shape(&wishes, may_punch).expect("a shape")
+        };
+        let apart = |apart| shape(json!({}), apart, false).1;
+        assert_eq!((apart(0), apart(1 << 20), apart(64 << 20)), (0, 1 << 20, 64 << 20));
+        assert_eq!((apart(48 << 20), apart(8 << 30)), (16 << 20, 1 << 30));
+        assert_eq!(apart((1 << 20) + 4096), 0, "no extent is that short");
+        assert_eq!(shape(json!({}), 1 << 20, true), (Format::Raw, 0));
+        assert_eq!(shape(json!({ "layout": "whole" }), 1 << 20, false), (Format::Raw, 0));
+        let own = json!({ "layout": "extents", "extent_size": 2 << 20 });
+        assert_eq!(shape(own, 1 << 20, false), (Format::Raw, 2 << 20));
+        assert_eq!(shape(json!({ "format": "qcow2" }), 1 << 20, false), (Format::Qcow2, 0));
     }
 }

@@ -5,7 +5,10 @@ mod support;
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
-use driver_api::{Abilities, Attach, AttachMode, Backend, ErrorKind, Volume, ext::ExtentFlags};
+use driver_api::{
+    Abilities, Attach, AttachMode, Backend, ErrorKind, Volume, VolumeSpec, ext::ExtentFlags,
+};
+use netfs::NetfsBackend;
 use serde_json::{Value, json};
 use support::{
     CX, KIB, MIB, attach, expect, made, open,
@@ -43,9 +46,16 @@ fn occupied(directory: &str, volume: &str) -> u64 {
 }
 
 async fn gives_space_back(options: Value, directory: &str, volume: &str) {
-    let name = volume;
     let backend = open(in_extents(options)).await;
-    let volume = made(&backend, name, 8 * MIB).await;
+    serves_in_extents(&backend, directory, VolumeSpec::new(volume, 8 * MIB)).await;
+}
+
+async fn serves_in_extents(backend: &NetfsBackend, directory: &str, spec: VolumeSpec) {
+    let name = &*spec.name.clone();
+    let _ = backend.delete(&CX, name).await;
+    backend.create(&CX, spec.clone()).await.expect("created");
+    backend.create(&CX, spec).await.expect("the same volume again");
+    let volume = attach(backend, name, 1).await;
     let abilities = volume.capabilities().abilities;
     for ability in [Abilities::DISCARD, Abilities::WRITE_ZEROES, Abilities::ALLOCATION_MAP] {
         assert!(abilities.has(ability), "{name}: {abilities:?}");
@@ -111,6 +121,27 @@ async fn whole_extents_are_given_back_by_smb() {
 }
 
 /// Kills the server three times under writers of many extents, and a last time; compares what is on its disk then.
+/// A volume whose runs of a MiB shall be kept apart if that costs nothing else: what a shard's brick asks for.
+fn brick(name: &str) -> VolumeSpec {
+    VolumeSpec { extent_size: MIB, ..VolumeSpec::new(name, 8 * MIB) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the servers of tests/services/netfs"]
+async fn a_brick_is_in_extents_where_the_server_frees_no_ranges() {
+    serves_in_extents(&open(ganesha("export")).await, "export", brick("brick3")).await;
+    serves_in_extents(&open(ganesha4("export", &["4.1"])).await, "export", brick("brick41")).await;
+    let mut whole = ganesha("export");
+    whole["layout"] = json!("whole");
+    for (name, options) in [("brick42", ganesha4("export", &["4.2"])), ("whole3", whole)] {
+        let backend = open(options).await;
+        let _ = backend.delete(&CX, name).await;
+        let made = backend.create(&CX, brick(name)).await.expect("created");
+        assert!(made.labels.iter().all(|label| label.0 != "layout"), "{name}: {made:?}");
+        backend.delete(&CX, name).await.expect("deleted");
+    }
+}
+
 async fn killed(options: Value, name: &str) {
     let _revive = Revive("ganesha");
     let content = || {
