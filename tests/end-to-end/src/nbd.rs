@@ -26,8 +26,8 @@ const INFO_EXPORT: u16 = 0;
 const FLAG_CAN_MULTI_CONN: u16 = 1 << 8;
 const FLAG_FUA: u16 = 1;
 
-/// How long a host may be silent before it counts as hung.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long a host may be silent before it counts as hung: longer than any scene takes away what it stands on.
+const SILENCE: Duration = Duration::from_secs(120);
 /// Larger option replies than this are nonsense.
 const LONGEST_OPTION: u32 = 64 << 10;
 

@@ -13,6 +13,7 @@ use crate::{
     cluster::Cluster,
     failure::{Context, Failure, Outcome, ensure},
     host::install,
+    nbd::Command,
     netfs::{Netfs, Server, Way},
     program::until,
     random::Random,
@@ -146,9 +147,10 @@ impl Field<'_> {
         self.harm(node, fault)?;
         let noticed = self.cluster.until_replica(VOLUME, node.name(), "stale");
         let left_behind = began.elapsed();
+        let missed = noticed.and_then(|_| self.write_beside(random.number()));
         thread::sleep(Duration::from_millis(random.within(500..1500)));
         self.heal(node, fault)?;
-        noticed.context(format!("{node:?} {fault:?}"))?;
+        missed.context(format!("{node:?} {fault:?}"))?;
         let healed = Instant::now();
         let now = until(PROBATION, || match self.replica(node)? {
             (state, copied) if state == "in-sync" => Ok(copied),
@@ -168,6 +170,14 @@ impl Field<'_> {
             (now - copied) >> 10
         ));
         Ok(())
+    }
+
+    /// Writes where the verifying client does not: that one may be reading just then, and who is left behind misses nothing.
+    fn write_beside(&self, seed: u64) -> Outcome {
+        let mut client = self.cluster.host.connect(VOLUME)?;
+        let byte = seed.to_le_bytes()[0];
+        let write = client.call(Command::Write { fua: true }, SIZE - MIB, 512, &[byte; 512]);
+        write.map(drop).context("a write that is missed")
     }
 
     fn harm(&mut self, node: Node, fault: Fault) -> Outcome {
