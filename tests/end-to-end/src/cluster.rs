@@ -65,7 +65,7 @@ impl Cluster {
     }
 
     /// What the host says of a volume's replicas: for each node with a brick in use the brick's state, and the bytes
-    /// copied to it.
+    /// copied to it since its last resync began.
     ///
     /// # Errors
     /// When it does not answer, or not in JSON.

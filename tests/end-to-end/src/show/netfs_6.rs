@@ -142,7 +142,6 @@ impl Field<'_> {
     /// Harms a node until it is left behind, heals it, and waits until it is in sync again.
     fn strike(&mut self, stage: &Stage, node: Node, fault: Fault, random: &mut Random) -> Outcome {
         thread::sleep(Duration::from_millis(random.within(300..1000)));
-        let copied = self.replica(node)?.1;
         let began = Instant::now();
         self.harm(node, fault)?;
         let noticed = self.cluster.until_replica(VOLUME, node.name(), "stale");
@@ -152,11 +151,11 @@ impl Field<'_> {
         self.heal(node, fault)?;
         missed.context(format!("{node:?} {fault:?}"))?;
         let healed = Instant::now();
-        let now = until(PROBATION, || match self.replica(node)? {
+        let copied = until(PROBATION, || match self.replica(node)? {
             (state, copied) if state == "in-sync" => Ok(copied),
             (state, _) => Err(Failure::new(format!("{} is {state}", node.name()))),
         })?;
-        ensure(now > copied, || format!("{} fetched nothing of what it missed", node.name()))?;
+        ensure(copied > 0, || format!("{} fetched nothing of what it missed", node.name()))?;
         let how = match (node, fault) {
             (Node::Disk, Fault::Killed) => "was pulled out and put in again",
             (_, Fault::Killed) => "was killed and came back",
@@ -167,7 +166,7 @@ impl Field<'_> {
             node.name(),
             left_behind.as_secs_f64(),
             healed.elapsed().as_secs_f64(),
-            (now - copied) >> 10
+            copied >> 10
         ));
         Ok(())
     }
@@ -198,7 +197,7 @@ impl Field<'_> {
         }
     }
 
-    /// The state of a node's replica, and the bytes copied to it.
+    /// The state of a node's replica, and the bytes copied to it since its resync began.
     fn replica(&self, node: Node) -> Outcome<(String, u64)> {
         let mut replicas = self.cluster.replicas(VOLUME)?;
         let found = replicas.remove(node.name());
