@@ -509,7 +509,7 @@ pub(crate) mod tests {
         let config = parsed(json!({
             "protocol": "nfs", "versions": ["4.1", "3"], "min_protocol": "3", "require_encryption": false,
             "path": "a/b", "port": 2049, "mount_port": 2050, "uid": 7, "gid": 8, "reserved_port": true,
-            "user": "u", "password": "p", "domain": "d",
+            "user": "u", "password": "p", "domain": "d", "layout": "whole",
         }))
         .expect("all known");
         let places = config.places().expect("places");
@@ -527,7 +527,7 @@ pub(crate) mod tests {
     /// What the test above gives, by itself and as defaults.
     fn given_keys() -> Vec<String> {
         let own = "protocol versions min_protocol require_encryption server share path port mount_port uid gid \
-             reserved_port user password";
+             reserved_port user password layout";
         let defaults = describe().options.into_iter().filter(|option| option.default.is_some());
         let defaults = defaults.map(|option| option.name.to_string());
         own.split_whitespace().map(str::to_owned).chain(defaults).collect()
