@@ -258,7 +258,14 @@ impl Netfs {
         ensure(!processes.is_empty(), || format!("{} does not run", server.name()))?;
         // One that ends by itself meanwhile needs no signal.
         let kill = Program::as_root("kill").arg(format!("-{signal}")).args(&processes);
-        kill.codes(&[0, 1]).run().map(drop)
+        kill.codes(&[0, 1]).run()?;
+        if signal != "KILL" {
+            return Ok(());
+        }
+        // Whoever starts it again at once must not find it dying, and take it for one that runs.
+        until(PATIENCE, || {
+            ensure(self.processes_of_samba()?.is_empty(), || "Samba does not end".to_owned())
+        })
     }
 
     /// The processes of this Samba, by their command lines, which name its configuration.
@@ -364,7 +371,7 @@ impl Netfs {
     /// When it does not start.
     pub fn again(&self, server: Server) -> Outcome {
         // One that was killed may not be gone yet.
-        until(Duration::from_secs(10), || {
+        until(PATIENCE, || {
             let asked = script("runs", &self.directory).arg(server.name()).codes(&[0, 1]);
             let runs = asked.run()?.code == 0;
             ensure(!runs, || format!("{} still runs", server.name()))
