@@ -21,6 +21,7 @@ use driver_api::{Error, ErrorKind, Result};
 use tokio::sync::Notify;
 
 use crate::{
+    answers::Answers,
     cluster::{Cluster, Connection},
     counters::Counters,
     doubt::{Doubt, Vouch},
@@ -109,13 +110,13 @@ unsafe impl Send for Ending {}
 impl Ending {
     /// Ends the client of before, which the cluster has fenced.
     pub fn end_fenced(self) {
-        if let Err(error) = self.image.close() {
+        if let Err(error) = self.image.close(self.held.connection.answers()) {
             tracing::debug!(%error, "a fenced client's image did not close well");
         }
     }
 
     fn end(self) -> Result<()> {
-        let closed = self.image.close();
+        let closed = self.image.close(self.held.connection.answers());
         if self.leave_entry || closed.is_err() {
             tracing::warn!(
                 "leaving the entry in the register: the next attacher fences this client"
@@ -262,10 +263,11 @@ impl Attached {
             let opened = {
                 let held = lock(&self.held);
                 let Some(held) = &*held else { return Err(detached(&self.name)) };
-                Opened::new(Image::open_snapshot(&held.connection, &id, snapshot)?)
+                let image = Image::open_snapshot(&held.connection, &id, snapshot)?;
+                Opened::new(image, &held.connection)
             };
             let done = work(&opened.image());
-            let closed = opened.keep().close();
+            let closed = opened.close();
             done.and_then(|done| closed.map(|()| done))
         })
     }
@@ -455,28 +457,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The image of an attachment that never came to be, closed when it is dropped.
-pub(crate) struct Opened(Option<Image>);
+pub(crate) struct Opened {
+    image: Option<Image>,
+    answers: Answers,
+}
 
 impl Opened {
-    pub fn new(image: Image) -> Self {
-        Self(Some(image))
+    /// The connection ends after the image is closed, or somebody else's.
+    pub fn new(image: Image, connection: &Connection) -> Self {
+        Self { image: Some(image), answers: connection.answers() }
     }
 
     pub fn image(&self) -> Image {
-        self.0.unwrap_or(Image(ptr::null_mut() as ffi::Image))
+        self.image.unwrap_or(Image(ptr::null_mut() as ffi::Image))
+    }
+
+    fn close(mut self) -> Result<()> {
+        self.image.take().map_or(Ok(()), |image| image.close(self.answers))
     }
 
     /// It is somebody else's to close from now on.
     pub fn keep(mut self) -> Image {
         let image = self.image();
-        self.0 = None;
+        self.image = None;
         image
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.take().map(Image::close) {
+        if let Some(Err(error)) = self.image.take().map(|image| image.close(self.answers)) {
             tracing::warn!(%error, "an image did not close well");
         }
     }

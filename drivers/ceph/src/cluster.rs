@@ -24,6 +24,7 @@ use std::{
 use driver_api::{Error, ErrorKind, Result, Retry};
 
 use crate::{
+    answers::Answers,
     config::Config,
     counters::Totals,
     ending::on_a_thread,
@@ -227,6 +228,11 @@ impl Connection {
     /// The pool, for calls of librbd.
     pub fn io(&self) -> ffi::rados_ioctx_t {
         self.io
+    }
+
+    /// What this client is told.
+    pub fn answers(&self) -> Answers {
+        Answers::of(self.io)
     }
 
     /// Waits until this client knows whom the cluster has fenced: what it asks from then on has every OSD that

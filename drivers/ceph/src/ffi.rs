@@ -4,14 +4,15 @@
 use std::ffi::{c_char, c_int, c_void};
 
 pub(crate) use ceph_rust::rados::{
-    rados_break_lock, rados_buffer_free, rados_cluster_fsid, rados_conf_read_file, rados_conf_set,
-    rados_connect, rados_create_write_op, rados_create2, rados_get_instance_id, rados_getxattr,
-    rados_ioctx_create, rados_ioctx_destroy, rados_ioctx_get_id, rados_ioctx_set_namespace,
-    rados_ioctx_t, rados_list_lockers, rados_lock_exclusive, rados_lock_shared, rados_mon_command,
-    rados_pool_lookup, rados_pool_reverse_lookup, rados_release_write_op, rados_remove,
-    rados_rmxattr, rados_setxattr, rados_shutdown, rados_t, rados_unlock,
-    rados_wait_for_latest_osdmap, rados_write_op_cmpxattr, rados_write_op_operate,
-    rados_write_op_rmxattr, rados_write_op_setxattr, rados_write_op_t,
+    rados_aio_cancel, rados_aio_create_completion, rados_aio_release, rados_aio_stat,
+    rados_aio_wait_for_complete_and_cb, rados_break_lock, rados_buffer_free, rados_cluster_fsid,
+    rados_completion_t, rados_conf_read_file, rados_conf_set, rados_connect, rados_create_write_op,
+    rados_create2, rados_get_instance_id, rados_getxattr, rados_ioctx_create, rados_ioctx_destroy,
+    rados_ioctx_get_id, rados_ioctx_set_namespace, rados_ioctx_t, rados_list_lockers,
+    rados_lock_exclusive, rados_lock_shared, rados_mon_command, rados_pool_lookup,
+    rados_pool_reverse_lookup, rados_release_write_op, rados_remove, rados_rmxattr, rados_setxattr,
+    rados_shutdown, rados_t, rados_unlock, rados_wait_for_latest_osdmap, rados_write_op_cmpxattr,
+    rados_write_op_operate, rados_write_op_rmxattr, rados_write_op_setxattr, rados_write_op_t,
 };
 use libc::{size_t, ssize_t, timespec};
 

@@ -9,6 +9,7 @@ use std::{
 use driver_api::Result;
 
 use crate::{
+    answers::Answers,
     cluster::{Connection, c_text, check},
     error::{failed, kind_of},
     ffi,
@@ -97,7 +98,7 @@ pub(crate) fn with<T>(
 ) -> Result<T> {
     let image = Image::open(connection, name, writable)?;
     let done = work(&image);
-    let closed = image.close();
+    let closed = image.close(connection.answers());
     done.and_then(|done| closed.map(|()| done))
 }
 
@@ -139,8 +140,11 @@ impl Image {
         Ok(Self(image))
     }
 
-    /// Closes it. Nobody uses it any more, and the caller is none of librbd's threads.
-    pub fn close(self) -> Result<()> {
+    /// Closes it, with the answers to its client. Nobody uses it any more, and the caller is none of librbd's threads.
+    pub fn close(self, answers: Answers) -> Result<()> {
+        if let Err(error) = answers.settle() {
+            tracing::warn!(%error, "an image is closed while librbd may be busy with it");
+        }
         // SAFETY: the image is open, and the caller gives it up.
         check("cannot close the image", unsafe { ffi::rbd_close(self.0) }).map(|_| ())
     }

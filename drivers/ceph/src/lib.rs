@@ -8,6 +8,8 @@ mod layout;
 #[cfg(librbd)]
 mod aio;
 #[cfg(librbd)]
+mod answers;
+#[cfg(librbd)]
 mod attached;
 #[cfg(librbd)]
 mod blocking;

@@ -128,7 +128,7 @@ fn attempt(attached: &Arc<Attached>, clients: &mut Vec<Identity>) -> Result<Outc
     let perf = attached.perf().map(|perf| perf.next()).transpose()?;
     let connection = attached.cluster.another(perf.as_ref().map(Perf::path))?;
     let opened = match Image::open_id(&connection, &entry.image_id()?) {
-        Ok(image) => Opened::new(image),
+        Ok(image) => Opened::new(image, &connection),
         // It was deleted, register and all.
         Err(error) if error.kind() == ErrorKind::NOT_FOUND => return Ok(Outcome::TakenOver),
         Err(error) => return Err(error),

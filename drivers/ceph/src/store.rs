@@ -274,7 +274,7 @@ impl Store {
         let perf = self.sockets.as_ref().map(Sockets::another).transpose()?;
         let connection = self.cluster.another(perf.as_ref().map(Perf::path))?;
         // A reader opens it for writing as well: only so the cluster notices when it dies. It never writes.
-        let opened = Opened::new(Image::open(&connection, name, true)?);
+        let opened = Opened::new(Image::open(&connection, name, true)?, &connection);
         let image = opened.image();
         if image.features()? & ffi::FEATURE_EXCLUSIVE_LOCK == 0 {
             return Err(Error::new(

@@ -123,7 +123,7 @@ fn remove(connection: &Connection, found: &Discarded) -> Result<()> {
         check("cannot open the image in the trash", code)?;
         let image = Image(opened);
         let emptied = remove_snapshots(&image, &found.name);
-        emptied.and(image.close())?;
+        emptied.and(image.close(connection.answers()))?;
     }
     // SAFETY: the ioctx is open, the text is valid for the call.
     let removed = unsafe {

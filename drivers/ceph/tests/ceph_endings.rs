@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use driver_api::{Backend, ErrorKind, Volume, WriteFlags};
+use driver_api::{
+    Backend, ErrorKind, Volume, WriteFlags,
+    ext::{AllocationMap, Snapshots},
+};
 use serde_json::json;
-use support::{CX, MIB, bytes, made, open, size_of_process};
+use support::{CX, MIB, bytes, made, open, remove, size_of_process};
 
 const ROUNDS: usize = 12;
 
@@ -45,6 +48,45 @@ async fn a_process_that_exits_while_its_connections_end_does_not_crash() {
         backend.delete(&CX, &format!("left{round}")).await.expect("deleted");
     }
     backend.close(&CX).await.expect("closed");
+}
+
+/// Not a test of its own: opens and closes snapshots of a volume, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by another test"]
+async fn holder_that_opens_and_closes() {
+    let Some(name) = std::env::var_os("HOLDER_NAME") else { return };
+    let backend = open(json!({})).await;
+    let volume = made(&backend, &name.to_string_lossy(), 16 * MIB).await;
+    Snapshots::create(&volume, &CX, "first").await.expect("taken");
+    volume.write(&CX, 0, bytes(1, 4096), WriteFlags::NONE).await.expect("written");
+    Snapshots::create(&volume, &CX, "second").await.expect("taken");
+    for round in 0..20 {
+        let asked = AllocationMap::changes(&volume, &CX, "first", "second", 0, 16 * MIB, 10);
+        let told = asked.await.unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+        assert_eq!(told.len(), 1, "round {round}: {told:?}");
+    }
+    volume.detach(&CX).await.expect("detached");
+    remove(&backend, &name.to_string_lossy()).await;
+    backend.close(&CX).await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn an_image_that_is_closed_at_once_crashes_nothing_if_threads_of_librados_are_late() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let late = scratch.path().join("late.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slow_to_go_on.c");
+    let built =
+        Command::new("gcc").args(["-shared", "-fPIC", "-o"]).arg(&late).arg(source).status();
+    assert!(built.expect("gcc").success());
+    let mut other = Command::new(std::env::current_exe().expect("this program"));
+    other.args(["--exact", "holder_that_opens_and_closes", "--include-ignored"]);
+    other.env("HOLDER_NAME", "closed-at-once").env("LD_PRELOAD", &late);
+    // What is freed is filled with something else, for who uses it nevertheless.
+    other.env("GLIBC_TUNABLES", "glibc.malloc.perturb=165");
+    let ended = other.output().expect("started");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{}: {said}", ended.status);
 }
 
 fn threads_of_connections() -> usize {
