@@ -27,7 +27,7 @@ use crate::{
     answers::Answers,
     config::Config,
     counters::Totals,
-    ending::on_a_thread,
+    ending::{self, Counted, on_a_thread},
     error::{failed, internal, invalid, kind_of},
     ffi,
 };
@@ -49,6 +49,8 @@ pub(crate) fn check(what: &str, code: c_int) -> Result<c_int> {
 pub(crate) struct Connection {
     rados: ffi::rados_t,
     io: ffi::rados_ioctx_t,
+    /// Once it is ready: a process that exits waits for it.
+    counted: Option<Counted>,
 }
 
 // SAFETY: librados' handles may be used from any thread.
@@ -187,10 +189,14 @@ impl Connection {
                 )));
         }
         check("cannot open the pool", opened).map_err(|error| error.with("pool", &config.pool))?;
-        let connection = Self { rados: client.0, io };
+        let mut connection = Self { rados: client.0, io, counted: None };
         std::mem::forget(client);
         match connection.prepare(config) {
-            Ok(()) => Ok(connection),
+            Ok(()) => {
+                // After what librados initialised while it connected, so that an exit undoes that later.
+                connection.counted = Some(ending::connection());
+                Ok(connection)
+            }
             Err(error) => {
                 // Here, where it may wait: a process that ends at once would not wait for a thread.
                 let unused = std::mem::ManuallyDrop::new(connection);

@@ -32,6 +32,32 @@ async fn holder_that_exits_at_once() {
     std::process::exit(0);
 }
 
+/// Not a test of its own: exits while another thread drops the backend.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by another test"]
+async fn holder_that_exits_while_it_drops() {
+    let Some(after) = std::env::var_os("HOLDER_DROPS_AFTER_US") else { return };
+    let after = after.to_string_lossy().parse().expect("microseconds");
+    let backend = open(json!({})).await;
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_micros(after));
+        drop(backend);
+    });
+    std::process::exit(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: NOVASTOR_CEPH"]
+async fn a_process_that_exits_while_another_thread_drops_its_backend_does_not_crash() {
+    for after in [0, 50, 100, 200, 500, 1000, 2000, 3000, 5000, 10_000, 20_000, 50_000] {
+        let mut other = Command::new(std::env::current_exe().expect("this program"));
+        other.args(["--exact", "holder_that_exits_while_it_drops", "--include-ignored"]);
+        let ended = other.env("HOLDER_DROPS_AFTER_US", after.to_string()).output();
+        let ended = ended.expect("started").status;
+        assert!(ended.success(), "after {after} us: {ended}, signal {:?}", ended.signal());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: NOVASTOR_CEPH"]
 async fn a_process_that_exits_while_its_connections_end_does_not_crash() {
