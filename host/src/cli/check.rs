@@ -55,12 +55,22 @@ struct Room(PathBuf);
 
 impl Room {
     fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("novastor-check-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
-            Error::from_io(format!("no directory for the check: {error}"), &error)
-                .with("directory", path.display())
-        })?;
-        Ok(Self(path))
+        // One of the same name may be left from a process that had this number before, and was killed.
+        let mut number = 0;
+        loop {
+            let name = format!("novastor-check-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && number < 100 => {
+                    number += 1;
+                }
+                Err(error) => {
+                    let told = format!("no directory for the check: {error}");
+                    return Err(Error::from_io(told, &error).with("directory", path.display()));
+                }
+            }
+        }
     }
 }
 
