@@ -6,6 +6,8 @@
 //! Rules: a method is appended after the last one, with a default that refuses; nothing is inserted, reordered or
 //! changed; `last_prefix_field` stays where version 1.0 put it.
 
+mod objects;
+
 use abi_stable::{
     StableAbi, sabi_trait,
     std_types::{ROption, RResult, RStr, RString, RVec, Tuple2},
@@ -23,6 +25,8 @@ use crate::{
     host::LogRecord,
     state::{Batch, Committed, Entry, Transaction},
 };
+
+pub use objects::{RawObjects, RawObjects_TO};
 
 /// The ABI's major version: a driver of another one is refused.
 pub const MAJOR: u32 = 1;
@@ -69,6 +73,10 @@ pub trait RawBackend: Send + Sync {
     /// Since 1.3.
     fn rename(&self, _cx: &OpContext, _name: RStr<'_>, _to: RStr<'_>) -> Op<VolumeInfo> {
         Op::err(crate::backend::no_rename())
+    }
+    /// Since 1.3.
+    fn objects(&self) -> RResult<ROption<crate::handles::ObjectsHandle>, Error> {
+        RResult::ROk(ROption::RNone)
     }
 }
 

@@ -87,6 +87,11 @@ pub trait Backend: Clone + Send + Sync + 'static {
         let _ = (cx, name, to);
         Op::err(no_rename())
     }
+
+    /// Buckets and objects, if the backend has them. Since 1.3. Needs [`Abilities::OBJECTS`](crate::Abilities::OBJECTS).
+    fn objects(&self) -> Option<Arc<dyn ext::Objects>> {
+        None
+    }
 }
 
 /// What a driver from before 1.3 answers, and one whose volumes keep their names.

@@ -62,7 +62,7 @@ abilities! {
     RENAME = 18, "rename";
     /// [`ext::Snapshots::protect`](crate::ext::Snapshots::protect). Since 1.3.
     PROTECT = 19, "protect";
-    /// Reserved for whole objects (buckets, keys).
+    /// [`ext::Objects`](crate::ext::Objects). Since 1.3.
     OBJECTS = 32, "objects";
     /// Reserved for network shares and their mounts.
     SHARES = 33, "shares";

@@ -63,6 +63,8 @@ kinds! {
     PANIC = 14, "Panic";
     /// A defect, in the driver or in the host.
     INTERNAL = 15, "Internal";
+    /// The object is not as the request's condition says; nothing was changed. Since 1.3.
+    CONFLICT = 16, "Conflict";
 }
 
 impl ErrorKind {

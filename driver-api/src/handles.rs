@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Backends, volumes and their abilities as the other side holds them: cheap, counted handles.
 
+mod objects;
+
 use std::fmt;
 
 use abi_stable::{
@@ -13,7 +15,7 @@ use crate::{
     VolumeSpec, WriteFlags,
     abi::{
         RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCluster_TO, RawCommands_TO,
-        RawResize_TO, RawSession_TO, RawSessions_TO, RawSnapshots_TO, RawVolume_TO,
+        RawObjects_TO, RawResize_TO, RawSession_TO, RawSessions_TO, RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
         self, CommandSpec, Comparison, Consistency, Extent, Flattening, Movement, MovementPlan,
@@ -93,6 +95,10 @@ handle! {
     /// See [`ext::Cluster`](crate::ext::Cluster).
     ClusterHandle, RawCluster_TO
 }
+handle! {
+    /// Buckets and objects; see [`ext::Objects`](crate::ext::Objects).
+    ObjectsHandle, RawObjects_TO
+}
 
 impl BackendHandle {
     /// See [`Backend::capabilities`](crate::Backend::capabilities).
@@ -163,6 +169,11 @@ impl BackendHandle {
     /// See [`Backend::rename`](crate::Backend::rename).
     pub fn rename(&self, cx: &OpContext, name: &str, to: &str) -> Op<VolumeInfo> {
         self.raw.rename(cx, name.into(), to.into())
+    }
+
+    /// See [`Backend::objects`](crate::Backend::objects).
+    pub fn objects(&self) -> Result<Option<ObjectsHandle>> {
+        self.raw.objects().into_result().map(Into::into)
     }
 }
 

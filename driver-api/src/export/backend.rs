@@ -8,11 +8,14 @@ use abi_stable::{
     std_types::{RArc, ROption, RResult, RStr, RString, RVec},
 };
 
-use super::{Contained, ask, cluster::export_cluster, start, volume::export_attached};
+use super::{
+    Contained, ask, cluster::export_cluster, objects::export_objects, start,
+    volume::export_attached,
+};
 use crate::{
     Attach, AttachMode, Backend, BackendHandle, Capabilities, ClonesHandle, ClusterHandle,
-    CommandsHandle, Error, ErrorKind, Health, Host, Op, OpContext, Result, Stats, Usage,
-    VolumeHandle, VolumeInfo, VolumeSpec,
+    CommandsHandle, Error, ErrorKind, Health, Host, ObjectsHandle, Op, OpContext, Result, Stats,
+    Usage, VolumeHandle, VolumeInfo, VolumeSpec,
     abi::{RawBackend, RawBackend_TO, RawClones, RawClones_TO, RawCommands, RawCommands_TO},
     ext,
 };
@@ -137,6 +140,11 @@ impl<B: Backend> RawBackend for BackendGlue<B> {
 
     fn rename(&self, cx: &OpContext, name: RStr<'_>, to: RStr<'_>) -> Op<VolumeInfo> {
         start(|| self.backend.rename(cx, name.as_str(), to.as_str()))
+    }
+
+    fn objects(&self) -> RResult<ROption<ObjectsHandle>, Error> {
+        let host = &self.backend.host;
+        ask(|| Some(export_objects(self.backend.objects()?, host.clone()))).map(Into::into)
     }
 }
 

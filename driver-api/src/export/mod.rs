@@ -6,6 +6,7 @@
 
 mod backend;
 mod cluster;
+mod objects;
 mod sessions;
 mod volume;
 

@@ -8,6 +8,7 @@ mod clones;
 mod cluster;
 mod commands;
 mod movement;
+mod objects;
 mod recovery;
 mod resize;
 mod scrubbing;
@@ -28,6 +29,12 @@ pub use cluster::{
 pub use commands::{CommandSpec, Commands};
 pub(crate) use movement::no_movement;
 pub use movement::{Movement, MovementPlan, NodeShare, NodeStep, NodeStepKind, Rebalancing};
+pub use objects::{
+    BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
+    ListQuery, ObjectAbilities, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece,
+    Objects, PartInfo, PartPage, PutOptions, SignRequest, SignedMethod, SignedUrl, UploadInfo,
+    UploadPage, UploadQuery, Versioning,
+};
 pub(crate) use recovery::no_recovery;
 pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};
 pub use resize::Resize;
