@@ -14,6 +14,7 @@ pub mod clients;
 pub mod cluster;
 pub mod cpu;
 pub mod failure;
+pub mod faults;
 pub mod host;
 pub mod hostile;
 pub mod lanes;
