@@ -74,6 +74,22 @@ impl Artifacts {
         self.file("libnetfs.so")
     }
 
+    /// The object-storage driver.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn object_storage(&self) -> Outcome<PathBuf> {
+        self.file("libobject_storage.so")
+    }
+
+    /// The program that plays the test suite of the crate `object_store`.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn object_suite(&self) -> Outcome<PathBuf> {
+        self.file("object-suite")
+    }
+
     /// The simulator of the distributed core.
     ///
     /// # Errors
@@ -114,7 +130,7 @@ impl Artifacts {
         self.file("remote-server")
     }
 
-    /// A benchmark: `abi`, `distributed`, `nbd`, `netfs` or `rbd`.
+    /// A benchmark: `abi`, `distributed`, `nbd`, `netfs`, `objects` or `rbd`.
     ///
     /// # Errors
     /// When it was not built.

@@ -41,6 +41,11 @@ impl Cli {
         Self { program: program.to_owned(), socket: socket.to_owned() }
     }
 
+    /// The socket of the host.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// `novastor serve`.
     pub fn serve(&self, config: &Path) -> Program {
         Program::new(&self.program).args(["serve", "--config"]).arg(config)

@@ -3,8 +3,9 @@
 //!
 //! [`show`] holds the scenes, one a file. They stand on a stage: [`host`] runs a `novastor serve` of its own in a
 //! temporary directory, [`cli`] is the only place that knows the command line, [`clients`] wraps the programs that users
-//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised, [`remote`], [`ceph`] and [`netfs`] are
-//! storage in other processes, [`wire`] is what leads there, [`hostile`] are those to be survived.
+//! bring, [`nbd`] and [`ledger`] are a client that remembers what it was promised, [`remote`], [`ceph`], [`netfs`] and
+//! [`objects`] are storage in other processes, [`wire`] and [`faults`] are what leads there, [`hostile`] are those to be
+//! survived.
 
 pub mod artifacts;
 pub mod ceph;
@@ -24,6 +25,7 @@ pub mod load;
 pub mod mount;
 pub mod nbd;
 pub mod netfs;
+pub mod objects;
 pub mod program;
 pub mod random;
 pub mod remote;

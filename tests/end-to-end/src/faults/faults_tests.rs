@@ -131,8 +131,8 @@ fn rules_choose_by_method_text_and_number() {
     let (address, seen) = server();
     let faults = Faults::before(address).unwrap();
     let busy = Fault::Answer { status: 503, retry_after: Some(7) };
-    let rule =
-        faults.arm(Rule::new(busy).method("PUT").with("/key").without("?uploads").skip(1).times(2));
+    let rule = faults
+        .arm(Rule::new(busy).methods(&["PUT"]).with("/key").without("?uploads").skip(1).times(2));
     let mut asking = Asking::of(&faults);
     let mut codes = |method, target| {
         let answer = asking.ask(method, target, "x").unwrap();

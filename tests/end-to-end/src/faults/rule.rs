@@ -87,7 +87,7 @@ impl Fault {
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub(super) fault: Fault,
-    method: &'static str,
+    methods: &'static [&'static str],
     with: Vec<String>,
     without: Vec<String>,
     pub(super) skipped: u64,
@@ -99,12 +99,12 @@ impl Rule {
     /// All requests meet this.
     pub fn new(fault: Fault) -> Self {
         let (with, without) = (Vec::new(), Vec::new());
-        Self { fault, method: "", with, without, skipped: 0, most: u64::MAX, lasts: None }
+        Self { fault, methods: &[], with, without, skipped: 0, most: u64::MAX, lasts: None }
     }
 
-    /// Only those of this method.
-    pub fn method(mut self, method: &'static str) -> Self {
-        self.method = method;
+    /// Only those of these methods.
+    pub fn methods(mut self, methods: &'static [&'static str]) -> Self {
+        self.methods = methods;
         self
     }
 
@@ -139,7 +139,7 @@ impl Rule {
     }
 
     pub(super) fn is_for(&self, method: &str, target: &str) -> bool {
-        (self.method.is_empty() || self.method == method)
+        (self.methods.is_empty() || self.methods.contains(&method))
             && self.with.iter().all(|text| target.contains(text))
             && !self.without.iter().any(|text| target.contains(text))
     }

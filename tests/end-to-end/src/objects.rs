@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Object stores on this machine, as `tests/services/object` makes them, and the ways to use them: by backends of a host, by
+//! its command line ([`Front`]), and by a client that has nothing but a signed URL ([`Signed`]).
+
+mod front;
+mod signed;
+
+use std::{
+    fs::{self, Permissions},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use front::{Front, scattered, sha256};
+pub use signed::{Fetched, Signed};
+
+use crate::{
+    artifacts::Artifacts,
+    failure::{Context, Failure, Outcome, ensure},
+    faults::Faults,
+    host::{Host, install},
+    program::{Program, until},
+    workspace::root,
+};
+
+/// The name of the driver.
+pub const DRIVER: &str = "object-storage";
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store of a kind that is at a server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Store {
+    /// S3 at the gateway of a Ceph cluster.
+    Radosgw,
+    /// S3 as moto plays it.
+    Moto,
+    /// S3 of Swift.
+    SwiftS3,
+    /// Azure Blob as Azurite plays it.
+    Azurite,
+    /// Google Cloud Storage as our fake plays it.
+    Gcs,
+    /// Swift, by auth v1.
+    Swift,
+    /// Swift, by Keystone.
+    Keystone,
+    /// Swift at the gateway of a Ceph cluster.
+    RadosgwSwift,
+}
+
+/// All of them.
+pub const STORES: [Store; 8] = [
+    Store::Radosgw,
+    Store::Moto,
+    Store::SwiftS3,
+    Store::Azurite,
+    Store::Gcs,
+    Store::Swift,
+    Store::Keystone,
+    Store::RadosgwSwift,
+];
+
+impl Store {
+    /// What backends of it are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Radosgw => "radosgw",
+            Self::Moto => "moto",
+            Self::SwiftS3 => "swift-s3",
+            Self::Azurite => "azurite",
+            Self::Gcs => "gcs",
+            Self::Swift => "swift",
+            Self::Keystone => "keystone",
+            Self::RadosgwSwift => "radosgw-swift",
+        }
+    }
+
+    /// The kind of store that it is to the driver.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Radosgw | Self::Moto | Self::SwiftS3 => "s3",
+            Self::Azurite => "azure",
+            Self::Gcs => "gcs",
+            Self::Swift | Self::Keystone | Self::RadosgwSwift => "swift",
+        }
+    }
+
+    /// What the script calls its server.
+    fn server(self) -> &'static str {
+        match self {
+            Self::Radosgw | Self::RadosgwSwift => "radosgw",
+            Self::Swift | Self::SwiftS3 => "swift",
+            other => other.name(),
+        }
+    }
+
+    /// The key of `addresses` with its URL.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Radosgw => "radosgw_s3",
+            Self::Moto => "moto",
+            Self::SwiftS3 => "swift_s3",
+            Self::Azurite => "azurite",
+            Self::Gcs => "gcs",
+            Self::Swift => "swift_auth",
+            Self::Keystone => "keystone_url",
+            Self::RadosgwSwift => "radosgw_swift_auth",
+        }
+    }
+
+    /// Whether the server checks who asks at all.
+    pub fn checks_signatures(self) -> bool {
+        self != Self::Moto
+    }
+}
+
+/// A backend of a host: a store, and how it is reached.
+#[derive(Clone, Copy)]
+pub struct Backend<'o> {
+    /// Its name.
+    pub name: &'o str,
+    /// The store.
+    pub store: Store,
+    /// What is between the driver and the store.
+    pub through: Option<&'o Faults>,
+    /// Options that are put in the place of those that lead to the store, or added: a key and what TOML has for its value,
+    /// which if it is empty takes the option away.
+    pub changes: &'o [(&'o str, &'o str)],
+}
+
+impl<'o> Backend<'o> {
+    /// A store, reached without anything between, and called as it is.
+    pub fn of(store: Store) -> Self {
+        Self { name: store.name(), store, through: None, changes: &[] }
+    }
+
+    /// The same with something between.
+    pub fn through(mut self, faults: &'o Faults) -> Self {
+        self.through = Some(faults);
+        self
+    }
+
+    /// The same by another name.
+    pub fn named(mut self, name: &'o str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The same with other options.
+    pub fn with(mut self, changes: &'o [(&'o str, &'o str)]) -> Self {
+        self.changes = changes;
+        self
+    }
+}
+
+/// The servers, which are removed when this is dropped.
+pub struct Objects {
+    directory: PathBuf,
+}
+
+fn script(verb: &str, directory: &Path) -> Program {
+    Program::new(root().join("tests/services/object")).arg(verb).arg(directory).limit_secs(300)
+}
+
+fn quoted(text: &str) -> String {
+    // A text is written in TOML as in JSON.
+    serde_json::Value::from(text).to_string()
+}
+
+impl Objects {
+    /// Makes the servers of these stores in this directory, which is made, too.
+    ///
+    /// # Errors
+    /// When their packages are missing, or a server does not come up.
+    pub fn start(directory: &Path, stores: &[Store]) -> Outcome<Self> {
+        let mut servers: Vec<_> = stores.iter().map(|store| store.server()).collect();
+        servers.sort_unstable();
+        servers.dedup();
+        let chosen = servers.join(" ");
+        script("installed", directory)
+            .env("NOVASTOR_OBJECT_SERVERS", &chosen)
+            .run()
+            .context(format!("one of {chosen} is missing (tests/services/object install)"))?;
+        fs::create_dir_all(directory).context(directory.display())?;
+        // From now on something may be there to be removed.
+        let objects = Self { directory: directory.to_owned() };
+        script("start", directory).args(&servers).run()?;
+        fs::create_dir(objects.file("secrets")).context("secrets")?;
+        Ok(objects)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// What is at a key of `addresses`.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub fn address(&self, key: &str) -> Outcome<String> {
+        let path = self.file("addresses");
+        let text = fs::read_to_string(&path).context(path.display())?;
+        let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let found = found.map(ToOwned::to_owned);
+        found.ok_or_else(|| Failure::new(format!("{} has no {key}", path.display())))
+    }
+
+    /// A store's URL.
+    ///
+    /// # Errors
+    /// When it is not known.
+    pub fn url(&self, store: Store) -> Outcome<String> {
+        self.address(store.key())
+    }
+
+    /// Where a store listens.
+    ///
+    /// # Errors
+    /// When it is not known.
+    pub fn place(&self, store: Store) -> Outcome<SocketAddr> {
+        place_of(&self.url(store)?)
+    }
+
+    /// Something that misbehaves on request, before a store.
+    ///
+    /// # Errors
+    /// When there is no port for it.
+    pub fn faults(&self, store: Store) -> Outcome<Faults> {
+        Faults::before(self.place(store)?)
+    }
+
+    /// A file that only its owner reads, as a host wants it of a secret; it gives what a configuration has for it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn secret(&self, name: &str, text: &str) -> Outcome<String> {
+        let path = self.file("secrets").join(name);
+        fs::write(&path, text).context(path.display())?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).context(path.display())?;
+        Ok(format!("{{ file = {} }}", quoted(&path.display().to_string())))
+    }
+
+    /// The options that lead to a store: keys, and what TOML has for their values.
+    fn options(&self, backend: &Backend<'_>) -> Outcome<Vec<(&'static str, String)>> {
+        let (store, at) = (backend.store, |key: &str| self.address(key));
+        let secret = |key: &str| self.secret(&format!("{}-{key}", backend.name), &at(key)?);
+        let own = self.url(store)?;
+        let url = backend.through.map_or_else(|| own.clone(), |faults| faults.url(&own));
+        let mut options = vec![("kind", quoted(store.kind()))];
+        match store {
+            Store::Radosgw | Store::Moto | Store::SwiftS3 => {
+                let (key, secret_key) = match store {
+                    Store::Radosgw => ("radosgw_access_key", "radosgw_secret_key"),
+                    Store::Moto => ("moto_access_key", "moto_secret_key"),
+                    _ => ("swift_user", "swift_key"),
+                };
+                options.push(("endpoint", quoted(&url)));
+                options.push(("region", quoted("us-east-1")));
+                options.push(("access_key", secret(key)?));
+                options.push(("secret_key", secret(secret_key)?));
+            }
+            Store::Azurite => {
+                options.push(("endpoint", quoted(&url)));
+                options.push(("emulator", "true".to_owned()));
+                options.push(("account", quoted(&at("azurite_account")?)));
+                options.push(("account_key", secret("azurite_key")?));
+            }
+            Store::Gcs => {
+                let json = at("gcs_service_account")?;
+                let json = fs::read_to_string(&json).context(json)?;
+                let file = format!("{}-gcs", backend.name);
+                self.secret(&file, &json.replace(&own, &url))?;
+                let file = self.file("secrets").join(file);
+                options.push(("endpoint", quoted(&url)));
+                options.push(("service_account", quoted(&file.display().to_string())));
+                options.push(("project", quoted(&at("gcs_project")?)));
+            }
+            Store::Swift | Store::RadosgwSwift => {
+                let (user, key) = if store == Store::Swift {
+                    ("swift_user", "swift_key")
+                } else {
+                    ("radosgw_swift_user", "radosgw_swift_key")
+                };
+                options.push(("auth", quoted("v1")));
+                options.push(("auth_url", quoted(&url)));
+                options.push(("user", quoted(&at(user)?)));
+                options.push(("password", secret(key)?));
+            }
+            Store::Keystone => {
+                options.push(("auth", quoted("v3")));
+                options.push(("auth_url", quoted(&url)));
+                options.push(("user", quoted(&at("keystone_user")?)));
+                options.push(("password", secret("keystone_password")?));
+                options.push(("project", quoted(&at("keystone_project")?)));
+                options.push(("user_domain", quoted(&at("keystone_domain")?)));
+                options.push(("project_domain", quoted(&at("keystone_domain")?)));
+                options.push(("region", quoted(&at("keystone_region")?)));
+            }
+        }
+        if store.kind() == "swift" {
+            // Swift signs with a key of the account, which the driver sets where it may.
+            options.push(("temp_url_key", self.secret("temp-url-key", "novastor-temp-url")?));
+        }
+        Ok(options)
+    }
+
+    /// The section of a backend.
+    ///
+    /// # Errors
+    /// When an address is not known, or a secret cannot be written.
+    pub fn section(&self, backend: &Backend<'_>) -> Outcome<String> {
+        let mut options = self.options(backend)?;
+        let changed = |key: &str| backend.changes.iter().any(|(changed, _)| *changed == key);
+        options.retain(|(key, _)| !changed(key));
+        let mut text = format!("\n[backends.{}]\ndriver = \"{DRIVER}\"\n", backend.name);
+        let own = options.iter().map(|(key, value)| (*key, value.as_str()));
+        let changes = backend.changes.iter().copied().filter(|(_, value)| !value.is_empty());
+        own.chain(changes).for_each(|(key, value)| text += &format!("{key} = {value}\n"));
+        Ok(text + "\n")
+    }
+
+    /// A host with these further backends; none is opened.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn closed_host(&self, artifacts: &Artifacts, backends: &[Backend<'_>]) -> Outcome<Host> {
+        let sections: Outcome<String> = backends.iter().map(|one| self.section(one)).collect();
+        let host = Host::start(artifacts, &sections?)?;
+        install(&artifacts.object_storage()?, &host.plugins())?;
+        until(PATIENCE, || {
+            let drivers = host.cli().drivers()?;
+            let loaded = drivers.iter().any(|one| one.name == DRIVER && one.state == "loaded");
+            ensure(loaded, || format!("the driver is not loaded: {drivers:?}"))
+        })?;
+        Ok(host)
+    }
+
+    /// A host with these further backends.
+    ///
+    /// # Errors
+    /// When it does not start, or a backend does not open.
+    pub fn host(&self, artifacts: &Artifacts, backends: &[Backend<'_>]) -> Outcome<Host> {
+        let host = self.closed_host(artifacts, backends)?;
+        for backend in backends {
+            open(&host, backend.name)?;
+        }
+        Ok(host)
+    }
+
+    /// Signals a daemon of the servers.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, daemon: &str, signal: &str) -> Outcome {
+        script("daemon", &self.directory).args([daemon, signal]).run().map(drop)
+    }
+
+    /// Has Swift remove what has expired, from its listings as well.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn expire(&self) -> Outcome {
+        script("expire", &self.directory).run().map(drop)
+    }
+
+    /// The directory of the servers.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// Waits until a backend of a host is open.
+///
+/// # Errors
+/// When it does not open.
+pub fn open(host: &Host, backend: &str) -> Outcome {
+    until(PATIENCE, || host.cli().ask().args(["backend", "open", backend]).run()).map(drop)
+}
+
+/// Where a URL leads.
+fn place_of(url: &str) -> Outcome<SocketAddr> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let place = rest.split('/').next().unwrap_or_default();
+    place.replace("localhost", "127.0.0.1").parse().context(url)
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        if !self.file("addresses").exists() {
+            return;
+        }
+        // A drop cannot fail, but what it leaves behind must be seen.
+        if let Err(failure) = script("remove", &self.directory).run() {
+            eprintln!("cleaning up: {failure}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{Backend, Objects, Store, place_of};
+
+    fn objects() -> (tempfile::TempDir, Objects) {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("secrets")).unwrap();
+        let objects = Objects { directory: directory.path().to_owned() };
+        (directory, objects)
+    }
+
+    #[test]
+    fn a_section_leads_to_its_store_and_can_be_changed() {
+        let (directory, objects) = objects();
+        let addresses = "moto=http://127.0.0.1:9\nmoto_access_key=a\nmoto_secret_key=b\n";
+        fs::write(directory.path().join("addresses"), addresses).unwrap();
+        let changes = [("region", "\"eu\""), ("secret_key", ""), ("style", "\"path\"")];
+        let backend = Backend::of(Store::Moto).named("one").with(&changes);
+        let text = objects.section(&backend).unwrap();
+        // Nothing is removed that no script has made.
+        fs::remove_file(directory.path().join("addresses")).unwrap();
+        let lines: Vec<_> = text.trim().lines().collect();
+        assert_eq!(
+            lines[..4],
+            [
+                "[backends.one]",
+                "driver = \"object-storage\"",
+                "kind = \"s3\"",
+                "endpoint = \"http://127.0.0.1:9\"",
+            ]
+        );
+        assert!(lines[4].starts_with("access_key = { file = "), "{text}");
+        assert_eq!(lines[5..], ["region = \"eu\"", "style = \"path\""]);
+    }
+
+    #[test]
+    fn a_url_leads_somewhere() {
+        for url in ["http://127.0.0.1:80/auth/v1.0", "https://localhost:80", "127.0.0.1:80"] {
+            assert_eq!(place_of(url).unwrap().to_string(), "127.0.0.1:80");
+        }
+        assert!(place_of("http://nowhere").is_err());
+    }
+}
