@@ -26,6 +26,7 @@ pub struct Host {
     // Before the directory, so that it is dead when its files go.
     running: Option<Running>,
     cli: Cli,
+    environment: Vec<(&'static str, String)>,
     directory: TempDir,
 }
 
@@ -43,12 +44,25 @@ impl Host {
     /// # Errors
     /// When it does not answer in time.
     pub fn start_serving(artifacts: &Artifacts, nbd: &str, more: &str) -> Outcome<Self> {
+        Self::start_in(artifacts, nbd, more, Vec::new())
+    }
+
+    /// The same with variables of its environment.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub fn start_in(
+        artifacts: &Artifacts,
+        nbd: &str,
+        more: &str,
+        environment: Vec<(&'static str, String)>,
+    ) -> Outcome<Self> {
         let directory = tempfile::Builder::new()
             .prefix("novastor-")
             .tempdir()
             .context("temporary directory")?;
         let cli = Cli::new(&artifacts.host()?, &directory.path().join("api.sock"));
-        let mut host = Self { running: None, cli, directory };
+        let mut host = Self { running: None, cli, environment, directory };
         for room in ["plugins.d", "data"] {
             fs::create_dir(host.path(room)).context(room)?;
         }
@@ -66,7 +80,11 @@ impl Host {
     /// When it still runs, or does not answer in time.
     pub fn restart(&mut self) -> Outcome {
         ensure(self.running.is_none(), || "the host still runs".to_owned())?;
-        let mut running = self.cli.serve(&self.config()).start(&self.path("host.log"))?;
+        let program = self
+            .environment
+            .iter()
+            .fold(self.cli.serve(&self.config()), |program, (key, value)| program.env(key, value));
+        let mut running = program.start(&self.path("host.log"))?;
         let answer = until(PATIENCE, || match running.still_runs() {
             Ok(()) => self.cli.status().map(|_| None),
             Err(ended) => Ok(Some(ended)),

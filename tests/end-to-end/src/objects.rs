@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-pub use front::{Front, scattered, sha256};
+use serde_json::Value;
+
+pub use front::{Front, keys, scattered, sha256};
 pub use signed::{Fetched, Signed};
 
 use crate::{
@@ -156,6 +158,13 @@ impl<'o> Backend<'o> {
     }
 }
 
+/// The value of an option.
+enum Setting {
+    Text(String),
+    Secret(String),
+    Is(bool),
+}
+
 /// The servers, which are removed when this is dropped.
 pub struct Objects {
     directory: PathBuf,
@@ -167,7 +176,7 @@ fn script(verb: &str, directory: &Path) -> Program {
 
 fn quoted(text: &str) -> String {
     // A text is written in TOML as in JSON.
-    serde_json::Value::from(text).to_string()
+    Value::from(text).to_string()
 }
 
 impl Objects {
@@ -243,68 +252,85 @@ impl Objects {
         Ok(format!("{{ file = {} }}", quoted(&path.display().to_string())))
     }
 
-    /// The options that lead to a store: keys, and what TOML has for their values.
-    fn options(&self, backend: &Backend<'_>) -> Outcome<Vec<(&'static str, String)>> {
-        let (store, at) = (backend.store, |key: &str| self.address(key));
-        let secret = |key: &str| self.secret(&format!("{}-{key}", backend.name), &at(key)?);
+    /// The options that lead to a store, without what a backend changes of them.
+    fn options(&self, backend: &Backend<'_>) -> Outcome<Vec<(&'static str, Setting)>> {
+        let store = backend.store;
+        let at = |key: &str| self.address(key);
+        let text = |key: &str| at(key).map(Setting::Text);
+        let secret = |key: &str| at(key).map(Setting::Secret);
         let own = self.url(store)?;
         let url = backend.through.map_or_else(|| own.clone(), |faults| faults.url(&own));
-        let mut options = vec![("kind", quoted(store.kind()))];
-        match store {
+        let mut options = vec![("kind", Setting::Text(store.kind().to_owned()))];
+        if store.kind() == "swift" {
+            options.push(("auth_url", Setting::Text(url.clone())));
+            // Swift signs with a key of the account, which the driver sets where it may.
+            options.push(("temp_url_key", Setting::Secret("novastor-temp-url".to_owned())));
+        } else {
+            options.push(("endpoint", Setting::Text(url.clone())));
+        }
+        options.extend(match store {
             Store::Radosgw | Store::Moto | Store::SwiftS3 => {
                 let (key, secret_key) = match store {
                     Store::Radosgw => ("radosgw_access_key", "radosgw_secret_key"),
                     Store::Moto => ("moto_access_key", "moto_secret_key"),
                     _ => ("swift_user", "swift_key"),
                 };
-                options.push(("endpoint", quoted(&url)));
-                options.push(("region", quoted("us-east-1")));
-                options.push(("access_key", secret(key)?));
-                options.push(("secret_key", secret(secret_key)?));
+                vec![
+                    ("region", Setting::Text("us-east-1".to_owned())),
+                    ("access_key", secret(key)?),
+                    ("secret_key", secret(secret_key)?),
+                ]
             }
-            Store::Azurite => {
-                options.push(("endpoint", quoted(&url)));
-                options.push(("emulator", "true".to_owned()));
-                options.push(("account", quoted(&at("azurite_account")?)));
-                options.push(("account_key", secret("azurite_key")?));
-            }
+            Store::Azurite => vec![
+                ("emulator", Setting::Is(true)),
+                ("account", text("azurite_account")?),
+                ("account_key", secret("azurite_key")?),
+            ],
             Store::Gcs => {
                 let json = at("gcs_service_account")?;
                 let json = fs::read_to_string(&json).context(json)?;
-                let file = format!("{}-gcs", backend.name);
+                let file =
+                    format!("{}-{}", backend.name, url.rsplit(':').next().unwrap_or_default());
                 self.secret(&file, &json.replace(&own, &url))?;
-                let file = self.file("secrets").join(file);
-                options.push(("endpoint", quoted(&url)));
-                options.push(("service_account", quoted(&file.display().to_string())));
-                options.push(("project", quoted(&at("gcs_project")?)));
+                let file = self.file("secrets").join(file).display().to_string();
+                vec![("service_account", Setting::Text(file)), ("project", text("gcs_project")?)]
             }
-            Store::Swift | Store::RadosgwSwift => {
-                let (user, key) = if store == Store::Swift {
-                    ("swift_user", "swift_key")
-                } else {
-                    ("radosgw_swift_user", "radosgw_swift_key")
-                };
-                options.push(("auth", quoted("v1")));
-                options.push(("auth_url", quoted(&url)));
-                options.push(("user", quoted(&at(user)?)));
-                options.push(("password", secret(key)?));
-            }
-            Store::Keystone => {
-                options.push(("auth", quoted("v3")));
-                options.push(("auth_url", quoted(&url)));
-                options.push(("user", quoted(&at("keystone_user")?)));
-                options.push(("password", secret("keystone_password")?));
-                options.push(("project", quoted(&at("keystone_project")?)));
-                options.push(("user_domain", quoted(&at("keystone_domain")?)));
-                options.push(("project_domain", quoted(&at("keystone_domain")?)));
-                options.push(("region", quoted(&at("keystone_region")?)));
-            }
-        }
-        if store.kind() == "swift" {
-            // Swift signs with a key of the account, which the driver sets where it may.
-            options.push(("temp_url_key", self.secret("temp-url-key", "novastor-temp-url")?));
-        }
+            Store::Swift => vec![
+                ("auth", Setting::Text("v1".to_owned())),
+                ("user", text("swift_user")?),
+                ("password", secret("swift_key")?),
+            ],
+            Store::RadosgwSwift => vec![
+                ("auth", Setting::Text("v1".to_owned())),
+                ("user", text("radosgw_swift_user")?),
+                ("password", secret("radosgw_swift_key")?),
+            ],
+            Store::Keystone => vec![
+                ("auth", Setting::Text("v3".to_owned())),
+                ("user", text("keystone_user")?),
+                ("password", secret("keystone_password")?),
+                ("project", text("keystone_project")?),
+                ("user_domain", text("keystone_domain")?),
+                ("project_domain", text("keystone_domain")?),
+                ("region", text("keystone_region")?),
+            ],
+        });
         Ok(options)
+    }
+
+    /// The options that lead to a store, with their secrets: for who is given them without a host.
+    ///
+    /// # Errors
+    /// When an address is not known.
+    pub fn plain_options(&self, store: Store) -> Outcome<Value> {
+        let options = self.options(&Backend::of(store))?.into_iter().map(|(key, setting)| {
+            let value = match setting {
+                Setting::Text(text) | Setting::Secret(text) => Value::from(text),
+                Setting::Is(is) => Value::from(is),
+            };
+            (key.to_owned(), value)
+        });
+        Ok(Value::Object(options.collect()))
     }
 
     /// The section of a backend.
@@ -312,23 +338,33 @@ impl Objects {
     /// # Errors
     /// When an address is not known, or a secret cannot be written.
     pub fn section(&self, backend: &Backend<'_>) -> Outcome<String> {
-        let mut options = self.options(backend)?;
         let changed = |key: &str| backend.changes.iter().any(|(changed, _)| *changed == key);
-        options.retain(|(key, _)| !changed(key));
         let mut text = format!("\n[backends.{}]\ndriver = \"{DRIVER}\"\n", backend.name);
-        let own = options.iter().map(|(key, value)| (*key, value.as_str()));
-        let changes = backend.changes.iter().copied().filter(|(_, value)| !value.is_empty());
-        own.chain(changes).for_each(|(key, value)| text += &format!("{key} = {value}\n"));
+        for (key, setting) in self.options(backend)?.into_iter().filter(|(key, _)| !changed(key)) {
+            let value = match setting {
+                Setting::Text(text) => quoted(&text),
+                Setting::Secret(text) => self.secret(&format!("{}-{key}", backend.name), &text)?,
+                Setting::Is(is) => is.to_string(),
+            };
+            text += &format!("{key} = {value}\n");
+        }
+        let changes = backend.changes.iter().filter(|(_, value)| !value.is_empty());
+        changes.for_each(|(key, value)| text += &format!("{key} = {value}\n"));
         Ok(text + "\n")
     }
 
-    /// A host with these further backends; none is opened.
+    /// A host with these further backends and variables of its environment; none of them is opened by this.
     ///
     /// # Errors
     /// When it does not start.
-    pub fn closed_host(&self, artifacts: &Artifacts, backends: &[Backend<'_>]) -> Outcome<Host> {
+    pub fn closed_host(
+        &self,
+        artifacts: &Artifacts,
+        backends: &[Backend<'_>],
+        environment: Vec<(&'static str, String)>,
+    ) -> Outcome<Host> {
         let sections: Outcome<String> = backends.iter().map(|one| self.section(one)).collect();
-        let host = Host::start(artifacts, &sections?)?;
+        let host = Host::start_in(artifacts, "", &sections?, environment)?;
         install(&artifacts.object_storage()?, &host.plugins())?;
         until(PATIENCE, || {
             let drivers = host.cli().drivers()?;
@@ -343,7 +379,7 @@ impl Objects {
     /// # Errors
     /// When it does not start, or a backend does not open.
     pub fn host(&self, artifacts: &Artifacts, backends: &[Backend<'_>]) -> Outcome<Host> {
-        let host = self.closed_host(artifacts, backends)?;
+        let host = self.closed_host(artifacts, backends, Vec::new())?;
         for backend in backends {
             open(&host, backend.name)?;
         }

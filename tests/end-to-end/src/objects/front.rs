@@ -182,8 +182,11 @@ impl Front {
     }
 }
 
-/// The keys of a listing.
-fn keys(answer: &Value) -> Outcome<Vec<String>> {
+/// The keys of a listing in JSON.
+///
+/// # Errors
+/// When it is none.
+pub fn keys(answer: &Value) -> Outcome<Vec<String>> {
     let list = answer.as_array().or_else(|| answer["objects"].as_array());
     let list = list.ok_or_else(|| Failure::new(format!("no listing: {answer}")))?;
     Ok(list.iter().filter_map(|one| one["key"].as_str().map(ToOwned::to_owned)).collect())

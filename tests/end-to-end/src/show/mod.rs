@@ -38,6 +38,11 @@ mod netfs_4;
 mod netfs_5;
 mod netfs_6;
 mod netfs_7;
+mod object_1;
+mod object_2;
+mod object_3;
+mod object_4;
+mod object_5;
 mod round_trip;
 mod run;
 mod second_host;
@@ -346,6 +351,41 @@ pub const SHOWS: &[Show] = &[
         manner: Manner::Measures,
         budget_secs: 90,
         play: netfs_7::play,
+    },
+    Show {
+        name: "object-1",
+        title: "The test suite of the crate object_store passes on our Swift, and on S3, Azure and Google Cloud Storage as the driver configures them; what a server lacks is named.",
+        manner: Manner::Waits,
+        budget_secs: 60,
+        play: object_1::play,
+    },
+    Show {
+        name: "object-2",
+        title: "On each kind of object store buckets, lifecycle rules and signed URLs do what they are for; transfers whose command and host are killed go on and end with the same bytes.",
+        manner: Manner::Waits,
+        budget_secs: 150,
+        play: object_2::play,
+    },
+    Show {
+        name: "object-3",
+        title: "Whatever happens between the driver and an object store, the bytes are right or the error is told in time; nothing half is seen, and one of many is first.",
+        manner: Manner::Waits,
+        budget_secs: 90,
+        play: object_3::play,
+    },
+    Show {
+        name: "object-4",
+        title: "Wrong keys, clocks, regions, names, certificates and missing buckets are told with cause and remedy, and nothing changes.",
+        manner: Manner::Waits,
+        budget_secs: 45,
+        play: object_4::play,
+    },
+    Show {
+        name: "object-5",
+        title: "Transfers and listings of objects beside rclone, and the memory that they take.",
+        manner: Manner::Measures,
+        budget_secs: 90,
+        play: object_5::play,
     },
 ];
 
