@@ -198,7 +198,24 @@ impl Objects {
         let objects = Self { directory: directory.to_owned() };
         script("start", directory).args(&servers).run()?;
         fs::create_dir(objects.file("secrets")).context("secrets")?;
+        if servers.contains(&"radosgw") {
+            objects.spare().context("the cluster's pool of objects")?;
+        }
         Ok(objects)
+    }
+
+    /// One copy of what is in buckets is enough here, and what is deleted goes soon: the cluster's disks are small.
+    fn spare(&self) -> Outcome {
+        const POOL: &str = "default.rgw.buckets.data";
+        let conf = self.file("ceph/ceph.conf");
+        let ceph = |words: &[&str]| Program::new("ceph").arg("-c").arg(&conf).args(words).run();
+        ceph(&["config", "set", "global", "mon_allow_pool_size_one", "true"])?;
+        for (key, value) in [("rgw_gc_obj_min_wait", "5"), ("rgw_gc_processor_period", "10")] {
+            ceph(&["config", "set", "client.rgw.a", key, value])?;
+        }
+        ceph(&["osd", "pool", "create", POOL, "8"])?;
+        ceph(&["osd", "pool", "application", "enable", POOL, "rgw"])?;
+        ceph(&["osd", "pool", "set", POOL, "size", "1", "--yes-i-really-mean-it"]).map(drop)
     }
 
     fn file(&self, name: &str) -> PathBuf {
