@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! object_store's own suite for stores, through its client of Google Cloud Storage.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[allow(dead_code)]
 mod fixture;
@@ -12,7 +13,7 @@ use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::integration::*;
 use object_store::path::Path;
 use object_store::signer::Signer;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ClientOptions, ObjectStoreExt, PutPayload};
 
 fn store_of(fixture: &Fixture, bucket: &str) -> GoogleCloudStorage {
     GoogleCloudStorageBuilder::new()
@@ -59,7 +60,8 @@ async fn reads_have_conditions_ranges_and_generations() {
     let fixture = Fixture::start().await;
     // The suite reads a generation that it has replaced.
     let change = serde_json::json!({ "versioning": { "enabled": true } });
-    let (status, said) = fixture.json("PATCH", &format!("/storage/v1/b/{BUCKET}"), Some(change)).await;
+    let (status, said) =
+        fixture.json("PATCH", &format!("/storage/v1/b/{BUCKET}"), Some(change)).await;
     assert_eq!(status, 200, "{said}");
     get_opts(&store_of(&fixture, BUCKET)).await;
 }

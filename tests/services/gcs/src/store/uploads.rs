@@ -94,20 +94,18 @@ impl Store {
         wanted: &[(u32, String)],
     ) -> Result<Arc<Object>, Refusal> {
         let mut state = self.lock();
+        if !wanted.is_sorted_by(|(one, _), (next, _)| one < next) {
+            let message = "The list of parts was not in ascending order. Parts list must specified in order by part number.";
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "InvalidPartOrder",
+                "invalid",
+                message,
+            ));
+        }
         let upload = state.upload(bucket, name, id)?;
         let (mut pieces, mut crc) = (Vec::new(), 0);
-        let mut before = 0;
         for (index, (number, tag)) in wanted.iter().enumerate() {
-            if *number <= before {
-                let message = "The list of parts was not in ascending order. Parts list must specified in order by part number.";
-                return Err(Refusal::new(
-                    StatusCode::BAD_REQUEST,
-                    "InvalidPartOrder",
-                    "invalid",
-                    message,
-                ));
-            }
-            before = *number;
             let part = upload
                 .parts
                 .get(number)
