@@ -27,6 +27,7 @@ use crate::{
     credentials,
     error::{self, invalid},
     pace::Pace,
+    probing::Probed,
     traffic::Traffic,
 };
 
@@ -69,6 +70,8 @@ pub(crate) struct Account {
     pub traffic: Arc<Traffic>,
     /// How fast the store wants to be asked.
     pub pace: Pace,
+    /// Which conditions the store heeds (S3).
+    pub probed: Probed,
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
 }
 
@@ -90,6 +93,7 @@ impl Account {
             customer,
             traffic,
             pace: Pace::default(),
+            probed: Probed::new(),
             stores: Mutex::default(),
             config,
         })
