@@ -48,7 +48,10 @@ impl Backend for ObjectBackend {
     }
 
     fn show(&self, _cx: &OpContext, name: &str) -> Op<VolumeInfo> {
-        let error = Error::new(ErrorKind::NOT_FOUND, "there is no such volume: this backend has objects only");
+        let error = Error::new(
+            ErrorKind::NOT_FOUND,
+            "there is no such volume: this backend has objects only",
+        );
         Op::err(error.during("show volume").with("volume", name))
     }
 
@@ -78,6 +81,7 @@ impl Backend for ObjectBackend {
 
 /// The volume that there is none of.
 #[derive(Debug)]
+#[derive(Clone)]
 pub enum NoVolume {}
 
 impl Volume for NoVolume {

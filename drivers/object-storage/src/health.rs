@@ -50,9 +50,13 @@ async fn probe(account: &Account, until: Instant) -> Result<()> {
     let ask = match (&account.config.probe_bucket, account.kind) {
         (Some(bucket), Kind::Gcs | Kind::S3) => {
             let limit = if account.kind == Kind::S3 { "1" } else { "1" };
-            Ask::new(operation, Method::GET, bucket, "").query("list-type", "2").query("max-keys", limit)
+            Ask::new(operation, Method::GET, bucket, "")
+                .query("list-type", "2")
+                .query("max-keys", limit)
         }
-        (Some(bucket), _) => Ask::new(operation, Method::GET, bucket, "").query("restype", "container"),
+        (Some(bucket), _) => {
+            Ask::new(operation, Method::GET, bucket, "").query("restype", "container")
+        }
         (None, Kind::Azure) => {
             Ask::new(operation, Method::GET, "", "").query("comp", "list").query("maxresults", "1")
         }
@@ -77,7 +81,9 @@ async fn probe(account: &Account, until: Instant) -> Result<()> {
         _ if asked_for_nothing && anonymous && answer.status.is_client_error() => Ok(()),
         // Without a project there is nothing that GCS could be asked for.
         ErrorKind::INVALID_ARGUMENT | ErrorKind::NOT_FOUND
-            if asked_for_nothing && account.kind == Kind::Gcs && account.config.project.is_none() =>
+            if asked_for_nothing
+                && account.kind == Kind::Gcs
+                && account.config.project.is_none() =>
         {
             Ok(())
         }
