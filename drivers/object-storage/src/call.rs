@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One request and its answer: built, signed and sent anew for each attempt. [`crate::retry`] repeats it.
+
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use driver_api::{Error, ErrorKind, Result};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use object_store::client::{HttpRequestBody, HttpResponseBody};
+
+use crate::{account::Account, client::Purpose, error};
+
+/// Bytes per second that a request's body must leave with, or the connection counts as stuck.
+const SLOWEST: u64 = 256 << 10;
+/// The most bytes of an answer that is kept whole: listings and errors, never content.
+const MOST: usize = 64 << 20;
+
+/// A request, as it is to be made any number of times.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    /// What it is for: figures and messages name it, such as `put object`.
+    pub operation: &'static str,
+    /// The method.
+    pub method: Method,
+    /// The bucket; empty: the service itself.
+    pub bucket: String,
+    /// The key; empty: the bucket itself.
+    pub key: String,
+    /// The query, in its order; an empty value stays as `name=`.
+    pub query: Vec<(String, String)>,
+    /// Headers, but for those of the signature.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The URL, where it is not made of bucket, key and query.
+    pub url: Option<Uri>,
+}
+
+impl Ask {
+    /// A request for the service, a bucket (empty key) or an object.
+    pub fn new(operation: &'static str, method: Method, bucket: &str, key: &str) -> Self {
+        Self {
+            operation,
+            method,
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            query: Vec::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            url: None,
+        }
+    }
+
+    /// Adds a pair to the query.
+    pub fn query(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.query.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Sets a header, which is refused if it has characters that no header can have.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
+        let wrong = || {
+            error::invalid(format!("{name:?} or its value has characters that no header can have"))
+        };
+        let name = HeaderName::try_from(name).map_err(|_| wrong())?;
+        let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
+    /// Sets headers.
+    pub fn headers(mut self, headers: &[(HeaderName, HeaderValue)]) -> Self {
+        for (name, value) in headers {
+            self.headers.insert(name, value.clone());
+        }
+        self
+    }
+
+    /// Sets the body.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Whether it may change something.
+    pub fn mutates(&self) -> bool {
+        !matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+}
+
+/// Whether an earlier attempt may have been done although its answer was lost or was an error of the server's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubt {
+    /// When the first such attempt was begun.
+    pub since: Instant,
+}
+
+/// An answer that came whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// Whether an earlier attempt may have been done.
+    pub doubt: Option<Doubt>,
+}
+
+impl Answer {
+    /// A header's text; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        text_of(&self.headers, name)
+    }
+
+    /// The error that the answer is.
+    pub fn error(&self, account: &Account, ask: &Ask) -> Error {
+        error::refused(account, ask, self.status, &self.headers, &self.body)
+    }
+}
+
+/// A header's text; empty if there is none, or not of ASCII.
+pub(crate) fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// An answer whose body is still to come.
+pub(crate) struct Opened {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: HttpResponseBody,
+}
+
+/// An attempt that got no answer, or not the whole of it.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// Whether the server may have done what was asked.
+    pub sent: bool,
+    /// Whether it would end the same way again.
+    pub hopeless: bool,
+    /// Why.
+    pub error: Error,
+}
+
+impl Account {
+    /// Sends a request once. The deadline bounds the wait for the answer's beginning, and silence does.
+    pub(crate) async fn open(
+        &self,
+        ask: &Ask,
+        until: Instant,
+    ) -> std::result::Result<Opened, Fault> {
+        let before = |error| Fault { sent: false, hopeless: true, error };
+        let url = match &ask.url {
+            Some(url) => url.clone(),
+            None => self.url(&ask.bucket, &ask.key, &ask.query).map_err(before)?,
+        };
+        let mut request = Request::new(HttpRequestBody::from(ask.body.clone()));
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = url;
+        *request.headers_mut() = ask.headers.clone();
+        if ask.mutates() {
+            request.headers_mut().insert(header::CONTENT_LENGTH, ask.body.len().into());
+        }
+        request.extensions_mut().insert(Purpose(ask.operation));
+        let left = until.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, self.authorize(&mut request)).await {
+            Ok(done) => done.map_err(before)?,
+            Err(_) => {
+                let error =
+                    Error::new(ErrorKind::UNAVAILABLE, "no credentials within the deadline")
+                        .remedy("look at where the backend's credentials come from");
+                return Err(Fault { sent: false, hopeless: false, error });
+            }
+        }
+        let silence =
+            self.config.request_timeout() + Duration::from_secs(ask.body.len() as u64 / SLOWEST);
+        let limit = silence.min(until.saturating_duration_since(Instant::now()));
+        let connect = self.config.connect_timeout_secs;
+        match tokio::time::timeout(limit, self.client.execute(request)).await {
+            Ok(Ok(answer)) => {
+                let (parts, body) = answer.into_parts();
+                Ok(Opened { status: parts.status, headers: parts.headers, body })
+            }
+            Ok(Err(error)) => Err(Fault {
+                sent: !error::never_sent(&error),
+                hopeless: error::hopeless(&error),
+                error: error::unanswered(&error, connect),
+            }),
+            Err(_) => Err(Fault { sent: true, hopeless: false, error: silent(limit) }),
+        }
+    }
+
+    /// The next bytes of an answer's body; `None` at its end.
+    pub(crate) async fn more(
+        &self,
+        body: &mut HttpResponseBody,
+        until: Instant,
+    ) -> std::result::Result<Option<Bytes>, Fault> {
+        let limit =
+            self.config.request_timeout().min(until.saturating_duration_since(Instant::now()));
+        loop {
+            match tokio::time::timeout(limit, body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
+                    // Trailers say nothing that is needed.
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    self.traffic.received.fetch_add(bytes.len() as u64, Relaxed);
+                    return Ok(Some(bytes));
+                }
+                Ok(Some(Err(error))) => {
+                    let error = error::unanswered(&error, self.config.connect_timeout_secs);
+                    return Err(Fault { sent: true, hopeless: false, error });
+                }
+                Err(_) => return Err(Fault { sent: true, hopeless: false, error: silent(limit) }),
+            }
+        }
+    }
+
+    /// Sends a request once and takes the whole answer, whose length must be what the server said.
+    pub(crate) async fn once(
+        &self,
+        ask: &Ask,
+        until: Instant,
+    ) -> std::result::Result<Answer, Fault> {
+        let Opened { status, headers, mut body } = self.open(ask, until).await?;
+        let mut whole = BytesMut::new();
+        while let Some(bytes) = self.more(&mut body, until).await? {
+            if whole.len() + bytes.len() > MOST {
+                let error = Error::new(
+                    ErrorKind::INTERNAL,
+                    "the store's answer is longer than any of its kind should be",
+                );
+                return Err(Fault { sent: true, hopeless: true, error });
+            }
+            whole.extend_from_slice(&bytes);
+        }
+        Ok(Answer { status, headers, body: whole.freeze(), doubt: None })
+    }
+}
+
+fn silent(limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::TIMED_OUT,
+        format!("the server said nothing for {:.1} s", limit.as_secs_f64()),
+    )
+    .remedy("look at the server and the network, or raise `request_timeout_secs`")
+}

@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The backend's options: parsed and checked here, declared in [`crate::options`].
+
+use std::{fmt, time::Duration};
+
+use driver_api::{Error, Result};
+use serde::Deserialize;
+use url::Url;
+
+use crate::error::invalid;
+
+/// The kind of store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Amazon S3, and what speaks its protocol.
+    S3,
+    /// Azure Blob Storage.
+    Azure,
+    /// Google Cloud Storage.
+    Gcs,
+    /// OpenStack Swift.
+    Swift,
+}
+
+impl Kind {
+    /// The name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Azure => "azure",
+            Self::Gcs => "gcs",
+            Self::Swift => "swift",
+        }
+    }
+
+    /// Options that only this kind has.
+    fn own_options(self) -> &'static [&'static str] {
+        match self {
+            Self::S3 => &[
+                "style",
+                "access_key",
+                "secret_key",
+                "session_token",
+                "credentials",
+                "profile",
+                "profile_file",
+                "instance_metadata",
+                "role_arn",
+                "token_file",
+                "sts_endpoint",
+                "server_side_encryption",
+                "kms_key_id",
+                "sse_customer_key",
+                "conditional_put",
+                "checksum",
+            ],
+            Self::Azure => {
+                &["account", "account_key", "sas", "client_id", "client_secret", "tenant_id"]
+            }
+            Self::Gcs => &["service_account", "service_account_json", "location"],
+            Self::Swift => &[
+                "auth",
+                "auth_url",
+                "user",
+                "password",
+                "user_domain",
+                "project_domain",
+                "application_credential_id",
+                "application_credential_secret",
+                "interface",
+                "temp_url_key",
+            ],
+        }
+    }
+}
+
+/// Where the bucket's name stands in a URL of S3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Style {
+    /// In the path: `https://host/bucket/key`.
+    #[default]
+    Path,
+    /// In the host's name: `https://bucket.host/key`.
+    Virtual,
+}
+
+/// Where the credentials of S3 come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Credentials {
+    /// `access_key` and `secret_key`.
+    Keys,
+    /// `AWS_ACCESS_KEY_ID` and its like in the host's environment.
+    Environment,
+    /// A profile in a file such as `~/.aws/credentials`.
+    Profile,
+    /// The metadata service of the machine.
+    Instance,
+    /// A token in a file, exchanged at the security token service.
+    WebIdentity,
+    /// None at all: buckets that everybody may read.
+    None,
+}
+
+/// How S3 encrypts what it keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub enum Encryption {
+    /// With keys of the store.
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// With a key of the key management service.
+    #[serde(rename = "aws:kms")]
+    Kms,
+    /// Twice, with a key of the key management service.
+    #[serde(rename = "aws:kms:dsse")]
+    KmsDsse,
+}
+
+impl Encryption {
+    /// The value of `x-amz-server-side-encryption`.
+    pub fn header(self) -> &'static str {
+        match self {
+            Self::Aes256 => "AES256",
+            Self::Kms => "aws:kms",
+            Self::KmsDsse => "aws:kms:dsse",
+        }
+    }
+}
+
+/// Whether conditional writes are used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConditionalPut {
+    /// They are, as the kind of store has them.
+    #[default]
+    Auto,
+    /// They are refused: the store ignores conditions.
+    Off,
+}
+
+/// The sum that S3 is given with what it is to keep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checksum {
+    /// `Content-MD5`, which every store checks.
+    #[default]
+    Md5,
+    /// `x-amz-checksum-crc32c`, cheaper; AWS and newer stores check it.
+    Crc32c,
+}
+
+/// The version of Swift's authentication.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SwiftAuth {
+    /// Tempauth and the like.
+    V1,
+    /// Keystone.
+    V3,
+}
+
+/// The options of `[backends.NAME]` with `driver = "object-storage"`; their meanings are told in [`crate::options`].
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub kind: Kind,
+    pub endpoint: Option<String>,
+    pub ca_file: Option<String>,
+    pub proxy: Option<String>,
+    #[serde(default = "five")]
+    pub connect_timeout_secs: u64,
+    #[serde(default = "thirty")]
+    pub request_timeout_secs: u64,
+    #[serde(default = "sixty")]
+    pub operation_timeout_secs: u64,
+    pub probe_bucket: Option<String>,
+    pub region: Option<String>,
+    pub project: Option<String>,
+    pub storage_class: Option<String>,
+
+    pub style: Option<Style>,
+    pub access_key: Option<String>,
+    pub secret_key: Option<String>,
+    pub session_token: Option<String>,
+    pub credentials: Option<Credentials>,
+    pub profile: Option<String>,
+    pub profile_file: Option<String>,
+    pub instance_metadata: Option<String>,
+    pub role_arn: Option<String>,
+    pub token_file: Option<String>,
+    pub sts_endpoint: Option<String>,
+    pub server_side_encryption: Option<Encryption>,
+    pub kms_key_id: Option<String>,
+    pub sse_customer_key: Option<String>,
+    pub conditional_put: Option<ConditionalPut>,
+    pub checksum: Option<Checksum>,
+
+    pub account: Option<String>,
+    pub account_key: Option<String>,
+    pub sas: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret: Option<String>,
+    pub tenant_id: Option<String>,
+    #[serde(default)]
+    pub emulator: bool,
+
+    pub service_account: Option<String>,
+    pub service_account_json: Option<String>,
+    pub location: Option<String>,
+
+    pub auth: Option<SwiftAuth>,
+    pub auth_url: Option<String>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub user_domain: Option<String>,
+    pub project_domain: Option<String>,
+    pub application_credential_id: Option<String>,
+    pub application_credential_secret: Option<String>,
+    pub interface: Option<String>,
+    pub temp_url_key: Option<String>,
+}
+
+impl fmt::Debug for Config {
+    /// Never prints a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("kind", &self.kind)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+fn five() -> u64 {
+    5
+}
+
+fn thirty() -> u64 {
+    30
+}
+
+fn sixty() -> u64 {
+    60
+}
+
+impl Config {
+    /// Refuses values that parse but make no sense.
+    pub fn check(&self) -> Result<()> {
+        for (key, value) in [
+            ("connect_timeout_secs", self.connect_timeout_secs),
+            ("request_timeout_secs", self.request_timeout_secs),
+            ("operation_timeout_secs", self.operation_timeout_secs),
+        ] {
+            if !(1..=86_400).contains(&value) {
+                return Err(invalid(format!("`{key}` must be 1 to 86400")).with(key, value));
+            }
+        }
+        for (key, value) in [
+            ("endpoint", &self.endpoint),
+            ("instance_metadata", &self.instance_metadata),
+            ("sts_endpoint", &self.sts_endpoint),
+            ("auth_url", &self.auth_url),
+            ("proxy", &self.proxy),
+        ] {
+            if let Some(value) = value {
+                check_url(key, value)?;
+            }
+        }
+        self.refuse_foreign()?;
+        match self.kind {
+            Kind::S3 => self.check_s3(),
+            Kind::Azure => self.check_azure(),
+            Kind::Gcs => self.check_gcs(),
+            Kind::Swift => self.check_swift(),
+        }
+    }
+
+    /// An option of another kind would do nothing: it is refused.
+    fn refuse_foreign(&self) -> Result<()> {
+        for kind in [Kind::S3, Kind::Azure, Kind::Gcs, Kind::Swift] {
+            for &key in kind.own_options() {
+                if kind != self.kind && self.has(key) {
+                    let message = format!(
+                        "`{key}` is for kind = \"{}\", this backend is of kind = \"{}\"",
+                        kind.name(),
+                        self.kind.name()
+                    );
+                    return Err(invalid(message)
+                        .remedy(format!("remove `{key}` from the backend, or correct `kind`")));
+                }
+            }
+        }
+        if self.emulator && self.kind != Kind::Azure {
+            return Err(invalid("`emulator` is for kind = \"azure\""));
+        }
+        if self.project.is_some() && !matches!(self.kind, Kind::Gcs | Kind::Swift) {
+            return Err(invalid("`project` is for kind = \"gcs\" and kind = \"swift\""));
+        }
+        if self.region.is_some() && !matches!(self.kind, Kind::S3 | Kind::Swift) {
+            return Err(invalid("`region` is for kind = \"s3\" and kind = \"swift\""));
+        }
+        Ok(())
+    }
+
+    fn has(&self, key: &str) -> bool {
+        let is = Option::<String>::is_some;
+        match key {
+            "style" => self.style.is_some(),
+            "access_key" => is(&self.access_key),
+            "secret_key" => is(&self.secret_key),
+            "session_token" => is(&self.session_token),
+            "credentials" => self.credentials.is_some(),
+            "profile" => is(&self.profile),
+            "profile_file" => is(&self.profile_file),
+            "instance_metadata" => is(&self.instance_metadata),
+            "role_arn" => is(&self.role_arn),
+            "token_file" => is(&self.token_file),
+            "sts_endpoint" => is(&self.sts_endpoint),
+            "server_side_encryption" => self.server_side_encryption.is_some(),
+            "kms_key_id" => is(&self.kms_key_id),
+            "sse_customer_key" => is(&self.sse_customer_key),
+            "conditional_put" => self.conditional_put.is_some(),
+            "checksum" => self.checksum.is_some(),
+            "account" => is(&self.account),
+            "account_key" => is(&self.account_key),
+            "sas" => is(&self.sas),
+            "client_id" => is(&self.client_id),
+            "client_secret" => is(&self.client_secret),
+            "tenant_id" => is(&self.tenant_id),
+            "service_account" => is(&self.service_account),
+            "service_account_json" => is(&self.service_account_json),
+            "location" => is(&self.location),
+            "auth" => self.auth.is_some(),
+            "auth_url" => is(&self.auth_url),
+            "user" => is(&self.user),
+            "password" => is(&self.password),
+            "user_domain" => is(&self.user_domain),
+            "project_domain" => is(&self.project_domain),
+            "application_credential_id" => is(&self.application_credential_id),
+            "application_credential_secret" => is(&self.application_credential_secret),
+            "interface" => is(&self.interface),
+            "temp_url_key" => is(&self.temp_url_key),
+            _ => false,
+        }
+    }
+
+    fn need(&self, key: &str, why: &str) -> Result<()> {
+        if self.has(key) { Ok(()) } else { Err(missing(key, why)) }
+    }
+
+    /// Where the credentials come from: what `credentials` says, or what the other options imply.
+    pub fn credentials(&self) -> Credentials {
+        self.credentials.unwrap_or(if self.access_key.is_some() || self.secret_key.is_some() {
+            Credentials::Keys
+        } else if self.profile.is_some() || self.profile_file.is_some() {
+            Credentials::Profile
+        } else if self.token_file.is_some() || self.role_arn.is_some() {
+            Credentials::WebIdentity
+        } else {
+            Credentials::Environment
+        })
+    }
+
+    fn check_s3(&self) -> Result<()> {
+        match self.credentials() {
+            Credentials::Keys => {
+                self.need("access_key", "credentials = \"keys\" needs it")?;
+                self.need("secret_key", "credentials = \"keys\" needs it")?;
+            }
+            Credentials::WebIdentity => {
+                self.need("role_arn", "credentials = \"web_identity\" needs it")?;
+                self.need("token_file", "credentials = \"web_identity\" needs it")?;
+            }
+            _ if self.access_key.is_some() || self.secret_key.is_some() => {
+                return Err(invalid(
+                    "`access_key` and `secret_key` go with credentials = \"keys\"",
+                )
+                .remedy("remove them, or `credentials`"));
+            }
+            _ => {}
+        }
+        if self.style == Some(Style::Virtual) && self.endpoint.is_some() {
+            let url = check_url("endpoint", self.endpoint.as_deref().unwrap_or_default())?;
+            if !matches!(url.host(), Some(url::Host::Domain(_))) {
+                return Err(invalid(
+                    "style = \"virtual\" puts the bucket before the host's name, and `endpoint` has an address",
+                )
+                .remedy("set style = \"path\", or give the endpoint by name"));
+            }
+        }
+        if self.kms_key_id.is_some()
+            && !matches!(self.server_side_encryption, Some(Encryption::Kms | Encryption::KmsDsse))
+        {
+            return Err(invalid("`kms_key_id` goes with server_side_encryption = \"aws:kms\""));
+        }
+        if let Some(key) = &self.sse_customer_key {
+            if self.server_side_encryption.is_some() {
+                return Err(invalid(
+                    "`sse_customer_key` and `server_side_encryption` exclude each other",
+                ));
+            }
+            crate::account::customer_key(key)?;
+        }
+        Ok(())
+    }
+
+    fn check_azure(&self) -> Result<()> {
+        if !self.emulator {
+            self.need("account", "kind = \"azure\" needs it")?;
+        }
+        let ways = [self.account_key.is_some(), self.sas.is_some(), self.client_secret.is_some()];
+        match ways.iter().filter(|&&way| way).count() {
+            0 if self.emulator => Ok(()),
+            0 => Err(invalid("there are no credentials").remedy(
+                "set `account_key`, or `sas`, or `client_id`, `client_secret` and `tenant_id`",
+            )),
+            1 if self.client_secret.is_some() => {
+                self.need("client_id", "`client_secret` needs it")?;
+                self.need("tenant_id", "`client_secret` needs it")
+            }
+            1 => Ok(()),
+            _ => Err(invalid("`account_key`, `sas` and `client_secret` exclude each other")
+                .remedy("keep one of them")),
+        }
+    }
+
+    fn check_gcs(&self) -> Result<()> {
+        if self.service_account.is_some() && self.service_account_json.is_some() {
+            return Err(invalid("`service_account` and `service_account_json` exclude each other")
+                .remedy("keep one of them"));
+        }
+        Ok(())
+    }
+
+    fn check_swift(&self) -> Result<()> {
+        self.need("auth_url", "kind = \"swift\" needs it")?;
+        match self.auth.unwrap_or(SwiftAuth::V3) {
+            SwiftAuth::V1 => {
+                self.need("user", "auth = \"v1\" needs it")?;
+                self.need("password", "auth = \"v1\" needs it")
+            }
+            SwiftAuth::V3 if self.application_credential_id.is_some() => {
+                self.need("application_credential_secret", "`application_credential_id` needs it")
+            }
+            SwiftAuth::V3 => {
+                self.need("user", "auth = \"v3\" needs it, or `application_credential_id`")?;
+                self.need("password", "auth = \"v3\" needs it")?;
+                match self.project {
+                    Some(_) => Ok(()),
+                    None => Err(missing("project", "auth = \"v3\" needs it")),
+                }
+            }
+        }
+    }
+
+    /// How long making a connection may take.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout_secs)
+    }
+
+    /// How long the server may be silent while something is asked of it.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_secs)
+    }
+
+    /// How long an operation may take, with all that is repeated.
+    pub fn operation_timeout(&self) -> Duration {
+        Duration::from_secs(self.operation_timeout_secs)
+    }
+}
+
+fn missing(key: &str, why: &str) -> Error {
+    invalid(format!("`{key}` is missing: {why}")).remedy(format!("set `{key}`"))
+}
+
+/// The URL in the option `key`.
+pub(crate) fn check_url(key: &str, text: &str) -> Result<Url> {
+    let wrong = |why: &str| {
+        invalid(format!("`{key}` is no URL: {why}"))
+            .with(key, text)
+            .remedy("write it as https://host or http://host:port")
+    };
+    let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h")
+        || (key != "proxy" && url.scheme().starts_with("socks"))
+    {
+        return Err(wrong("it begins with neither http:// nor https://"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("it names no host"));
+    }
+    if key != "proxy" && (!url.username().is_empty() || url.password().is_some()) {
+        return Err(invalid(format!("`{key}` has a user or password in it"))
+            .remedy("give credentials by their own options"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("it has a query or fragment"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How requests end badly, and what the operator reads of it: the cause and the remedy.
+
+use std::time::SystemTime;
+
+use driver_api::{Error, ErrorKind, Retry};
+use http::{HeaderMap, StatusCode};
+use object_store::client::HttpErrorKind;
+
+use crate::{account::Account, call::Ask, config::Kind};
+
+/// A request that is wrong itself.
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::INVALID_ARGUMENT, message)
+}
+
+/// What this kind of store does not have.
+pub(crate) fn unsupported(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::UNSUPPORTED, message)
+}
+
+/// A mutation that may or may not have happened.
+pub(crate) fn unknown(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::TIMED_OUT, message)
+        .with_retry(Retry::PERMANENT)
+        .remedy("the outcome is unknown: look at what is there before doing it again")
+}
+
+/// What a store says of a refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The store's word for it, such as `NoSuchBucket`; empty if it gave none.
+    pub code: String,
+    /// Its sentence.
+    pub message: String,
+    /// The region that it names as the right one.
+    pub region: String,
+}
+
+impl Refusal {
+    /// Reads an answer: XML of S3, GCS and Azure, JSON of GCS, headers of Azure and S3.
+    pub fn read(headers: &HeaderMap, body: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
+        let header = |name: &str| {
+            headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let mut refusal = Self {
+            code: element(&text, "Code").unwrap_or_default(),
+            message: element(&text, "Message").unwrap_or_default(),
+            region: element(&text, "Region").unwrap_or_default(),
+        };
+        if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
+            let error = &json["error"];
+            let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            refusal.code = word(&error["errors"][0]["reason"]);
+            refusal.message = word(&error["message"]);
+        }
+        if refusal.code.is_empty() {
+            refusal.code = header("x-ms-error-code");
+        }
+        if refusal.region.is_empty() {
+            refusal.region = header("x-amz-bucket-region");
+        }
+        // Azure's sentence goes on with ids and a date in lines of their own.
+        if let Some(line) = refusal.message.lines().next() {
+            refusal.message = line.trim().to_owned();
+        }
+        refusal
+    }
+}
+
+/// The text of the first element of this name.
+fn element(text: &str, name: &str) -> Option<String> {
+    let from = text.find(&format!("<{name}>"))? + name.len() + 2;
+    let len = text[from..].find('<')?;
+    let raw = &text[from..from + len];
+    let unescaped = quick_xml::escape::unescape(raw).ok()?;
+    Some(unescaped.into_owned())
+}
+
+/// The error of an answer whose status is no success.
+pub(crate) fn refused(
+    account: &Account,
+    ask: &Ask,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Error {
+    let refusal = Refusal::read(headers, body);
+    let error = judge(account, ask, status, headers, &refusal);
+    place(error, account, ask)
+}
+
+/// Names what the request was about.
+pub(crate) fn place(mut error: Error, account: &Account, ask: &Ask) -> Error {
+    if !ask.bucket.is_empty() {
+        error = error.with(account.bucket_word(), &ask.bucket);
+    }
+    if !ask.key.is_empty() {
+        error = error.with("object", &ask.key);
+    }
+    error.with("endpoint", account.shown_endpoint())
+}
+
+fn judge(
+    account: &Account,
+    ask: &Ask,
+    status: StatusCode,
+    headers: &HeaderMap,
+    refusal: &Refusal,
+) -> Error {
+    let code = refusal.code.as_str();
+    let bucket = account.bucket_word();
+    let said = said(status, refusal);
+    let of = |kind, message: String| Error::new(kind, message);
+    match code {
+        "NoSuchBucket" | "ContainerNotFound" => {
+            return of(ErrorKind::NOT_FOUND, format!("there is no {bucket} {}", ask.bucket))
+                .remedy(format!(
+                    "create it with `novastor bucket create {}`, or correct its name",
+                    ask.bucket
+                ));
+        }
+        "NoSuchUpload" => {
+            return of(ErrorKind::NOT_FOUND, "there is no such upload".into())
+                .remedy("it was completed or given up; begin another one");
+        }
+        "NoSuchVersion" => {
+            return of(ErrorKind::NOT_FOUND, "the object has no such version".into())
+                .remedy("list its versions");
+        }
+        "InvalidAccessKeyId" => {
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the store does not know the access key: {said}"),
+            )
+            .remedy("correct `access_key`, or have the key created or activated at the store");
+        }
+        "SignatureDoesNotMatch" => {
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the store refuses the signature: {said}"),
+            )
+            .remedy("correct `secret_key`: it does not belong to the access key; a proxy that changes requests does the same");
+        }
+        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the store refuses the session's token: {said}"),
+            )
+            .remedy("have new temporary keys given out, and set them");
+        }
+        "RequestTimeTooSkewed" | "RequestExpired" => return skewed(headers, &said),
+        "PermanentRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "TemporaryRedirect"
+        | "IllegalLocationConstraintException"
+        | "InvalidLocationConstraint" => {
+            return wrong_region(account, refusal, &said);
+        }
+        "InvalidBucketName" | "InvalidResourceName" => {
+            return invalid(format!("the store refuses the {bucket}'s name: {said}")).remedy(
+                "names have 3 to 63 of a-z 0-9 - and begin and end with a letter or digit",
+            );
+        }
+        "KeyTooLongError" => {
+            return invalid("the key is longer than the store takes").remedy("use a shorter key");
+        }
+        "BadDigest"
+        | "InvalidDigest"
+        | "Md5Mismatch"
+        | "XAmzContentChecksumMismatch"
+        | "Crc64Mismatch" => {
+            return of(
+                ErrorKind::CORRUPTED,
+                format!("what arrived at the store is not what was sent: {said}"),
+            )
+            .with_retry(Retry::TEMPORARY)
+            .remedy("nothing was stored; try again, and look at the network on the way if it happens again");
+        }
+        "EntityTooLarge" | "RequestBodyTooLarge" => {
+            return invalid(format!("the object is larger than the store takes: {said}"))
+                .remedy("write it in parts");
+        }
+        "QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull" => {
+            return of(ErrorKind::NO_SPACE, format!("the store is full: {said}"))
+                .remedy("free space or have the quota raised");
+        }
+        "BucketAlreadyExists" => {
+            return of(ErrorKind::ALREADY_EXISTS, "somebody else has a bucket of that name".into())
+                .remedy("choose another name: names are shared by all customers of the store");
+        }
+        "BucketNotEmpty" => {
+            return of(ErrorKind::IN_USE, "the bucket has objects, versions or uploads".into())
+                .with_retry(Retry::PERMANENT)
+                .remedy("delete them first");
+        }
+        "InvalidObjectState" | "BlobArchived" => {
+            return of(ErrorKind::UNAVAILABLE, format!("the object is archived: {said}"))
+                .with_retry(Retry::PERMANENT)
+                .remedy("have the store restore it first");
+        }
+        "NotImplemented" | "MethodNotAllowed" | "XNotImplemented" | "APINotImplemented" => {
+            return unsupported(format!("the store does not have this: {said}"));
+        }
+        // Azure says so of a key that is wrong, and of a clock that is.
+        "AuthenticationFailed" if skew(headers).is_some_and(|secs| secs.abs() > 600) => {
+            return skewed(headers, &said);
+        }
+        "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => {
+            return of(ErrorKind::UNAUTHENTICATED, format!("the store refuses the credentials: {said}"))
+                .remedy("correct `account` and `account_key`, or `sas`; one that has expired is refused alike");
+        }
+        _ => {}
+    }
+    by_status(account, ask, status, headers, &said)
+}
+
+fn by_status(
+    account: &Account,
+    ask: &Ask,
+    status: StatusCode,
+    headers: &HeaderMap,
+    said: &str,
+) -> Error {
+    let of = |kind, message: String| Error::new(kind, message);
+    match status.as_u16() {
+        400 if skew(headers).is_some_and(|secs| secs.abs() > 600) => skewed(headers, said),
+        400 => invalid(format!("the store refuses the request: {said}")),
+        401 => of(ErrorKind::UNAUTHENTICATED, format!("the store refuses the credentials: {said}"))
+            .remedy(credentials_remedy(account)),
+        403 if skew(headers).is_some_and(|secs| secs.abs() > 600) => skewed(headers, said),
+        403 => of(ErrorKind::PERMISSION_DENIED, format!("the store does not allow it: {said}"))
+            .remedy("have the rights given to these credentials, or correct them; a wrong key can be told so, too"),
+        404 if !ask.key.is_empty() => of(ErrorKind::NOT_FOUND, "there is no such object".into())
+            .remedy("list what is there with `novastor object list`"),
+        404 if !ask.bucket.is_empty() => {
+            of(ErrorKind::NOT_FOUND, format!("there is no {} {}", account.bucket_word(), ask.bucket))
+                .remedy(format!("create it with `novastor bucket create {}`, or correct its name", ask.bucket))
+        }
+        404 => of(ErrorKind::NOT_FOUND, format!("the endpoint knows nothing of that: {said}"))
+            .remedy("correct `endpoint`"),
+        301 | 302 | 307 | 308 => {
+            let refusal = Refusal::read(headers, &[]);
+            wrong_region(account, &refusal, said)
+        }
+        304 => of(ErrorKind::CONFLICT, "the object is unchanged: the condition does not hold".into()),
+        409 => of(ErrorKind::CONFLICT, format!("the store refuses it as things are: {said}")),
+        412 => of(
+            ErrorKind::CONFLICT,
+            "the object is not as the condition says; nothing was changed".into(),
+        )
+        .remedy("look at the object, and decide anew"),
+        411 | 413 => invalid(format!("the store refuses the request's length: {said}"))
+            .remedy("write the object in parts"),
+        416 => invalid("the range lies outside the object"),
+        429 | 503 => of(ErrorKind::UNAVAILABLE, format!("the store asks for patience: {said}"))
+            .remedy("try again later; fewer requests at once may help"),
+        405 | 501 => unsupported(format!("the store does not have this: {said}")),
+        507 => of(ErrorKind::NO_SPACE, format!("the store is full: {said}"))
+            .remedy("free space or have the quota raised"),
+        500..=599 => of(ErrorKind::UNAVAILABLE, format!("the store failed: {said}"))
+            .remedy("look at the store's own health and log"),
+        _ => of(ErrorKind::INTERNAL, format!("the store answered what nobody expects: {said}")),
+    }
+}
+
+fn credentials_remedy(account: &Account) -> &'static str {
+    match account.kind {
+        Kind::S3 => "correct `access_key` and `secret_key`, or where the credentials come from",
+        Kind::Azure => "correct `account_key`, `sas` or `client_secret`",
+        Kind::Gcs => "correct `service_account`; its key may have been deleted",
+        Kind::Swift => "correct `user` and `password`",
+    }
+}
+
+/// The status and what the store said with it.
+fn said(status: StatusCode, refusal: &Refusal) -> String {
+    let mut text = status.as_u16().to_string();
+    for part in [&refusal.code, &refusal.message] {
+        if !part.is_empty() {
+            text = format!("{text} {part}");
+        }
+    }
+    if refusal.code.is_empty() && refusal.message.is_empty() {
+        text = format!("{text} {}", status.canonical_reason().unwrap_or_default());
+    }
+    text.chars().take(400).collect()
+}
+
+/// Our clock against the server's, in seconds: positive if ours is ahead. `None` if the server told no time.
+pub(crate) fn skew(headers: &HeaderMap) -> Option<i64> {
+    let theirs = date(headers)?;
+    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as i64;
+    Some(ours - theirs)
+}
+
+/// The server's time in its `Date` header, in seconds since 1970.
+pub(crate) fn date(headers: &HeaderMap) -> Option<i64> {
+    headers.get(http::header::DATE).and_then(|date| date.to_str().ok()).and_then(http_date)
+}
+
+/// A date of HTTP in seconds since 1970.
+pub(crate) fn http_date(text: &str) -> Option<i64> {
+    chrono::DateTime::parse_from_rfc2822(text).ok().map(|date| date.timestamp())
+}
+
+fn skewed(headers: &HeaderMap, said: &str) -> Error {
+    let by = match skew(headers) {
+        Some(secs) if secs > 0 => format!("this machine's clock is {secs} s ahead of the store's"),
+        Some(secs) => format!("this machine's clock is {} s behind the store's", -secs),
+        None => "this machine's clock differs from the store's".to_owned(),
+    };
+    Error::new(ErrorKind::UNAUTHENTICATED, format!("{by}, and it refuses such requests: {said}"))
+        .remedy("set the clock, and have a time service keep it (timedatectl set-ntp true)")
+}
+
+fn wrong_region(account: &Account, refusal: &Refusal, said: &str) -> Error {
+    let here = account.region();
+    if refusal.region.is_empty() || refusal.region == here {
+        return invalid(format!("the bucket is to be asked for elsewhere: {said}"))
+            .remedy("correct `region` and `endpoint`");
+    }
+    let message = format!(
+        "the bucket is in region {}, the backend asks in region {here}: {said}",
+        refusal.region
+    );
+    invalid(message).remedy(format!("set region = {:?}, and `endpoint` to fit it", refusal.region))
+}
+
+/// The error of a request that got no answer: why, and whether it had left.
+pub(crate) fn unanswered(error: &object_store::client::HttpError, connect_secs: u64) -> Error {
+    let causes = causes(error);
+    let all = causes.join(": ");
+    let of = |kind, message: String| Error::new(kind, message).caused_by(error);
+    let lower = all.to_lowercase();
+    if lower.contains("certificate") || lower.contains("unknownissuer") {
+        let cause = causes.last().map_or(all.as_str(), String::as_str);
+        return of(
+            ErrorKind::UNAVAILABLE,
+            format!("the server's certificate is not trusted: {cause}"),
+        )
+        .with_retry(Retry::PERMANENT)
+        .remedy("set `ca_file` to the authority that signed it, or ask by the name that the certificate has");
+    }
+    if lower.contains("dns error") || lower.contains("failed to lookup") {
+        return of(ErrorKind::UNAVAILABLE, "the endpoint's name is not known (DNS)".into())
+            .remedy("correct `endpoint`, or look at the name service of this machine");
+    }
+    if lower.contains("connection refused") {
+        return of(
+            ErrorKind::UNAVAILABLE,
+            "the connection was refused: nothing listens there".into(),
+        )
+        .remedy("start the server, or correct the port in `endpoint`");
+    }
+    match error.kind() {
+        HttpErrorKind::Connect if lower.contains("timed out") => of(
+            ErrorKind::UNAVAILABLE,
+            format!("no connection within {connect_secs} s: nothing answers there"),
+        )
+        .remedy("look at the network and firewalls on the way, or correct `endpoint`"),
+        HttpErrorKind::Connect => of(ErrorKind::UNAVAILABLE, format!("no connection: {all}"))
+            .remedy("look whether `endpoint` and `proxy` are right, and whether the server runs"),
+        HttpErrorKind::Timeout => {
+            of(ErrorKind::TIMED_OUT, format!("the server did not answer in time: {all}"))
+                .remedy("look at the server and the network, or raise `request_timeout_secs`")
+        }
+        _ => of(ErrorKind::UNAVAILABLE, format!("the connection ended before the answer: {all}"))
+            .remedy("look at the server and the network"),
+    }
+}
+
+/// Whether the request cannot have reached the server.
+pub(crate) fn never_sent(error: &object_store::client::HttpError) -> bool {
+    error.kind() == HttpErrorKind::Connect
+}
+
+/// Whether it would end the same way again.
+pub(crate) fn hopeless(error: &object_store::client::HttpError) -> bool {
+    causes(error).join(" ").to_lowercase().contains("certificate")
+}
+
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts
+}
+
+/// The error of object_store itself, as when credentials cannot be had.
+pub(crate) fn of_store(error: &object_store::Error, doing: &str) -> Error {
+    use object_store::Error as Theirs;
+    let kind = match error {
+        Theirs::NotFound { .. } => ErrorKind::NOT_FOUND,
+        Theirs::AlreadyExists { .. } => ErrorKind::ALREADY_EXISTS,
+        Theirs::Precondition { .. } | Theirs::NotModified { .. } => ErrorKind::CONFLICT,
+        Theirs::PermissionDenied { .. } => ErrorKind::PERMISSION_DENIED,
+        Theirs::Unauthenticated { .. } => ErrorKind::UNAUTHENTICATED,
+        Theirs::NotSupported { .. } | Theirs::NotImplemented { .. } => ErrorKind::UNSUPPORTED,
+        Theirs::InvalidPath { .. } | Theirs::UnknownConfigurationKey { .. } => {
+            ErrorKind::INVALID_ARGUMENT
+        }
+        _ => ErrorKind::UNAVAILABLE,
+    };
+    Error::new(kind, format!("{doing}: {error}")).caused_by(error)
+}
+
+/// The error when no credentials can be had.
+pub(crate) fn no_credentials(error: &object_store::Error) -> Error {
+    let theirs = of_store(error, "there are no credentials");
+    Error::new(ErrorKind::UNAUTHENTICATED, theirs.message().to_owned())
+        .caused_by(error)
+        .remedy("look at where the backend's credentials come from: key, file, environment or metadata service")
+}
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;
