@@ -11,6 +11,7 @@ mod exports;
 mod jobs;
 mod metrics;
 pub mod movement;
+pub mod objects;
 pub mod problem;
 pub mod promotion;
 pub mod requests;
