@@ -18,6 +18,7 @@
 //! | Unsupported | ENOTSUP | 501 | 14 | |
 //! | Panic | EIO | 500 | 15 | |
 //! | Internal | EIO | 500 | 1 | |
+//! | Conflict | EIO | 412 | 16 | an object is not as the request's condition says |
 //!
 //! A kind that only a newer driver knows is treated as Internal.
 
@@ -58,6 +59,7 @@ pub const TABLE: &[Outward] = &[
     row(ErrorKind::UNSUPPORTED, Errno::NotSup, 501, 14),
     row(ErrorKind::PANIC, Errno::Io, 500, 15),
     row(ErrorKind::INTERNAL, Errno::Io, 500, 1),
+    row(ErrorKind::CONFLICT, Errno::Io, 412, 16),
 ];
 
 /// How `kind` shows outside.
