@@ -26,9 +26,7 @@ impl std::fmt::Display for Place {
 /// Reads BUCKET/KEY.
 pub fn place(text: &str) -> std::result::Result<Place, String> {
     match text.split_once('/') {
-        Some((bucket, _)) if bucket.is_empty() => {
-            Err("it begins with the bucket's name, not with /".to_owned())
-        }
+        Some(("", _)) => Err("it begins with the bucket's name, not with /".to_owned()),
         Some((_, "")) | None => Err("it is not of the form BUCKET/KEY".to_owned()),
         Some((_, key)) if key.len() > LONGEST_KEY => {
             Err(format!("the key has {} bytes, and {LONGEST_KEY} are the most", key.len()))
