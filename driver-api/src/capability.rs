@@ -62,7 +62,8 @@ abilities! {
     RENAME = 18, "rename";
     /// [`ext::Snapshots::protect`](crate::ext::Snapshots::protect). Since 1.3.
     PROTECT = 19, "protect";
-    /// [`ext::Objects`](crate::ext::Objects). Since 1.3.
+    /// [`ext::Objects`](crate::ext::Objects). Without [`WRITE`](Self::WRITE) the backend has no volumes: it lists none, and
+    /// refuses to make or attach one with `Unsupported`. Since 1.3.
     OBJECTS = 32, "objects";
     /// Reserved for network shares and their mounts.
     SHARES = 33, "shares";
@@ -97,6 +98,12 @@ impl Abilities {
     /// This set without the abilities of `other`.
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Whether a backend with these abilities has volumes: one with [`OBJECTS`](Self::OBJECTS) and without
+    /// [`WRITE`](Self::WRITE) has only objects. Since 1.3.
+    pub const fn has_volumes(self) -> bool {
+        self.has(Self::WRITE) || !self.has(Self::OBJECTS)
     }
 
     /// The names of the abilities in this set.

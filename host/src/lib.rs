@@ -11,6 +11,7 @@ pub mod export;
 pub mod jobs;
 pub mod log;
 pub mod memory;
+pub mod objects;
 pub mod plugins;
 pub mod state;
 pub mod volumes;

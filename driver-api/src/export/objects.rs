@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The exported objects ability: refuses what is larger than the store takes, then asks the author's code.
+//! The exported objects ability: refuses what no store of these features can be asked, then asks the author's code.
+
+mod checks;
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use abi_stable::{
 
 use super::{Contained, ask, start};
 use crate::{
-    Error, Host, IoBuf, ObjectsHandle, Op, OpContext,
+    Error, Host, IoBuf, ObjectsHandle, Op, OpContext, Result,
     abi::{RawObjects, RawObjects_TO},
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
@@ -30,17 +32,28 @@ struct ObjectsGlue {
     objects: Contained<Arc<dyn Objects>>,
 }
 
+/// Starts `call`, which refuses by an error of its own what is not to reach the author's code.
+fn start_checked<T>(operation: &str, call: impl FnOnce() -> Result<Op<T>>) -> Op<T> {
+    start(|| call().unwrap_or_else(|refusal| Op::err(refusal.during(operation))))
+}
+
 impl RawObjects for ObjectsGlue {
     fn features(&self) -> RResult<ObjectFeatures, Error> {
         ask(|| self.objects.features())
     }
 
     fn create_bucket(&self, cx: &OpContext, spec: BucketSpec) -> Op<BucketInfo> {
-        start(|| self.objects.create_bucket(cx, spec))
+        start_checked("create bucket", || {
+            checks::spec(&spec)?;
+            Ok(self.objects.create_bucket(cx, spec))
+        })
     }
 
     fn delete_bucket(&self, cx: &OpContext, bucket: RStr<'_>) -> Op<()> {
-        start(|| self.objects.delete_bucket(cx, bucket.as_str()))
+        start_checked("delete bucket", || {
+            checks::bucket(&bucket)?;
+            Ok(self.objects.delete_bucket(cx, bucket.as_str()))
+        })
     }
 
     fn buckets(&self, cx: &OpContext) -> Op<RVec<BucketInfo>> {
@@ -48,23 +61,38 @@ impl RawObjects for ObjectsGlue {
     }
 
     fn bucket(&self, cx: &OpContext, bucket: RStr<'_>) -> Op<BucketInfo> {
-        start(|| self.objects.bucket(cx, bucket.as_str()))
+        start_checked("show bucket", || {
+            checks::bucket(&bucket)?;
+            Ok(self.objects.bucket(cx, bucket.as_str()))
+        })
     }
 
     fn set_versioning(&self, cx: &OpContext, bucket: RStr<'_>, on: bool) -> Op<BucketInfo> {
-        start(|| self.objects.set_versioning(cx, bucket.as_str(), on))
+        start_checked("set versioning", || {
+            checks::bucket(&bucket)?;
+            Ok(self.objects.set_versioning(cx, bucket.as_str(), on))
+        })
     }
 
     fn policy(&self, cx: &OpContext, bucket: RStr<'_>) -> Op<RString> {
-        start(|| self.objects.policy(cx, bucket.as_str()))
+        start_checked("get policy", || {
+            checks::bucket(&bucket)?;
+            Ok(self.objects.policy(cx, bucket.as_str()))
+        })
     }
 
     fn set_policy(&self, cx: &OpContext, bucket: RStr<'_>, policy: RStr<'_>) -> Op<()> {
-        start(|| self.objects.set_policy(cx, bucket.as_str(), policy.as_str()))
+        start_checked("set policy", || {
+            checks::bucket(&bucket)?;
+            Ok(self.objects.set_policy(cx, bucket.as_str(), policy.as_str()))
+        })
     }
 
     fn lifecycle(&self, cx: &OpContext, bucket: RStr<'_>) -> Op<RVec<LifecycleRule>> {
-        start(|| self.objects.lifecycle(cx, bucket.as_str()))
+        start_checked("get lifecycle", || {
+            checks::bucket(&bucket)?;
+            Ok(self.objects.lifecycle(cx, bucket.as_str()))
+        })
     }
 
     fn set_lifecycle(
@@ -73,15 +101,24 @@ impl RawObjects for ObjectsGlue {
         bucket: RStr<'_>,
         rules: RVec<LifecycleRule>,
     ) -> Op<RVec<LifecycleRule>> {
-        start(|| self.objects.set_lifecycle(cx, bucket.as_str(), rules))
+        start_checked("set lifecycle", || {
+            checks::lifecycle(&bucket, &rules)?;
+            Ok(self.objects.set_lifecycle(cx, bucket.as_str(), rules))
+        })
     }
 
     fn list(&self, cx: &OpContext, bucket: RStr<'_>, query: ListQuery) -> Op<ListPage> {
-        start(|| self.objects.list(cx, bucket.as_str(), query))
+        start_checked("list objects", || {
+            checks::list(&self.objects.features(), &bucket, &query)?;
+            Ok(self.objects.list(cx, bucket.as_str(), query))
+        })
     }
 
     fn head(&self, cx: &OpContext, object: ObjectName, conditions: Conditions) -> Op<ObjectInfo> {
-        start(|| self.objects.head(cx, object, conditions))
+        start_checked("head object", || {
+            checks::object(&object).and_then(|()| checks::reading(&conditions))?;
+            Ok(self.objects.head(cx, object, conditions))
+        })
     }
 
     fn get(
@@ -92,7 +129,10 @@ impl RawObjects for ObjectsGlue {
         len: u32,
         conditions: Conditions,
     ) -> Op<ObjectPiece> {
-        start(|| self.objects.get(cx, object, offset, len, conditions))
+        start_checked("get object", || {
+            checks::get(&self.objects.features(), &object, offset, len, &conditions)?;
+            Ok(self.objects.get(cx, object, offset, len, conditions))
+        })
     }
 
     fn put(
@@ -102,7 +142,10 @@ impl RawObjects for ObjectsGlue {
         data: IoBuf,
         options: PutOptions,
     ) -> Op<ObjectInfo> {
-        start(|| self.objects.put(cx, object, data, options))
+        start_checked("put object", || {
+            checks::put(&self.objects.features(), &object, &data, &options)?;
+            Ok(self.objects.put(cx, object, data, options))
+        })
     }
 
     fn copy(
@@ -112,11 +155,17 @@ impl RawObjects for ObjectsGlue {
         to: ObjectName,
         options: CopyOptions,
     ) -> Op<ObjectInfo> {
-        start(|| self.objects.copy(cx, from, to, options))
+        start_checked("copy object", || {
+            checks::copy(&from, &to, &options)?;
+            Ok(self.objects.copy(cx, from, to, options))
+        })
     }
 
     fn delete(&self, cx: &OpContext, object: ObjectName, conditions: Conditions) -> Op<()> {
-        start(|| self.objects.delete(cx, object, conditions))
+        start_checked("delete object", || {
+            checks::object(&object).and_then(|()| checks::writing(&conditions))?;
+            Ok(self.objects.delete(cx, object, conditions))
+        })
     }
 
     fn delete_many(
@@ -125,15 +174,24 @@ impl RawObjects for ObjectsGlue {
         bucket: RStr<'_>,
         objects: RVec<ObjectName>,
     ) -> Op<RVec<DeleteOutcome>> {
-        start(|| self.objects.delete_many(cx, bucket.as_str(), objects))
+        start_checked("delete objects", || {
+            checks::delete_many(&self.objects.features(), &bucket, &objects)?;
+            Ok(self.objects.delete_many(cx, bucket.as_str(), objects))
+        })
     }
 
     fn tags(&self, cx: &OpContext, object: ObjectName) -> Op<RVec<Tuple2<RString, RString>>> {
-        start(|| self.objects.tags(cx, object))
+        start_checked("get tags", || {
+            checks::object(&object)?;
+            Ok(self.objects.tags(cx, object))
+        })
     }
 
     fn change(&self, cx: &OpContext, object: ObjectName, change: ObjectChange) -> Op<ObjectInfo> {
-        start(|| self.objects.change(cx, object, change))
+        start_checked("change object", || {
+            checks::object(&object).and_then(|()| checks::change(&change))?;
+            Ok(self.objects.change(cx, object, change))
+        })
     }
 
     fn begin_upload(
@@ -142,7 +200,10 @@ impl RawObjects for ObjectsGlue {
         object: ObjectName,
         options: PutOptions,
     ) -> Op<UploadInfo> {
-        start(|| self.objects.begin_upload(cx, object, options))
+        start_checked("begin upload", || {
+            checks::begin(&object, &options)?;
+            Ok(self.objects.begin_upload(cx, object, options))
+        })
     }
 
     fn put_part(
@@ -152,11 +213,17 @@ impl RawObjects for ObjectsGlue {
         number: u32,
         data: IoBuf,
     ) -> Op<PartInfo> {
-        start(|| self.objects.put_part(cx, upload, number, data))
+        start_checked("put part", || {
+            checks::part(&self.objects.features(), &upload, number, &data)?;
+            Ok(self.objects.put_part(cx, upload, number, data))
+        })
     }
 
     fn parts(&self, cx: &OpContext, upload: UploadInfo, after: u32, limit: u32) -> Op<PartPage> {
-        start(|| self.objects.parts(cx, upload, after, limit))
+        start_checked("list parts", || {
+            checks::parts(&upload, limit)?;
+            Ok(self.objects.parts(cx, upload, after, limit))
+        })
     }
 
     fn complete_upload(
@@ -166,18 +233,34 @@ impl RawObjects for ObjectsGlue {
         parts: RVec<PartInfo>,
         conditions: Conditions,
     ) -> Op<ObjectInfo> {
-        start(|| self.objects.complete_upload(cx, upload, parts, conditions))
+        start_checked("complete upload", || {
+            checks::complete(&self.objects.features(), &upload, &parts, &conditions)?;
+            Ok(self.objects.complete_upload(cx, upload, parts, conditions))
+        })
     }
 
     fn abort_upload(&self, cx: &OpContext, upload: UploadInfo) -> Op<()> {
-        start(|| self.objects.abort_upload(cx, upload))
+        start_checked("abort upload", || {
+            checks::upload(&upload)?;
+            Ok(self.objects.abort_upload(cx, upload))
+        })
     }
 
     fn uploads(&self, cx: &OpContext, bucket: RStr<'_>, query: UploadQuery) -> Op<UploadPage> {
-        start(|| self.objects.uploads(cx, bucket.as_str(), query))
+        start_checked("list uploads", || {
+            checks::uploads(&self.objects.features(), &bucket, &query)?;
+            Ok(self.objects.uploads(cx, bucket.as_str(), query))
+        })
     }
 
     fn sign(&self, cx: &OpContext, request: SignRequest) -> Op<SignedUrl> {
-        start(|| self.objects.sign(cx, request))
+        start_checked("sign", || {
+            checks::sign(&self.objects.features(), &request)?;
+            Ok(self.objects.sign(cx, request))
+        })
     }
 }
+
+#[cfg(test)]
+#[path = "objects_tests.rs"]
+mod tests;

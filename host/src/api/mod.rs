@@ -37,13 +37,14 @@ use tokio::{net::UnixListener, sync::Semaphore};
 
 use crate::{
     jobs::{Jobs, ReplicaJobs, Transfers},
+    objects::Objects,
     volumes::{Boxed, Volumes},
 };
 use problem::Problem;
 use requests::{Answer, Requests, Seen};
 use types::DriverView;
 
-/// No request body may be longer, except data of volumes.
+/// No request body may be longer, except data of volumes and objects.
 const LONGEST_BODY: usize = 1 << 20;
 const REQUESTS_AT_ONCE: usize = 128;
 /// A request that takes longer is answered with "outcome unknown", and goes on.
@@ -78,7 +79,7 @@ pub trait Gates: Send + Sync + 'static {
 
 /// What the API is a face of. A cheap handle.
 #[derive(Clone)]
-pub struct Api(Arc<Parts>);
+pub struct Api(Arc<Parts>, Objects);
 
 /// The parts behind an [`Api`].
 pub struct Parts {
@@ -132,7 +133,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 impl Api {
     /// An API over these parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let objects = Objects::new(parts.volumes.clone());
+        Self(Arc::new(parts), objects)
+    }
+
+    /// Whole objects of backends, and the room for their bytes.
+    pub fn objects(&self) -> &Objects {
+        &self.1
     }
 
     /// All its resources.
@@ -150,9 +157,11 @@ impl Api {
             .merge(scrubs::routes())
             .merge(exports::routes())
             .merge(jobs::routes())
+            .merge(objects::routes())
             .layer(DefaultBodyLimit::max(LONGEST_BODY))
             .layer(middleware::from_fn_with_state(self.clone(), once))
             .merge(data::routes())
+            .merge(objects::streams())
             .layer(middleware::from_fn(move |request, next| {
                 within(Arc::clone(&slots), request, next)
             }))
@@ -210,7 +219,8 @@ async fn within(slots: Arc<Semaphore>, request: Request, next: Next) -> Response
         return Problem(Error::new(ErrorKind::UNAVAILABLE, why).remedy("repeat it in a moment"))
             .into_response();
     };
-    let is_data = request.uri().path().ends_with("/data");
+    let path = request.uri().path();
+    let is_data = path.ends_with("/data") || objects::takes_its_time(request.method(), path);
     let task = tokio::spawn(async move {
         let _slot = slot;
         next.run(request).await

@@ -234,7 +234,8 @@ pub struct ExportView {
 pub struct JobView {
     /// Its number.
     pub id: u64,
-    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub` or `rebalance`.
+    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub`, `rebalance`, `flatten`, `empty-bucket` or
+    /// `delete-objects`.
     pub kind: String,
     /// The volume it is about.
     pub target: String,
@@ -242,6 +243,9 @@ pub struct JobView {
     pub detail: String,
     /// `running`, `done`, `failed`, `cancelled` or `interrupted`.
     pub state: String,
+    /// What `done` and `total` count, if not bytes: `objects`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// Bytes done.
     pub done: u64,
     /// Bytes in all; zero while unknown.
@@ -260,7 +264,9 @@ pub struct JobView {
 impl JobView {
     /// Whether it can go on once it was cut off.
     pub fn is_resumable(&self) -> bool {
-        self.walk.is_some() || [FLATTEN, REBALANCE].contains(&self.kind.as_str())
+        self.walk.is_some()
+            || self.unit.is_some()
+            || [FLATTEN, REBALANCE].contains(&self.kind.as_str())
     }
 }
 

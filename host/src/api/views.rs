@@ -242,6 +242,7 @@ impl From<jobs::JobView> for JobView {
             target: record.target,
             detail: record.detail,
             state: record.state.name().to_owned(),
+            unit: record.emptying.is_some().then(|| "objects".to_owned()),
             done: job.done,
             total: job.total,
             walk: record.walk,

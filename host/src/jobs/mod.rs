@@ -10,6 +10,7 @@
 //! replicas notes its place now and then.
 
 mod copy;
+mod empty;
 mod flatten;
 mod image;
 mod rebalance;
@@ -34,6 +35,7 @@ use tokio::sync::Notify;
 
 use crate::volumes::{Room, Stored, unix_now};
 
+pub use empty::Emptying;
 pub use flatten::FLATTEN;
 pub use image::ImageFormat;
 pub use rebalance::REBALANCE;
@@ -90,9 +92,10 @@ pub struct JobError {
 /// A job as the state keeps it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct JobRecord {
-    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub`, `rebalance` or `flatten`.
+    /// `import`, `export`, `clone`, `verify`, `repair`, `scrub`, `rebalance`, `flatten`, `empty-bucket` or
+    /// `delete-objects`.
     pub kind: String,
-    /// The volume it is about.
+    /// The volume it is about, or the backend and its bucket.
     pub target: String,
     /// What it does, in words.
     pub detail: String,
@@ -118,6 +121,9 @@ pub struct JobRecord {
     /// What a walk over replicas has found, and where it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub walk: Option<Walk>,
+    /// Which objects a job deletes. It counts objects where others count bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptying: Option<Emptying>,
     /// What a newer version wrote here; kept as it is.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,

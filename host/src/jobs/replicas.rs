@@ -63,13 +63,22 @@ impl ReplicaJobs {
         let is_rebalancing = kind == REBALANCE;
         let is_flattening = kind == FLATTEN;
         let is_scrub = kind == SCRUB;
-        if job.record.walk.is_none() && !is_rebalancing && !is_flattening && !is_scrub {
+        let is_emptying = job.record.emptying.is_some();
+        if job.record.walk.is_none()
+            && !is_rebalancing
+            && !is_flattening
+            && !is_scrub
+            && !is_emptying
+        {
             let why = format!("a job of kind `{kind}` cannot be resumed");
             return refused(ErrorKind::UNSUPPORTED, why, "start it again".to_owned());
         }
         if job.record.state == JobState::Running {
             let why = "it is at work".to_owned();
             return refused(ErrorKind::IN_USE, why, format!("novastor job wait {id}"));
+        }
+        if is_emptying {
+            return self.empty_again(job).await;
         }
         if is_rebalancing || is_flattening {
             if job.record.state == JobState::Done {

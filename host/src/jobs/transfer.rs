@@ -80,6 +80,7 @@ pub(super) fn record(
         done: 0,
         total: 0,
         walk: None,
+        emptying: None,
         other: Default::default(),
     }
 }

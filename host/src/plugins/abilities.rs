@@ -2,10 +2,11 @@
 //! The optional abilities of watched volumes and backends: as watched as the rest, and as sure to be finished.
 
 use driver_api::{
-    BackendHandle, ClusterHandle, Error, ErrorKind, Op, OpContext, RString, RVec, Result,
-    SnapshotsHandle, VolumeHandle, VolumeInfo, VolumeSpec,
+    BackendHandle, ClusterHandle, Error, ErrorKind, ObjectsHandle, Op, OpContext, RString, RVec,
+    Result, SnapshotsHandle, VolumeHandle, VolumeInfo, VolumeSpec,
     ext::{
-        AllocationMap, Clones, CommandSpec, Extent, Flattening, Resize, SnapshotInfo, Snapshots,
+        AllocationMap, Clones, CommandSpec, Extent, Flattening, ObjectFeatures, Resize,
+        SnapshotInfo, Snapshots,
     },
 };
 
@@ -187,6 +188,26 @@ impl GuardedBackend {
     ) -> Started<T> {
         self.run_admitted(admitted, call, cx, move |backend: &BackendHandle, cx| {
             with(backend.cluster(), "cluster", |cluster| begin(&cluster, cx))
+        })
+    }
+
+    /// What the backend's object store can do, and its limits.
+    pub fn object_features(&self) -> Result<ObjectFeatures> {
+        self.ask(Call::ObjectFeatures, |backend| match backend.objects()? {
+            Some(objects) => objects.features(),
+            None => Err(missing("objects")),
+        })
+    }
+
+    /// Starts an operation on the backend's buckets and objects, named `call`.
+    pub fn objects<T: Send + 'static>(
+        &self,
+        call: Call,
+        cx: &OpContext,
+        begin: impl FnOnce(&ObjectsHandle, &OpContext) -> Op<T> + Send + 'static,
+    ) -> Started<T> {
+        self.run(call, cx, move |backend: &BackendHandle, cx| {
+            with(backend.objects(), "objects", |objects| begin(&objects, cx))
         })
     }
 }

@@ -87,6 +87,32 @@ calls! {
     Changes = "changes", false;
     Rename = "rename", true;
     ProtectSnapshot = "protect_snapshot", true;
+    ObjectFeatures = "features", false;
+    CreateBucket = "create_bucket", true;
+    DeleteBucket = "delete_bucket", true;
+    Buckets = "buckets", false;
+    ShowBucket = "bucket", false;
+    SetVersioning = "set_versioning", true;
+    Policy = "policy", false;
+    SetPolicy = "set_policy", true;
+    Lifecycle = "lifecycle", false;
+    SetLifecycle = "set_lifecycle", true;
+    ListObjects = "list_objects", false;
+    HeadObject = "head_object", false;
+    GetObject = "get_object", false;
+    PutObject = "put_object", true;
+    CopyObject = "copy_object", true;
+    DeleteObject = "delete_object", true;
+    DeleteObjects = "delete_objects", true;
+    ObjectTags = "object_tags", false;
+    ChangeObject = "change_object", true;
+    BeginUpload = "begin_upload", true;
+    PutPart = "put_part", true;
+    ListParts = "list_parts", false;
+    CompleteUpload = "complete_upload", true;
+    AbortUpload = "abort_upload", true;
+    ListUploads = "list_uploads", false;
+    Sign = "sign", false;
     Drop = "drop", false;
 }
 

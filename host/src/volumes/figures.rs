@@ -98,6 +98,9 @@ impl Volumes {
         let mut infos: BTreeMap<(String, String), VolumeInfo> = BTreeMap::new();
         for (name, status) in self.0.backends.list() {
             let BackendStatus::Open(backend) = status else { continue };
+            if matches!(self.holds_volumes(&backend), Ok(false)) {
+                continue;
+            }
             match glance(&backend, "list", backend.handle().list(&control())).await {
                 Ok(list) => {
                     infos.extend(list.into_iter().map(|i| ((name.clone(), i.name.to_string()), i)));
@@ -111,6 +114,28 @@ impl Volumes {
             all.push(self.with_users(stored, infos.remove(&key)));
         }
         Ok(all)
+    }
+
+    /// Whether a backend has volumes; one of an object store may have none.
+    pub fn holds_volumes(&self, backend: &OpenBackend) -> Result<bool> {
+        let capabilities = backend.note("capabilities", backend.handle().capabilities())?;
+        Ok(capabilities.abilities.has_volumes())
+    }
+
+    /// Says that a backend has objects alone, if that is so.
+    pub(super) fn refuse_without_volumes(
+        &self,
+        backend: &OpenBackend,
+        operation: &str,
+    ) -> Result<()> {
+        if self.holds_volumes(backend)? {
+            return Ok(());
+        }
+        let why = format!("backend `{}` has objects, and no volumes", backend.name);
+        Err(Error::new(ErrorKind::UNSUPPORTED, why)
+            .during(operation)
+            .with("driver", self.backends().driver_of(&backend.name))
+            .remedy("name another with --backend: novastor backend list; for objects: novastor bucket, novastor object"))
     }
 
     /// Whether a backend has an ability.

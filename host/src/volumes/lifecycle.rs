@@ -89,6 +89,7 @@ impl Volumes {
     pub(super) fn check_new(&self, new: &NewVolume) -> Result<std::sync::Arc<OpenBackend>> {
         validate_name("volume", &new.name)?;
         let backend = self.0.backends.choose(new.backend.as_deref())?;
+        self.refuse_without_volumes(&backend, "create")?;
         let capabilities = backend.note("create", backend.handle().capabilities())?;
         let invalid = |why: String, remedy: String| {
             Error::new(ErrorKind::INVALID_ARGUMENT, why).during("create").remedy(remedy)
@@ -308,6 +309,9 @@ impl Volumes {
         let mut found = Vec::new();
         for (name, status) in self.0.backends.list() {
             let super::BackendStatus::Open(backend) = status else { continue };
+            if !self.holds_volumes(&backend)? {
+                continue;
+            }
             for info in backend.call("list", backend.handle().list(&control())).await? {
                 let known = records.iter().any(|one| one.record.is_called(&name, &info.name));
                 let key = lending::key(&name, &info.name);
@@ -328,6 +332,7 @@ impl Volumes {
     ) -> Result<Stored<VolumeRecord>> {
         validate_name("volume", name)?;
         let backend = self.0.backends.choose(backend)?;
+        self.refuse_without_volumes(&backend, "adopt")?;
         let _turn = self.turn(name, "adopt").await?;
         for other in self.records().await? {
             let record = &other.record;

@@ -425,9 +425,12 @@ pub enum ObjectCommand {
         /// Only if there is no such object there
         #[arg(long)]
         create_only: bool,
+        /// Only in place of the object with this ETag
+        #[arg(long, value_name = "ETAG", conflicts_with = "create_only")]
+        if_match: Option<String>,
         /// Only if the object that is copied has this ETag
         #[arg(long, value_name = "ETAG")]
-        if_match: Option<String>,
+        source_if_match: Option<String>,
         /// This version of it
         #[arg(long)]
         version: Option<String>,

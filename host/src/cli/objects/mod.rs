@@ -39,7 +39,15 @@ impl Session {
                 self.one(&self.client.get::<ObjectView>(&path).await?)
             }
             ObjectCommand::List(list) => self.list_objects(list).await,
-            ObjectCommand::Copy { from, to, create_only, if_match, version, store } => {
+            ObjectCommand::Copy {
+                from,
+                to,
+                create_only,
+                if_match,
+                source_if_match,
+                version,
+                store,
+            } => {
                 let store = self.store(store).await?;
                 let path = format!("{}/copy", store.paths.object(&from));
                 let path = Query::new(path).maybe("version", version.as_deref()).text();
@@ -47,7 +55,8 @@ impl Session {
                     mark: Some(self.mark(&store, &to)),
                     to_bucket: to.bucket.clone(),
                     to_key: to.key.clone(),
-                    source_if_match: if_match,
+                    source_if_match,
+                    if_match,
                     create_only,
                     ..CopyObject::default()
                 };

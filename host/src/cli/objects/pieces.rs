@@ -27,6 +27,9 @@ use super::{
 };
 use crate::cli::client::{Client, whole};
 
+/// How often what the host found damaged on its way is asked for again.
+const DAMAGED: u32 = 3;
+
 /// A piece that is there, and the sum of what was written.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Line {
@@ -69,7 +72,7 @@ impl Fetch {
         asked: Asked,
         mut take: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let (mut done, mut failed) = (0, 0);
+        let (mut done, mut failed, mut damaged) = (0, 0, 0);
         while done < asked.len {
             let left = Asked { first: asked.first + done, len: asked.len - done };
             let before = done;
@@ -93,6 +96,9 @@ impl Fetch {
                 // Where an object has no ETag, what comes next may be of another one.
                 Err(error) if self.etag.is_empty() && done > 0 => return Err(error),
                 Err(error) if error.kind() == ErrorKind::CONFLICT => return Err(self.replaced()),
+                Err(error) if error.kind() == ErrorKind::CORRUPTED && damaged < DAMAGED => {
+                    damaged += 1;
+                }
                 Err(error) => self.patience.after(error, failed).await?,
             }
             failed += 1;

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An object's bytes in order: pieces are asked for ahead of the client, all under the ETag of the first one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use driver_api::{
+    Error, ErrorKind, IoBuf, Result,
+    ext::{Conditions, ObjectInfo, ObjectName},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{Budget, Reserved, Store};
+use crate::plugins::Call;
+
+/// What is asked for at once.
+const PIECE: u64 = 4 << 20;
+/// Pieces that are asked for before the client took those before.
+const AHEAD: usize = 3;
+/// A client that takes nothing for so long is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Which bytes of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// All of them.
+    All,
+    /// From the first place on, to its end.
+    From(u64),
+    /// From the first place to the last one, both included.
+    Between(u64, u64),
+    /// So many at the end.
+    Last(u64),
+}
+
+/// An object that is read.
+#[derive(Debug)]
+pub struct Reading {
+    /// The object.
+    pub object: ObjectInfo,
+    /// The place of the first byte that comes.
+    pub start: u64,
+    /// The place after the last one.
+    pub end: u64,
+    /// The bytes, in order. After an error nothing comes.
+    pub pieces: mpsc::Receiver<Result<Bytes>>,
+}
+
+/// A piece and the room that it takes, until the client has it.
+struct Held(IoBuf, #[allow(dead_code, reason = "held for its drop")] Reserved);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What all pieces of one reading have in common.
+#[derive(Clone)]
+struct Source {
+    store: Store,
+    budget: Budget,
+    name: ObjectName,
+    conditions: Conditions,
+}
+
+impl Source {
+    async fn piece(&self, offset: u64, len: u64) -> Result<(ObjectInfo, Bytes)> {
+        let len = len.min(self.most());
+        let room = self.budget.reserve(len).await?;
+        let (name, conditions) = (self.name.clone(), self.conditions.clone());
+        let asking = self.store.ask(Call::GetObject, move |objects, cx| {
+            objects.get(cx, name, offset, len as u32, conditions)
+        });
+        let piece = asking.await?;
+        if piece.offset != offset || piece.data.len() as u64 > len {
+            let why = "the driver gave other bytes than it was asked for";
+            return Err(Error::new(ErrorKind::INTERNAL, why)
+                .with("offset", offset)
+                .with("given offset", piece.offset)
+                .with("given bytes", piece.data.len())
+                .remedy("report this to the driver's author"));
+        }
+        Ok((piece.object, Bytes::from_owner(Held(piece.data, room))))
+    }
+
+    fn most(&self) -> u64 {
+        PIECE.min(u64::from(self.store.features().max_piece)).max(1)
+    }
+
+    async fn head(&self) -> Result<ObjectInfo> {
+        let (name, conditions) = (self.name.clone(), self.conditions.clone());
+        self.store
+            .ask(Call::HeadObject, move |objects, cx| objects.head(cx, name, conditions))
+            .await
+    }
+}
+
+fn outside(size: u64, wanted: Wanted) -> Error {
+    Error::new(ErrorKind::OUT_OF_RANGE, "the range is not inside the object")
+        .during("get_object")
+        .with("size", size)
+        .with("range", format!("{wanted:?}"))
+        .remedy("choose another range")
+}
+
+/// Begins to read. What fails at once is told before the first byte.
+pub async fn read(
+    store: Store,
+    budget: Budget,
+    name: ObjectName,
+    wanted: Wanted,
+    conditions: Conditions,
+) -> Result<Reading> {
+    let mut source = Source { store, budget, name, conditions };
+    let (start, most) = match wanted {
+        Wanted::All => (0, u64::MAX),
+        Wanted::From(start) => (start, u64::MAX),
+        Wanted::Between(first, last) => {
+            let len = last.checked_sub(first).and_then(|len| len.checked_add(1));
+            let why = || Error::new(ErrorKind::INVALID_ARGUMENT, "the range ends before it begins");
+            (first, len.ok_or_else(why)?)
+        }
+        Wanted::Last(count) => {
+            let object = source.head().await?;
+            if count == 0 || object.size == 0 {
+                return Err(outside(object.size, wanted));
+            }
+            source.pin(&object);
+            (object.size.saturating_sub(count), count)
+        }
+    };
+    let (object, first) = match source.piece(start, most).await {
+        Ok(begun) => begun,
+        // Only the object's size tells whether it was the range.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::INVALID_ARGUMENT | ErrorKind::OUT_OF_RANGE) =>
+        {
+            let object = source.head().await?;
+            match object.size {
+                0 if wanted == Wanted::All => (object, Bytes::new()),
+                size if start >= size => return Err(outside(size, wanted)),
+                _ => return Err(error),
+            }
+        }
+        Err(error) => return Err(error),
+    };
+    if start >= object.size && wanted != Wanted::All {
+        return Err(outside(object.size, wanted));
+    }
+    let end = start.saturating_add(most).min(object.size);
+    let at = start + first.len() as u64;
+    source.pin(&object);
+    short(&source, first.len() as u64, end - start)?;
+    let (sender, pieces) = mpsc::channel(1);
+    let expected = object.clone();
+    tokio::spawn(async move {
+        if !send(&sender, Ok(first)).await {
+            return;
+        }
+        follow(source, expected, at, end, &sender).await;
+    });
+    Ok(Reading { object, start, end, pieces })
+}
+
+impl Source {
+    /// What comes next is to be of this object, or an error.
+    fn pin(&mut self, object: &ObjectInfo) {
+        self.conditions = Conditions::matching(&object.etag);
+    }
+}
+
+/// Refuses a piece that is shorter than it can be.
+fn short(source: &Source, len: u64, left: u64) -> Result<()> {
+    let expected = left.min(source.most());
+    if len == expected {
+        return Ok(());
+    }
+    let why = "the store gave fewer bytes than the object has";
+    Err(Error::new(ErrorKind::CORRUPTED, why).with("bytes", len).with("expected", expected))
+}
+
+async fn send(sender: &mpsc::Sender<Result<Bytes>>, piece: Result<Bytes>) -> bool {
+    matches!(tokio::time::timeout(SILENCE, sender.send(piece)).await, Ok(Ok(())))
+}
+
+/// Asks for the pieces from `at` on, and sends them in order.
+async fn follow(
+    source: Source,
+    object: ObjectInfo,
+    mut at: u64,
+    end: u64,
+    sender: &mpsc::Sender<Result<Bytes>>,
+) {
+    let (ahead, mut asked) = mpsc::channel::<JoinHandle<Result<Bytes>>>(AHEAD);
+    let asking = async move {
+        while at < end {
+            let (source, object, place) = (source.clone(), object.clone(), at);
+            at = end.min(at + source.most());
+            // In the order of their places: one that waits for room holds up those after it, never those before.
+            let slot = ahead.reserve().await;
+            let Ok(slot) = slot else { return };
+            slot.send(tokio::spawn(async move {
+                let (now, piece) = source.piece(place, end - place).await?;
+                same(&object, &now)?;
+                short(&source, piece.len() as u64, end - place)?;
+                Ok(piece)
+            }));
+        }
+    };
+    let sending = async move {
+        while let Some(piece) = asked.recv().await {
+            let piece = piece.await.unwrap_or_else(|panic| {
+                Err(Error::new(ErrorKind::INTERNAL, format!("a read ended in a panic: {panic}")))
+            });
+            let failed = piece.is_err();
+            if let Err(error) = &piece {
+                tracing::warn!("an object that is being read: {error:#}");
+            }
+            if !send(sender, piece).await || failed {
+                return;
+            }
+        }
+    };
+    tokio::join!(asking, sending);
+}
+
+/// A store without conditions is caught by what it says of the object.
+fn same(expected: &ObjectInfo, now: &ObjectInfo) -> Result<()> {
+    if (&expected.etag, expected.size) == (&now.etag, now.size) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::CONFLICT, "the object was replaced while it was read")
+        .with("etag", &expected.etag)
+        .with("new etag", &now.etag)
+        .remedy("read it again from its beginning"))
+}
