@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can be typed.
 
+pub mod objects;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -70,6 +72,12 @@ pub enum Command {
     /// Ways to a volume for clients
     #[command(subcommand)]
     Export(ExportCommand),
+    /// Buckets of backends with objects
+    #[command(subcommand)]
+    Bucket(objects::BucketCommand),
+    /// Objects in buckets
+    #[command(subcommand)]
+    Object(objects::ObjectCommand),
     /// Work that goes on in the host
     #[command(subcommand)]
     Job(JobCommand),

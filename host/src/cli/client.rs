@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use driver_api::{Error, ErrorKind, Result};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{HeaderMap, Method, Request, Response, body::Incoming, client::conn::http1};
+use hyper::{
+    HeaderMap, Method, Request, Response,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
@@ -26,11 +30,11 @@ pub struct Client {
     token: Option<String>,
 }
 
-fn whole(bytes: Vec<u8>) -> Sent {
+pub(super) fn whole(bytes: Vec<u8>) -> Sent {
     Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
 }
 
-fn encoded(body: &impl Serialize) -> Result<Sent> {
+pub(super) fn encoded(body: &impl Serialize) -> Result<Sent> {
     let body = serde_json::to_vec(body).map_err(|error| {
         Error::new(ErrorKind::INTERNAL, "the request cannot be encoded").caused_by(&error)
     })?;
@@ -77,13 +81,13 @@ impl Client {
         Self { key: None, ..self.clone() }
     }
 
-    /// Sends a request and gives the answer's head; an answer that is a problem becomes an error.
-    pub(super) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Sent,
-    ) -> Result<Response<Incoming>> {
+    /// The key that its mutations carry.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// A connection of its own, for as many requests as one likes.
+    pub(super) async fn connect(&self) -> Result<SendRequest<Sent>> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             let remedy = match error.kind() {
                 std::io::ErrorKind::PermissionDenied => "run it as a user of the socket's group",
@@ -93,6 +97,25 @@ impl Client {
                 .with("socket", self.socket.display())
                 .remedy(remedy)
         })?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| {
+                Error::new(ErrorKind::UNAVAILABLE, "the host went away").caused_by(&error)
+            })?;
+        tokio::spawn(async move {
+            // A broken connection shows at the request, which says it better.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    /// Sends a request and gives the answer's head; an answer that is a problem becomes an error.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Sent,
+    ) -> Result<Response<Incoming>> {
+        let mut sender = self.connect().await?;
         let changes = method != Method::GET;
         let lost = |error: hyper::Error| {
             let message = if changes {
@@ -106,12 +129,6 @@ impl Client {
                 .caused_by(&error)
                 .remedy(format!("repeat it{}", once.unwrap_or_default()))
         };
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        tokio::spawn(async move {
-            // A broken connection shows at the request, which says it better.
-            let _ = connection.await;
-        });
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -139,7 +156,7 @@ impl Client {
         Self::answer(self.send(method, path, body).await?).await
     }
 
-    async fn answer<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T> {
+    pub(super) async fn answer<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T> {
         let body = response.into_body().collect().await.map_err(|error| {
             Error::new(ErrorKind::UNAVAILABLE, "the host's answer broke off").caused_by(&error)
         })?;
@@ -160,6 +177,15 @@ impl Client {
         self.ask(Method::POST, path, encoded(body)?).await
     }
 
+    /// Puts a resource.
+    pub(super) async fn set<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.ask(Method::PUT, path, encoded(body)?).await
+    }
+
     /// Changes a part of a resource.
     pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.ask(Method::PATCH, path, encoded(body)?).await
@@ -168,6 +194,11 @@ impl Client {
     /// Deletes a resource.
     pub async fn delete(&self, path: &str) -> Result<()> {
         self.ask(Method::DELETE, path, whole(Vec::new())).await.map(|_: serde_json::Value| ())
+    }
+
+    /// Deletes a resource, and gives what became of it.
+    pub(super) async fn remove<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(Method::DELETE, path, whole(Vec::new())).await
     }
 
     /// Gets a resource that is not JSON.

@@ -2,6 +2,7 @@
 //! The command line: a client of the management API, and `serve`. Commands translate and call.
 
 mod args;
+mod buckets;
 mod changes;
 mod check;
 mod check_lend;
@@ -11,6 +12,7 @@ mod connect;
 mod jobs;
 mod mounts;
 mod movement;
+mod objects;
 mod promotion;
 mod scrubs;
 mod show;
@@ -126,6 +128,8 @@ impl Session {
             Command::Shard(command) => self.shard(command).await,
             Command::Snapshot(command) => self.snapshot(command).await,
             Command::Export(command) => self.export(command).await,
+            Command::Bucket(command) => self.bucket(command).await,
+            Command::Object(command) => self.object(command).await,
             Command::Job(command) => self.job(command).await,
             Command::Serve(_) | Command::Completions { .. } => {
                 Err(Error::new(ErrorKind::INTERNAL, "this command needs no host"))

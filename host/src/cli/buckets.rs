@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `novastor bucket`.
+
+use std::{io::Read, path::Path};
+
+use driver_api::{Error, ErrorKind, Result};
+use http_body_util::BodyExt;
+use hyper::Method;
+use serde_json::Value;
+
+use super::{
+    Session,
+    args::{
+        Output,
+        objects::{BucketCommand, LifecycleCommand, OnOff, PolicyCommand, Store},
+    },
+    client::whole,
+    objects::names::{Place, Query},
+    show,
+};
+use crate::api::objects::types::{
+    BucketDeleted, BucketView, CreateBucket, Lifecycle, SetVersioning, UploadsPage,
+};
+
+/// The largest file of rules or of a policy.
+const LARGEST: u64 = 1 << 20;
+const RULE_FIELDS: [&str; 8] = [
+    "id",
+    "enabled",
+    "prefix",
+    "expire_days",
+    "expire_noncurrent_days",
+    "abort_upload_days",
+    "transition_days",
+    "transition_class",
+];
+
+impl Session {
+    pub(super) async fn bucket(&self, command: BucketCommand) -> Result<()> {
+        let client = &self.client;
+        match command {
+            BucketCommand::Create { name, region, versioning, options, store } => {
+                let path = self.store(store).await?.paths.buckets();
+                let options = options.into_iter().collect();
+                let body = CreateBucket { name, region, versioning, options };
+                self.one(&client.post::<BucketView>(&path, &body).await?)
+            }
+            BucketCommand::Delete { name, with_objects, store, waiting } => {
+                let path = Query::new(self.store(store).await?.paths.bucket(&name));
+                let path = match with_objects {
+                    true => {
+                        path.and("objects", "true").and("versions", "true").and("uploads", "true")
+                    }
+                    false => path,
+                };
+                let gone: BucketDeleted = client.remove(&path.text()).await?;
+                match gone.job {
+                    Some(job) => self.follow(job, waiting).await,
+                    None => self.done(&format!("bucket {name} is deleted")),
+                }
+            }
+            BucketCommand::List { store } => {
+                let path = self.store(store).await?.paths.buckets();
+                show::list(self.output, &client.get::<Vec<BucketView>>(&path).await?)
+            }
+            BucketCommand::Show { name, store } => {
+                let path = self.store(store).await?.paths.bucket(&name);
+                self.one(&client.get::<BucketView>(&path).await?)
+            }
+            BucketCommand::Versioning { name, state, store } => {
+                let path = format!("{}/versioning", self.store(store).await?.paths.bucket(&name));
+                let body = SetVersioning { on: state == OnOff::On };
+                self.one(&client.set::<BucketView>(&path, &body).await?)
+            }
+            BucketCommand::Policy(command) => self.policy(command).await,
+            BucketCommand::Lifecycle(command) => self.lifecycle(command).await,
+            BucketCommand::Uploads { name, prefix, store } => {
+                self.uploads(&name, &prefix, store).await
+            }
+            BucketCommand::Abort { name, key, id, store } => {
+                let place = Place { bucket: name, key };
+                let path = self.store(store).await?.paths.upload(&place, &id, "").text();
+                client.delete(&path).await?;
+                self.done(&format!("upload {id} of {place} is given up"))
+            }
+        }
+    }
+
+    async fn uploads(&self, bucket: &str, prefix: &str, store: Store) -> Result<()> {
+        let path = self.store(store).await?.paths.uploads(bucket);
+        let (mut all, mut page) = (Vec::new(), None::<String>);
+        loop {
+            let query = Query::new(path.clone()).and("prefix", prefix);
+            let got: UploadsPage =
+                self.client.get(&query.maybe("page", page.as_deref()).text()).await?;
+            all.extend(got.uploads);
+            if got.next.is_none() || got.next == page {
+                return show::list(self.output, &all);
+            }
+            page = got.next;
+        }
+    }
+
+    async fn policy(&self, command: PolicyCommand) -> Result<()> {
+        let of = async |name: &str, store: Store| -> Result<String> {
+            Ok(format!("{}/policy", self.store(store).await?.paths.bucket(name)))
+        };
+        match command {
+            PolicyCommand::Get { name, store } => {
+                let response = self.client.stream(&of(&name, store).await?).await?;
+                let text = response.into_body().collect().await.map_err(|error| {
+                    Error::new(ErrorKind::UNAVAILABLE, "the host's answer broke off")
+                        .caused_by(&error)
+                })?;
+                let text = text.to_bytes();
+                if text.is_empty() {
+                    return self.done(&format!("bucket {name} has no policy"));
+                }
+                show::raw(&text)?;
+                show::raw(if text.ends_with(b"\n") { b"" } else { b"\n" })
+            }
+            PolicyCommand::Set { name, file, store } => {
+                let text = read(&file)?;
+                let path = of(&name, store).await?;
+                self.client.send(Method::PUT, &path, whole(text.into_bytes())).await?;
+                self.done(&format!("bucket {name} has this policy"))
+            }
+            PolicyCommand::Remove { name, store } => {
+                self.client.delete(&of(&name, store).await?).await?;
+                self.done(&format!("bucket {name} has no policy"))
+            }
+        }
+    }
+
+    async fn lifecycle(&self, command: LifecycleCommand) -> Result<()> {
+        let of = async |name: &str, store: Store| -> Result<String> {
+            Ok(format!("{}/lifecycle", self.store(store).await?.paths.bucket(name)))
+        };
+        match command {
+            LifecycleCommand::Get { name, store } => {
+                self.rules(&self.client.get(&of(&name, store).await?).await?)
+            }
+            LifecycleCommand::Set { name, file, store } => {
+                let rules =
+                    rules(&read(&file)?).map_err(|error| error.with("file", file.display()))?;
+                self.rules(&self.client.set(&of(&name, store).await?, &rules).await?)
+            }
+            LifecycleCommand::Remove { name, store } => {
+                self.client.delete(&of(&name, store).await?).await?;
+                self.done(&format!("bucket {name} has no lifecycle rules"))
+            }
+        }
+    }
+
+    /// As JSON just what `lifecycle set` takes.
+    fn rules(&self, lifecycle: &Lifecycle) -> Result<()> {
+        match self.output {
+            Output::Json => show::json(lifecycle),
+            Output::Table => show::list(self.output, &lifecycle.rules),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    let failed = |error: std::io::Error| {
+        Error::from_io("the file cannot be read", &error).with("file", file.display())
+    };
+    let mut text = String::new();
+    let read = match file.as_os_str() == "-" {
+        true => std::io::stdin().lock().take(LARGEST + 1).read_to_string(&mut text),
+        false => std::fs::File::open(file)
+            .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text)),
+    };
+    read.map_err(failed)?;
+    if text.len() as u64 > LARGEST {
+        return Err(Error::new(ErrorKind::INVALID_ARGUMENT, "the file has more than 1 MiB")
+            .with("file", file.display()));
+    }
+    Ok(text)
+}
+
+/// The rules of a file. Every field that is unknown is named, and none is left out in silence.
+fn rules(text: &str) -> Result<Lifecycle> {
+    let wrong = |why: String| {
+        Err(Error::new(ErrorKind::INVALID_ARGUMENT, why)
+            .remedy("novastor bucket lifecycle set --help shows the rules"))
+    };
+    let value: Value = match serde_json::from_str(text) {
+        Ok(value) => value,
+        Err(error) => return wrong(format!("the file is not JSON: {error}")),
+    };
+    let (Some(top), Some(list)) = (value.as_object(), value["rules"].as_array()) else {
+        return wrong("the file is not of the form {\"rules\": [...]}".to_owned());
+    };
+    let mut unknown: Vec<String> = top.keys().filter(|name| *name != "rules").cloned().collect();
+    for (number, rule) in list.iter().enumerate() {
+        let Some(rule) = rule.as_object() else {
+            return wrong(format!("rules[{number}] is no object"));
+        };
+        let strange = rule.keys().filter(|name| !RULE_FIELDS.contains(&name.as_str()));
+        unknown.extend(strange.map(|name| format!("rules[{number}].{name}")));
+    }
+    if !unknown.is_empty() {
+        return wrong(format!("unknown fields: {}", unknown.join(", ")));
+    }
+    serde_json::from_value(value).or_else(|error| wrong(format!("the rules are wrong: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unknown_field_is_named() {
+        let text =
+            r#"{"rules": [{"id": "a", "expire_dayz": 3}, {"expire_days": 1, "if": 1}], "x": 1}"#;
+        let error = rules(text).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::INVALID_ARGUMENT);
+        for name in ["rules[0].expire_dayz", "rules[1].if", "x"] {
+            assert!(error.message().contains(name), "{error}");
+        }
+        for bad in ["", "[]", "{}", r#"{"rules": 1}"#, r#"{"rules": [1]}"#] {
+            assert!(rules(bad).is_err(), "{bad}");
+        }
+        for bad in [r#"{"rules": [{"expire_days": -1}]}"#, r#"{"rules": [{"expire_days": "3"}]}"#] {
+            assert!(rules(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_known_fields_are_taken() {
+        let text = r#"{"rules": [{"id": "a", "enabled": false, "prefix": "p/", "expire_days": 1,
+            "expire_noncurrent_days": 2, "abort_upload_days": 3, "transition_days": 4, "transition_class": "COLD"}]}"#;
+        let read = rules(text).unwrap();
+        let again = serde_json::to_string(&read).unwrap();
+        assert_eq!(rules(&again).unwrap(), read);
+        assert!(RULE_FIELDS.iter().all(|name| again.contains(&format!("\"{name}\""))), "{again}");
+        assert_eq!(rules(r#"{"rules": []}"#).unwrap().rules.len(), 0);
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Threads that share a transfer's work.
+//!
+//! Each has a scheduler and a connection of its own: a file that takes its time holds up its own thread only, and no byte
+//! changes threads on its way.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use driver_api::{Error, ErrorKind, Result};
+
+use super::patience::{Stop, stopped};
+
+/// Has so many threads do `work`, until all are done. The first error, or a key press, ends all of them.
+pub(super) async fn share<F, W>(threads: usize, stop: &Arc<Stop>, work: F) -> Result<()>
+where
+    F: Fn() -> W + Send + Sync + 'static,
+    W: Future<Output = Result<()>>,
+{
+    let (work, first) = (Arc::new(work), Arc::new(Mutex::new(None)));
+    let mut running = Vec::with_capacity(threads);
+    for number in 0..threads {
+        let (work, first, stop) = (Arc::clone(&work), Arc::clone(&first), Arc::clone(stop));
+        let body = move || {
+            let Err(error) = on_own_scheduler(|| work()) else { return };
+            stop.set();
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        };
+        let thread = thread::Builder::new().name(format!("transfer-{number}")).spawn(body);
+        match thread {
+            Ok(thread) => running.push(thread),
+            // Fewer do it as well.
+            Err(_) if !running.is_empty() => break,
+            Err(error) => return Err(Error::from_io("no threads to transfer on", &error)),
+        }
+    }
+    let mut ended = tokio::task::spawn_blocking(move || {
+        running.into_iter().map(thread::JoinHandle::join).filter(|end| end.is_err()).count()
+    });
+    let panics = tokio::select! {
+        panics = &mut ended => panics,
+        _ = tokio::signal::ctrl_c() => {
+            stop.set();
+            ended.await
+        }
+    };
+    let error = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (error, panics) {
+        (Some(error), _) => Err(error),
+        (None, Ok(0)) if stop.is_set() => Err(stopped()),
+        (None, Ok(0)) => Ok(()),
+        (None, _) => Err(Error::new(ErrorKind::INTERNAL, "a thread of the transfer panicked")),
+    }
+}
+
+fn on_own_scheduler<W: Future<Output = Result<()>>>(work: impl FnOnce() -> W) -> Result<()> {
+    let scheduler = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let scheduler =
+        scheduler.map_err(|error| Error::from_io("no scheduler to transfer with", &error))?;
+    scheduler.block_on(work())
+}
+
+/// Waits for work of this thread, until a key is pressed.
+pub(super) async fn interruptible<T>(
+    stop: &Stop,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => {
+            stop.set();
+            Err(stopped())
+        }
+    }
+}

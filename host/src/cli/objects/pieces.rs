@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pieces of an object that is read.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use driver_api::{Error, ErrorKind, Result};
+use http_body_util::BodyExt;
+use hyper::{Method, Response, StatusCode, body::Incoming};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    facts::quoted,
+    journal::Journal,
+    parts::Cut,
+    patience::{Patience, Stop},
+    progress::Progress,
+    sums::{self, Kind, hex_of_crc},
+    wire::{Ask, Wire, header},
+};
+use crate::cli::client::{Client, whole};
+
+/// How often what the host found damaged on its way is asked for again.
+const DAMAGED: u32 = 3;
+
+/// A piece that is there, and the sum of what was written.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    piece: u64,
+    crc: u32,
+}
+
+/// Bytes that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) first: u64,
+    pub(super) len: u64,
+}
+
+/// An object that is read.
+pub(super) struct Fetch {
+    pub(super) client: Client,
+    pub(super) path: String,
+    /// The object for people.
+    pub(super) what: String,
+    pub(super) etag: String,
+    pub(super) patience: Patience,
+    pub(super) stop: Arc<Stop>,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl Fetch {
+    /// Reads all of these bytes, in order, whatever breaks off meanwhile.
+    pub(super) async fn all(
+        &self,
+        asked: Asked,
+        take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.read(&mut Wire::new(&self.client), asked, take).await
+    }
+
+    async fn read(
+        &self,
+        wire: &mut Wire,
+        asked: Asked,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (mut done, mut failed, mut damaged) = (0, 0, 0);
+        while done < asked.len {
+            let left = Asked { first: asked.first + done, len: asked.len - done };
+            let before = done;
+            let attempt = async {
+                let response = self.ask(wire, left).await?;
+                drain(response, left.len, |bytes| {
+                    take(bytes)?;
+                    done += bytes.len() as u64;
+                    self.progress.moved(bytes.len() as u64);
+                    Ok(())
+                })
+                .await
+            };
+            let result = self.stop.unless(attempt).await;
+            if done > before {
+                self.patience.well();
+                failed = 0;
+            }
+            match result {
+                Ok(()) => {}
+                // Where an object has no ETag, what comes next may be of another one.
+                Err(error) if self.etag.is_empty() && done > 0 => return Err(error),
+                Err(error) if error.kind() == ErrorKind::CONFLICT => return Err(self.replaced()),
+                Err(error) if error.kind() == ErrorKind::CORRUPTED && damaged < DAMAGED => {
+                    damaged += 1;
+                }
+                Err(error) => self.patience.after(error, failed).await?,
+            }
+            failed += 1;
+        }
+        Ok(())
+    }
+
+    fn replaced(&self) -> Error {
+        Error::new(ErrorKind::CONFLICT, "the object was replaced while it was read")
+            .with("object", &self.what)
+            .remedy("repeat it to read the one that is there now")
+    }
+
+    async fn ask(&self, wire: &mut Wire, asked: Asked) -> Result<Response<Incoming>> {
+        let last = asked.first + asked.len - 1;
+        let range = format!("bytes={}-{last}", asked.first);
+        let mut ask = Ask::new(Method::GET, self.path.as_str()).with(hyper::header::RANGE, range);
+        if !self.etag.is_empty() {
+            ask = ask.with(hyper::header::IF_MATCH, quoted(&self.etag));
+        }
+        let response = wire.send(&ask, whole(Vec::new())).await?;
+        let told = header(response.headers(), "content-range").unwrap_or_default();
+        let is_it = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                told.starts_with(&format!("bytes {}-{last}/", asked.first))
+            }
+            // All of it, for who asked for all of it.
+            StatusCode::OK => {
+                let len = header(response.headers(), "content-length");
+                asked.first == 0 && len == Some(&asked.len.to_string())
+            }
+            _ => false,
+        };
+        if is_it {
+            return Ok(response);
+        }
+        let why =
+            format!("the host gave other bytes than were asked for: {} {told}", response.status());
+        Err(Error::new(ErrorKind::INTERNAL, why))
+    }
+}
+
+/// Takes a body of just this length.
+async fn drain(
+    response: Response<Incoming>,
+    len: u64,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let broke_off = || Error::new(ErrorKind::UNAVAILABLE, "the data broke off");
+    let mut body = response.into_body();
+    let mut left = len;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broke_off().caused_by(&error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() as u64 > left {
+            return Err(Error::new(
+                ErrorKind::INTERNAL,
+                "the host gave more bytes than were asked for",
+            ));
+        }
+        take(&data)?;
+        left -= data.len() as u64;
+    }
+    if left > 0 { Err(broke_off()) } else { Ok(()) }
+}
+
+/// The pieces of a file that is filled.
+pub(super) struct Pieces {
+    fetch: Fetch,
+    file: Arc<File>,
+    cut: Cut,
+    /// Where the file's first byte is in the object.
+    first: u64,
+    journal: Arc<Journal>,
+    /// Sums of the pieces that an earlier attempt wrote.
+    known: BTreeMap<u64, u32>,
+    done: Mutex<BTreeMap<u64, u32>>,
+    next: AtomicU64,
+}
+
+impl Pieces {
+    pub(super) fn new(
+        fetch: Fetch,
+        file: Arc<File>,
+        cut: Cut,
+        first: u64,
+        lines: Vec<Line>,
+        journal: Arc<Journal>,
+    ) -> Self {
+        let known = lines.into_iter().map(|line| (line.piece, line.crc)).collect();
+        let (done, next) = (Mutex::default(), AtomicU64::new(0));
+        Self { fetch, file, cut, first, journal, known, done, next }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.cut.size
+    }
+
+    /// The sum of all pieces together.
+    pub(super) fn crc(&self) -> u32 {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.iter().fold(0, |crc, (piece, next)| {
+            let len = usize::try_from(self.cut.at(*piece).1).unwrap_or(usize::MAX);
+            crc32c::crc32c_combine(crc, *next, len)
+        })
+    }
+
+    /// Fetches pieces until there are none left.
+    pub(super) async fn work(self: Arc<Self>) -> Result<()> {
+        let mut wire = Wire::new(&self.fetch.client);
+        loop {
+            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            if piece >= self.cut.count() || self.fetch.stop.is_set() {
+                return Ok(());
+            }
+            let (at, len) = self.cut.at(piece);
+            let crc = match self.there(piece, at, len)? {
+                Some(crc) => {
+                    self.fetch.progress.found(len);
+                    crc
+                }
+                None => {
+                    let crc = self.piece(&mut wire, at, len).await?;
+                    self.journal.add(&Line { piece, crc })?;
+                    crc
+                }
+            };
+            self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(piece, crc);
+        }
+    }
+
+    /// The sum of a piece that an earlier attempt wrote, if it still has it.
+    fn there(&self, piece: u64, at: u64, len: u64) -> Result<Option<u32>> {
+        let Some(crc) = self.known.get(&piece) else { return Ok(None) };
+        let own = sums::of_file(&self.file, at, len, Kind::Crc32c)?;
+        Ok((own == hex_of_crc(*crc)).then_some(*crc))
+    }
+
+    async fn piece(&self, wire: &mut Wire, at: u64, len: u64) -> Result<u32> {
+        let (mut crc, mut place) = (0, at);
+        let asked = Asked { first: self.first + at, len };
+        let read = self.fetch.read(wire, asked, |bytes| {
+            crc = crc32c::crc32c_append(crc, bytes);
+            self.file.write_all_at(bytes, place).map_err(|error| {
+                Error::from_io("the file cannot be written", &error)
+                    .remedy("make room for it, or choose another place")
+            })?;
+            place += bytes.len() as u64;
+            Ok(())
+        });
+        read.await?;
+        begin_to_sync(&self.file, at, len);
+        Ok(crc)
+    }
+}
+
+/// Has the kernel begin to bring a piece to the disk, so that the sync at the end has little left to do.
+fn begin_to_sync(file: &File, at: u64, len: u64) {
+    use std::os::fd::AsRawFd;
+    let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else { return };
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and no memory is passed.
+    let _ =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
+}
