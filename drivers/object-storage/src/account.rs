@@ -22,6 +22,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use crate::{
+    bucket::Bucket,
     client::{self, Shared},
     config::{Checksum, ConditionalPut, Config, Encryption, Kind, Style, check_url},
     credentials,
@@ -200,12 +201,13 @@ impl Account {
         if let Some(store) = stores.get(bucket) {
             return Ok(Arc::clone(store));
         }
-        let store = self.open_bucket(bucket)?;
+        let store = self.open_bucket(bucket)?.objects;
         stores.insert(bucket.to_owned(), Arc::clone(&store));
         Ok(store)
     }
 
-    fn open_bucket(&self, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    /// The same anew, behind all traits that object_store has for it.
+    pub fn open_bucket(&self, bucket: &str) -> Result<Bucket> {
         let wrong =
             |error: object_store::Error| error::of_store(&error, "the bucket cannot be opened");
         let endpoint = self.base.as_str().trim_end_matches('/').to_owned();
@@ -244,9 +246,9 @@ impl Account {
                     }
                     _ => {}
                 }
-                Arc::new(builder.build().map_err(wrong)?)
+                Bucket::of(builder.build().map_err(wrong)?)
             }
-            Credential::Azure(credential) => Arc::new(
+            Credential::Azure(credential) => Bucket::of(
                 MicrosoftAzureBuilder::new()
                     .with_account(self.azure_account())
                     .with_container_name(bucket)
@@ -258,7 +260,7 @@ impl Account {
                     .build()
                     .map_err(wrong)?,
             ),
-            Credential::Gcs(credential, signing) => Arc::new(
+            Credential::Gcs(credential, signing) => Bucket::of(
                 GoogleCloudStorageBuilder::new()
                     .with_bucket_name(bucket)
                     .with_base_url(&endpoint)
@@ -269,7 +271,7 @@ impl Account {
                     .build()
                     .map_err(wrong)?,
             ),
-            Credential::Swift(swift) => Arc::new(swift.with_container(bucket)),
+            Credential::Swift(swift) => Bucket::of(swift.with_container(bucket)),
         })
     }
 

@@ -3,6 +3,7 @@
 
 mod account;
 mod backend;
+mod bucket;
 mod call;
 mod client;
 mod config;
@@ -29,6 +30,7 @@ mod swift;
 mod traffic;
 
 pub use backend::{NoVolume, ObjectBackend};
+pub use bucket::Bucket;
 pub use config::{
     Checksum, ConditionalPut, Config, Credentials, Encryption, Kind, Style, SwiftAuth,
 };

@@ -31,22 +31,22 @@ const fn lack(store: Store, function: &'static str, why: &'static str) -> Lack {
 const LACKS: &[Lack] = &[
     lack(
         Store::Swift,
-        "put_opts",
+        "put_opts, update",
         "Swift ignores If-Match on PUT: an update cannot be conditional",
     ),
     lack(
         Store::Keystone,
-        "put_opts",
+        "put_opts, update",
         "Swift ignores If-Match on PUT: an update cannot be conditional",
     ),
     lack(
         Store::RadosgwSwift,
-        "put_opts",
+        "put_opts, update",
         "Swift ignores If-Match on PUT: an update cannot be conditional",
     ),
     lack(
         Store::SwiftS3,
-        "put_opts",
+        "put_opts, update",
         "Swift's S3 ignores If-Match on PUT: an update cannot be conditional",
     ),
 ];
@@ -168,7 +168,7 @@ mod tests {
 
     fn column(put_opts: Option<&str>, other: Option<&str>) -> Column {
         let own = |text: Option<&str>| text.map(ToOwned::to_owned);
-        [("put_opts".to_owned(), own(put_opts)), ("other".to_owned(), own(other))].into()
+        [("put_opts, update".to_owned(), own(put_opts)), ("other".to_owned(), own(other))].into()
     }
 
     #[test]
@@ -176,7 +176,10 @@ mod tests {
         assert!(judge(Store::Swift, &column(Some("x"), None)).is_empty());
         assert_eq!(judge(Store::Swift, &column(Some("x"), Some("y"))).len(), 1);
         assert!(judge(Store::Swift, &column(None, None))[0].contains("strike it"));
-        assert!(judge(Store::Azurite, &column(Some("x"), None))[0].contains("put_opts failed: x"));
+        assert!(
+            judge(Store::Azurite, &column(Some("x"), None))[0]
+                .contains("put_opts, update failed: x")
+        );
         assert!(judge(Store::Swift, &Column::new())[0].contains("was not played"));
     }
 
