@@ -80,8 +80,7 @@ impl Backend for ObjectBackend {
 }
 
 /// The volume that there is none of.
-#[derive(Debug)]
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum NoVolume {}
 
 impl Volume for NoVolume {

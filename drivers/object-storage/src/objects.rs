@@ -65,8 +65,22 @@ impl Objects for ObjectsOf {
         features::of(&self.0)
     }
 
-    fn create_bucket(&self, _cx: &OpContext, _spec: BucketSpec) -> Op<BucketInfo> {
-        self.absent("create bucket")
+    fn create_bucket(&self, cx: &OpContext, spec: BucketSpec) -> Op<BucketInfo> {
+        self.run("create bucket", cx, move |account, until| async move {
+            check_bucket(account.kind, &spec.name)?;
+            if account.kind == Kind::Swift {
+                let store = swift::container(&account, &spec.name)?;
+                let made = store.create_container(&spec.name, &Default::default()).await;
+                made.map_err(|error| swift::of_swift(&error, "no container"))?;
+                return Ok(BucketInfo::new(&spec.name));
+            }
+            let mut ask = crate::call::Ask::new("create bucket", http::Method::PUT, &spec.name, "");
+            if account.kind == Kind::Azure {
+                ask = ask.query("restype", "container");
+            }
+            account.ask_ok(&ask, until).await?;
+            Ok(BucketInfo::new(&spec.name))
+        })
     }
 
     fn delete_bucket(&self, _cx: &OpContext, _bucket: &str) -> Op<()> {
