@@ -5,6 +5,7 @@ mod account;
 mod call;
 mod client;
 mod config;
+mod control;
 mod credentials;
 mod error;
 mod names;
@@ -12,6 +13,7 @@ mod options;
 mod pace;
 mod retry;
 mod traffic;
+mod wire;
 
 pub use config::{
     Checksum, ConditionalPut, Config, Credentials, Encryption, Kind, Style, SwiftAuth,
