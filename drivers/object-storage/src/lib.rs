@@ -6,6 +6,7 @@ mod backend;
 mod call;
 mod client;
 mod config;
+mod control;
 mod copy;
 mod credentials;
 mod delete;
@@ -21,12 +22,14 @@ mod objects;
 mod options;
 mod outcome;
 mod pace;
+mod parts;
 mod probing;
 mod put;
 mod retry;
 mod sums;
 mod swift;
 mod traffic;
+mod wire;
 
 pub use backend::{NoVolume, ObjectBackend};
 pub use config::{
