@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The key of Azurite's account, which Microsoft publishes.
-const EMULATOR_KEY: &str =
+pub(crate) const EMULATOR_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Who asks, by the options. Asks no server anything yet.

@@ -5,24 +5,42 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use driver_api::{
-    Error, IoBuf, Op, OpContext, RString, RVec, Result, Tuple2,
+    IoBuf, Op, OpContext, RString, RVec, Result, Tuple2,
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
         ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece, Objects,
-        PartInfo, PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo, UploadPage,
-        UploadQuery,
+        PartInfo, PartPage, PutOptions, SignRequest, SignedMethod, SignedUrl, UploadInfo,
+        UploadPage, UploadQuery,
     },
 };
 
+use futures_util::{StreamExt, stream};
+
 use crate::{
     account::Account,
+    change,
     config::Kind,
+    control::{azure, outcome, s3},
     copy, delete,
     error::{invalid, unsupported},
-    features, get,
+    features, get, mark,
     names::{check_bucket, check_object},
-    put, swift,
+    parts, put, swift,
 };
+
+/// So many deletions are under way at once.
+const AT_ONCE: usize = 16;
+
+/// What each kind of store does; the others do not have it.
+macro_rules! by_kind {
+    ($account:ident, $what:literal, $($($kind:ident)|+ => $does:expr,)*) => {
+        match $account.kind {
+            $($(Kind::$kind)|+ => $does,)*
+            #[allow(unreachable_patterns)]
+            _ => Err(unsupported(concat!("this kind of store does not have this: ", $what))),
+        }
+    };
+}
 
 /// The objects of a backend.
 pub(crate) struct ObjectsOf(pub Arc<Account>);
@@ -49,15 +67,6 @@ impl ObjectsOf {
             })
         })
     }
-
-    fn refused<T>(&self, operation: &'static str, error: Error) -> Op<T> {
-        self.0.traffic.failed(&error);
-        Op::err(error.during(operation))
-    }
-
-    fn absent<T>(&self, operation: &'static str) -> Op<T> {
-        self.refused(operation, unsupported("this is not built yet for this kind of store"))
-    }
 }
 
 impl Objects for ObjectsOf {
@@ -65,49 +74,120 @@ impl Objects for ObjectsOf {
         features::of(&self.0)
     }
 
-    fn create_bucket(&self, _cx: &OpContext, _spec: BucketSpec) -> Op<BucketInfo> {
-        self.absent("create bucket")
+    fn create_bucket(&self, cx: &OpContext, spec: BucketSpec) -> Op<BucketInfo> {
+        self.run("create bucket", cx, move |account, until| async move {
+            check_bucket(account.kind, &spec.name)?;
+            by_kind!(account, "create bucket",
+                S3 => s3::buckets::create(&account, until, &spec).await,
+                Azure => azure::containers::create(&account, until, &spec).await,
+            )
+        })
     }
 
-    fn delete_bucket(&self, _cx: &OpContext, _bucket: &str) -> Op<()> {
-        self.absent("delete bucket")
+    fn delete_bucket(&self, cx: &OpContext, bucket: &str) -> Op<()> {
+        let bucket = bucket.to_owned();
+        self.run("delete bucket", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            by_kind!(account, "delete bucket",
+                S3 => s3::buckets::delete(&account, until, &bucket).await,
+                Azure => azure::containers::delete(&account, until, &bucket).await,
+            )
+        })
     }
 
-    fn buckets(&self, _cx: &OpContext) -> Op<RVec<BucketInfo>> {
-        self.absent("list buckets")
+    fn buckets(&self, cx: &OpContext) -> Op<RVec<BucketInfo>> {
+        self.run("list buckets", cx, move |account, until| async move {
+            by_kind!(account, "list buckets",
+                S3 => s3::buckets::list(&account, until).await,
+                Azure => azure::containers::list(&account, until).await,
+            )
+        })
     }
 
-    fn bucket(&self, _cx: &OpContext, _bucket: &str) -> Op<BucketInfo> {
-        self.absent("show bucket")
+    fn bucket(&self, cx: &OpContext, bucket: &str) -> Op<BucketInfo> {
+        let bucket = bucket.to_owned();
+        self.run("show bucket", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            by_kind!(account, "show bucket",
+                S3 => s3::buckets::show(&account, until, &bucket).await,
+                Azure => azure::containers::show(&account, until, &bucket).await,
+            )
+        })
     }
 
-    fn set_versioning(&self, _cx: &OpContext, _bucket: &str, _on: bool) -> Op<BucketInfo> {
-        self.absent("set versioning")
+    fn set_versioning(&self, cx: &OpContext, bucket: &str, on: bool) -> Op<BucketInfo> {
+        let bucket = bucket.to_owned();
+        self.run("set versioning", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            by_kind!(account, "set versioning",
+                S3 => {
+                    s3::versioning::set(&account, until, &bucket, on).await?;
+                    s3::buckets::show(&account, until, &bucket).await
+                },
+                Azure => Err(unsupported(azure::NO_VERSIONING)),
+            )
+        })
     }
 
-    fn policy(&self, _cx: &OpContext, _bucket: &str) -> Op<RString> {
-        self.absent("get policy")
+    fn policy(&self, cx: &OpContext, bucket: &str) -> Op<RString> {
+        let bucket = bucket.to_owned();
+        self.run("get policy", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            let policy = by_kind!(account, "get policy",
+                S3 => s3::policy::get(&account, until, &bucket).await,
+                Azure => azure::policy::get(&account, until, &bucket).await,
+            );
+            policy.map(RString::from)
+        })
     }
 
-    fn set_policy(&self, _cx: &OpContext, _bucket: &str, _policy: &str) -> Op<()> {
-        self.absent("set policy")
+    fn set_policy(&self, cx: &OpContext, bucket: &str, policy: &str) -> Op<()> {
+        let (bucket, policy) = (bucket.to_owned(), policy.to_owned());
+        self.run("set policy", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            by_kind!(account, "set policy",
+                S3 => s3::policy::set(&account, until, &bucket, &policy).await,
+                Azure => azure::policy::set(&account, until, &bucket, &policy).await,
+            )
+        })
     }
 
-    fn lifecycle(&self, _cx: &OpContext, _bucket: &str) -> Op<RVec<LifecycleRule>> {
-        self.absent("get lifecycle")
+    fn lifecycle(&self, cx: &OpContext, bucket: &str) -> Op<RVec<LifecycleRule>> {
+        let bucket = bucket.to_owned();
+        self.run("get lifecycle", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            by_kind!(account, "get lifecycle",
+                S3 => s3::lifecycle::get(&account, until, &bucket).await,
+                Azure => Err(unsupported(azure::NO_LIFECYCLE)),
+            )
+        })
     }
 
     fn set_lifecycle(
         &self,
-        _cx: &OpContext,
-        _bucket: &str,
-        _rules: RVec<LifecycleRule>,
+        cx: &OpContext,
+        bucket: &str,
+        rules: RVec<LifecycleRule>,
     ) -> Op<RVec<LifecycleRule>> {
-        self.absent("set lifecycle")
+        let bucket = bucket.to_owned();
+        self.run("set lifecycle", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            by_kind!(account, "set lifecycle",
+                S3 => s3::lifecycle::set(&account, until, &bucket, &rules).await,
+                Azure => Err(unsupported(azure::NO_LIFECYCLE)),
+            )
+        })
     }
 
-    fn list(&self, _cx: &OpContext, _bucket: &str, _query: ListQuery) -> Op<ListPage> {
-        self.absent("list objects")
+    fn list(&self, cx: &OpContext, bucket: &str, query: ListQuery) -> Op<ListPage> {
+        let bucket = bucket.to_owned();
+        self.run("list objects", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            by_kind!(account, "list objects",
+                S3 => s3::listing::list(&account, until, &bucket, &query).await,
+                Azure => azure::listing::list(&account, until, &bucket, &query).await,
+            )
+        })
     }
 
     fn head(&self, cx: &OpContext, object: ObjectName, conditions: Conditions) -> Op<ObjectInfo> {
@@ -197,77 +277,193 @@ impl Objects for ObjectsOf {
 
     fn delete_many(
         &self,
-        _cx: &OpContext,
+        cx: &OpContext,
         bucket: &str,
-        _objects: RVec<ObjectName>,
+        objects: RVec<ObjectName>,
     ) -> Op<RVec<DeleteOutcome>> {
-        match check_bucket(self.0.kind, bucket) {
-            Ok(()) => self.absent("delete objects"),
-            Err(error) => self.refused("delete objects", error),
-        }
+        let bucket = bucket.to_owned();
+        self.run("delete objects", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            let most = features::of(&account).max_bulk_delete;
+            if objects.len() > most as usize {
+                return Err(invalid(format!(
+                    "{} names are more than go at once: {most}",
+                    objects.len()
+                )));
+            }
+            for object in &objects {
+                check_object(account.kind, object)?;
+                if object.bucket != bucket {
+                    return Err(
+                        invalid("all objects must be of the bucket").with("object", &object.key)
+                    );
+                }
+            }
+            match account.kind {
+                Kind::S3 if !objects.is_empty() => {
+                    s3::bulk::delete(&account, until, &bucket, &objects).await
+                }
+                _ => Ok(one_by_one(&account, objects, until).await),
+            }
+        })
     }
 
-    fn tags(&self, _cx: &OpContext, _object: ObjectName) -> Op<RVec<Tuple2<RString, RString>>> {
-        self.absent("get tags")
+    fn tags(&self, cx: &OpContext, object: ObjectName) -> Op<RVec<Tuple2<RString, RString>>> {
+        self.run("get tags", cx, move |account, until| async move {
+            check_object(account.kind, &object)?;
+            match account.kind {
+                Kind::S3 => s3::tags::get(&account, until, &object).await,
+                Kind::Azure => azure::change::tags(&account, until, &object).await,
+                _ => Err(unsupported("objects of this kind of store have no tags")
+                    .remedy("use metadata")),
+            }
+        })
     }
 
-    fn change(
-        &self,
-        _cx: &OpContext,
-        _object: ObjectName,
-        _change: ObjectChange,
-    ) -> Op<ObjectInfo> {
-        self.absent("change object")
+    fn change(&self, cx: &OpContext, object: ObjectName, change: ObjectChange) -> Op<ObjectInfo> {
+        self.run("change object", cx, move |account, until| async move {
+            check_object(account.kind, &object)?;
+            by_kind!(account, "change object",
+                S3 | Gcs => change::change(&account, &object, &change, until).await,
+                Azure => azure::change::change(&account, until, &object, &change).await,
+            )
+        })
     }
 
     fn begin_upload(
         &self,
-        _cx: &OpContext,
-        _object: ObjectName,
-        _options: PutOptions,
+        cx: &OpContext,
+        object: ObjectName,
+        options: PutOptions,
     ) -> Op<UploadInfo> {
-        self.absent("begin upload")
+        self.run("begin upload", cx, move |account, until| async move {
+            check_object(account.kind, &object)?;
+            if !options.conditions.is_empty() {
+                return Err(invalid("conditions of an upload belong to its completion"));
+            }
+            let mut options = options;
+            options.mark = mark::of(&options.mark)?.into();
+            if options.storage_class.is_empty()
+                && let Some(class) = &account.config.storage_class
+            {
+                options.storage_class = class.as_str().into();
+            }
+            by_kind!(account, "begin upload",
+                S3 => s3::uploads::begin(&account, until, &object, &options).await,
+                Azure => azure::uploads::begin(&account, until, &object, &options).await,
+            )
+        })
     }
 
     fn put_part(
         &self,
-        _cx: &OpContext,
-        _upload: UploadInfo,
-        _number: u32,
-        _data: IoBuf,
+        cx: &OpContext,
+        upload: UploadInfo,
+        number: u32,
+        data: IoBuf,
     ) -> Op<PartInfo> {
-        self.absent("put part")
+        self.run("put part", cx, move |account, until| async move {
+            check_upload(&account, &upload)?;
+            let data = Bytes::from(data);
+            by_kind!(account, "put part",
+                S3 | Azure | Gcs => parts::put_part(&account, &upload, number, data, until).await,
+            )
+        })
     }
 
-    fn parts(
-        &self,
-        _cx: &OpContext,
-        _upload: UploadInfo,
-        _after: u32,
-        _limit: u32,
-    ) -> Op<PartPage> {
-        self.absent("list parts")
+    fn parts(&self, cx: &OpContext, upload: UploadInfo, after: u32, limit: u32) -> Op<PartPage> {
+        self.run("list parts", cx, move |account, until| async move {
+            check_upload(&account, &upload)?;
+            by_kind!(account, "list parts",
+                S3 => s3::uploads::parts(&account, until, &upload, after, limit).await,
+                Azure => azure::uploads::parts(&account, until, &upload, after, limit).await,
+            )
+        })
     }
 
     fn complete_upload(
         &self,
-        _cx: &OpContext,
-        _upload: UploadInfo,
-        _parts: RVec<PartInfo>,
-        _conditions: Conditions,
+        cx: &OpContext,
+        upload: UploadInfo,
+        parts: RVec<PartInfo>,
+        conditions: Conditions,
     ) -> Op<ObjectInfo> {
-        self.absent("complete upload")
+        self.run("complete upload", cx, move |account, until| async move {
+            check_upload(&account, &upload)?;
+            put::check_conditions(&conditions)?;
+            by_kind!(account, "complete upload",
+                S3 => s3::uploads::complete(&account, until, &upload, &parts, &conditions).await,
+                Azure => azure::uploads::complete(&account, until, &upload, &parts, &conditions).await,
+            )
+        })
     }
 
-    fn abort_upload(&self, _cx: &OpContext, _upload: UploadInfo) -> Op<()> {
-        self.absent("abort upload")
+    fn abort_upload(&self, cx: &OpContext, upload: UploadInfo) -> Op<()> {
+        self.run("abort upload", cx, move |account, until| async move {
+            check_upload(&account, &upload)?;
+            by_kind!(account, "abort upload",
+                S3 => s3::uploads::abort(&account, until, &upload).await,
+                Azure => azure::uploads::abort(&account, until, &upload).await,
+            )
+        })
     }
 
-    fn uploads(&self, _cx: &OpContext, _bucket: &str, _query: UploadQuery) -> Op<UploadPage> {
-        self.absent("list uploads")
+    fn uploads(&self, cx: &OpContext, bucket: &str, query: UploadQuery) -> Op<UploadPage> {
+        let bucket = bucket.to_owned();
+        self.run("list uploads", cx, move |account, until| async move {
+            check_bucket(account.kind, &bucket)?;
+            let UploadQuery { prefix, page, limit, .. } = &query;
+            by_kind!(account, "list uploads",
+                S3 => s3::uploads::list(&account, until, &bucket, prefix, page, *limit).await,
+                Azure => azure::uploads::list(&account, until, &bucket, prefix, page, *limit).await,
+            )
+        })
     }
 
-    fn sign(&self, _cx: &OpContext, _request: SignRequest) -> Op<SignedUrl> {
-        self.absent("sign")
+    fn sign(&self, cx: &OpContext, request: SignRequest) -> Op<SignedUrl> {
+        self.run("sign", cx, move |account, until| async move {
+            check_object(account.kind, &request.object)?;
+            let most = features::of(&account).max_sign_secs;
+            if !(1..=most).contains(&request.expire_secs) {
+                return Err(invalid(format!("a URL is signed for 1 to {most} s"))
+                    .with("expire_secs", request.expire_secs));
+            }
+            if request.method == SignedMethod::PUT_PART {
+                parts::check(&account, request.part, 1)?;
+            }
+            let now = get::now_ms() / 1000;
+            by_kind!(account, "sign",
+                S3 => s3::sign::sign(&account, &request, now).await,
+                Azure => azure::sign::sign(&account, until, &request, now).await,
+            )
+        })
     }
+}
+
+/// Refuses an upload that cannot be.
+fn check_upload(account: &Account, upload: &UploadInfo) -> Result<()> {
+    check_object(account.kind, &ObjectName::new(&upload.bucket, &upload.key))?;
+    if upload.id.is_empty() {
+        return Err(invalid("the upload has no id").with("object", &upload.key));
+    }
+    Ok(())
+}
+
+/// Deletes objects where no request is for many, several at a time.
+async fn one_by_one(
+    account: &Arc<Account>,
+    objects: RVec<ObjectName>,
+    until: Instant,
+) -> RVec<DeleteOutcome> {
+    let doing = objects.into_iter().map(|object| {
+        let account = Arc::clone(account);
+        async move {
+            let none = Conditions::default();
+            outcome::of(match account.kind {
+                Kind::Swift => swift::delete(&account, &object, &none, until).await,
+                _ => delete::delete(&account, &object, &none, until).await,
+            })
+        }
+    });
+    stream::iter(doing).buffered(AT_ONCE).collect::<Vec<_>>().await.into()
 }

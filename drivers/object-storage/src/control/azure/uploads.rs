@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::{collections::BTreeMap, time::Instant};
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use driver_api::{
+    Error, ErrorKind, RString, Result, Tuple2,
+    ext::{
+        Conditions, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, UploadInfo, UploadPage,
+    },
+};
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use super::listing;
+use crate::{
+    account::Account,
+    control::{
+        ending,
+        facts::{self, Facts},
+        pages::Place,
+        parts,
+        s3::tags,
+    },
+    error::{invalid, unsupported},
+    wire::{
+        AnswerExt, AskExt, about, ask, at_object,
+        digest::{hex, md5_base64, md5_hex},
+        nonsense, put_header, quoted, time, xml,
+    },
+};
+
+/// The most parts of an upload.
+pub(crate) const MAX_PARTS: u32 = 50_000;
+/// The number of the block that says that an upload was given up.
+const GIVEN_UP: u32 = 99_999_999;
+/// The hexadecimal digits that name an upload.
+const NAME: usize = 32;
+
+/// What is said of the object that an upload makes.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Said {
+    #[serde(default, rename = "c", skip_serializing_if = "String::is_empty")]
+    content_type: String,
+    #[serde(default, rename = "m", skip_serializing_if = "Vec::is_empty")]
+    metadata: Vec<(String, String)>,
+    #[serde(default, rename = "t", skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<(String, String)>,
+    #[serde(default, rename = "s", skip_serializing_if = "String::is_empty")]
+    storage_class: String,
+    #[serde(default, rename = "k", skip_serializing_if = "String::is_empty")]
+    mark: String,
+}
+
+impl Said {
+    fn of(options: &PutOptions) -> Self {
+        let owned = |pairs: &[Tuple2<RString, RString>]| {
+            pairs.iter().map(|pair| (pair.0.to_string(), pair.1.to_string())).collect()
+        };
+        Self {
+            content_type: options.content_type.to_string(),
+            metadata: owned(&options.metadata),
+            tags: owned(&options.tags),
+            storage_class: options.storage_class.to_string(),
+            mark: options.mark.to_string(),
+        }
+    }
+
+    fn options(&self) -> PutOptions {
+        let listed = |pairs: &[(String, String)]| {
+            facts::pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        };
+        PutOptions {
+            content_type: self.content_type.as_str().into(),
+            metadata: listed(&self.metadata),
+            tags: listed(&self.tags),
+            storage_class: self.storage_class.as_str().into(),
+            mark: self.mark.as_str().into(),
+            ..PutOptions::default()
+        }
+    }
+}
+
+/// An upload's id: its name, and what is said of its object where that is known.
+fn split(id: &str) -> Result<(&str, Option<Said>)> {
+    let (name, said) = id.split_once('.').map_or((id, None), |(name, said)| (name, Some(said)));
+    let bad = || {
+        invalid("the upload's id is none of this driver's")
+            .remedy("give the id as the begin of the upload told it")
+    };
+    if name.len() != NAME || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(bad());
+    }
+    let Some(said) = said else { return Ok((name, None)) };
+    let json = URL_SAFE_NO_PAD.decode(said).map_err(|_| bad())?;
+    Ok((name, Some(serde_json::from_slice(&json).map_err(|_| bad())?)))
+}
+
+/// The id of a block: all of one blob have the same length, as Azure wants it.
+pub(crate) fn block_id(id: &str, number: u32) -> Result<String> {
+    let (name, _) = split(id)?;
+    Ok(BASE64.encode(format!("{name}{number:08}")))
+}
+
+/// Upload and number of a block; `None`: another program's.
+fn parse_block(id: &str) -> Option<(String, u32)> {
+    let text = String::from_utf8(BASE64.decode(id).ok()?).ok()?;
+    let (name, number) = text.split_at_checked(NAME)?;
+    if number.len() != 8 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some((name.to_owned(), number.parse().ok()?))
+}
+
+/// Begins an object that is written in parts.
+pub(crate) async fn begin(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    options: &PutOptions,
+) -> Result<UploadInfo> {
+    tags::check(&options.tags)?;
+    if options.expire_after_secs != 0 {
+        return Err(unsupported("blobs of Azure have no time of their own at which they go")
+            .remedy("use a lifecycle rule of the storage account"));
+    }
+    // What could not be completed is not begun.
+    facts::add(
+        &mut ask("begin upload", Method::PUT, at_object(&object.bucket, &object.key, &[])),
+        &facts::AZURE,
+        options,
+    )?;
+    let mut name = [0; NAME / 2];
+    getrandom::fill(&mut name)
+        .map_err(|error| Error::new(ErrorKind::INTERNAL, format!("no random bits: {error}")))?;
+    let said = serde_json::to_vec(&Said::of(options))
+        .map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
+    let id = format!("{}.{}", hex(&name), URL_SAFE_NO_PAD.encode(said));
+    put_block(
+        account,
+        until,
+        "begin upload",
+        object,
+        &block_id(&id, 0)?,
+        Bytes::from_static(b"begun"),
+    )
+    .await?;
+    Ok(UploadInfo {
+        bucket: object.bucket.clone(),
+        key: object.key.clone(),
+        id: id.into(),
+        mark: options.mark.clone(),
+        started_ms: time::now_ms(),
+        ..UploadInfo::default()
+    })
+}
+
+async fn put_block(
+    account: &Account,
+    until: Instant,
+    what: &'static str,
+    object: &ObjectName,
+    block: &str,
+    data: Bytes,
+) -> Result<()> {
+    let query = [("comp", Some("block")), ("blockid", Some(block))];
+    let sum = md5_base64(&data);
+    let mut request =
+        ask(what, Method::PUT, at_object(&object.bucket, &object.key, &query)).body(data);
+    put_header(&mut request, "content-md5", &sum)?;
+    let reply = account.ask_ok(&request, until).await?;
+    let told = reply.header("content-md5");
+    if !told.is_empty() && told != sum {
+        return Err(about(parts::damaged(&sum, told), &request));
+    }
+    Ok(())
+}
+
+/// Writes a part.
+pub(crate) async fn put_part(
+    account: &Account,
+    until: Instant,
+    upload: &UploadInfo,
+    number: u32,
+    data: Bytes,
+) -> Result<PartInfo> {
+    let block = block_id(&upload.id, number)?;
+    let (size, sum) = (data.len() as u64, md5_hex(&data));
+    let object = ObjectName::new(&upload.bucket, &upload.key);
+    put_block(account, until, "put part", &object, &block, data)
+        .await
+        .map_err(|error| error.with("part", number))?;
+    Ok(PartInfo {
+        number,
+        size,
+        etag: block.into(),
+        checksum: format!("md5:{sum}").into(),
+        reserved: [0; 2],
+    })
+}
+
+/// The uncommitted blocks of a blob by upload; those of uploads that were given up are left out.
+async fn blocks(
+    account: &Account,
+    until: Instant,
+    what: &'static str,
+    bucket: &str,
+    key: &str,
+) -> Result<BTreeMap<String, BTreeMap<u32, u64>>> {
+    let query = [("comp", Some("blocklist")), ("blocklisttype", Some("uncommitted"))];
+    let request = ask(what, Method::GET, at_object(bucket, key, &query));
+    let reply = account.ask(&request, until).await?;
+    if reply.status.as_u16() == 404 && reply.code() != "ContainerNotFound" {
+        return Ok(BTreeMap::new());
+    }
+    if !reply.status.is_success() {
+        return Err(reply.error(account, &request));
+    }
+    let root = reply.document("BlockList", &request)?;
+    let mut uploads: BTreeMap<String, BTreeMap<u32, u64>> = BTreeMap::new();
+    for block in root.child("UncommittedBlocks").into_iter().flat_map(|list| list.all("Block")) {
+        if let Some((name, number)) = parse_block(block.need("Name")?) {
+            uploads.entry(name).or_default().insert(number, block.number("Size")?);
+        }
+    }
+    uploads.retain(|_, blocks| !blocks.contains_key(&GIVEN_UP));
+    Ok(uploads)
+}
+
+fn gone(upload: &UploadInfo) -> Error {
+    Error::new(ErrorKind::NOT_FOUND, "there is no such upload")
+        .with("bucket", &upload.bucket)
+        .with("object", &upload.key)
+        .remedy("it was completed, given up, or its blob was written by somebody else; begin another one")
+}
+
+/// A page of the parts of an upload.
+pub(crate) async fn parts(
+    account: &Account,
+    until: Instant,
+    upload: &UploadInfo,
+    after: u32,
+    limit: u32,
+) -> Result<PartPage> {
+    let (name, _) = split(&upload.id)?;
+    let mut uploads = blocks(account, until, "list parts", &upload.bucket, &upload.key).await?;
+    let found = uploads.remove(name).ok_or_else(|| gone(upload).during("list parts"))?;
+    let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+    let mut left = found.into_iter().filter(|(number, _)| *number > after && *number <= MAX_PARTS);
+    let mut page = PartPage::default();
+    for (number, size) in left.by_ref().take(limit) {
+        let etag = block_id(name, number)?.into();
+        page.parts.push(PartInfo {
+            number,
+            size,
+            etag,
+            checksum: RString::new(),
+            reserved: [0; 2],
+        });
+    }
+    page.more = left.next().is_some();
+    Ok(page)
+}
+
+/// Makes the object of its parts.
+pub(crate) async fn complete(
+    account: &Account,
+    until: Instant,
+    upload: &UploadInfo,
+    parts: &[PartInfo],
+    conditions: &Conditions,
+) -> Result<ObjectInfo> {
+    let (name, said) = split(&upload.id)?;
+    let Some(said) = said else {
+        return Err(invalid(
+            "the upload's id, as a listing tells it, does not say what the object is to be like",
+        )
+        .remedy("complete it with the id that its begin told, or give it up"));
+    };
+    let upload = &UploadInfo { mark: said.mark.as_str().into(), ..upload.clone() };
+    let object = ObjectName::new(&upload.bucket, &upload.key);
+    let mut document = xml::Writer::new();
+    let mut ids = Vec::with_capacity(parts.len());
+    for part in parts {
+        ids.push(block_id(name, part.number)?);
+    }
+    document.element("BlockList", |root| {
+        for id in &ids {
+            root.text("Uncommitted", id);
+        }
+    });
+    let body = document.finish();
+    let sum = md5_base64(body.as_bytes());
+    let query = [("comp", Some("blocklist"))];
+    let mut request =
+        ask("complete upload", Method::PUT, at_object(&upload.bucket, &upload.key, &query))
+            .typed("application/xml", body);
+    put_header(&mut request, "content-md5", &sum)?;
+    let options = said.options();
+    facts::add(&mut request, &facts::AZURE, &options)?;
+    let tags = tags::header(&options.tags);
+    if !tags.is_empty() {
+        put_header(&mut request, "x-ms-tags", &tags)?;
+    }
+    for (name, value) in
+        [("if-match", &conditions.if_match), ("if-none-match", &conditions.if_none_match)]
+    {
+        if !value.is_empty() {
+            put_header(&mut request, name, &quoted(value))?;
+        }
+    }
+    let reply = match account.ask(&request, until).await {
+        Ok(reply) => reply,
+        // The deadline is over, or nearly: one look whether it was done.
+        Err(error) => {
+            return ending::decide(upload, error, true, head(account, until, &object).await);
+        }
+    };
+    if reply.status.is_success() {
+        let etag = reply.etag();
+        if let Ok(Some(facts)) = head(account, until, &object).await
+            && facts.info.etag == etag
+        {
+            return Ok(facts.info);
+        }
+        let mut info =
+            ObjectInfo { key: upload.key.clone(), latest: true, ..ObjectInfo::default() };
+        info.etag = etag.into();
+        info.version = reply.header("x-ms-version-id").into();
+        info.size = parts.iter().map(|part| part.size).sum();
+        info.modified_ms = time::http_ms(reply.header("last-modified"));
+        return Ok(info);
+    }
+    let mut error = reply.error(account, &request);
+    let code = reply.code();
+    if code == "InvalidBlockList" {
+        error = gone(upload).during("complete upload");
+    } else if matches!(code.as_str(), "ConditionNotMet" | "BlobAlreadyExists")
+        || reply.status.as_u16() == 412
+    {
+        error = ending::refused_condition(conditions, error);
+    }
+    ending::decide(upload, error, reply.doubt.is_some(), head(account, until, &object).await)
+}
+
+/// What is said of a blob; `None`: there is none.
+pub(crate) async fn head(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+) -> Result<Option<Facts>> {
+    let request = ask("head object", Method::HEAD, at_object(&object.bucket, &object.key, &[]));
+    let reply = account.ask(&request, until).await?;
+    match reply.status.as_u16() {
+        404 => Ok(None),
+        _ if reply.status.is_success() => facts::of(&facts::AZURE, &object.key, &reply).map(Some),
+        _ => Err(reply.error(account, &request)),
+    }
+}
+
+/// Gives an upload up: nobody finds it any more, and Azure discards its blocks within a week.
+pub(crate) async fn abort(account: &Account, until: Instant, upload: &UploadInfo) -> Result<()> {
+    let (name, _) = split(&upload.id)?;
+    let found = blocks(account, until, "abort upload", &upload.bucket, &upload.key).await?;
+    if !found.contains_key(name) {
+        return Ok(());
+    }
+    let object = ObjectName::new(&upload.bucket, &upload.key);
+    put_block(
+        account,
+        until,
+        "abort upload",
+        &object,
+        &block_id(name, GIVEN_UP)?,
+        Bytes::from_static(b"given up"),
+    )
+    .await
+}
+
+/// A page of the container's unfinished uploads. A listing tells blobs that have blocks only; each is asked for them.
+pub(crate) async fn list(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    prefix: &str,
+    page: &str,
+    limit: u32,
+) -> Result<UploadPage> {
+    let mut place = Place::decode(page)?.unwrap_or_default();
+    let mut answer = UploadPage::default();
+    loop {
+        let (keys, next) =
+            listing::uncommitted(account, until, bucket, prefix, &place.token, limit).await?;
+        for key in keys {
+            for name in blocks(account, until, "list uploads", bucket, &key).await?.into_keys() {
+                answer.uploads.push(UploadInfo {
+                    bucket: bucket.into(),
+                    key: key.clone(),
+                    id: name.into(),
+                    ..UploadInfo::default()
+                });
+            }
+            place.last = key.to_string();
+        }
+        if next.is_empty() {
+            return Ok(answer);
+        }
+        if next == place.token {
+            return Err(nonsense("the list of uploads does not advance"));
+        }
+        place.token = next;
+        if !answer.uploads.is_empty() {
+            answer.next = place.encode().into();
+            return Ok(answer);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+pub(crate) mod azure;
+pub(crate) mod ending;
+pub(crate) mod facts;
+pub(crate) mod names;
+pub(crate) mod outcome;
+pub(crate) mod pages;
+pub(crate) mod parts;
+pub(crate) mod s3;

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Escaped text in paths and queries.
+
+use std::fmt::Write;
+
+/// Adds `text` with everything escaped but the unreserved characters of RFC 3986, as signatures of S3 and GCS want it.
+pub(crate) fn escape_into(out: &mut String, text: &str, keep_slashes: bool) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
+            b'/' if keep_slashes => out.push('/'),
+            _ => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+/// [`escape_into`] to a new string.
+pub(crate) fn escape(text: &str, keep_slashes: bool) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    escape_into(&mut out, text, keep_slashes);
+    out
+}
+
+/// What [`escape`] made into text again; `+` is a blank where the writer says so. `None`: it is not so escaped.
+pub(crate) fn unescape(text: &str, plus: bool) -> Option<String> {
+    if !text.contains(['%', '+']) {
+        return Some(text.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            b'+' if plus => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
