@@ -7,7 +7,9 @@ use driver_api::{
     ext::{ObjectInfo, PutOptions},
 };
 use crate::{
+    account::Account,
     call::{Answer, Ask},
+    config::Kind,
     error::invalid,
     wire::{AnswerExt, nonsense, put_header, time},
 };
@@ -65,10 +67,33 @@ pub(crate) const SWIFT: Names = Names {
     usual_class: "",
 };
 
+/// The names of this account's store.
+pub(crate) fn names(account: &Account) -> &'static Names {
+    match account.kind {
+        Kind::S3 => &S3,
+        Kind::Azure => &AZURE,
+        Kind::Gcs => &GCS,
+        Kind::Swift => &SWIFT,
+    }
+}
+
 /// Refuses a mark that is none.
 pub(crate) fn check_mark(mark: &str) -> Result<()> {
     if mark.len() > 32 || !mark.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(invalid("a mark is 1 to 32 hexadecimal digits"));
+    }
+    Ok(())
+}
+
+/// Refuses a name of metadata that no store takes, or that is the driver's own.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if name.starts_with("novastor-") || name.starts_with("novastor_") {
+        return Err(invalid(format!("the name {name:?} of metadata is kept for the driver's own use")));
+    }
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    if name.is_empty() || !name.bytes().all(known) {
+        return Err(invalid(format!("{name:?} cannot be the name of metadata"))
+            .remedy("use lower-case letters, digits, dashes and underscores"));
     }
     Ok(())
 }
@@ -83,14 +108,7 @@ pub(crate) fn add(ask: &mut Ask, names: &Names, options: &PutOptions) -> Result<
     put_header(ask, &format!("{}content-type", names.plain), content_type)?;
     for pair in &options.metadata {
         let (name, value) = (pair.0.as_str(), pair.1.as_str());
-        if name.starts_with("novastor-") {
-            return Err(invalid(format!("the name {name:?} of metadata is kept for the driver's own use")));
-        }
-        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-        if name.is_empty() || !name.bytes().all(known) {
-            return Err(invalid(format!("{name:?} cannot be the name of metadata"))
-                .remedy("use lower-case letters, digits, dashes and underscores"));
-        }
+        check_name(name)?;
         let prefix = if PLAIN.contains(&name) { names.plain } else { names.metadata };
         put_header(ask, &format!("{prefix}{name}"), value)?;
     }

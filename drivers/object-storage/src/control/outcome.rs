@@ -22,7 +22,6 @@ pub(crate) fn unknown() -> DeleteOutcome {
 pub(crate) fn of(result: Result<(), Error>) -> DeleteOutcome {
     match result {
         Ok(()) => gone(),
-        Err(error) if error.kind() == ErrorKind::NOT_FOUND => gone(),
         Err(error) => kept(&error),
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         ending,
         facts::{self, Facts},
         pages::Place,
-        parts,
+        parts::{self},
         s3::tags,
     },
     error::{invalid, unsupported},

@@ -114,7 +114,7 @@ fn object(element: &Element<'_>, escaped: bool, versions: bool) -> Result<Object
         let text = child.text.as_ref();
         match child.name {
             "Key" => info.key = name(text, escaped)?.as_ref().into(),
-            "VersionId" if text != "null" || versions => info.version = text.into(),
+            "VersionId" | "Generation" if text != "null" || versions => info.version = text.into(),
             "Size" => {
                 info.size = text.trim().parse().map_err(|_| nonsense(format!("a size is {text:?}")))?;
                 sized = true;

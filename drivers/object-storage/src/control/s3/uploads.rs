@@ -14,11 +14,12 @@ use http::Method;
 use super::tags;
 use crate::{
     account::Account,
+    config::Kind,
     control::{
         ending,
         facts::{self, Facts},
         pages::Place,
-        parts,
+        parts::{self},
     },
     error::{invalid, unsupported},
     retry::is_error,
@@ -48,15 +49,18 @@ fn plain(account: &Account) -> bool {
 /// Begins an object that is written in parts.
 pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName, options: &PutOptions) -> Result<UploadInfo> {
     tags::check(&options.tags)?;
+    if account.kind == Kind::Gcs && !options.tags.is_empty() {
+        return Err(unsupported("objects of GCS have no tags").remedy("use metadata"));
+    }
     if options.expire_after_secs != 0 {
-        return Err(unsupported("objects of S3 have no time of their own at which they go")
+        return Err(unsupported("objects of this store have no time of their own at which they go")
             .remedy("use a lifecycle rule of the bucket"));
     }
     let url = at_object(&object.bucket, &object.key, &[("uploads", None)]);
     // A second one that is begun because an answer was lost stays behind, and can be found by listing uploads.
     let mut request =
         ask("begin upload", Method::POST, url).headers(&account.encrypt).headers(&account.customer);
-    facts::add(&mut request, &facts::S3, options)?;
+    facts::add(&mut request, facts::names(account), options)?;
     let tags = tags::header(&options.tags);
     if !tags.is_empty() {
         put_header(&mut request, "x-amz-tagging", &tags)?;
@@ -139,6 +143,8 @@ pub(crate) async fn complete(
 ) -> Result<ObjectInfo> {
     let (id, tags) = split_id(&upload.id);
     let object = ObjectName::new(&upload.bucket, &upload.key);
+    // GCS knows conditions by generations: 0 is no object.
+    let mut generation = None;
     if !conditions.is_empty() {
         let found = head(account, until, &object).await?;
         if let Some(facts) = &found
@@ -147,6 +153,7 @@ pub(crate) async fn complete(
             return finish(account, until, &object, tags, facts.info.clone()).await;
         }
         ending::check(conditions, found.as_ref())?;
+        generation = Some(found.map_or_else(|| "0".to_owned(), |facts| facts.info.version.to_string()));
     }
     let mut document = xml::Writer::new();
     document.element_with("CompleteMultipartUpload", "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"", |root| {
@@ -161,9 +168,15 @@ pub(crate) async fn complete(
     let mut request = ask("complete upload", Method::POST, url)
         .headers(&account.customer)
         .typed("application/xml", document.finish());
-    for (name, value) in [("if-match", &conditions.if_match), ("if-none-match", &conditions.if_none_match)] {
-        if !value.is_empty() {
-            put_header(&mut request, name, &quoted(value))?;
+    if account.kind == Kind::Gcs {
+        if let Some(generation) = generation {
+            put_header(&mut request, "x-goog-if-generation-match", &generation)?;
+        }
+    } else {
+        for (name, value) in [("if-match", &conditions.if_match), ("if-none-match", &conditions.if_none_match)] {
+            if !value.is_empty() {
+                put_header(&mut request, name, &quoted(value))?;
+            }
         }
     }
     let reply = match account.ask(&request, until).await {
@@ -176,7 +189,7 @@ pub(crate) async fn complete(
         let root = reply.document("CompleteMultipartUploadResult", &request)?;
         let mut info = ObjectInfo { key: upload.key.clone(), latest: true, ..ObjectInfo::default() };
         info.etag = unquoted(root.need("ETag")?).into();
-        info.version = reply.header("x-amz-version-id").into();
+        info.version = reply.header(facts::names(account).version).into();
         info.size = parts.iter().map(|part| part.size).sum();
         info.modified_ms = time::now_ms();
         match head(account, until, &object).await {
@@ -223,14 +236,15 @@ fn parse_tags(header: &str) -> Result<RVec<Tuple2<RString, RString>>> {
 
 /// What is said of an object; `None`: there is none.
 pub(crate) async fn head(account: &Account, until: Instant, object: &ObjectName) -> Result<Option<Facts>> {
-    let version = [("versionId", Some(object.version.as_str()))];
+    let name = if account.kind == Kind::Gcs { "generation" } else { "versionId" };
+    let version = [(name, Some(object.version.as_str()))];
     let query = if object.version.is_empty() { &[][..] } else { &version };
     let request =
         ask("head object", Method::HEAD, at_object(&object.bucket, &object.key, query)).headers(&account.customer);
     let reply = account.ask(&request, until).await?;
     match reply.status.as_u16() {
         404 => Ok(None),
-        _ if reply.status.is_success() => facts::of(&facts::S3, &object.key, &reply).map(Some),
+        _ if reply.status.is_success() => facts::of(facts::names(account), &object.key, &reply).map(Some),
         _ => Err(reply.error(account, &request)),
     }
 }
