@@ -5,11 +5,11 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use driver_api::Result;
+use driver_api::{Result, Stats};
 use http::{HeaderName, HeaderValue, Uri, header::AUTHORIZATION};
 use object_store::{
     ObjectStore, RetryConfig,
@@ -27,6 +27,7 @@ use crate::{
     credentials,
     error::{self, invalid},
     pace::Pace,
+    probing::Probed,
     traffic::Traffic,
 };
 
@@ -45,8 +46,8 @@ pub(crate) enum Credential {
     Azure(AzureCredentialProvider),
     /// GCS: the bearer of requests, and the key that signs URLs.
     Gcs(GcpCredentialProvider, GcpSigningCredentialProvider),
-    /// Swift logs in by itself: [`crate::swift`].
-    Swift,
+    /// Swift: its client logs in by itself.
+    Swift(swift::Swift),
 }
 
 /// One account at one store: what all requests of a backend have in common.
@@ -69,6 +70,8 @@ pub(crate) struct Account {
     pub traffic: Arc<Traffic>,
     /// How fast the store wants to be asked.
     pub pace: Pace,
+    /// Which conditions the store heeds (S3).
+    pub probed: Probed,
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
 }
 
@@ -90,6 +93,7 @@ impl Account {
             customer,
             traffic,
             pace: Pace::default(),
+            probed: Probed::new(),
             stores: Mutex::default(),
             config,
         })
@@ -154,7 +158,7 @@ impl Account {
     /// Signs a request. Everything that is to be signed must be in it.
     pub async fn authorize(&self, request: &mut HttpRequest) -> Result<()> {
         match &self.credential {
-            Credential::Aws(None) | Credential::Swift => Ok(()),
+            Credential::Aws(None) | Credential::Swift(_) => Ok(()),
             Credential::Aws(Some(provider)) => {
                 let credential = provider
                     .get_credential()
@@ -265,10 +269,15 @@ impl Account {
                     .build()
                     .map_err(wrong)?,
             ),
-            Credential::Swift => {
-                return Err(error::unsupported("containers of Swift are not opened this way"));
-            }
+            Credential::Swift(swift) => Arc::new(swift.with_container(bucket)),
         })
+    }
+
+    /// The figures of the backend.
+    pub fn stats(&self) -> Stats {
+        let storm = self.pace.storm(Instant::now());
+        let gap = storm.map_or(0.0, |(gap, _)| gap.as_secs_f64());
+        self.traffic.stats().gauge("request_gap_seconds", gap)
     }
 
     /// How object_store repeats requests, within `time`.

@@ -43,7 +43,7 @@ pub(crate) fn find(config: &Config, client: &HttpClient) -> Result<Credential> {
         Kind::S3 => aws(config).map(Credential::Aws),
         Kind::Azure => azure(config).map(Credential::Azure),
         Kind::Gcs => gcs(config, client),
-        Kind::Swift => Ok(Credential::Swift),
+        Kind::Swift => crate::swift::open(config, client).map(Credential::Swift),
     }
 }
 

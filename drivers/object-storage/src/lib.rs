@@ -2,19 +2,38 @@
 #![doc = include_str!("../README.md")]
 
 mod account;
+mod backend;
 mod call;
 mod client;
 mod config;
 mod control;
+mod copy;
 mod credentials;
+mod delete;
+mod driver;
 mod error;
+mod features;
+mod get;
+mod health;
+mod info;
+mod mark;
 mod names;
+mod objects;
 mod options;
+mod outcome;
 mod pace;
+mod probing;
+mod put;
 mod retry;
+mod sums;
+mod swift;
 mod traffic;
 mod wire;
 
+pub use backend::{NoVolume, ObjectBackend};
 pub use config::{
     Checksum, ConditionalPut, Config, Credentials, Encryption, Kind, Style, SwiftAuth,
 };
+pub use driver::ObjectStorage;
+
+driver_api::export_driver!(ObjectStorage, "object-storage");

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Copying within the store, which moves the bytes itself.
+
+use std::time::{Duration, Instant};
+
+use driver_api::{
+    Error, ErrorKind, ROption, Result,
+    ext::{Conditions, CopyOptions, ObjectInfo, ObjectName, PutOptions},
+};
+use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::{
+    account::Account,
+    call::{Answer, Ask},
+    config::Kind,
+    error::{invalid, unknown},
+    get,
+    info::{self, Found, quoted},
+    mark, probing,
+    put::{check_conditions, condition, refused},
+    retry::is_error,
+};
+
+const IN_SOURCE: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+/// The most bytes that S3 copies by one request.
+const MOST: u64 = 5 << 30;
+
+/// Copies an object.
+pub(crate) async fn copy(
+    account: &Account,
+    from: &ObjectName,
+    to: &ObjectName,
+    options: &CopyOptions,
+    until: Instant,
+) -> Result<ObjectInfo> {
+    check_conditions(&options.target)?;
+    if !to.version.is_empty() {
+        return Err(invalid("a version cannot be written, only the object").with("object", &to.key));
+    }
+    let need = match options.target.is_empty() {
+        true => probing::Need::Nothing,
+        false => probing::Need::Copy,
+    };
+    probing::check(account, &to.bucket, need, until).await?;
+    let source = get::find(account, from, &options.source, until).await?;
+    if account.kind == Kind::S3 && source.info.size > MOST {
+        return Err(invalid(
+            "the object is larger than 5 GiB, which S3 does not copy by one request",
+        )
+        .with("object", &from.key)
+        .with("size", source.info.size)
+        .remedy("get it and put it"));
+    }
+    let mark = mark::of(&options.mark)?;
+    let put = said(account, &source, options);
+    let mut ask = Ask::new("copy object", Method::PUT, &to.bucket, &to.key)
+        .headers(&account.encrypt)
+        .headers(&account.customer);
+    ask = info::write(account, ask, &put, &mark)?;
+    ask = from_source(account, ask, from, &source)?;
+    ask = condition(account, ask, &options.target, until).await?;
+    let answer = account.ask(&ask, until).await?;
+    if !answer.status.is_success() || is_error(&answer.body) {
+        return Ok(refused(account, &ask, to, &mark, &options.target, &answer, until).await?.info);
+    }
+    if account.kind == Kind::Azure {
+        finish(account, &ask, to, &mark, &answer, until).await?;
+    }
+    let found = get::find(account, to, &Conditions::default(), until).await?;
+    proven(&found, &mark, &source)?;
+    Ok(found.info)
+}
+
+/// What is to be said of the target: of the source, but for what changes.
+fn said(account: &Account, source: &Found, options: &CopyOptions) -> PutOptions {
+    let change = &options.change;
+    PutOptions {
+        content_type: change.content_type.clone().unwrap_or(source.info.content_type.clone()),
+        metadata: change.metadata.clone().unwrap_or(source.info.metadata.clone()),
+        tags: match &change.tags {
+            ROption::RSome(tags) if account.kind != Kind::Gcs => tags.clone(),
+            _ => Default::default(),
+        },
+        storage_class: change.storage_class.clone().unwrap_or_default(),
+        expire_after_secs: change.expire_after_secs.unwrap_or(0),
+        ..PutOptions::default()
+    }
+}
+
+fn from_source(account: &Account, ask: Ask, from: &ObjectName, source: &Found) -> Result<Ask> {
+    let path = format!(
+        "/{}/{}",
+        utf8_percent_encode(&from.bucket, IN_SOURCE),
+        utf8_percent_encode(&from.key, IN_SOURCE)
+    );
+    let etag = quoted(&source.info.etag);
+    match account.kind {
+        Kind::S3 => {
+            let version = match from.version.as_str() {
+                "" => String::new(),
+                version => format!("?versionId={}", utf8_percent_encode(version, NON_ALPHANUMERIC)),
+            };
+            let with_tags = ask.headers.contains_key("x-amz-tagging");
+            let mut ask = ask
+                .header("x-amz-copy-source", &format!("{path}{version}"))?
+                .header("x-amz-copy-source-if-match", &etag)?
+                .header("x-amz-metadata-directive", "REPLACE")?
+                .header("x-amz-tagging-directive", if with_tags { "REPLACE" } else { "COPY" })?;
+            for (name, value) in &account.customer {
+                let name = name.as_str().replacen("x-amz-", "x-amz-copy-source-", 1);
+                ask = ask.header(&name, value.to_str().unwrap_or_default())?;
+            }
+            Ok(ask)
+        }
+        Kind::Gcs => ask
+            .header("x-goog-copy-source", &path)?
+            .header("x-goog-copy-source-generation", &source.generation)?
+            .header("x-goog-copy-source-if-generation-match", &source.generation)?
+            .header("x-goog-metadata-directive", "REPLACE"),
+        Kind::Azure | Kind::Swift => {
+            let query = match from.version.as_str() {
+                "" => Vec::new(),
+                version => vec![("versionid".to_owned(), version.to_owned())],
+            };
+            let url = account.url(&from.bucket, &from.key, &query)?.to_string();
+            // The target keeps the source's own headers of HTTP; a request to copy has none.
+            let mut ask = ask;
+            for name in [
+                "content-type",
+                "cache-control",
+                "content-disposition",
+                "content-encoding",
+                "content-language",
+            ] {
+                ask.headers.remove(format!("x-ms-blob-{name}"));
+            }
+            ask.header("x-ms-copy-source", &url)?.header("x-ms-source-if-match", &etag)
+        }
+    }
+}
+
+/// Waits until Azure has copied, which it does by itself.
+async fn finish(
+    account: &Account,
+    ask: &Ask,
+    to: &ObjectName,
+    mark: &str,
+    answer: &Answer,
+    until: Instant,
+) -> Result<()> {
+    let mut status = answer.header("x-ms-copy-status").to_owned();
+    let head = Ask::new("copy object", Method::HEAD, &to.bucket, &to.key);
+    let mut pause = Duration::from_millis(20);
+    while status == "pending" {
+        if Instant::now() + pause >= until {
+            return Err(crate::error::place(
+                unknown("the store still copies at the deadline"),
+                account,
+                ask,
+            ));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+        let answer = account.ask_ok(&head, until).await?;
+        let found = info::read(account.kind, &to.key, &answer.headers);
+        if found.mark != mark {
+            return Err(other(to));
+        }
+        answer.header("x-ms-copy-status").clone_into(&mut status);
+    }
+    match status.as_str() {
+        "success" | "" => Ok(()),
+        _ => {
+            Err(Error::new(ErrorKind::UNAVAILABLE, format!("the store gave the copy up: {status}"))
+                .with("object", &to.key)
+                .remedy("try again"))
+        }
+    }
+}
+
+fn other(to: &ObjectName) -> Error {
+    unknown("another write replaced the copy at once").with("object", &to.key)
+}
+
+/// The copy is ours and whole.
+fn proven(found: &Found, mark: &str, source: &Found) -> Result<()> {
+    if found.mark != mark {
+        return Err(unknown(
+            "another write replaced the copy at once, or the store forgot what was said of it",
+        )
+        .with("object", &found.info.key));
+    }
+    if found.info.size != source.info.size {
+        return Err(Error::new(ErrorKind::CORRUPTED, "the copy has another size than its source")
+            .with("object", &found.info.key)
+            .with("size", found.info.size)
+            .with("source_size", source.info.size));
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether a store that speaks S3 heeds conditions. Some take them and ignore them, which would lose data without a word; so
+//! before the first conditional mutation of a backend an object of our own is written, and mutated under conditions that do
+//! not hold.
+
+use std::time::Instant;
+
+use driver_api::{Error, Result, ext::Conditions};
+use http::{Method, StatusCode};
+use tokio::sync::OnceCell;
+
+use crate::{
+    account::Account,
+    call::{Answer, Ask},
+    config::Kind,
+    error::unsupported,
+    mark,
+};
+
+/// An ETag that no object has.
+const NOBODYS: &str = "\"00000000000000000000000000000000\"";
+
+/// Which conditions a store heeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heeded {
+    /// Create-only writes.
+    pub create: bool,
+    /// Writes for a certain ETag.
+    pub update: bool,
+    /// Create-only copies.
+    pub copy: bool,
+    /// Deletions for a certain ETag.
+    pub delete: bool,
+}
+
+/// What was found out, once in the life of a backend.
+pub(crate) type Probed = OnceCell<Heeded>;
+
+/// What a mutation needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing.
+    Nothing,
+    /// Create-only.
+    Create,
+    /// For a certain ETag.
+    Update,
+    /// A copy under a condition on its target.
+    Copy,
+    /// A deletion under a condition.
+    Delete,
+}
+
+impl Need {
+    /// What a write under these conditions needs.
+    pub fn of(conditions: &Conditions) -> Self {
+        if conditions.if_none_match == "*" {
+            Self::Create
+        } else if conditions.if_match.is_empty() {
+            Self::Nothing
+        } else {
+            Self::Update
+        }
+    }
+}
+
+/// Refuses a mutation whose condition the store would ignore.
+pub(crate) async fn check(
+    account: &Account,
+    bucket: &str,
+    need: Need,
+    until: Instant,
+) -> Result<()> {
+    if need == Need::Nothing || account.kind != Kind::S3 || !account.conditional() {
+        return Ok(());
+    }
+    let heeded = account.probed.get_or_try_init(|| probe(account, bucket, until)).await?;
+    let (heeds, what) = match need {
+        Need::Create => (heeded.create, "create-only writes"),
+        Need::Update => (heeded.update, "writes for a certain ETag"),
+        Need::Copy => (heeded.copy, "conditions on a copy's target"),
+        Need::Delete => (heeded.delete, "deletions for a certain ETag"),
+        Need::Nothing => return Ok(()),
+    };
+    if heeds {
+        return Ok(());
+    }
+    Err(ignored(account, what))
+}
+
+fn ignored(account: &Account, what: &str) -> Error {
+    unsupported(format!(
+        "the store ignores the condition of {what}, which would lose data without a word"
+    ))
+    .with("endpoint", account.shown_endpoint())
+    .remedy("do without the condition, or use a store that heeds it")
+}
+
+/// Tries conditions that do not hold on an object of our own.
+async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded> {
+    let key = format!(".novastor-probe-{}", mark::of("")?);
+    let put = || {
+        Ask::new("probe conditions", Method::PUT, bucket, &key)
+            .headers(&account.encrypt)
+            .headers(&account.customer)
+            .body("probe")
+    };
+    let first = account.ask_ok(&put(), until).await?;
+    let create = account.ask(&put().header("if-none-match", "*")?, until).await?;
+    let update = account.ask(&put().header("if-match", NOBODYS)?, until).await?;
+    let mut copy = put().body("").header("x-amz-copy-source", &format!("/{bucket}/{key}"))?;
+    copy = copy.header("x-amz-metadata-directive", "REPLACE")?.header("if-none-match", "*")?;
+    for (name, value) in &account.customer {
+        let name = name.as_str().replacen("x-amz-", "x-amz-copy-source-", 1);
+        copy = copy.header(&name, value.to_str().unwrap_or_default())?;
+    }
+    let copied = account.ask(&copy, until).await?;
+    let delete = Ask::new("probe conditions", Method::DELETE, bucket, &key);
+    let deleted = account.ask(&delete.clone().header("if-match", NOBODYS)?, until).await?;
+    let heeded = Heeded {
+        create: refused(&create),
+        update: refused(&update),
+        copy: refused(&copied),
+        delete: refused(&deleted),
+    };
+    tracing::info!(?heeded, endpoint = account.shown_endpoint(), "conditions that the store heeds");
+    // Where versions are kept, all of the probe's are taken away; a rest does no harm.
+    let _ = account.ask(&delete, until).await;
+    for answer in [&first, &create, &update, &copied] {
+        let version = answer.header("x-amz-version-id");
+        if !version.is_empty() && version != "null" {
+            let _ = account.ask(&delete.clone().query("versionId", version), until).await;
+        }
+    }
+    Ok(heeded)
+}
+
+fn refused(answer: &Answer) -> bool {
+    answer.status == StatusCode::PRECONDITION_FAILED
+}

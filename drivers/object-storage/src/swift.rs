@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Swift, behind the traits of its own client, which logs in, repeats and proves its conditional writes by itself.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+
+use bytes::Bytes;
+use driver_api::{
+    Error, ErrorKind, IoBuf, Result, Tuple2,
+    ext::{Conditions, CopyOptions, ObjectInfo, ObjectName, ObjectPiece, PutOptions},
+};
+use futures_util::StreamExt;
+use object_store::{
+    Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutMode, RetryConfig,
+    client::HttpClient, path::Path,
+};
+use swift::{Auth, Expiry, Failure, FailureKind, KeystoneIdentity, Secret, Swift};
+
+use crate::{
+    account::{Account, Credential},
+    client::{Shared, trusted},
+    config::{Config, SwiftAuth},
+    error::{invalid, unknown, unsupported},
+    get::now_ms,
+    info::{check_metadata, is_md5},
+    mark,
+};
+
+/// The account, at no container yet. Nothing is asked.
+pub(crate) fn open(config: &Config, client: &HttpClient) -> Result<Swift> {
+    let text = |option: &Option<String>| option.clone().unwrap_or_default();
+    let domain = |option: &Option<String>| option.clone().unwrap_or_else(|| "Default".to_owned());
+    let auth = match config.auth.unwrap_or(SwiftAuth::V3) {
+        SwiftAuth::V1 => Auth::V1 {
+            auth_url: text(&config.auth_url),
+            user: text(&config.user),
+            key: Secret::new(text(&config.password).trim()),
+        },
+        SwiftAuth::V3 => Auth::Keystone {
+            auth_url: text(&config.auth_url),
+            identity: match &config.application_credential_id {
+                Some(id) => KeystoneIdentity::Application {
+                    id: id.clone(),
+                    secret: Secret::new(text(&config.application_credential_secret).trim()),
+                },
+                None => KeystoneIdentity::Password {
+                    user: text(&config.user),
+                    password: Secret::new(text(&config.password).trim()),
+                    user_domain: domain(&config.user_domain),
+                    project: text(&config.project),
+                    project_domain: domain(&config.project_domain),
+                },
+            },
+            region: config.region.clone(),
+            interface: config.interface.clone().unwrap_or_else(|| "public".to_owned()),
+        },
+    };
+    let mut theirs = swift::Config::new(auth, "");
+    theirs.storage_url = config.endpoint.clone();
+    theirs.tempurl_key = config.temp_url_key.as_deref().map(Secret::new);
+    theirs.connect_timeout = config.connect_timeout();
+    theirs.request_timeout = config.request_timeout();
+    theirs.retry = RetryConfig {
+        retry_timeout: config.operation_timeout(),
+        max_retries: 50,
+        ..RetryConfig::default()
+    };
+    theirs.ca_pem = trusted(config)?;
+    Swift::with_connector(theirs, &Shared(client.clone()))
+        .map_err(|error| of_swift(&error, "the account cannot be used"))
+}
+
+/// A container of the account.
+pub(crate) fn container(account: &Account, name: &str) -> Result<Swift> {
+    match &account.credential {
+        Credential::Swift(swift) => Ok(swift.with_container(name)),
+        _ => Err(unsupported("this account is not Swift's")),
+    }
+}
+
+/// The key as Swift's client has it.
+pub(crate) fn path(key: &str) -> Result<Path> {
+    Path::parse(key).map_err(|error| {
+        invalid(format!("the key is refused: {error}"))
+            .with("object", key)
+            .remedy("use a key without empty parts between slashes")
+    })
+}
+
+/// The error of Swift's client as ours.
+pub(crate) fn of_swift(error: &object_store::Error, doing: &str) -> Error {
+    let Some(failure) = Failure::of(error) else { return crate::error::of_store(error, doing) };
+    if failure.outcome_unknown() {
+        return unknown(format!("{doing}: {failure}")).caused_by(failure);
+    }
+    let kind = match failure.kind() {
+        FailureKind::NotFound => ErrorKind::NOT_FOUND,
+        FailureKind::AlreadyExists => ErrorKind::ALREADY_EXISTS,
+        FailureKind::Precondition | FailureKind::NotModified => ErrorKind::CONFLICT,
+        FailureKind::PermissionDenied => ErrorKind::PERMISSION_DENIED,
+        FailureKind::Unauthenticated => ErrorKind::UNAUTHENTICATED,
+        FailureKind::TimedOut => ErrorKind::TIMED_OUT,
+        FailureKind::Full => ErrorKind::NO_SPACE,
+        FailureKind::Corrupt => ErrorKind::CORRUPTED,
+        FailureKind::Unsupported => ErrorKind::UNSUPPORTED,
+        FailureKind::Rejected => ErrorKind::INVALID_ARGUMENT,
+        _ => ErrorKind::UNAVAILABLE,
+    };
+    let told = Error::new(kind, format!("{doing}: {failure}"));
+    if failure.advice().is_empty() { told } else { told.remedy(failure.advice()) }
+}
+
+/// Bounds `doing` by the deadline.
+async fn within<T>(
+    until: Instant,
+    mutates: bool,
+    what: &str,
+    doing: impl Future<Output = object_store::Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout_at(until.into(), doing).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(of_swift(&error, what)),
+        Err(_) if mutates => Err(unknown(format!("{what}: no answer within the deadline"))),
+        Err(_) => {
+            Err(Error::new(ErrorKind::TIMED_OUT, format!("{what}: no answer within the deadline"))
+                .remedy("look at the server and the network"))
+        }
+    }
+}
+
+/// Whether the account can be asked for.
+pub(crate) async fn probe(account: &Account, until: Instant) -> Result<()> {
+    let Credential::Swift(swift) = &account.credential else { return Ok(()) };
+    match &account.config.probe_bucket {
+        Some(bucket) => {
+            within(until, false, "the container cannot be asked for", swift.container(bucket))
+                .await
+                .map(drop)
+        }
+        None => {
+            within(until, false, "the account cannot be asked for", swift.account()).await.map(drop)
+        }
+    }
+}
+
+fn options(object: &ObjectName, under: &Conditions) -> GetOptions {
+    let text = |text: &str| (!text.is_empty()).then(|| crate::info::quoted(text));
+    let date = |secs: u64| {
+        (secs > 0)
+            .then(|| {
+                i64::try_from(secs).ok().and_then(|secs| chrono::DateTime::from_timestamp(secs, 0))
+            })
+            .flatten()
+    };
+    GetOptions {
+        if_match: text(&under.if_match),
+        if_none_match: text(&under.if_none_match),
+        if_modified_since: date(under.if_modified_since),
+        if_unmodified_since: date(under.if_unmodified_since),
+        version: (!object.version.is_empty()).then(|| object.version.to_string()),
+        ..GetOptions::default()
+    }
+}
+
+fn info(
+    key: &str,
+    meta: &object_store::ObjectMeta,
+    attributes: &Attributes,
+) -> (ObjectInfo, String) {
+    let mut info = ObjectInfo {
+        key: key.into(),
+        size: meta.size,
+        etag: meta.e_tag.clone().unwrap_or_default().into(),
+        version: meta.version.clone().unwrap_or_default().into(),
+        modified_ms: u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0),
+        latest: true,
+        ..ObjectInfo::default()
+    };
+    if is_md5(&info.etag) {
+        info.checksum = format!("md5:{}", info.etag.to_lowercase()).into();
+    }
+    let mut found = String::new();
+    for (attribute, value) in attributes {
+        let value = value.as_ref();
+        let name = match attribute {
+            Attribute::ContentType => {
+                info.content_type = value.into();
+                continue;
+            }
+            Attribute::CacheControl => "cache-control",
+            Attribute::ContentDisposition => "content-disposition",
+            Attribute::ContentEncoding => "content-encoding",
+            Attribute::ContentLanguage => "content-language",
+            Attribute::Metadata(name) => match name.as_ref() {
+                "x-delete-at" => {
+                    info.expires_ms = value.parse::<u64>().unwrap_or(0).saturating_mul(1000);
+                    continue;
+                }
+                "novastor-mark" => {
+                    value.clone_into(&mut found);
+                    continue;
+                }
+                name if mark::is_hidden(name) => continue,
+                name => name,
+            },
+            _ => continue,
+        };
+        info.metadata.push(Tuple2(name.into(), value.into()));
+    }
+    info.metadata.sort();
+    (info, found)
+}
+
+/// What is known of an object.
+pub(crate) async fn head(
+    account: &Account,
+    object: &ObjectName,
+    under: &Conditions,
+    until: Instant,
+) -> Result<ObjectInfo> {
+    Ok(find(account, object, under, until).await?.0)
+}
+
+async fn find(
+    account: &Account,
+    object: &ObjectName,
+    under: &Conditions,
+    until: Instant,
+) -> Result<(ObjectInfo, String)> {
+    let store = container(account, &object.bucket)?;
+    let options = GetOptions { head: true, ..options(object, under) };
+    let path = path(&object.key)?;
+    let found =
+        within(until, false, "the object cannot be asked for", store.get_opts(&path, options))
+            .await?;
+    Ok(info(&object.key, &found.meta, &found.attributes))
+}
+
+/// Bytes of an object.
+pub(crate) async fn get(
+    account: &Account,
+    object: &ObjectName,
+    offset: u64,
+    len: u32,
+    under: &Conditions,
+    until: Instant,
+) -> Result<ObjectPiece> {
+    let told = find(account, object, under, until).await?.0;
+    if offset > told.size || (offset == told.size && len > 0 && told.size > 0) {
+        return Err(invalid("the range begins past the end of the object")
+            .with("object", &object.key)
+            .with("offset", offset)
+            .with("size", told.size));
+    }
+    let wanted = u64::from(len).min(told.size - offset);
+    if wanted == 0 {
+        return Ok(ObjectPiece { object: told, offset, data: IoBuf::empty(), reserved: [0; 2] });
+    }
+    let store = container(account, &object.bucket)?;
+    let mut asked = options(object, under);
+    // The bytes must be of the object that was just told of.
+    asked.if_match = Some(crate::info::quoted(&told.etag));
+    asked.range = Some(GetRange::Bounded(offset..offset + wanted));
+    let path = path(&object.key)?;
+    let doing = async {
+        let mut stream = store.get_opts(&path, asked).await?.into_stream();
+        let mut data = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0));
+        while let Some(bytes) = stream.next().await {
+            data.extend_from_slice(&bytes?);
+        }
+        Ok(data)
+    };
+    let data = within(until, false, "the object cannot be read", doing).await?;
+    account.traffic.received.fetch_add(data.len() as u64, Relaxed);
+    if data.len() as u64 != wanted {
+        return Err(Error::new(
+            ErrorKind::UNAVAILABLE,
+            format!("the answer has {} of {wanted} bytes", data.len()),
+        )
+        .with("object", &object.key));
+    }
+    Ok(ObjectPiece { object: told, offset, data: IoBuf::from(Bytes::from(data)), reserved: [0; 2] })
+}
+
+/// What is to be said of an object, as Swift's client takes it.
+pub(crate) fn attributes(options: &PutOptions, mark: &str) -> Result<Attributes> {
+    if !options.tags.is_empty() {
+        return Err(unsupported("objects of Swift have no tags").remedy("use metadata"));
+    }
+    if !options.storage_class.is_empty() {
+        return Err(unsupported("objects of Swift have no storage classes"));
+    }
+    let mut attributes = Attributes::new();
+    let content_type = match options.content_type.as_str() {
+        "" => "application/octet-stream",
+        text => text,
+    };
+    attributes.insert(Attribute::ContentType, content_type.to_owned().into());
+    for Tuple2(name, value) in &options.metadata {
+        check_metadata(crate::config::Kind::Swift, name, value)?;
+        let attribute = match name.as_str() {
+            "cache-control" => Attribute::CacheControl,
+            "content-disposition" => Attribute::ContentDisposition,
+            "content-encoding" => Attribute::ContentEncoding,
+            "content-language" => Attribute::ContentLanguage,
+            name => Attribute::Metadata(name.to_owned().into()),
+        };
+        attributes.insert(attribute, value.to_string().into());
+    }
+    if !mark.is_empty() {
+        attributes.insert(Attribute::Metadata("novastor-mark".into()), mark.to_owned().into());
+    }
+    if options.expire_after_secs > 0 {
+        let secs = options.expire_after_secs.to_string();
+        attributes.insert(Attribute::Metadata("x-delete-after".into()), secs.into());
+    }
+    Ok(attributes)
+}
+
+fn mode(conditions: &Conditions) -> Result<PutMode> {
+    crate::put::check_conditions(conditions)?;
+    if !conditions.if_match.is_empty() {
+        return Err(unsupported("Swift ignores `if_match` when an object is written, which would lose data without a word")
+            .remedy("write new keys create-only instead"));
+    }
+    Ok(if conditions.if_none_match == "*" { PutMode::Create } else { PutMode::Overwrite })
+}
+
+/// Writes an object.
+pub(crate) async fn put(
+    account: &Account,
+    object: &ObjectName,
+    data: Bytes,
+    options: &PutOptions,
+    until: Instant,
+) -> Result<ObjectInfo> {
+    let mode = mode(&options.conditions)?;
+    let mark = if options.mark.is_empty() { String::new() } else { mark::of(&options.mark)? };
+    let theirs = object_store::PutOptions {
+        mode: mode.clone(),
+        attributes: attributes(options, &mark)?,
+        ..object_store::PutOptions::default()
+    };
+    let (store, path) = (container(account, &object.bucket)?, path(&object.key)?);
+    let size = data.len() as u64;
+    let doing = store.put_opts(&path, data.into(), theirs);
+    let told = match within(until, true, "the object cannot be written", doing).await {
+        Ok(told) => told,
+        // A writer that repeats its write by its mark gets to hear that it was its own that came first.
+        Err(error) if error.kind() == ErrorKind::ALREADY_EXISTS && !options.mark.is_empty() => {
+            match find(account, object, &Conditions::default(), until).await {
+                Ok((info, found)) if found == mark => return Ok(info),
+                _ => return Err(error),
+            }
+        }
+        Err(error) => return Err(error),
+    };
+    let etag = told.e_tag.unwrap_or_default();
+    let mut info = ObjectInfo {
+        key: object.key.clone(),
+        size,
+        version: told.version.unwrap_or_default().into(),
+        modified_ms: now_ms(),
+        content_type: options.content_type.clone(),
+        metadata: options.metadata.clone(),
+        latest: true,
+        ..ObjectInfo::default()
+    };
+    if is_md5(&etag) {
+        info.checksum = format!("md5:{}", etag.to_lowercase()).into();
+    }
+    info.etag = etag.into();
+    if options.expire_after_secs > 0 {
+        info.expires_ms = now_ms() + options.expire_after_secs.saturating_mul(1000);
+    }
+    info.metadata.sort();
+    Ok(info)
+}
+
+/// Copies an object.
+pub(crate) async fn copy(
+    account: &Account,
+    from: &ObjectName,
+    to: &ObjectName,
+    options: &CopyOptions,
+    until: Instant,
+) -> Result<ObjectInfo> {
+    if from.bucket != to.bucket {
+        return Err(unsupported("Swift's client copies within a container only")
+            .remedy("get the object and put it"));
+    }
+    if !from.version.is_empty() {
+        return Err(unsupported("Swift's client copies the latest version only")
+            .remedy("get that version and put it"));
+    }
+    let change = &options.change;
+    if change.content_type.is_some()
+        || change.metadata.is_some()
+        || change.tags.is_some()
+        || change.storage_class.is_some()
+    {
+        return Err(unsupported("Swift copies what is said of an object with it")
+            .remedy("copy it, then change the copy"));
+    }
+    let mode = match mode(&options.target)? {
+        PutMode::Create => object_store::CopyMode::Create,
+        _ => object_store::CopyMode::Overwrite,
+    };
+    let (store, source, target) =
+        (container(account, &from.bucket)?, path(&from.key)?, path(&to.key)?);
+    let before = find(account, from, &options.source, until).await?.0;
+    let theirs = object_store::CopyOptions::new().with_mode(mode);
+    within(until, true, "the object cannot be copied", store.copy_opts(&source, &target, theirs))
+        .await?;
+    if let driver_api::ROption::RSome(secs) = change.expire_after_secs {
+        let expiry = if secs == 0 { Expiry::Never } else { Expiry::After(secs) };
+        within(until, true, "the copy's expiry cannot be set", store.set_expiry(&target, expiry))
+            .await?;
+    }
+    let info = find(account, to, &Conditions::default(), until).await?.0;
+    if info.size != before.size {
+        return Err(Error::new(ErrorKind::CORRUPTED, "the copy has another size than its source")
+            .with("object", &to.key));
+    }
+    Ok(info)
+}
+
+/// Deletes an object.
+pub(crate) async fn delete(
+    account: &Account,
+    object: &ObjectName,
+    conditions: &Conditions,
+    until: Instant,
+) -> Result<()> {
+    if !conditions.is_empty() {
+        return Err(unsupported(
+            "Swift ignores conditions of a deletion, which would lose data without a word",
+        )
+        .remedy("delete it without a condition"));
+    }
+    let (store, path) = (container(account, &object.bucket)?, path(&object.key)?);
+    let done = if object.version.is_empty() {
+        use object_store::ObjectStoreExt as _;
+        within(until, true, "the object cannot be deleted", store.delete(&path)).await
+    } else {
+        let doing = store.delete_version(&path, &object.version);
+        within(until, true, "the version cannot be deleted", doing).await
+    };
+    match done {
+        Err(error) if error.kind() == ErrorKind::NOT_FOUND => {
+            // A container that is missing is no object that is gone.
+            within(
+                until,
+                false,
+                "the container cannot be asked for",
+                store.container(&object.bucket),
+            )
+            .await
+            .map(drop)
+        }
+        done => done,
+    }
+}
