@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use driver_api::{
-    Error, IoBuf, Op, OpContext, RString, RVec, Result, Tuple2,
+    IoBuf, Op, OpContext, RString, RVec, Result, Tuple2,
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
         ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece, Objects,
@@ -17,10 +17,10 @@ use driver_api::{
 use crate::{
     account::Account,
     config::Kind,
-    copy, delete,
-    error::{invalid, unsupported},
+    control, copy, delete,
+    error::invalid,
     features, get,
-    names::{check_bucket, check_object},
+    names::check_object,
     put, swift,
 };
 
@@ -49,15 +49,6 @@ impl ObjectsOf {
             })
         })
     }
-
-    fn refused<T>(&self, operation: &'static str, error: Error) -> Op<T> {
-        self.0.traffic.failed(&error);
-        Op::err(error.during(operation))
-    }
-
-    fn absent<T>(&self, operation: &'static str) -> Op<T> {
-        self.refused(operation, unsupported("this is not built yet for this kind of store"))
-    }
 }
 
 impl Objects for ObjectsOf {
@@ -67,61 +58,75 @@ impl Objects for ObjectsOf {
 
     fn create_bucket(&self, cx: &OpContext, spec: BucketSpec) -> Op<BucketInfo> {
         self.run("create bucket", cx, move |account, until| async move {
-            check_bucket(account.kind, &spec.name)?;
-            if account.kind == Kind::Swift {
-                let store = swift::container(&account, &spec.name)?;
-                let made = store.create_container(&spec.name, &Default::default()).await;
-                made.map_err(|error| swift::of_swift(&error, "no container"))?;
-                return Ok(BucketInfo::new(&spec.name));
-            }
-            let mut ask = crate::call::Ask::new("create bucket", http::Method::PUT, &spec.name, "");
-            if account.kind == Kind::Azure {
-                ask = ask.query("restype", "container");
-            }
-            account.ask_ok(&ask, until).await?;
-            Ok(BucketInfo::new(&spec.name))
+            control::create_bucket(&account, until, &spec).await
         })
     }
 
-    fn delete_bucket(&self, _cx: &OpContext, _bucket: &str) -> Op<()> {
-        self.absent("delete bucket")
+    fn delete_bucket(&self, cx: &OpContext, bucket: &str) -> Op<()> {
+        let bucket = bucket.to_owned();
+        self.run("delete bucket", cx, move |account, until| async move {
+            control::delete_bucket(&account, until, &bucket).await
+        })
     }
 
-    fn buckets(&self, _cx: &OpContext) -> Op<RVec<BucketInfo>> {
-        self.absent("list buckets")
+    fn buckets(&self, cx: &OpContext) -> Op<RVec<BucketInfo>> {
+        self.run("list buckets", cx, |account, until| async move {
+            control::buckets(&account, until).await
+        })
     }
 
-    fn bucket(&self, _cx: &OpContext, _bucket: &str) -> Op<BucketInfo> {
-        self.absent("show bucket")
+    fn bucket(&self, cx: &OpContext, bucket: &str) -> Op<BucketInfo> {
+        let bucket = bucket.to_owned();
+        self.run("show bucket", cx, move |account, until| async move {
+            control::bucket(&account, until, &bucket).await
+        })
     }
 
-    fn set_versioning(&self, _cx: &OpContext, _bucket: &str, _on: bool) -> Op<BucketInfo> {
-        self.absent("set versioning")
+    fn set_versioning(&self, cx: &OpContext, bucket: &str, on: bool) -> Op<BucketInfo> {
+        let bucket = bucket.to_owned();
+        self.run("set versioning", cx, move |account, until| async move {
+            control::set_versioning(&account, until, &bucket, on).await
+        })
     }
 
-    fn policy(&self, _cx: &OpContext, _bucket: &str) -> Op<RString> {
-        self.absent("get policy")
+    fn policy(&self, cx: &OpContext, bucket: &str) -> Op<RString> {
+        let bucket = bucket.to_owned();
+        self.run("show policy", cx, move |account, until| async move {
+            control::policy(&account, until, &bucket).await.map(Into::into)
+        })
     }
 
-    fn set_policy(&self, _cx: &OpContext, _bucket: &str, _policy: &str) -> Op<()> {
-        self.absent("set policy")
+    fn set_policy(&self, cx: &OpContext, bucket: &str, policy: &str) -> Op<()> {
+        let (bucket, policy) = (bucket.to_owned(), policy.to_owned());
+        self.run("set policy", cx, move |account, until| async move {
+            control::set_policy(&account, until, &bucket, &policy).await
+        })
     }
 
-    fn lifecycle(&self, _cx: &OpContext, _bucket: &str) -> Op<RVec<LifecycleRule>> {
-        self.absent("get lifecycle")
+    fn lifecycle(&self, cx: &OpContext, bucket: &str) -> Op<RVec<LifecycleRule>> {
+        let bucket = bucket.to_owned();
+        self.run("show lifecycle", cx, move |account, until| async move {
+            control::lifecycle(&account, until, &bucket).await
+        })
     }
 
     fn set_lifecycle(
         &self,
-        _cx: &OpContext,
-        _bucket: &str,
-        _rules: RVec<LifecycleRule>,
+        cx: &OpContext,
+        bucket: &str,
+        rules: RVec<LifecycleRule>,
     ) -> Op<RVec<LifecycleRule>> {
-        self.absent("set lifecycle")
+        let bucket = bucket.to_owned();
+        self.run("set lifecycle", cx, move |account, until| async move {
+            control::set_lifecycle(&account, until, &bucket, &rules).await
+        })
     }
 
-    fn list(&self, _cx: &OpContext, _bucket: &str, _query: ListQuery) -> Op<ListPage> {
-        self.absent("list objects")
+    fn list(&self, cx: &OpContext, bucket: &str, query: ListQuery) -> Op<ListPage> {
+        let bucket = bucket.to_owned();
+        self.run("list objects", cx, move |account, until| async move {
+            control::list(&account, until, &bucket, &query).await
+        })
     }
 
     fn head(&self, cx: &OpContext, object: ObjectName, conditions: Conditions) -> Op<ObjectInfo> {
@@ -211,77 +216,90 @@ impl Objects for ObjectsOf {
 
     fn delete_many(
         &self,
-        _cx: &OpContext,
+        cx: &OpContext,
         bucket: &str,
-        _objects: RVec<ObjectName>,
+        objects: RVec<ObjectName>,
     ) -> Op<RVec<DeleteOutcome>> {
-        match check_bucket(self.0.kind, bucket) {
-            Ok(()) => self.absent("delete objects"),
-            Err(error) => self.refused("delete objects", error),
-        }
+        let bucket = bucket.to_owned();
+        self.run("delete objects", cx, move |account, until| async move {
+            control::delete_many(&account, until, &bucket, &objects).await
+        })
     }
 
-    fn tags(&self, _cx: &OpContext, _object: ObjectName) -> Op<RVec<Tuple2<RString, RString>>> {
-        self.absent("get tags")
+    fn tags(&self, cx: &OpContext, object: ObjectName) -> Op<RVec<Tuple2<RString, RString>>> {
+        self.run("show tags", cx, move |account, until| async move {
+            control::tags(&account, until, &object).await
+        })
     }
 
     fn change(
         &self,
-        _cx: &OpContext,
-        _object: ObjectName,
-        _change: ObjectChange,
+        cx: &OpContext,
+        object: ObjectName,
+        change: ObjectChange,
     ) -> Op<ObjectInfo> {
-        self.absent("change object")
+        self.run("change object", cx, move |account, until| async move {
+            control::change(&account, until, &object, &change).await
+        })
     }
 
     fn begin_upload(
         &self,
-        _cx: &OpContext,
-        _object: ObjectName,
-        _options: PutOptions,
+        cx: &OpContext,
+        object: ObjectName,
+        options: PutOptions,
     ) -> Op<UploadInfo> {
-        self.absent("begin upload")
+        self.run("begin upload", cx, move |account, until| async move {
+            control::begin_upload(&account, until, &object, &options).await
+        })
     }
 
     fn put_part(
         &self,
-        _cx: &OpContext,
-        _upload: UploadInfo,
-        _number: u32,
-        _data: IoBuf,
+        cx: &OpContext,
+        upload: UploadInfo,
+        number: u32,
+        data: IoBuf,
     ) -> Op<PartInfo> {
-        self.absent("put part")
+        self.run("put part", cx, move |account, until| async move {
+            control::put_part(&account, until, &upload, number, Bytes::from(data)).await
+        })
     }
 
-    fn parts(
-        &self,
-        _cx: &OpContext,
-        _upload: UploadInfo,
-        _after: u32,
-        _limit: u32,
-    ) -> Op<PartPage> {
-        self.absent("list parts")
+    fn parts(&self, cx: &OpContext, upload: UploadInfo, after: u32, limit: u32) -> Op<PartPage> {
+        self.run("list parts", cx, move |account, until| async move {
+            control::parts(&account, until, &upload, after, limit).await
+        })
     }
 
     fn complete_upload(
         &self,
-        _cx: &OpContext,
-        _upload: UploadInfo,
-        _parts: RVec<PartInfo>,
-        _conditions: Conditions,
+        cx: &OpContext,
+        upload: UploadInfo,
+        parts: RVec<PartInfo>,
+        conditions: Conditions,
     ) -> Op<ObjectInfo> {
-        self.absent("complete upload")
+        self.run("complete upload", cx, move |account, until| async move {
+            control::complete_upload(&account, until, &upload, &parts, &conditions).await
+        })
     }
 
-    fn abort_upload(&self, _cx: &OpContext, _upload: UploadInfo) -> Op<()> {
-        self.absent("abort upload")
+    fn abort_upload(&self, cx: &OpContext, upload: UploadInfo) -> Op<()> {
+        self.run("abort upload", cx, move |account, until| async move {
+            control::abort_upload(&account, until, &upload).await
+        })
     }
 
-    fn uploads(&self, _cx: &OpContext, _bucket: &str, _query: UploadQuery) -> Op<UploadPage> {
-        self.absent("list uploads")
+    fn uploads(&self, cx: &OpContext, bucket: &str, query: UploadQuery) -> Op<UploadPage> {
+        let bucket = bucket.to_owned();
+        self.run("list uploads", cx, move |account, until| async move {
+            control::uploads(&account, until, &bucket, &query).await
+        })
     }
 
-    fn sign(&self, _cx: &OpContext, _request: SignRequest) -> Op<SignedUrl> {
-        self.absent("sign")
+    fn sign(&self, cx: &OpContext, request: SignRequest) -> Op<SignedUrl> {
+        self.run("sign URL", cx, move |account, until| async move {
+            control::sign(&account, until, &request).await
+        })
     }
 }

@@ -16,7 +16,6 @@
 
 pub(crate) mod azure;
 pub(crate) mod ending;
-pub(crate) mod facts;
 pub(crate) mod gcs;
 pub(crate) mod names;
 pub(crate) mod outcome;
@@ -41,6 +40,7 @@ use crate::{
     account::Account,
     config::Kind,
     error::{invalid, unsupported},
+    mark,
     names::{check_bucket, check_key, check_object},
     wire::time,
 };
@@ -48,6 +48,9 @@ use crate::{
 /// The longest time for which a URL is signed: S3's and GCS's limit. Azure and Swift have none, but a URL that cannot be
 /// taken back without changing the account's key should not live longer either.
 pub(crate) const MAX_SIGN_SECS: u64 = 7 * 24 * 3600;
+
+/// The most names of a deletion in bulk.
+pub(crate) const MAX_BULK: u32 = 1000;
 
 /// The most parts of an upload.
 pub(crate) fn max_parts(kind: Kind) -> u32 {
@@ -198,8 +201,8 @@ pub(crate) async fn delete_many(
             return Err(invalid("one of the objects is of another bucket").with("object", &object.key));
         }
     }
-    if objects.len() > singles::MAX {
-        return Err(invalid(format!("{} names are more than the {} of one request", objects.len(), singles::MAX)));
+    if objects.len() > MAX_BULK as usize {
+        return Err(invalid(format!("{} names are more than the {} of one request", objects.len(), MAX_BULK)));
     }
     match account.kind {
         _ if objects.is_empty() => Ok(RVec::new()),
@@ -260,7 +263,9 @@ pub(crate) async fn begin_upload(
 fn check_upload(account: &Account, upload: &UploadInfo) -> Result<()> {
     check_bucket(account.kind, &upload.bucket)?;
     check_key(&upload.key)?;
-    facts::check_mark(&upload.mark)?;
+    if !upload.mark.is_empty() {
+        mark::of(&upload.mark)?;
+    }
     // Without an id some requests would mean the object itself.
     if upload.id.is_empty() || upload.id.chars().any(char::is_control) {
         return Err(invalid("an upload without an id").with("object", &upload.key));

@@ -19,12 +19,11 @@ use crate::{
 
 /// Requests that are on their way at once.
 const AT_ONCE: usize = 16;
-/// The most names of one call.
-pub(crate) const MAX: usize = 1000;
 
 /// Deletes these objects; one outcome each, in their order.
 pub(crate) async fn delete(account: &Account, until: Instant, objects: &[ObjectName]) -> RVec<DeleteOutcome> {
-    let each = stream::iter(objects).map(|object| async move { outcome::of(one(account, until, object).await) });
+    let each = stream::iter(objects.to_vec())
+        .map(|object| async move { outcome::of(one(account, until, &object).await) });
     each.buffered(AT_ONCE).collect::<Vec<_>>().await.into()
 }
 

@@ -11,6 +11,7 @@ use driver_api::{Error, ErrorKind, Result};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 
 use self::xml::Element;
+pub(crate) use crate::info::{quoted, unquoted};
 use crate::{
     call::{Answer, Ask},
     error::{Refusal, invalid},
@@ -142,12 +143,3 @@ pub(crate) fn put_header(ask: &mut Ask, name: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// An ETag without quotes.
-pub(crate) fn unquoted(etag: &str) -> &str {
-    etag.trim_start_matches("W/").trim_matches('"')
-}
-
-/// An ETag as headers have it.
-pub(crate) fn quoted(etag: &str) -> String {
-    if etag == "*" { etag.to_owned() } else { format!("\"{}\"", unquoted(etag)) }
-}

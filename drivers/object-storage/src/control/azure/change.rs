@@ -2,16 +2,16 @@
 use std::time::Instant;
 
 use driver_api::{
-    Error, ErrorKind, RString, RVec, Result, Tuple2,
-    ext::{ObjectChange, ObjectInfo, ObjectName, PutOptions},
+    RString, RVec, Result, Tuple2,
+    ext::{Conditions, ObjectChange, ObjectInfo, ObjectName, PutOptions},
 };
 use http::Method;
 
-use super::uploads::head;
 use crate::{
     account::Account,
-    control::{facts, s3::tags as rules},
+    control::s3::tags as rules,
     error::{invalid, unsupported},
+    get, info,
     wire::{AnswerExt, AskExt, ask, at_object, digest::md5_base64, put_header, quoted, xml},
 };
 
@@ -62,14 +62,10 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
     if let Some(tags) = change.tags.as_ref().into_option() {
         rules::check(tags)?;
     }
-    let missing = || {
-        Error::new(ErrorKind::NOT_FOUND, "there is no such object").with("bucket", &object.bucket).with("object", &object.key)
-    };
-    let found = head(account, until, object).await?.ok_or_else(missing)?;
+    let found = get::find(account, object, &Conditions::default(), until).await?;
     let mut options = PutOptions {
         content_type: found.info.content_type.clone(),
         metadata: found.info.metadata.clone(),
-        mark: found.mark.as_str().into(),
         ..PutOptions::default()
     };
     if let Some(content_type) = change.content_type.as_ref().into_option() {
@@ -82,8 +78,7 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
     if change.metadata.is_some() || change.content_type.is_some() {
         // Metadata and the headers of HTTP are two requests; each takes what it knows of both.
         for (comp, prefix) in [("metadata", "x-ms-meta-"), ("properties", "x-ms-blob-")] {
-            let mut whole = ask("change object", Method::PUT, at(object, comp));
-            facts::add(&mut whole, &facts::AZURE, &options)?;
+            let whole = info::write(account, ask("change object", Method::PUT, at(object, comp)), &options, &found.mark)?;
             let mut request = ask("change object", Method::PUT, at(object, comp));
             for (name, value) in &whole.headers {
                 if name.as_str().starts_with(prefix) {
@@ -104,5 +99,5 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
     if let Some(tags) = change.tags.as_ref().into_option() {
         set_tags(account, until, object, tags).await?;
     }
-    Ok(head(account, until, object).await?.ok_or_else(missing)?.info)
+    Ok(get::find(account, object, &Conditions::default(), until).await?.info)
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use driver_api::{
-    Result,
+    Result, Tuple2,
     ext::{SignRequest, SignedMethod, SignedUrl},
 };
 use http::Method;
@@ -14,7 +14,6 @@ use object_store::azure::AzureCredential;
 use super::uploads::block_id;
 use crate::{
     account::{Account, Credential},
-    control::facts,
     credentials::EMULATOR_KEY,
     error::{invalid, no_credentials, unsupported},
     wire::{AnswerExt, AskExt, ask, at_service, digest::hmac_sha256, time, url::escape, xml},
@@ -79,7 +78,7 @@ pub(crate) async fn sign(account: &Account, until: Instant, request: &SignReques
     Ok(SignedUrl {
         url: format!("{base}?{}", query.join("&")).into(),
         method: request.method.http().into(),
-        headers: facts::pairs(headers),
+        headers: headers.into_iter().map(|(name, value): (&str, &str)| Tuple2(name.into(), value.into())).collect(),
         expires,
         ..SignedUrl::default()
     })

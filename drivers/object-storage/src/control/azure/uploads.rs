@@ -18,16 +18,16 @@ use crate::{
     account::Account,
     control::{
         ending,
-        facts::{self, Facts},
         pages::Place,
         parts::{self},
         s3::tags,
     },
-    error::{invalid, unsupported},
+    error::invalid,
+    info, mark, put,
     wire::{
         AnswerExt, AskExt, about, ask, at_object,
         digest::{hex, md5_base64, md5_hex},
-        nonsense, put_header, quoted, time, xml,
+        nonsense, put_header, time, xml,
     },
 };
 
@@ -54,7 +54,7 @@ struct Said {
 }
 
 impl Said {
-    fn of(options: &PutOptions) -> Self {
+    fn of(options: &PutOptions, mark: &str) -> Self {
         let owned = |pairs: &[Tuple2<RString, RString>]| {
             pairs.iter().map(|pair| (pair.0.to_string(), pair.1.to_string())).collect()
         };
@@ -63,13 +63,13 @@ impl Said {
             metadata: owned(&options.metadata),
             tags: owned(&options.tags),
             storage_class: options.storage_class.to_string(),
-            mark: options.mark.to_string(),
+            mark: mark.to_owned(),
         }
     }
 
     fn options(&self) -> PutOptions {
         let listed = |pairs: &[(String, String)]| {
-            facts::pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            pairs.iter().map(|(name, value)| Tuple2(name.as_str().into(), value.as_str().into())).collect()
         };
         PutOptions {
             content_type: self.content_type.as_str().into(),
@@ -113,22 +113,19 @@ fn parse_block(id: &str) -> Option<(String, u32)> {
 /// Begins an object that is written in parts.
 pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName, options: &PutOptions) -> Result<UploadInfo> {
     tags::check(&options.tags)?;
-    if options.expire_after_secs != 0 {
-        return Err(unsupported("blobs of Azure have no time of their own at which they go")
-            .remedy("use a lifecycle rule of the storage account"));
-    }
+    let mark = mark::of(&options.mark)?;
     // What could not be completed is not begun.
-    facts::add(&mut ask("begin upload", Method::PUT, at_object(&object.bucket, &object.key, &[])), &facts::AZURE, options)?;
+    info::write(account, ask("begin upload", Method::PUT, at_object(&object.bucket, &object.key, &[])), options, &mark)?;
     let mut name = [0; NAME / 2];
     getrandom::fill(&mut name).map_err(|error| Error::new(ErrorKind::INTERNAL, format!("no random bits: {error}")))?;
-    let said = serde_json::to_vec(&Said::of(options)).map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
+    let said = serde_json::to_vec(&Said::of(options, &mark)).map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
     let id = format!("{}.{}", hex(&name), URL_SAFE_NO_PAD.encode(said));
     put_block(account, until, "begin upload", object, &block_id(&id, 0)?, Bytes::from_static(b"begun")).await?;
     Ok(UploadInfo {
         bucket: object.bucket.clone(),
         key: object.key.clone(),
         id: id.into(),
-        mark: options.mark.clone(),
+        mark: mark.into(),
         started_ms: time::now_ms(),
         ..UploadInfo::default()
     })
@@ -228,7 +225,6 @@ pub(crate) async fn complete(
             .remedy("complete it with the id that its begin told, or give it up"));
     };
     let upload = &UploadInfo { mark: said.mark.as_str().into(), ..upload.clone() };
-    let object = ObjectName::new(&upload.bucket, &upload.key);
     let mut document = xml::Writer::new();
     let mut ids = Vec::with_capacity(parts.len());
     for part in parts {
@@ -245,55 +241,34 @@ pub(crate) async fn complete(
     let mut request =
         ask("complete upload", Method::PUT, at_object(&upload.bucket, &upload.key, &query)).typed("application/xml", body);
     put_header(&mut request, "content-md5", &sum)?;
-    let options = said.options();
-    facts::add(&mut request, &facts::AZURE, &options)?;
-    let tags = tags::header(&options.tags);
-    if !tags.is_empty() {
-        put_header(&mut request, "x-ms-tags", &tags)?;
-    }
-    for (name, value) in [("if-match", &conditions.if_match), ("if-none-match", &conditions.if_none_match)] {
-        if !value.is_empty() {
-            put_header(&mut request, name, &quoted(value))?;
-        }
-    }
+    put::check_conditions(conditions)?;
+    let request = info::write(account, request, &said.options(), &upload.mark)?;
+    let request = put::condition(account, request, conditions, until).await?;
     let reply = match account.ask(&request, until).await {
         Ok(reply) => reply,
-        // The deadline is over, or nearly: one look whether it was done.
-        Err(error) => return ending::decide(upload, error, true, head(account, until, &object).await),
+        Err(error) => return Ok(ending::unanswered(account, upload, until, error).await?.info),
     };
     if reply.status.is_success() {
         let etag = reply.etag();
-        if let Ok(Some(facts)) = head(account, until, &object).await
-            && facts.info.etag == etag
+        // Another writer may have come after.
+        if let Ok(Some(found)) = ending::look(account, upload, until).await
+            && found.info.etag == etag
         {
-            return Ok(facts.info);
+            return Ok(found.info);
         }
-        let mut info = ObjectInfo { key: upload.key.clone(), latest: true, ..ObjectInfo::default() };
-        info.etag = etag.into();
-        info.version = reply.header("x-ms-version-id").into();
+        let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
         info.size = parts.iter().map(|part| part.size).sum();
-        info.modified_ms = time::http_ms(reply.header("last-modified"));
+        info.checksum = RString::new();
         return Ok(info);
     }
-    let mut error = reply.error(account, &request);
-    let code = reply.code();
-    if code == "InvalidBlockList" {
-        error = gone(upload).during("complete upload");
-    } else if matches!(code.as_str(), "ConditionNotMet" | "BlobAlreadyExists") || reply.status.as_u16() == 412 {
-        error = ending::refused_condition(conditions, error);
-    }
-    ending::decide(upload, error, reply.doubt.is_some(), head(account, until, &object).await)
-}
-
-/// What is said of a blob; `None`: there is none.
-pub(crate) async fn head(account: &Account, until: Instant, object: &ObjectName) -> Result<Option<Facts>> {
-    let request = ask("head object", Method::HEAD, at_object(&object.bucket, &object.key, &[]));
-    let reply = account.ask(&request, until).await?;
-    match reply.status.as_u16() {
-        404 => Ok(None),
-        _ if reply.status.is_success() => facts::of(&facts::AZURE, &object.key, &reply).map(Some),
-        _ => Err(reply.error(account, &request)),
-    }
+    let told = if reply.code() == "InvalidBlockList" {
+        gone(upload).during("complete upload")
+    } else if put::is_unmet(&reply, conditions) {
+        put::unmet(account, &request, conditions)
+    } else {
+        reply.error(account, &request)
+    };
+    Ok(ending::settle(account, &request, upload, &reply, until, told).await?.info)
 }
 
 /// Gives an upload up: nobody finds it any more, and Azure discards its blocks within a week.

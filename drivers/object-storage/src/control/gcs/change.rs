@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use driver_api::{
     Result,
-    ext::{ObjectChange, ObjectInfo, ObjectName},
+    ext::{Conditions, ObjectChange, ObjectInfo, ObjectName},
 };
 use http::Method;
 use serde::Deserialize;
@@ -12,8 +12,10 @@ use serde_json::{Map, Value, json};
 use super::{json as request_of, object_path, versions::Object};
 use crate::{
     account::Account,
-    control::{facts, s3::uploads::head},
+    config::Kind,
     error::{invalid, unsupported},
+    get,
+    info::check_metadata,
     wire::{AnswerExt, AskExt, about, nonsense},
 };
 
@@ -66,8 +68,7 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
             token = answer.rewrite_token;
         }
     }
-    let found = head(account, until, object).await?;
-    Ok(found.ok_or_else(|| about(nonsense("the object is gone after it was changed"), &look))?.info)
+    Ok(get::find(account, object, &Conditions::default(), until).await?.info)
 }
 
 /// The fields that change. A name of metadata that is to go is set to null; the writer's mark stays.
@@ -94,7 +95,7 @@ fn patch(found: &Object, change: &ObjectChange) -> Result<Value> {
         }
         for pair in metadata {
             let (name, value) = (pair.0.as_str(), Value::from(pair.1.as_str()));
-            facts::check_name(name)?;
+            check_metadata(Kind::Gcs, name, &pair.1)?;
             match plain.iter().find(|(header, _)| *header == name) {
                 Some((_, field)) => body.insert((*field).to_owned(), value),
                 None => custom.insert(name.to_owned(), value),

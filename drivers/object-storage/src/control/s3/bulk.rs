@@ -19,9 +19,6 @@ use crate::{
     },
 };
 
-/// The most names of one request.
-pub(crate) const MAX: usize = 1000;
-
 /// Deletes these objects; one outcome each, in their order.
 pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str, objects: &[ObjectName]) -> Result<RVec<DeleteOutcome>> {
     let body = encode(objects)?;

@@ -4,16 +4,16 @@
 use std::time::Instant;
 
 use driver_api::{
-    Error, ErrorKind, Result,
-    ext::{ObjectChange, ObjectInfo, ObjectName, PutOptions},
+    ErrorKind, Result,
+    ext::{Conditions, ObjectChange, ObjectInfo, ObjectName, PutOptions},
 };
 use http::Method;
 
-use super::{tags, uploads::head};
+use super::tags;
 use crate::{
     account::Account,
-    control::facts,
     error::{invalid, unsupported},
+    get, info,
     wire::{AnswerExt, ask, at_object, put_header, quoted, url::escape},
 };
 
@@ -32,13 +32,7 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
     if let Some(tags) = change.tags.as_ref().into_option() {
         tags::check(tags)?;
     }
-    let missing = || {
-        Error::new(ErrorKind::NOT_FOUND, "there is no such object")
-            .with("bucket", &object.bucket)
-            .with("object", &object.key)
-            .during("change object")
-    };
-    let found = head(account, until, object).await?.ok_or_else(missing)?;
+    let found = get::find(account, object, &Conditions::default(), until).await?;
     if change.content_type.is_some() || change.metadata.is_some() || change.storage_class.is_some() {
         if found.info.size > MAX_COPY {
             return Err(unsupported("S3 changes an object by copying it, and copies at most 5 GiB by one request")
@@ -55,7 +49,6 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
             content_type: found.info.content_type.clone(),
             metadata: found.info.metadata.clone(),
             storage_class: found.info.storage_class.clone(),
-            mark: found.mark.as_str().into(),
             ..PutOptions::default()
         };
         if let Some(content_type) = change.content_type.as_ref().into_option() {
@@ -67,10 +60,10 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
         if let Some(class) = change.storage_class.as_ref().into_option() {
             options.storage_class = if class.is_empty() { "STANDARD".into() } else { class.clone() };
         }
-        let mut request = ask("change object", Method::PUT, at_object(&object.bucket, &object.key, &[]))
+        let request = ask("change object", Method::PUT, at_object(&object.bucket, &object.key, &[]))
             .headers(&account.encrypt)
             .headers(&account.customer);
-        facts::add(&mut request, &facts::S3, &options)?;
+        let mut request = info::write(account, request, &options, &found.mark)?;
         let source = format!("/{}/{}", escape(&object.bucket, false), escape(&object.key, true));
         put_header(&mut request, "x-amz-copy-source", &source)?;
         put_header(&mut request, "x-amz-copy-source-if-match", &quoted(&found.info.etag))?;
@@ -88,5 +81,5 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
     } else if let Some(tags) = change.tags.as_ref().into_option() {
         tags::set(account, until, object, tags).await?;
     }
-    Ok(head(account, until, object).await?.ok_or_else(missing)?.info)
+    Ok(get::find(account, object, &Conditions::default(), until).await?.info)
 }

@@ -9,7 +9,7 @@ use crate::{
     account::Account,
     error::invalid,
     wire::{
-        AnswerExt, AskExt, At, about, ask, at_object, digest::md5_base64, put_header, url::escape_into, xml,
+        AnswerExt, AskExt, At, about, ask, at_object, digest::md5_base64, put_header, xml,
     },
 };
 
@@ -35,20 +35,6 @@ pub(crate) fn check(tags: &[Tuple2<RString, RString>]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Tags as the header `x-amz-tagging` has them.
-pub(crate) fn header(tags: &[Tuple2<RString, RString>]) -> String {
-    let mut text = String::new();
-    for tag in tags {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        escape_into(&mut text, &tag.0, false);
-        text.push('=');
-        escape_into(&mut text, &tag.1, false);
-    }
-    text
 }
 
 fn at(object: &ObjectName) -> At {

@@ -14,14 +14,15 @@ use http::Method;
 use super::tags;
 use crate::{
     account::Account,
-    config::Kind,
+    call::{Answer, Ask},
     control::{
         ending,
-        facts::{self, Facts},
         pages::Place,
         parts::{self},
     },
-    error::{invalid, unsupported},
+    error::invalid,
+    info,
+    mark, put,
     retry::is_error,
     wire::{
         AnswerExt, AskExt, about, ask, at_bucket, at_object,
@@ -49,22 +50,12 @@ fn plain(account: &Account) -> bool {
 /// Begins an object that is written in parts.
 pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName, options: &PutOptions) -> Result<UploadInfo> {
     tags::check(&options.tags)?;
-    if account.kind == Kind::Gcs && !options.tags.is_empty() {
-        return Err(unsupported("objects of GCS have no tags").remedy("use metadata"));
-    }
-    if options.expire_after_secs != 0 {
-        return Err(unsupported("objects of this store have no time of their own at which they go")
-            .remedy("use a lifecycle rule of the bucket"));
-    }
     let url = at_object(&object.bucket, &object.key, &[("uploads", None)]);
     // A second one that is begun because an answer was lost stays behind, and can be found by listing uploads.
-    let mut request =
-        ask("begin upload", Method::POST, url).headers(&account.encrypt).headers(&account.customer);
-    facts::add(&mut request, facts::names(account), options)?;
-    let tags = tags::header(&options.tags);
-    if !tags.is_empty() {
-        put_header(&mut request, "x-amz-tagging", &tags)?;
-    }
+    let request = ask("begin upload", Method::POST, url).headers(&account.encrypt).headers(&account.customer);
+    let mark = mark::of(&options.mark)?;
+    let request = info::write(account, request, options, &mark)?;
+    let tags = info::tags_text(&options.tags);
     let context = |error| about(error, &request);
     let reply = account.ask_ok(&request, until).await?;
     let root = reply.document("InitiateMultipartUploadResult", &request)?;
@@ -78,7 +69,7 @@ pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName
         bucket: object.bucket.clone(),
         key: object.key.clone(),
         id: id.into(),
-        mark: options.mark.clone(),
+        mark: mark.into(),
         started_ms: time::now_ms(),
         ..UploadInfo::default()
     })
@@ -142,19 +133,6 @@ pub(crate) async fn complete(
     conditions: &Conditions,
 ) -> Result<ObjectInfo> {
     let (id, tags) = split_id(&upload.id);
-    let object = ObjectName::new(&upload.bucket, &upload.key);
-    // GCS knows conditions by generations: 0 is no object.
-    let mut generation = None;
-    if !conditions.is_empty() {
-        let found = head(account, until, &object).await?;
-        if let Some(facts) = &found
-            && ending::is_own(upload, facts)
-        {
-            return finish(account, until, &object, tags, facts.info.clone()).await;
-        }
-        ending::check(conditions, found.as_ref())?;
-        generation = Some(found.map_or_else(|| "0".to_owned(), |facts| facts.info.version.to_string()));
-    }
     let mut document = xml::Writer::new();
     document.element_with("CompleteMultipartUpload", "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"", |root| {
         for part in parts {
@@ -165,58 +143,65 @@ pub(crate) async fn complete(
         }
     });
     let url = at_object(&upload.bucket, &upload.key, &[("uploadId", Some(id))]);
-    let mut request = ask("complete upload", Method::POST, url)
+    let request = ask("complete upload", Method::POST, url)
         .headers(&account.customer)
         .typed("application/xml", document.finish());
-    if account.kind == Kind::Gcs {
-        if let Some(generation) = generation {
-            put_header(&mut request, "x-goog-if-generation-match", &generation)?;
-        }
-    } else {
-        for (name, value) in [("if-match", &conditions.if_match), ("if-none-match", &conditions.if_none_match)] {
-            if !value.is_empty() {
-                put_header(&mut request, name, &quoted(value))?;
-            }
-        }
+    if let Some(found) = ending::check(account, &request, upload, conditions, until).await? {
+        return finish(account, until, upload, tags, found.info).await;
     }
-    let reply = match account.ask(&request, until).await {
-        Ok(reply) => reply,
-        // The deadline is over, or nearly: one look whether it was done.
-        Err(error) => return ending::decide(upload, error, true, head(account, until, &object).await),
-    };
-    let hidden = reply.status.is_success() && is_error(&reply.body);
-    let info = if reply.status.is_success() && !hidden {
-        let root = reply.document("CompleteMultipartUploadResult", &request)?;
-        let mut info = ObjectInfo { key: upload.key.clone(), latest: true, ..ObjectInfo::default() };
-        info.etag = unquoted(root.need("ETag")?).into();
-        info.version = reply.header(facts::names(account).version).into();
-        info.size = parts.iter().map(|part| part.size).sum();
-        info.modified_ms = time::now_ms();
-        match head(account, until, &object).await {
-            // Another writer may have come after.
-            Ok(Some(facts)) if facts.info.etag == info.etag => facts.info,
-            _ => info,
+    let request = put::condition(account, request, conditions, until).await?;
+    let info = match account.ask(&request, until).await {
+        Ok(reply) if reply.status.is_success() && !is_error(&reply.body) => {
+            completed(account, until, &request, upload, parts, &reply).await?
         }
-    } else {
-        let code = reply.code();
-        let mut error = reply.error(account, &request);
-        let condition = reply.status.as_u16() == 412
-            || matches!(code.as_str(), "PreconditionFailed" | "ConditionalRequestConflict")
-            || (code == "NoSuchKey" && !conditions.if_match.is_empty());
-        if condition {
-            error = ending::refused_condition(conditions, error);
+        Ok(reply) => {
+            let code = reply.code();
+            let unmet = put::is_unmet(&reply, conditions) && code != "NoSuchUpload";
+            let told = if unmet { put::unmet(account, &request, conditions) } else { reply.error(account, &request) };
+            ending::settle(account, &request, upload, &reply, until, told).await?.info
         }
-        ending::decide(upload, error, reply.doubt.is_some() || hidden, head(account, until, &object).await)?
+        Err(error) => ending::unanswered(account, upload, until, error).await?.info,
     };
-    finish(account, until, &object, tags, info).await
+    finish(account, until, upload, tags, info).await
+}
+
+/// The object that an answer of success tells of.
+async fn completed(
+    account: &Account,
+    until: Instant,
+    request: &Ask,
+    upload: &UploadInfo,
+    parts: &[PartInfo],
+    reply: &Answer,
+) -> Result<ObjectInfo> {
+    let root = reply.document("CompleteMultipartUploadResult", request)?;
+    let etag = unquoted(root.need("ETag").map_err(|error| about(error, request))?).to_owned();
+    // Another writer may have come after.
+    if let Ok(Some(found)) = ending::look(account, upload, until).await
+        && found.info.etag == etag
+    {
+        return Ok(found.info);
+    }
+    let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
+    info.etag = etag.into();
+    info.size = parts.iter().map(|part| part.size).sum();
+    info.modified_ms = time::now_ms();
+    info.checksum = RString::new();
+    Ok(info)
 }
 
 /// Sets the tags of an object that was made of parts, if the store did not take them from its begin.
-async fn finish(account: &Account, until: Instant, object: &ObjectName, tags: &str, info: ObjectInfo) -> Result<ObjectInfo> {
+async fn finish(
+    account: &Account,
+    until: Instant,
+    upload: &UploadInfo,
+    tags: &str,
+    info: ObjectInfo,
+) -> Result<ObjectInfo> {
     if tags.is_empty() {
         return Ok(info);
     }
-    let mut object = object.clone();
+    let mut object = ObjectName::new(&upload.bucket, &upload.key);
     object.version.clone_from(&info.version);
     tags::set(account, until, &object, &parse_tags(tags)?).await.map_err(|error| {
         let text = format!("the upload was completed, but its tags were not set: {}", error.message());
@@ -232,21 +217,6 @@ fn parse_tags(header: &str) -> Result<RVec<Tuple2<RString, RString>>> {
     };
     let bad = || invalid("the upload's id is damaged: its tags cannot be read");
     header.split('&').map(|text| pair(text).ok_or_else(bad)).collect()
-}
-
-/// What is said of an object; `None`: there is none.
-pub(crate) async fn head(account: &Account, until: Instant, object: &ObjectName) -> Result<Option<Facts>> {
-    let name = if account.kind == Kind::Gcs { "generation" } else { "versionId" };
-    let version = [(name, Some(object.version.as_str()))];
-    let query = if object.version.is_empty() { &[][..] } else { &version };
-    let request =
-        ask("head object", Method::HEAD, at_object(&object.bucket, &object.key, query)).headers(&account.customer);
-    let reply = account.ask(&request, until).await?;
-    match reply.status.as_u16() {
-        404 => Ok(None),
-        _ if reply.status.is_success() => facts::of(facts::names(account), &object.key, &reply).map(Some),
-        _ => Err(reply.error(account, &request)),
-    }
 }
 
 /// Gives an upload up.
