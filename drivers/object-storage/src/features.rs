@@ -3,7 +3,7 @@
 
 use driver_api::ext::{ObjectAbilities, ObjectFeatures};
 
-use crate::{account::Account, config::Kind, probing::Heeded};
+use crate::{account::Account, config::Kind, control, probing::Heeded};
 
 /// The most bytes of one answer with content: what is held in memory for it.
 pub(crate) const MAX_PIECE: u32 = 64 << 20;
@@ -15,7 +15,6 @@ const COMMON: ObjectAbilities = ObjectAbilities::BUCKETS
     .and(ObjectAbilities::CHANGE_METADATA)
     .and(ObjectAbilities::SIGN)
     .and(ObjectAbilities::SIGN_PARTS)
-    .and(ObjectAbilities::BULK_DELETE)
     .and(ObjectAbilities::LIST_UPLOADS);
 
 /// What the account's store can do.
@@ -44,17 +43,16 @@ pub(crate) fn of(account: &Account) -> ObjectFeatures {
 
 fn limits(kind: Kind) -> ObjectFeatures {
     type Has = ObjectAbilities;
-    let day = 86_400;
     let mut features = ObjectFeatures {
         abilities: COMMON,
         max_put: MAX_PUT,
         max_piece: MAX_PIECE,
-        max_page: 1000,
-        max_bulk_delete: 1000,
-        max_sign_secs: 7 * day,
+        max_page: control::max_page(kind),
+        max_bulk_delete: control::MAX_BULK,
+        max_sign_secs: control::MAX_SIGN_SECS,
         min_part: 5 << 20,
         max_part: 5 << 30,
-        max_parts: 10_000,
+        max_parts: control::max_parts(kind),
         max_object: 5 << 40,
         ..ObjectFeatures::default()
     };
@@ -69,14 +67,12 @@ fn limits(kind: Kind) -> ObjectFeatures {
                 | Has::CONDITIONAL_DELETE
                 | Has::TAGS
                 | Has::STORAGE_CLASSES
+                | Has::BULK_DELETE
         }
         Kind::Azure => {
             features.min_part = 1;
             features.max_part = 4000 << 20;
-            features.max_parts = 50_000;
             features.max_object = 190 << 40;
-            features.max_bulk_delete = 256;
-            features.max_sign_secs = 365 * day;
             Has::POLICY | Has::UPDATE | Has::CONDITIONAL_DELETE | Has::TAGS | Has::STORAGE_CLASSES
         }
         Kind::Gcs => {
@@ -91,10 +87,8 @@ fn limits(kind: Kind) -> ObjectFeatures {
         }
         Kind::Swift => {
             features.min_part = 1;
-            features.max_parts = 1000;
             features.max_object = 1000 * (5 << 30);
-            features.max_sign_secs = 365 * day;
-            Has::VERSIONING | Has::POLICY | Has::EXPIRE_RULES | Has::OBJECT_EXPIRY
+            Has::VERSIONING | Has::POLICY | Has::OBJECT_EXPIRY | Has::BULK_DELETE
         }
     };
     features.abilities = features.abilities | more;

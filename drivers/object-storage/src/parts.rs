@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use driver_api::{
     Error, ErrorKind, Result,
-    ext::{PartInfo, UploadInfo},
+    ext::{ObjectName, PartInfo, UploadInfo},
 };
 use http::Method;
 
@@ -18,6 +18,7 @@ use crate::{
     error::{self, invalid},
     features,
     info::unquoted,
+    names::check_object,
     put::{compare, with_sum},
     sums::{self, Way},
 };
@@ -26,7 +27,7 @@ use crate::{
 const DAMAGED: u32 = 3;
 
 /// Refuses numbers and sizes that no part has.
-pub(crate) fn check(account: &Account, number: u32, len: usize) -> Result<()> {
+fn check(account: &Account, number: u32, len: usize) -> Result<()> {
     let limits = features::of(account);
     if number == 0 || number > limits.max_parts {
         return Err(invalid(format!("parts have numbers from 1 to {}", limits.max_parts))
@@ -51,6 +52,10 @@ pub(crate) async fn put_part(
     data: Bytes,
     until: Instant,
 ) -> Result<PartInfo> {
+    check_object(account.kind, &ObjectName::new(&upload.bucket, &upload.key))?;
+    if upload.id.is_empty() {
+        return Err(invalid("the upload has no id").with("object", &upload.key));
+    }
     check(account, number, data.len())?;
     let size = data.len() as u64;
     let way = if account.kind == Kind::Gcs { Way::Crc32c } else { Way::Md5 };

@@ -1,87 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the completion of an upload ended, when the answer alone does not tell.
-//!
-//! ```text
-//!   answer          what is there now        what is told
-//!   ------          -----------------        ------------
-//!   success         -                        success
-//!   refused         the upload's own mark    success: an earlier attempt did it
-//!   refused         another mark, or none    the refusal
-//!   refused again   cannot be asked          the outcome is unknown
-//! ```
+//! How the completion of an upload ended, when the answer alone does not tell. [`crate::outcome`] judges after a lost answer;
+//! beyond that, who completes an upload again, as after a crash, is told that it is done.
+
+use std::time::{Duration, Instant};
 
 use driver_api::{
     Error, ErrorKind, Result,
-    ext::{Conditions, ObjectInfo, UploadInfo},
+    ext::{Conditions, ObjectName, UploadInfo},
 };
 
-use super::facts::Facts;
-use crate::wire::unquoted;
+use crate::{
+    account::Account,
+    call::{Answer, Ask},
+    get,
+    info::{Found, unquoted},
+    outcome,
+    put::{check_conditions, unmet},
+};
 
 /// Whether `found` was made by this upload.
-pub(crate) fn is_own(upload: &UploadInfo, found: &Facts) -> bool {
+fn is_own(upload: &UploadInfo, found: &Found) -> bool {
     !upload.mark.is_empty() && found.mark.eq_ignore_ascii_case(&upload.mark)
 }
 
-/// Decides after a refusal. `again`: an earlier attempt may have been done; `found`: what is there now.
-pub(crate) fn decide(
+/// What is at the upload's key; `None`: nothing.
+pub(crate) async fn look(account: &Account, upload: &UploadInfo, until: Instant) -> Result<Option<Found>> {
+    let object = ObjectName::new(&upload.bucket, &upload.key);
+    match get::find(account, &object, &Conditions::default(), until).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NOT_FOUND && !error.message().contains("there is no bucket") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Fails if the conditions of a completion do not hold for what is there; gives the object if it is this upload's already.
+/// Several stores ignore conditions of completions: this is all that they have, and leaves a gap in which another may write.
+pub(crate) async fn check(
+    account: &Account,
+    ask: &Ask,
     upload: &UploadInfo,
-    refusal: Error,
-    again: bool,
-    found: Result<Option<Facts>>,
-) -> Result<ObjectInfo> {
-    match found {
-        Ok(Some(facts)) if is_own(upload, &facts) => Ok(facts.info),
-        Ok(_) if !again || !upload.mark.is_empty() => Err(refusal),
-        Ok(_) => Err(unknown(
-            "without the upload's mark nobody can tell whose object is there",
-            &refusal,
-        )),
-        Err(_) if !again => Err(refusal),
-        Err(error) => Err(unknown(&format!("what is there cannot be asked: {error}"), &refusal)),
+    conditions: &Conditions,
+    until: Instant,
+) -> Result<Option<Found>> {
+    check_conditions(conditions)?;
+    if conditions.is_empty() {
+        return Ok(None);
+    }
+    let found = look(account, upload, until).await?;
+    if found.as_ref().is_some_and(|found| is_own(upload, found)) {
+        return Ok(found);
+    }
+    let holds = match &found {
+        None => conditions.if_match.is_empty(),
+        Some(_) if conditions.if_none_match == "*" => false,
+        Some(found) => conditions.if_match == "*" || found.info.etag == unquoted(&conditions.if_match),
+    };
+    if holds { Ok(None) } else { Err(unmet(account, ask, conditions)) }
+}
+
+/// What a refused completion comes to. `told`: the error where it did not happen.
+pub(crate) async fn settle(
+    account: &Account,
+    ask: &Ask,
+    upload: &UploadInfo,
+    answer: &Answer,
+    until: Instant,
+    told: Error,
+) -> Result<Found> {
+    if answer.doubt.is_some() {
+        let object = ObjectName::new(&upload.bucket, &upload.key);
+        return outcome::settle(account, ask, &object, &upload.mark, answer, until, told).await;
+    }
+    match look(account, upload, until).await {
+        Ok(Some(found)) if is_own(upload, &found) => Ok(found),
+        _ => Err(told),
     }
 }
 
-fn unknown(why: &str, refusal: &Error) -> Error {
-    Error::new(ErrorKind::TIMED_OUT, format!("whether the upload was completed is unknown: {why}"))
-        .during("complete upload")
-        .caused_by(refusal)
-        .remedy("look at the object, and at the uploads of the bucket, before you do it again")
-}
-
-/// A refused condition in the words of the contract.
-pub(crate) fn refused_condition(conditions: &Conditions, refusal: Error) -> Error {
-    let (kind, text) = if conditions.if_none_match == "*" {
-        (ErrorKind::ALREADY_EXISTS, "an object of that name exists")
-    } else if !conditions.if_match.is_empty() {
-        (ErrorKind::CONFLICT, "the object is not the one that was to be replaced")
-    } else {
-        return refusal;
-    };
-    Error::new(kind, text)
-        .caused_by(&refusal)
-        .remedy("look at the object as it is now, and decide again")
-}
-
-/// Fails if the conditions of a write do not hold for what is there. Stores that ignore conditions are spared the worst by
-/// this; only those that heed them exclude that somebody writes in between.
-pub(crate) fn check(conditions: &Conditions, found: Option<&Facts>) -> Result<()> {
-    let etag = found.map(|facts| facts.info.etag.as_str());
-    let holds = match (conditions.if_none_match.as_str(), conditions.if_match.as_str()) {
-        ("", "") => true,
-        ("*", "") => etag.is_none(),
-        (other, "") => etag.is_none_or(|etag| etag != unquoted(other)),
-        ("", wanted) => etag.is_some_and(|etag| wanted == "*" || etag == unquoted(wanted)),
-        _ => {
-            return Err(Error::new(
-                ErrorKind::INVALID_ARGUMENT,
-                "a write has either `if_match` or `if_none_match` for its condition, not both",
-            ));
-        }
-    };
-    if holds {
-        return Ok(());
+/// What a completion without an answer comes to.
+pub(crate) async fn unanswered(account: &Account, upload: &UploadInfo, until: Instant, error: Error) -> Result<Found> {
+    let until = until.max(Instant::now() + Duration::from_secs(2));
+    match look(account, upload, until).await {
+        Ok(Some(found)) if is_own(upload, &found) => Ok(found),
+        _ => Err(error),
     }
-    let refusal = Error::new(ErrorKind::CONFLICT, "the object is not as the condition says");
-    Err(refused_condition(conditions, refusal))
 }

@@ -7,9 +7,7 @@ use std::fmt::Write;
 pub(crate) fn escape_into(out: &mut String, text: &str, keep_slashes: bool) {
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte))
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
             b'/' if keep_slashes => out.push('/'),
             _ => {
                 // Writing to a string cannot fail.

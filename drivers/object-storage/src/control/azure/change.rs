@@ -2,35 +2,27 @@
 use std::time::Instant;
 
 use driver_api::{
-    Error, ErrorKind, RString, RVec, Result, Tuple2,
-    ext::{ObjectChange, ObjectInfo, ObjectName, PutOptions},
+    RString, RVec, Result, Tuple2,
+    ext::{Conditions, ObjectChange, ObjectInfo, ObjectName, PutOptions},
 };
 use http::Method;
 
-use super::uploads::head;
 use crate::{
     account::Account,
-    control::{facts, s3::tags as rules},
+    control::s3::tags as rules,
     error::{invalid, unsupported},
+    get, info,
     wire::{AnswerExt, AskExt, ask, at_object, digest::md5_base64, put_header, quoted, xml},
 };
 
 fn at(object: &ObjectName, comp: &str) -> crate::wire::At {
     let version = ("versionid", Some(object.version.as_str()));
     let query = [("comp", Some(comp)), version];
-    at_object(
-        &object.bucket,
-        &object.key,
-        if object.version.is_empty() { &query[..1] } else { &query },
-    )
+    at_object(&object.bucket, &object.key, if object.version.is_empty() { &query[..1] } else { &query })
 }
 
 /// The tags of a blob.
-pub(crate) async fn tags(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-) -> Result<RVec<Tuple2<RString, RString>>> {
+pub(crate) async fn tags(account: &Account, until: Instant, object: &ObjectName) -> Result<RVec<Tuple2<RString, RString>>> {
     let request = ask("show tags", Method::GET, at(object, "tags"));
     let reply = account.ask_ok(&request, until).await?;
     let root = reply.document("Tags", &request)?;
@@ -38,12 +30,7 @@ pub(crate) async fn tags(
     Ok(set.map(|tag| Tuple2(tag.text("Key").into(), tag.text("Value").into())).collect())
 }
 
-async fn set_tags(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-    tags: &[Tuple2<RString, RString>],
-) -> Result<()> {
+async fn set_tags(account: &Account, until: Instant, object: &ObjectName, tags: &[Tuple2<RString, RString>]) -> Result<()> {
     rules::check(tags)?;
     let mut document = xml::Writer::new();
     document.element("Tags", |root| {
@@ -58,19 +45,13 @@ async fn set_tags(
     });
     let body = document.finish();
     let sum = md5_base64(body.as_bytes());
-    let mut request =
-        ask("set tags", Method::PUT, at(object, "tags")).typed("application/xml", body);
+    let mut request = ask("set tags", Method::PUT, at(object, "tags")).typed("application/xml", body);
     put_header(&mut request, "content-md5", &sum)?;
     account.ask_ok(&request, until).await.map(drop)
 }
 
 /// Changes what is said of a blob. Each step is for the blob as it was when it was looked at.
-pub(crate) async fn change(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-    change: &ObjectChange,
-) -> Result<ObjectInfo> {
+pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectName, change: &ObjectChange) -> Result<ObjectInfo> {
     if change.expire_after_secs.is_some() {
         return Err(unsupported("blobs of Azure have no time of their own at which they go")
             .remedy("use a lifecycle rule of the storage account"));
@@ -81,16 +62,10 @@ pub(crate) async fn change(
     if let Some(tags) = change.tags.as_ref().into_option() {
         rules::check(tags)?;
     }
-    let missing = || {
-        Error::new(ErrorKind::NOT_FOUND, "there is no such object")
-            .with("bucket", &object.bucket)
-            .with("object", &object.key)
-    };
-    let found = head(account, until, object).await?.ok_or_else(missing)?;
+    let found = get::find(account, object, &Conditions::default(), until).await?;
     let mut options = PutOptions {
         content_type: found.info.content_type.clone(),
         metadata: found.info.metadata.clone(),
-        mark: found.mark.as_str().into(),
         ..PutOptions::default()
     };
     if let Some(content_type) = change.content_type.as_ref().into_option() {
@@ -103,8 +78,7 @@ pub(crate) async fn change(
     if change.metadata.is_some() || change.content_type.is_some() {
         // Metadata and the headers of HTTP are two requests; each takes what it knows of both.
         for (comp, prefix) in [("metadata", "x-ms-meta-"), ("properties", "x-ms-blob-")] {
-            let mut whole = ask("change object", Method::PUT, at(object, comp));
-            facts::add(&mut whole, &facts::AZURE, &options)?;
+            let whole = info::write(account, ask("change object", Method::PUT, at(object, comp)), &options, &found.mark)?;
             let mut request = ask("change object", Method::PUT, at(object, comp));
             for (name, value) in &whole.headers {
                 if name.as_str().starts_with(prefix) {
@@ -125,5 +99,5 @@ pub(crate) async fn change(
     if let Some(tags) = change.tags.as_ref().into_option() {
         set_tags(account, until, object, tags).await?;
     }
-    Ok(head(account, until, object).await?.ok_or_else(missing)?.info)
+    Ok(get::find(account, object, &Conditions::default(), until).await?.info)
 }

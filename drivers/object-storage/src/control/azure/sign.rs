@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use driver_api::{
-    Result,
+    Result, Tuple2,
     ext::{SignRequest, SignedMethod, SignedUrl},
 };
 use http::Method;
@@ -14,7 +14,6 @@ use object_store::azure::AzureCredential;
 use super::uploads::block_id;
 use crate::{
     account::{Account, Credential},
-    control::facts,
     credentials::EMULATOR_KEY,
     error::{invalid, no_credentials, unsupported},
     wire::{AnswerExt, AskExt, ask, at_service, digest::hmac_sha256, time, url::escape, xml},
@@ -31,12 +30,7 @@ struct Delegation {
 }
 
 /// Signs a request for who has the URL.
-pub(crate) async fn sign(
-    account: &Account,
-    until: Instant,
-    request: &SignRequest,
-    now_secs: u64,
-) -> Result<SignedUrl> {
+pub(crate) async fn sign(account: &Account, until: Instant, request: &SignRequest, now_secs: u64) -> Result<SignedUrl> {
     let expires = now_secs + request.expire_secs;
     let permission = match request.method {
         SignedMethod::GET | SignedMethod::HEAD => "r",
@@ -46,38 +40,25 @@ pub(crate) async fn sign(
     };
     let key = match (&account.config.account_key, account.config.emulator) {
         (Some(key), _) => Some(key.as_str().to_owned()),
-        (None, true) if account.config.sas.is_none() && account.config.client_id.is_none() => {
-            Some(EMULATOR_KEY.to_owned())
-        }
+        (None, true) if account.config.sas.is_none() && account.config.client_id.is_none() => Some(EMULATOR_KEY.to_owned()),
         _ => None,
     };
     let (secret, delegation) = match key {
-        Some(key) => (
-            BASE64.decode(key.trim()).map_err(|_| invalid("`account_key` is not base64"))?,
-            Delegation::default(),
-        ),
+        Some(key) => {
+            (BASE64.decode(key.trim()).map_err(|_| invalid("`account_key` is not base64"))?, Delegation::default())
+        }
         None => {
             let delegation = delegation(account, until, now_secs, expires).await?;
             (delegation.key.clone(), delegation)
         }
     };
     let expiry = time::iso(expires.saturating_mul(1000));
-    let resource = format!(
-        "/blob/{}/{}/{}",
-        account.azure_account(),
-        request.object.bucket,
-        request.object.key
-    );
+    let resource = format!("/blob/{}/{}/{}", account.azure_account(), request.object.bucket, request.object.key);
     let text = to_sign(permission, &expiry, &resource, &delegation, &request.object.version);
     let signature = BASE64.encode(hmac_sha256(&secret, text.as_bytes()));
 
     let kind = if request.object.version.is_empty() { "b" } else { "bv" };
-    let mut pairs = vec![
-        ("sv", VERSION.to_owned()),
-        ("sp", permission.to_owned()),
-        ("se", expiry),
-        ("sr", kind.to_owned()),
-    ];
+    let mut pairs = vec![("sv", VERSION.to_owned()), ("sp", permission.to_owned()), ("se", expiry), ("sr", kind.to_owned())];
     pairs.extend(delegation.fields);
     pairs.push(("sig", signature));
     if !request.object.version.is_empty() {
@@ -93,24 +74,17 @@ pub(crate) async fn sign(
         _ => {}
     }
     let base = account.url(&request.object.bucket, &request.object.key, &[])?;
-    let query: Vec<String> =
-        pairs.iter().map(|(name, value)| format!("{name}={}", escape(value, false))).collect();
+    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", escape(value, false))).collect();
     Ok(SignedUrl {
         url: format!("{base}?{}", query.join("&")).into(),
         method: request.method.http().into(),
-        headers: facts::pairs(headers),
+        headers: headers.into_iter().map(|(name, value): (&str, &str)| Tuple2(name.into(), value.into())).collect(),
         expires,
         ..SignedUrl::default()
     })
 }
 
-fn to_sign(
-    permission: &str,
-    expiry: &str,
-    resource: &str,
-    delegation: &Delegation,
-    version: &str,
-) -> String {
+fn to_sign(permission: &str, expiry: &str, resource: &str, delegation: &Delegation, version: &str) -> String {
     let kind = if version.is_empty() { "b" } else { "bv" };
     let mut lines = vec![permission, "", expiry, resource];
     if delegation.fields.is_empty() {
@@ -126,21 +100,14 @@ fn to_sign(
     lines.join("\n")
 }
 
-async fn delegation(
-    account: &Account,
-    until: Instant,
-    now_secs: u64,
-    expires: u64,
-) -> Result<Delegation> {
+async fn delegation(account: &Account, until: Instant, now_secs: u64, expires: u64) -> Result<Delegation> {
     let Credential::Azure(provider) = &account.credential else {
         return Err(unsupported("without credentials nothing can be signed"));
     };
     let credential = provider.get_credential().await.map_err(|error| no_credentials(&error))?;
     if !matches!(*credential, AzureCredential::BearerToken(_)) {
         return Err(unsupported("who has a shared access signature only cannot sign others")
-            .remedy(
-                "set the backend's `account_key`, or `client_id`, `client_secret` and `tenant_id`",
-            ));
+            .remedy("set the backend's `account_key`, or `client_id`, `client_secret` and `tenant_id`"));
     }
     let mut document = xml::Writer::new();
     document.element("KeyInfo", |info| {
@@ -149,8 +116,7 @@ async fn delegation(
         info.text("Expiry", &time::iso(expires.saturating_mul(1000)));
     });
     let query = [("restype", Some("service")), ("comp", Some("userdelegationkey"))];
-    let request = ask("sign URL", Method::POST, at_service(&query))
-        .typed("application/xml", document.finish());
+    let request = ask("sign URL", Method::POST, at_service(&query)).typed("application/xml", document.finish());
     let reply = account.ask_ok(&request, until).await?;
     let root = reply.document("UserDelegationKey", &request)?;
     let mut fields = Vec::new();
@@ -164,8 +130,6 @@ async fn delegation(
     ] {
         fields.push((name, root.need(element)?.to_owned()));
     }
-    let key = BASE64
-        .decode(root.need("Value")?)
-        .map_err(|_| crate::wire::nonsense("the key is not base64"))?;
+    let key = BASE64.decode(root.need("Value")?).map_err(|_| crate::wire::nonsense("the key is not base64"))?;
     Ok(Delegation { fields, key })
 }

@@ -8,9 +8,7 @@ use base64::{
 use bytes::Bytes;
 use driver_api::{
     Error, ErrorKind, RString, Result, Tuple2,
-    ext::{
-        Conditions, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, UploadInfo, UploadPage,
-    },
+    ext::{Conditions, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, UploadInfo, UploadPage},
 };
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -20,16 +18,16 @@ use crate::{
     account::Account,
     control::{
         ending,
-        facts::{self, Facts},
         pages::Place,
-        parts,
+        parts::{self},
         s3::tags,
     },
-    error::{invalid, unsupported},
+    error::invalid,
+    info, mark, put,
     wire::{
         AnswerExt, AskExt, about, ask, at_object,
         digest::{hex, md5_base64, md5_hex},
-        nonsense, put_header, quoted, time, xml,
+        nonsense, put_header, time, xml,
     },
 };
 
@@ -56,7 +54,7 @@ struct Said {
 }
 
 impl Said {
-    fn of(options: &PutOptions) -> Self {
+    fn of(options: &PutOptions, mark: &str) -> Self {
         let owned = |pairs: &[Tuple2<RString, RString>]| {
             pairs.iter().map(|pair| (pair.0.to_string(), pair.1.to_string())).collect()
         };
@@ -65,13 +63,13 @@ impl Said {
             metadata: owned(&options.metadata),
             tags: owned(&options.tags),
             storage_class: options.storage_class.to_string(),
-            mark: options.mark.to_string(),
+            mark: mark.to_owned(),
         }
     }
 
     fn options(&self) -> PutOptions {
         let listed = |pairs: &[(String, String)]| {
-            facts::pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            pairs.iter().map(|(name, value)| Tuple2(name.as_str().into(), value.as_str().into())).collect()
         };
         PutOptions {
             content_type: self.content_type.as_str().into(),
@@ -87,10 +85,7 @@ impl Said {
 /// An upload's id: its name, and what is said of its object where that is known.
 fn split(id: &str) -> Result<(&str, Option<Said>)> {
     let (name, said) = id.split_once('.').map_or((id, None), |(name, said)| (name, Some(said)));
-    let bad = || {
-        invalid("the upload's id is none of this driver's")
-            .remedy("give the id as the begin of the upload told it")
-    };
+    let bad = || invalid("the upload's id is none of this driver's").remedy("give the id as the begin of the upload told it");
     if name.len() != NAME || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(bad());
     }
@@ -116,43 +111,21 @@ fn parse_block(id: &str) -> Option<(String, u32)> {
 }
 
 /// Begins an object that is written in parts.
-pub(crate) async fn begin(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-    options: &PutOptions,
-) -> Result<UploadInfo> {
+pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName, options: &PutOptions) -> Result<UploadInfo> {
     tags::check(&options.tags)?;
-    if options.expire_after_secs != 0 {
-        return Err(unsupported("blobs of Azure have no time of their own at which they go")
-            .remedy("use a lifecycle rule of the storage account"));
-    }
+    let mark = mark::of(&options.mark)?;
     // What could not be completed is not begun.
-    facts::add(
-        &mut ask("begin upload", Method::PUT, at_object(&object.bucket, &object.key, &[])),
-        &facts::AZURE,
-        options,
-    )?;
+    info::write(account, ask("begin upload", Method::PUT, at_object(&object.bucket, &object.key, &[])), options, &mark)?;
     let mut name = [0; NAME / 2];
-    getrandom::fill(&mut name)
-        .map_err(|error| Error::new(ErrorKind::INTERNAL, format!("no random bits: {error}")))?;
-    let said = serde_json::to_vec(&Said::of(options))
-        .map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
+    getrandom::fill(&mut name).map_err(|error| Error::new(ErrorKind::INTERNAL, format!("no random bits: {error}")))?;
+    let said = serde_json::to_vec(&Said::of(options, &mark)).map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
     let id = format!("{}.{}", hex(&name), URL_SAFE_NO_PAD.encode(said));
-    put_block(
-        account,
-        until,
-        "begin upload",
-        object,
-        &block_id(&id, 0)?,
-        Bytes::from_static(b"begun"),
-    )
-    .await?;
+    put_block(account, until, "begin upload", object, &block_id(&id, 0)?, Bytes::from_static(b"begun")).await?;
     Ok(UploadInfo {
         bucket: object.bucket.clone(),
         key: object.key.clone(),
         id: id.into(),
-        mark: options.mark.clone(),
+        mark: mark.into(),
         started_ms: time::now_ms(),
         ..UploadInfo::default()
     })
@@ -168,8 +141,7 @@ async fn put_block(
 ) -> Result<()> {
     let query = [("comp", Some("block")), ("blockid", Some(block))];
     let sum = md5_base64(&data);
-    let mut request =
-        ask(what, Method::PUT, at_object(&object.bucket, &object.key, &query)).body(data);
+    let mut request = ask(what, Method::PUT, at_object(&object.bucket, &object.key, &query)).body(data);
     put_header(&mut request, "content-md5", &sum)?;
     let reply = account.ask_ok(&request, until).await?;
     let told = reply.header("content-md5");
@@ -180,26 +152,12 @@ async fn put_block(
 }
 
 /// Writes a part.
-pub(crate) async fn put_part(
-    account: &Account,
-    until: Instant,
-    upload: &UploadInfo,
-    number: u32,
-    data: Bytes,
-) -> Result<PartInfo> {
+pub(crate) async fn put_part(account: &Account, until: Instant, upload: &UploadInfo, number: u32, data: Bytes) -> Result<PartInfo> {
     let block = block_id(&upload.id, number)?;
     let (size, sum) = (data.len() as u64, md5_hex(&data));
     let object = ObjectName::new(&upload.bucket, &upload.key);
-    put_block(account, until, "put part", &object, &block, data)
-        .await
-        .map_err(|error| error.with("part", number))?;
-    Ok(PartInfo {
-        number,
-        size,
-        etag: block.into(),
-        checksum: format!("md5:{sum}").into(),
-        reserved: [0; 2],
-    })
+    put_block(account, until, "put part", &object, &block, data).await.map_err(|error| error.with("part", number))?;
+    Ok(PartInfo { number, size, etag: block.into(), checksum: format!("md5:{sum}").into(), reserved: [0; 2] })
 }
 
 /// The uncommitted blocks of a blob by upload; those of uploads that were given up are left out.
@@ -238,13 +196,7 @@ fn gone(upload: &UploadInfo) -> Error {
 }
 
 /// A page of the parts of an upload.
-pub(crate) async fn parts(
-    account: &Account,
-    until: Instant,
-    upload: &UploadInfo,
-    after: u32,
-    limit: u32,
-) -> Result<PartPage> {
+pub(crate) async fn parts(account: &Account, until: Instant, upload: &UploadInfo, after: u32, limit: u32) -> Result<PartPage> {
     let (name, _) = split(&upload.id)?;
     let mut uploads = blocks(account, until, "list parts", &upload.bucket, &upload.key).await?;
     let found = uploads.remove(name).ok_or_else(|| gone(upload).during("list parts"))?;
@@ -253,13 +205,7 @@ pub(crate) async fn parts(
     let mut page = PartPage::default();
     for (number, size) in left.by_ref().take(limit) {
         let etag = block_id(name, number)?.into();
-        page.parts.push(PartInfo {
-            number,
-            size,
-            etag,
-            checksum: RString::new(),
-            reserved: [0; 2],
-        });
+        page.parts.push(PartInfo { number, size, etag, checksum: RString::new(), reserved: [0; 2] });
     }
     page.more = left.next().is_some();
     Ok(page)
@@ -275,13 +221,10 @@ pub(crate) async fn complete(
 ) -> Result<ObjectInfo> {
     let (name, said) = split(&upload.id)?;
     let Some(said) = said else {
-        return Err(invalid(
-            "the upload's id, as a listing tells it, does not say what the object is to be like",
-        )
-        .remedy("complete it with the id that its begin told, or give it up"));
+        return Err(invalid("the upload's id, as a listing tells it, does not say what the object is to be like")
+            .remedy("complete it with the id that its begin told, or give it up"));
     };
     let upload = &UploadInfo { mark: said.mark.as_str().into(), ..upload.clone() };
-    let object = ObjectName::new(&upload.bucket, &upload.key);
     let mut document = xml::Writer::new();
     let mut ids = Vec::with_capacity(parts.len());
     for part in parts {
@@ -296,69 +239,36 @@ pub(crate) async fn complete(
     let sum = md5_base64(body.as_bytes());
     let query = [("comp", Some("blocklist"))];
     let mut request =
-        ask("complete upload", Method::PUT, at_object(&upload.bucket, &upload.key, &query))
-            .typed("application/xml", body);
+        ask("complete upload", Method::PUT, at_object(&upload.bucket, &upload.key, &query)).typed("application/xml", body);
     put_header(&mut request, "content-md5", &sum)?;
-    let options = said.options();
-    facts::add(&mut request, &facts::AZURE, &options)?;
-    let tags = tags::header(&options.tags);
-    if !tags.is_empty() {
-        put_header(&mut request, "x-ms-tags", &tags)?;
-    }
-    for (name, value) in
-        [("if-match", &conditions.if_match), ("if-none-match", &conditions.if_none_match)]
-    {
-        if !value.is_empty() {
-            put_header(&mut request, name, &quoted(value))?;
-        }
-    }
+    put::check_conditions(conditions)?;
+    let request = info::write(account, request, &said.options(), &upload.mark)?;
+    let request = put::condition(account, request, conditions, until).await?;
     let reply = match account.ask(&request, until).await {
         Ok(reply) => reply,
-        // The deadline is over, or nearly: one look whether it was done.
-        Err(error) => {
-            return ending::decide(upload, error, true, head(account, until, &object).await);
-        }
+        Err(error) => return Ok(ending::unanswered(account, upload, until, error).await?.info),
     };
     if reply.status.is_success() {
         let etag = reply.etag();
-        if let Ok(Some(facts)) = head(account, until, &object).await
-            && facts.info.etag == etag
+        // Another writer may have come after.
+        if let Ok(Some(found)) = ending::look(account, upload, until).await
+            && found.info.etag == etag
         {
-            return Ok(facts.info);
+            return Ok(found.info);
         }
-        let mut info =
-            ObjectInfo { key: upload.key.clone(), latest: true, ..ObjectInfo::default() };
-        info.etag = etag.into();
-        info.version = reply.header("x-ms-version-id").into();
+        let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
         info.size = parts.iter().map(|part| part.size).sum();
-        info.modified_ms = time::http_ms(reply.header("last-modified"));
+        info.checksum = RString::new();
         return Ok(info);
     }
-    let mut error = reply.error(account, &request);
-    let code = reply.code();
-    if code == "InvalidBlockList" {
-        error = gone(upload).during("complete upload");
-    } else if matches!(code.as_str(), "ConditionNotMet" | "BlobAlreadyExists")
-        || reply.status.as_u16() == 412
-    {
-        error = ending::refused_condition(conditions, error);
-    }
-    ending::decide(upload, error, reply.doubt.is_some(), head(account, until, &object).await)
-}
-
-/// What is said of a blob; `None`: there is none.
-pub(crate) async fn head(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-) -> Result<Option<Facts>> {
-    let request = ask("head object", Method::HEAD, at_object(&object.bucket, &object.key, &[]));
-    let reply = account.ask(&request, until).await?;
-    match reply.status.as_u16() {
-        404 => Ok(None),
-        _ if reply.status.is_success() => facts::of(&facts::AZURE, &object.key, &reply).map(Some),
-        _ => Err(reply.error(account, &request)),
-    }
+    let told = if reply.code() == "InvalidBlockList" {
+        gone(upload).during("complete upload")
+    } else if put::is_unmet(&reply, conditions) {
+        put::unmet(account, &request, conditions)
+    } else {
+        reply.error(account, &request)
+    };
+    Ok(ending::settle(account, &request, upload, &reply, until, told).await?.info)
 }
 
 /// Gives an upload up: nobody finds it any more, and Azure discards its blocks within a week.
@@ -369,15 +279,7 @@ pub(crate) async fn abort(account: &Account, until: Instant, upload: &UploadInfo
         return Ok(());
     }
     let object = ObjectName::new(&upload.bucket, &upload.key);
-    put_block(
-        account,
-        until,
-        "abort upload",
-        &object,
-        &block_id(name, GIVEN_UP)?,
-        Bytes::from_static(b"given up"),
-    )
-    .await
+    put_block(account, until, "abort upload", &object, &block_id(name, GIVEN_UP)?, Bytes::from_static(b"given up")).await
 }
 
 /// A page of the container's unfinished uploads. A listing tells blobs that have blocks only; each is asked for them.
@@ -392,8 +294,7 @@ pub(crate) async fn list(
     let mut place = Place::decode(page)?.unwrap_or_default();
     let mut answer = UploadPage::default();
     loop {
-        let (keys, next) =
-            listing::uncommitted(account, until, bucket, prefix, &place.token, limit).await?;
+        let (keys, next) = listing::uncommitted(account, until, bucket, prefix, &place.token, limit).await?;
         for key in keys {
             for name in blocks(account, until, "list uploads", bucket, &key).await?.into_keys() {
                 answer.uploads.push(UploadInfo {

@@ -3,6 +3,7 @@
 
 pub(crate) mod buckets;
 pub(crate) mod bulk;
+pub(crate) mod change;
 pub(crate) mod lifecycle;
 pub(crate) mod listing;
 pub(crate) mod policy;

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::time::Instant;
 
-use driver_api::{Error, ErrorKind, Result, ext::ObjectName};
 use driver_api::{RString, RVec, Tuple2};
+use driver_api::{Error, ErrorKind, Result, ext::ObjectName};
 use http::Method;
 
 use crate::{
     account::Account,
     error::invalid,
     wire::{
-        AnswerExt, AskExt, At, about, ask, at_object, digest::md5_base64, put_header,
-        url::escape_into, xml,
+        AnswerExt, AskExt, At, about, ask, at_object, digest::md5_base64, put_header, xml,
     },
 };
 
@@ -23,19 +22,13 @@ pub(crate) type Pairs = RVec<Tuple2<RString, RString>>;
 /// Refuses tags that stores cannot keep.
 pub(crate) fn check(tags: &[Tuple2<RString, RString>]) -> Result<()> {
     if tags.len() > MAX_TAGS {
-        return Err(invalid(format!(
-            "{} tags are more than the {MAX_TAGS} that an object can have",
-            tags.len()
-        )));
+        return Err(invalid(format!("{} tags are more than the {MAX_TAGS} that an object can have", tags.len())));
     }
     for (index, tag) in tags.iter().enumerate() {
         xml::check_text("tag", &tag.0)?;
         xml::check_text("tag", &tag.1)?;
         if tag.0.is_empty() || tag.0.chars().count() > 128 || tag.1.chars().count() > 256 {
-            return Err(invalid(format!(
-                "the tag {:?}: names have 1 to 128 characters, values up to 256",
-                tag.0
-            )));
+            return Err(invalid(format!("the tag {:?}: names have 1 to 128 characters, values up to 256", tag.0)));
         }
         if tags[..index].iter().any(|other| other.0 == tag.0) {
             return Err(invalid(format!("two tags have the name {:?}", tag.0)));
@@ -44,28 +37,10 @@ pub(crate) fn check(tags: &[Tuple2<RString, RString>]) -> Result<()> {
     Ok(())
 }
 
-/// Tags as the header `x-amz-tagging` has them.
-pub(crate) fn header(tags: &[Tuple2<RString, RString>]) -> String {
-    let mut text = String::new();
-    for tag in tags {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        escape_into(&mut text, &tag.0, false);
-        text.push('=');
-        escape_into(&mut text, &tag.1, false);
-    }
-    text
-}
-
 fn at(object: &ObjectName) -> At {
     let version = ("versionId", Some(object.version.as_str()));
     let query = [("tagging", None), version];
-    at_object(
-        &object.bucket,
-        &object.key,
-        if object.version.is_empty() { &query[..1] } else { &query },
-    )
+    at_object(&object.bucket, &object.key, if object.version.is_empty() { &query[..1] } else { &query })
 }
 
 /// The tags of an object.
@@ -84,12 +59,7 @@ pub(crate) async fn get(account: &Account, until: Instant, object: &ObjectName) 
 }
 
 /// Sets all tags of an object, and checks that the store kept them.
-pub(crate) async fn set(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-    tags: &[Tuple2<RString, RString>],
-) -> Result<()> {
+pub(crate) async fn set(account: &Account, until: Instant, object: &ObjectName, tags: &[Tuple2<RString, RString>]) -> Result<()> {
     check(tags)?;
     // A store that does not know `?tagging` would write the tags over the object.
     if sorted(&get(account, until, object).await?) == sorted(tags) {
@@ -112,9 +82,8 @@ pub(crate) async fn set(
     put_header(&mut request, "content-md5", &sum)?;
     account.ask_ok(&request, until).await?;
     if sorted(&get(account, until, object).await?) != sorted(tags) {
-        let error =
-            Error::new(ErrorKind::CONFLICT, "the object's tags are not those that were set")
-                .remedy("look whether somebody else changes them, and set them again");
+        let error = Error::new(ErrorKind::CONFLICT, "the object's tags are not those that were set")
+            .remedy("look whether somebody else changes them, and set them again");
         return Err(about(error, &request));
     }
     Ok(())

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::time::Instant;
 
+use driver_api::{RString, RVec, Tuple2};
 use bytes::Bytes;
 use driver_api::{
     Error, Result,
@@ -8,19 +9,20 @@ use driver_api::{
         Conditions, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, UploadInfo, UploadPage,
     },
 };
-use driver_api::{RString, RVec, Tuple2};
 use http::Method;
 
 use super::tags;
 use crate::{
     account::Account,
+    call::{Answer, Ask},
     control::{
         ending,
-        facts::{self, Facts},
         pages::Place,
-        parts,
+        parts::{self},
     },
-    error::{invalid, unsupported},
+    error::invalid,
+    info,
+    mark, put,
     retry::is_error,
     wire::{
         AnswerExt, AskExt, about, ask, at_bucket, at_object,
@@ -46,26 +48,14 @@ fn plain(account: &Account) -> bool {
 }
 
 /// Begins an object that is written in parts.
-pub(crate) async fn begin(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-    options: &PutOptions,
-) -> Result<UploadInfo> {
+pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName, options: &PutOptions) -> Result<UploadInfo> {
     tags::check(&options.tags)?;
-    if options.expire_after_secs != 0 {
-        return Err(unsupported("objects of S3 have no time of their own at which they go")
-            .remedy("use a lifecycle rule of the bucket"));
-    }
     let url = at_object(&object.bucket, &object.key, &[("uploads", None)]);
     // A second one that is begun because an answer was lost stays behind, and can be found by listing uploads.
-    let mut request =
-        ask("begin upload", Method::POST, url).headers(&account.encrypt).headers(&account.customer);
-    facts::add(&mut request, &facts::S3, options)?;
-    let tags = tags::header(&options.tags);
-    if !tags.is_empty() {
-        put_header(&mut request, "x-amz-tagging", &tags)?;
-    }
+    let request = ask("begin upload", Method::POST, url).headers(&account.encrypt).headers(&account.customer);
+    let mark = mark::of(&options.mark)?;
+    let request = info::write(account, request, options, &mark)?;
+    let tags = info::tags_text(&options.tags);
     let context = |error| about(error, &request);
     let reply = account.ask_ok(&request, until).await?;
     let root = reply.document("InitiateMultipartUploadResult", &request)?;
@@ -79,20 +69,14 @@ pub(crate) async fn begin(
         bucket: object.bucket.clone(),
         key: object.key.clone(),
         id: id.into(),
-        mark: options.mark.clone(),
+        mark: mark.into(),
         started_ms: time::now_ms(),
         ..UploadInfo::default()
     })
 }
 
 /// Writes a part.
-pub(crate) async fn put_part(
-    account: &Account,
-    until: Instant,
-    upload: &UploadInfo,
-    number: u32,
-    data: Bytes,
-) -> Result<PartInfo> {
+pub(crate) async fn put_part(account: &Account, until: Instant, upload: &UploadInfo, number: u32, data: Bytes) -> Result<PartInfo> {
     let (id, _) = split_id(&upload.id);
     let number_text = number.to_string();
     let query = [("partNumber", Some(number_text.as_str())), ("uploadId", Some(id))];
@@ -101,32 +85,18 @@ pub(crate) async fn put_part(
         .body(data.clone());
     put_header(&mut request, "content-md5", &md5_base64(&data))?;
     let (size, sum) = (data.len() as u64, md5_hex(&data));
-    let reply =
-        account.ask_ok(&request, until).await.map_err(|error| error.with("part", number))?;
+    let reply = account.ask_ok(&request, until).await.map_err(|error| error.with("part", number))?;
     let etag = reply.etag();
     // Encrypted parts have ETags that are no sums.
-    let is_sum =
-        etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit()) && plain(account);
+    let is_sum = etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit()) && plain(account);
     if etag.is_empty() || (is_sum && !etag.eq_ignore_ascii_case(&sum)) {
         return Err(about(parts::damaged(&sum, etag), &request).with("part", number));
     }
-    Ok(PartInfo {
-        number,
-        size,
-        etag: etag.into(),
-        checksum: format!("md5:{sum}").into(),
-        reserved: [0; 2],
-    })
+    Ok(PartInfo { number, size, etag: etag.into(), checksum: format!("md5:{sum}").into(), reserved: [0; 2] })
 }
 
 /// A page of the parts of an upload.
-pub(crate) async fn parts(
-    account: &Account,
-    until: Instant,
-    upload: &UploadInfo,
-    after: u32,
-    limit: u32,
-) -> Result<PartPage> {
+pub(crate) async fn parts(account: &Account, until: Instant, upload: &UploadInfo, after: u32, limit: u32) -> Result<PartPage> {
     let (id, _) = split_id(&upload.id);
     let (after_text, limit) = (after.to_string(), limit.clamp(1, 1000).to_string());
     let query = [
@@ -137,7 +107,11 @@ pub(crate) async fn parts(
     let request = ask("list parts", Method::GET, at_object(&upload.bucket, &upload.key, &query));
     let context = |error| about(error, &request);
     let reply = account.ask_ok(&request, until).await?;
-    let root = reply.document("ListPartsResult", &request)?;
+    // moto calls it something else than AWS does.
+    let root = match reply.text()?.contains("<ListPartsResponse") {
+        true => reply.document("ListPartsResponse", &request)?,
+        false => reply.document("ListPartsResult", &request)?,
+    };
     same("upload", id, root.text("UploadId")).map_err(context)?;
     let mut page = PartPage { more: root.says("IsTruncated"), ..PartPage::default() };
     for part in root.all("Part") {
@@ -163,96 +137,78 @@ pub(crate) async fn complete(
     conditions: &Conditions,
 ) -> Result<ObjectInfo> {
     let (id, tags) = split_id(&upload.id);
-    let object = ObjectName::new(&upload.bucket, &upload.key);
-    if !conditions.is_empty() {
-        let found = head(account, until, &object).await?;
-        if let Some(facts) = &found
-            && ending::is_own(upload, facts)
-        {
-            return finish(account, until, &object, tags, facts.info.clone()).await;
-        }
-        ending::check(conditions, found.as_ref())?;
-    }
     let mut document = xml::Writer::new();
-    document.element_with(
-        "CompleteMultipartUpload",
-        "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"",
-        |root| {
-            for part in parts {
-                root.element("Part", |out| {
-                    out.text("PartNumber", &part.number.to_string());
-                    out.text("ETag", &quoted(&part.etag));
-                });
-            }
-        },
-    );
+    document.element_with("CompleteMultipartUpload", "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"", |root| {
+        for part in parts {
+            root.element("Part", |out| {
+                out.text("PartNumber", &part.number.to_string());
+                out.text("ETag", &quoted(&part.etag));
+            });
+        }
+    });
     let url = at_object(&upload.bucket, &upload.key, &[("uploadId", Some(id))]);
-    let mut request = ask("complete upload", Method::POST, url)
+    let request = ask("complete upload", Method::POST, url)
         .headers(&account.customer)
         .typed("application/xml", document.finish());
-    for (name, value) in
-        [("if-match", &conditions.if_match), ("if-none-match", &conditions.if_none_match)]
-    {
-        if !value.is_empty() {
-            put_header(&mut request, name, &quoted(value))?;
-        }
+    if let Some(found) = ending::check(account, &request, upload, conditions, until).await? {
+        return finish(account, until, upload, tags, found.info).await;
     }
-    let reply = match account.ask(&request, until).await {
-        Ok(reply) => reply,
-        // The deadline is over, or nearly: one look whether it was done.
-        Err(error) => {
-            return ending::decide(upload, error, true, head(account, until, &object).await);
+    let request = put::condition(account, request, conditions, until).await?;
+    let info = match account.ask(&request, until).await {
+        Ok(reply) if reply.status.is_success() && !is_error(&reply.body) => {
+            completed(account, until, &request, upload, parts, &reply).await?
         }
+        Ok(reply) => {
+            let code = reply.code();
+            let unmet = put::is_unmet(&reply, conditions) && code != "NoSuchUpload";
+            let told = if unmet { put::unmet(account, &request, conditions) } else { reply.error(account, &request) };
+            ending::settle(account, &request, upload, &reply, until, told).await?.info
+        }
+        Err(error) => ending::unanswered(account, upload, until, error).await?.info,
     };
-    let hidden = reply.status.is_success() && is_error(&reply.body);
-    let info = if reply.status.is_success() && !hidden {
-        let root = reply.document("CompleteMultipartUploadResult", &request)?;
-        let mut info =
-            ObjectInfo { key: upload.key.clone(), latest: true, ..ObjectInfo::default() };
-        info.etag = unquoted(root.need("ETag")?).into();
-        info.version = reply.header("x-amz-version-id").into();
-        info.size = parts.iter().map(|part| part.size).sum();
-        info.modified_ms = time::now_ms();
-        match head(account, until, &object).await {
-            // Another writer may have come after.
-            Ok(Some(facts)) if facts.info.etag == info.etag => facts.info,
-            _ => info,
-        }
-    } else {
-        let code = reply.code();
-        let mut error = reply.error(account, &request);
-        let condition = reply.status.as_u16() == 412
-            || matches!(code.as_str(), "PreconditionFailed" | "ConditionalRequestConflict")
-            || (code == "NoSuchKey" && !conditions.if_match.is_empty());
-        if condition {
-            error = ending::refused_condition(conditions, error);
-        }
-        ending::decide(
-            upload,
-            error,
-            reply.doubt.is_some() || hidden,
-            head(account, until, &object).await,
-        )?
-    };
-    finish(account, until, &object, tags, info).await
+    finish(account, until, upload, tags, info).await
+}
+
+/// The object that an answer of success tells of.
+async fn completed(
+    account: &Account,
+    until: Instant,
+    request: &Ask,
+    upload: &UploadInfo,
+    parts: &[PartInfo],
+    reply: &Answer,
+) -> Result<ObjectInfo> {
+    let root = reply.document("CompleteMultipartUploadResult", request)?;
+    let etag = unquoted(root.need("ETag").map_err(|error| about(error, request))?).to_owned();
+    // Another writer may have come after.
+    if let Ok(Some(found)) = ending::look(account, upload, until).await
+        && found.info.etag == etag
+    {
+        return Ok(found.info);
+    }
+    let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
+    info.etag = etag.into();
+    info.size = parts.iter().map(|part| part.size).sum();
+    info.modified_ms = time::now_ms();
+    info.checksum = RString::new();
+    Ok(info)
 }
 
 /// Sets the tags of an object that was made of parts, if the store did not take them from its begin.
 async fn finish(
     account: &Account,
     until: Instant,
-    object: &ObjectName,
+    upload: &UploadInfo,
     tags: &str,
     info: ObjectInfo,
 ) -> Result<ObjectInfo> {
     if tags.is_empty() {
         return Ok(info);
     }
-    let mut object = object.clone();
+    let mut object = ObjectName::new(&upload.bucket, &upload.key);
     object.version.clone_from(&info.version);
     tags::set(account, until, &object, &parse_tags(tags)?).await.map_err(|error| {
-        let text =
-            format!("the upload was completed, but its tags were not set: {}", error.message());
+        let text = format!("the upload was completed, but its tags were not set: {}", error.message());
         Error::new(error.kind(), text).caused_by(&error).remedy("set the object's tags")
     })?;
     Ok(info)
@@ -265,24 +221,6 @@ fn parse_tags(header: &str) -> Result<RVec<Tuple2<RString, RString>>> {
     };
     let bad = || invalid("the upload's id is damaged: its tags cannot be read");
     header.split('&').map(|text| pair(text).ok_or_else(bad)).collect()
-}
-
-/// What is said of an object; `None`: there is none.
-pub(crate) async fn head(
-    account: &Account,
-    until: Instant,
-    object: &ObjectName,
-) -> Result<Option<Facts>> {
-    let version = [("versionId", Some(object.version.as_str()))];
-    let query = if object.version.is_empty() { &[][..] } else { &version };
-    let request = ask("head object", Method::HEAD, at_object(&object.bucket, &object.key, query))
-        .headers(&account.customer);
-    let reply = account.ask(&request, until).await?;
-    match reply.status.as_u16() {
-        404 => Ok(None),
-        _ if reply.status.is_success() => facts::of(&facts::S3, &object.key, &reply).map(Some),
-        _ => Err(reply.error(account, &request)),
-    }
 }
 
 /// Gives an upload up.
@@ -312,11 +250,7 @@ pub(crate) async fn list(
 ) -> Result<UploadPage> {
     let place = Place::decode(page)?;
     let limit = limit.clamp(1, 1000).to_string();
-    let mut query = vec![
-        ("uploads", None),
-        ("encoding-type", Some("url")),
-        ("max-uploads", Some(limit.as_str())),
-    ];
+    let mut query = vec![("uploads", None), ("encoding-type", Some("url")), ("max-uploads", Some(limit.as_str()))];
     if !prefix.is_empty() {
         query.push(("prefix", Some(prefix)));
     }
@@ -332,8 +266,7 @@ pub(crate) async fn list(
     let escaped = root.text("EncodingType") == "url";
     let key = |text: &str| match escaped {
         false => Ok(text.to_owned()),
-        true => unescape(text, true)
-            .ok_or_else(|| nonsense(format!("{text:?} is not escaped as it should be"))),
+        true => unescape(text, true).ok_or_else(|| nonsense(format!("{text:?} is not escaped as it should be"))),
     };
     let mut answer = UploadPage::default();
     for upload in root.all("Upload") {
@@ -352,10 +285,7 @@ pub(crate) async fn list(
     }
     answer.uploads.sort_by(|a, b| (&a.key, a.started_ms).cmp(&(&b.key, b.started_ms)));
     if root.says("IsTruncated") {
-        let next = Place {
-            last: key(root.text("NextKeyMarker"))?,
-            token: root.text("NextUploadIdMarker").to_owned(),
-        };
+        let next = Place { last: key(root.text("NextKeyMarker"))?, token: root.text("NextUploadIdMarker").to_owned() };
         if place.as_ref() == Some(&next) {
             return Err(context(nonsense("the list of uploads does not advance")));
         }

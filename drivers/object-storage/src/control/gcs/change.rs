@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::time::Instant;
+
+use driver_api::{
+    Result,
+    ext::{Conditions, ObjectChange, ObjectInfo, ObjectName},
+};
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{json as request_of, object_path, versions::Object};
+use crate::{
+    account::Account,
+    config::Kind,
+    error::{invalid, unsupported},
+    get,
+    info::check_metadata,
+    wire::{AnswerExt, AskExt, about, nonsense},
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Rewritten {
+    done: bool,
+    rewrite_token: String,
+}
+
+/// Changes what is said of an object, if nobody else does so meanwhile.
+pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectName, change: &ObjectChange) -> Result<ObjectInfo> {
+    if change.tags.is_some() {
+        return Err(unsupported("objects of GCS have no tags").remedy("use metadata"));
+    }
+    if change.expire_after_secs.is_some() {
+        return Err(unsupported("objects of GCS have no time of their own at which they go")
+            .remedy("use a lifecycle rule of the bucket"));
+    }
+    if !object.version.is_empty() {
+        return Err(invalid("an old version cannot be changed"));
+    }
+    let path = object_path(&object.bucket, &object.key);
+    let look = request_of(account, "change object", Method::GET, &object.bucket, &path, &[])?;
+    let found: Object = account.ask_ok(&look, until).await?.json(&look)?;
+    crate::wire::same("object", &object.key, &found.name).map_err(|error| about(error, &look))?;
+    if change.content_type.is_some() || change.metadata.is_some() {
+        let body = patch(&found, change)?;
+        let query = [("ifMetagenerationMatch", found.metageneration.as_str())];
+        let request = request_of(account, "change object", Method::PATCH, &object.bucket, &path, &query)?
+            .typed("application/json", body.to_string());
+        account.ask_ok(&request, until).await?;
+    }
+    if let Some(class) = change.storage_class.as_ref().into_option() {
+        let class = if class.is_empty() { "STANDARD" } else { class.as_str() };
+        let path = format!("{path}/rewriteTo/{path}");
+        let mut token = String::new();
+        loop {
+            let query = [("rewriteToken", token.as_str())];
+            let query = if token.is_empty() { &[][..] } else { &query };
+            let request = request_of(account, "change object", Method::POST, &object.bucket, &path, query)?
+                .typed("application/json", json!({"storageClass": class}).to_string());
+            let answer: Rewritten = account.ask_ok(&request, until).await?.json(&request)?;
+            if answer.done {
+                break;
+            }
+            if answer.rewrite_token.is_empty() {
+                return Err(about(nonsense("a rewriting is neither done nor goes on"), &request));
+            }
+            token = answer.rewrite_token;
+        }
+    }
+    Ok(get::find(account, object, &Conditions::default(), until).await?.info)
+}
+
+/// The fields that change. A name of metadata that is to go is set to null; the writer's mark stays.
+fn patch(found: &Object, change: &ObjectChange) -> Result<Value> {
+    let mut body = Map::new();
+    if let Some(content_type) = change.content_type.as_ref().into_option() {
+        body.insert("contentType".to_owned(), Value::from(content_type.as_str()));
+    }
+    if let Some(metadata) = change.metadata.as_ref().into_option() {
+        let mut custom: Map<String, Value> = found
+            .metadata
+            .keys()
+            .filter(|name| !name.starts_with("novastor-"))
+            .map(|name| (name.clone(), Value::Null))
+            .collect();
+        let plain = [
+            ("cache-control", "cacheControl"),
+            ("content-disposition", "contentDisposition"),
+            ("content-encoding", "contentEncoding"),
+            ("content-language", "contentLanguage"),
+        ];
+        for (_, field) in plain {
+            body.insert(field.to_owned(), Value::Null);
+        }
+        for pair in metadata {
+            let (name, value) = (pair.0.as_str(), Value::from(pair.1.as_str()));
+            check_metadata(Kind::Gcs, name, &pair.1)?;
+            match plain.iter().find(|(header, _)| *header == name) {
+                Some((_, field)) => body.insert((*field).to_owned(), value),
+                None => custom.insert(name.to_owned(), value),
+            };
+        }
+        body.insert("metadata".to_owned(), Value::Object(custom));
+    }
+    Ok(Value::Object(body))
+}
