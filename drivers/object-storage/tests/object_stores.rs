@@ -368,7 +368,10 @@ async fn uploads(stage: &Stage) {
     let query = UploadQuery { limit: 100, ..UploadQuery::default() };
     let found = stage.objects.uploads(&cx(), &stage.bucket, query.clone()).await.expect("uploads");
     assert!(
-        found.uploads.iter().any(|found| found.key == "in parts" && upload.id.starts_with(found.id.as_str())),
+        found
+            .uploads
+            .iter()
+            .any(|found| found.key == "in parts" && upload.id.starts_with(found.id.as_str())),
         "{found:?}"
     );
     let complete = stage.objects.complete_upload(
