@@ -14,6 +14,7 @@ use crate::{
     account::Account,
     call::{Answer, Ask},
     config::Kind,
+    control::s3,
     error::{invalid, unknown},
     get,
     info::{self, Found, quoted},
@@ -67,6 +68,9 @@ pub(crate) async fn copy(
     }
     if account.kind == Kind::Azure {
         finish(account, &ask, to, &mark, &answer, until).await?;
+    }
+    if account.kind == Kind::S3 {
+        keep_tags(account, from, to, options, until).await?;
     }
     let found = get::find(account, to, &Conditions::default(), until).await?;
     proven(&found, &mark, &source)?;
@@ -178,6 +182,36 @@ async fn finish(
                 .remedy("try again"))
         }
     }
+}
+
+/// Some stores forget tags when they copy, without a word: they are compared, and set again.
+async fn keep_tags(
+    account: &Account,
+    from: &ObjectName,
+    to: &ObjectName,
+    options: &CopyOptions,
+    until: Instant,
+) -> Result<()> {
+    let tags = match &options.change.tags {
+        ROption::RSome(tags) => tags.clone(),
+        ROption::RNone => match s3::tags::get(account, until, from).await {
+            Ok(tags) => tags,
+            // Who may not see tags could not set them either; the store was asked to copy them.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UNSUPPORTED | ErrorKind::PERMISSION_DENIED
+                ) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    if tags.is_empty() && options.change.tags.is_none() {
+        return Ok(());
+    }
+    s3::tags::set(account, until, to, &tags).await
 }
 
 fn other(to: &ObjectName) -> Error {

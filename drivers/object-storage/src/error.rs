@@ -141,7 +141,7 @@ fn judge(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store refuses the signature: {said}"),
             )
-            .remedy("correct `secret_key`: it does not belong to the access key; a proxy that changes requests does the same");
+            .remedy("correct `secret_key` and `access_key`: they do not belong together; a proxy that changes requests does the same");
         }
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
             return of(

@@ -22,6 +22,7 @@ mod objects;
 mod options;
 mod outcome;
 mod pace;
+mod parts;
 mod probing;
 mod put;
 mod retry;

@@ -15,13 +15,8 @@ use driver_api::{
 };
 
 use crate::{
-    account::Account,
-    config::Kind,
-    control, copy, delete,
-    error::invalid,
-    features, get,
-    names::check_object,
-    put, swift,
+    account::Account, config::Kind, control, copy, delete, error::invalid, features, get, mark,
+    names::check_object, parts, put, swift,
 };
 
 /// The objects of a backend.
@@ -70,7 +65,7 @@ impl Objects for ObjectsOf {
     }
 
     fn buckets(&self, cx: &OpContext) -> Op<RVec<BucketInfo>> {
-        self.run("list buckets", cx, |account, until| async move {
+        self.run("list buckets", cx, move |account, until| async move {
             control::buckets(&account, until).await
         })
     }
@@ -91,8 +86,8 @@ impl Objects for ObjectsOf {
 
     fn policy(&self, cx: &OpContext, bucket: &str) -> Op<RString> {
         let bucket = bucket.to_owned();
-        self.run("show policy", cx, move |account, until| async move {
-            control::policy(&account, until, &bucket).await.map(Into::into)
+        self.run("get policy", cx, move |account, until| async move {
+            control::policy(&account, until, &bucket).await.map(RString::from)
         })
     }
 
@@ -105,7 +100,7 @@ impl Objects for ObjectsOf {
 
     fn lifecycle(&self, cx: &OpContext, bucket: &str) -> Op<RVec<LifecycleRule>> {
         let bucket = bucket.to_owned();
-        self.run("show lifecycle", cx, move |account, until| async move {
+        self.run("get lifecycle", cx, move |account, until| async move {
             control::lifecycle(&account, until, &bucket).await
         })
     }
@@ -227,17 +222,12 @@ impl Objects for ObjectsOf {
     }
 
     fn tags(&self, cx: &OpContext, object: ObjectName) -> Op<RVec<Tuple2<RString, RString>>> {
-        self.run("show tags", cx, move |account, until| async move {
+        self.run("get tags", cx, move |account, until| async move {
             control::tags(&account, until, &object).await
         })
     }
 
-    fn change(
-        &self,
-        cx: &OpContext,
-        object: ObjectName,
-        change: ObjectChange,
-    ) -> Op<ObjectInfo> {
+    fn change(&self, cx: &OpContext, object: ObjectName, change: ObjectChange) -> Op<ObjectInfo> {
         self.run("change object", cx, move |account, until| async move {
             control::change(&account, until, &object, &change).await
         })
@@ -250,6 +240,13 @@ impl Objects for ObjectsOf {
         options: PutOptions,
     ) -> Op<UploadInfo> {
         self.run("begin upload", cx, move |account, until| async move {
+            let mut options = options;
+            options.mark = mark::of(&options.mark)?.into();
+            if options.storage_class.is_empty()
+                && let Some(class) = &account.config.storage_class
+            {
+                options.storage_class = class.as_str().into();
+            }
             control::begin_upload(&account, until, &object, &options).await
         })
     }
@@ -262,7 +259,11 @@ impl Objects for ObjectsOf {
         data: IoBuf,
     ) -> Op<PartInfo> {
         self.run("put part", cx, move |account, until| async move {
-            control::put_part(&account, until, &upload, number, Bytes::from(data)).await
+            let data = Bytes::from(data);
+            match account.kind {
+                Kind::Swift => control::put_part(&account, until, &upload, number, data).await,
+                _ => parts::put_part(&account, &upload, number, data, until).await,
+            }
         })
     }
 
@@ -280,6 +281,7 @@ impl Objects for ObjectsOf {
         conditions: Conditions,
     ) -> Op<ObjectInfo> {
         self.run("complete upload", cx, move |account, until| async move {
+            put::check_conditions(&conditions)?;
             control::complete_upload(&account, until, &upload, &parts, &conditions).await
         })
     }
@@ -298,7 +300,7 @@ impl Objects for ObjectsOf {
     }
 
     fn sign(&self, cx: &OpContext, request: SignRequest) -> Op<SignedUrl> {
-        self.run("sign URL", cx, move |account, until| async move {
+        self.run("sign", cx, move |account, until| async move {
             control::sign(&account, until, &request).await
         })
     }

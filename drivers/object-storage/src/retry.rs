@@ -217,7 +217,10 @@ impl Account {
         for (key, value) in last.context() {
             error = error.with(key, value);
         }
-        error.with_retry(Retry::PERMANENT)
+        // A write without a condition does no more when it is done twice.
+        let conditional = ["if-match", "if-none-match", "x-goog-if-generation-match"];
+        let once = conditional.iter().any(|name| ask.headers.contains_key(*name));
+        error.with_retry(if once { Retry::PERMANENT } else { Retry::TEMPORARY })
     }
 }
 

@@ -5,7 +5,10 @@ mod support;
 
 use driver_api::{
     Backend, ErrorKind, HealthState, ROption,
-    ext::{Conditions, CopyOptions, ObjectAbilities, ObjectChange, PutOptions},
+    ext::{
+        Conditions, CopyOptions, ListQuery, ObjectAbilities, ObjectChange, PutOptions, SignRequest,
+        SignedMethod, UploadQuery,
+    },
 };
 use support::{Stage, buf, cx, noise, pairs, refused};
 
@@ -18,6 +21,11 @@ async fn exercise(store: &str) {
     write_conditions(&stage).await;
     copies(&stage).await;
     deletes(&stage).await;
+    listings(&stage).await;
+    tags(&stage).await;
+    uploads(&stage).await;
+    many(&stage).await;
+    signed(&stage).await;
     names(&stage).await;
     figures(&stage);
 }
@@ -247,6 +255,186 @@ async fn deletes(stage: &Stage) {
         stage.objects.delete(&cx(), elsewhere, Conditions::default()).await,
         ErrorKind::NOT_FOUND,
     );
+}
+
+async fn listings(stage: &Stage) {
+    for key in ["list/a", "list/b", "list/d/1", "list/d/2", "list/e"] {
+        let put = stage.objects.put(&cx(), stage.object(key), buf(b"xy"), PutOptions::default());
+        put.await.expect("put");
+    }
+    let (mut found, mut prefixes, mut page) = (Vec::new(), Vec::new(), String::new());
+    for _ in 0..10 {
+        let query = ListQuery {
+            prefix: "list/".into(),
+            delimiter: "/".into(),
+            limit: 2,
+            page: page.as_str().into(),
+            ..ListQuery::default()
+        };
+        let told = stage.objects.list(&cx(), &stage.bucket, query).await.expect("a page");
+        assert!(told.objects.len() + told.prefixes.len() <= 2);
+        found.extend(told.objects.iter().map(|object| (object.key.to_string(), object.size)));
+        prefixes.extend(told.prefixes.iter().map(ToString::to_string));
+        page = told.next.to_string();
+        if page.is_empty() {
+            break;
+        }
+    }
+    let expected = ["list/a", "list/b", "list/e"].map(|key| (key.to_owned(), 2));
+    assert_eq!(
+        (found.as_slice(), prefixes.as_slice()),
+        (&expected[..], &["list/d/".to_owned()][..])
+    );
+    let query = ListQuery {
+        prefix: "list/".into(),
+        after: "list/b".into(),
+        limit: 100,
+        ..ListQuery::default()
+    };
+    let told = stage.objects.list(&cx(), &stage.bucket, query).await.expect("a page");
+    let keys: Vec<&str> = told.objects.iter().map(|object| object.key.as_str()).collect();
+    assert_eq!(keys, ["list/d/1", "list/d/2", "list/e"]);
+}
+
+async fn tags(stage: &Stage) {
+    let object = stage.object("tagged");
+    let wanted = pairs(&[("a b", "1+2"), ("c", "")]);
+    let options = PutOptions { tags: wanted.clone(), ..PutOptions::default() };
+    let put = stage.objects.put(&cx(), object.clone(), buf(b"x"), options).await;
+    if !can(stage, ObjectAbilities::TAGS) {
+        refused(put, ErrorKind::UNSUPPORTED);
+        return;
+    }
+    put.expect("put");
+    let told = stage.objects.tags(&cx(), object.clone()).await.expect("tags");
+    assert_eq!(sorted(told), wanted);
+    let copy = stage.object("tagged too");
+    stage
+        .objects
+        .copy(&cx(), object.clone(), copy.clone(), CopyOptions::default())
+        .await
+        .expect("copied");
+    if stage.name == "moto" || stage.name == "radosgw" {
+        assert_eq!(sorted(stage.objects.tags(&cx(), copy).await.expect("tags")), wanted);
+    }
+    let other = pairs(&[("new", "1")]);
+    let change = ObjectChange {
+        tags: ROption::RSome(other.clone()),
+        metadata: ROption::RSome(pairs(&[("said", "anew")])),
+        ..ObjectChange::default()
+    };
+    let info = stage.objects.change(&cx(), object.clone(), change).await.expect("changed");
+    assert_eq!(info.metadata, pairs(&[("said", "anew")]));
+    assert_eq!(stage.objects.tags(&cx(), object.clone()).await.expect("tags"), other);
+    let get = stage.objects.get(&cx(), object, 0, 10, Conditions::default()).await.expect("get");
+    assert_eq!(&get.data[..], b"x");
+}
+
+type Tags = driver_api::RVec<driver_api::Tuple2<driver_api::RString, driver_api::RString>>;
+
+fn sorted(mut tags: Tags) -> Tags {
+    tags.sort();
+    tags
+}
+
+async fn uploads(stage: &Stage) {
+    let least = stage.objects.features().min_part as usize;
+    let (object, parts) =
+        (stage.object("in parts"), [noise(least + 1000), noise(least), noise(77)]);
+    let options = PutOptions {
+        metadata: pairs(&[("in", "parts")]),
+        content_type: "text/p".into(),
+        ..PutOptions::default()
+    };
+    let upload = stage.objects.begin_upload(&cx(), object.clone(), options).await.expect("begun");
+    refused(
+        stage.objects.head(&cx(), object.clone(), Conditions::default()).await,
+        ErrorKind::NOT_FOUND,
+    );
+    let mut told = Vec::new();
+    // Out of order, one twice, and with a gap in the numbers.
+    for (number, data) in [(5, &parts[2]), (1, &parts[1]), (1, &parts[0]), (2, &parts[1])] {
+        let part = stage.objects.put_part(&cx(), upload.clone(), number, buf(data)).await;
+        let part = part.unwrap_or_else(|error| panic!("part {number}: {error:#}"));
+        assert_eq!((part.number, part.size), (number, data.len() as u64));
+        told.retain(|other: &driver_api::ext::PartInfo| other.number != number);
+        told.push(part);
+    }
+    told.sort_by_key(|part| part.number);
+    let page = stage.objects.parts(&cx(), upload.clone(), 0, 100).await.expect("parts");
+    let listed: Vec<(u32, u64)> = page.parts.iter().map(|part| (part.number, part.size)).collect();
+    let expected: Vec<(u32, u64)> = told.iter().map(|part| (part.number, part.size)).collect();
+    assert_eq!(listed, expected);
+    let query = UploadQuery { limit: 100, ..UploadQuery::default() };
+    let found = stage.objects.uploads(&cx(), &stage.bucket, query.clone()).await.expect("uploads");
+    assert!(
+        found
+            .uploads
+            .iter()
+            .any(|found| found.key == "in parts" && upload.id.starts_with(found.id.as_str())),
+        "{found:?}"
+    );
+    let complete = stage.objects.complete_upload(
+        &cx(),
+        upload.clone(),
+        told.into(),
+        Conditions::create_only(),
+    );
+    let info = complete.await.unwrap_or_else(|error| panic!("complete: {error:#}"));
+    let whole = parts.concat();
+    assert_eq!(info.size, whole.len() as u64);
+    let get = stage
+        .objects
+        .get(&cx(), object.clone(), 0, 64 << 20, Conditions::default())
+        .await
+        .expect("get");
+    assert!(get.data[..] == whole[..]);
+    assert_eq!(get.object.metadata, pairs(&[("in", "parts")]));
+    assert_eq!(get.object.content_type, "text/p");
+    let upload = stage
+        .objects
+        .begin_upload(&cx(), stage.object("given up"), PutOptions::default())
+        .await
+        .expect("begun");
+    stage.objects.put_part(&cx(), upload.clone(), 1, buf(b"x")).await.expect("a part");
+    stage.objects.abort_upload(&cx(), upload.clone()).await.expect("given up");
+    stage.objects.abort_upload(&cx(), upload).await.expect("given up already");
+    let found = stage.objects.uploads(&cx(), &stage.bucket, query).await.expect("uploads");
+    assert!(found.uploads.is_empty(), "{found:?}");
+}
+
+async fn many(stage: &Stage) {
+    let keys = ["many/1", "many/2 ü", "many/3&<>"];
+    for key in keys {
+        let put = stage.objects.put(&cx(), stage.object(key), buf(b"x"), PutOptions::default());
+        put.await.expect("put");
+    }
+    let mut names: Vec<_> = keys.iter().map(|key| stage.object(key)).collect();
+    names.push(stage.object("many/none"));
+    let outcomes =
+        stage.objects.delete_many(&cx(), &stage.bucket, names.into()).await.expect("outcomes");
+    assert!(outcomes.len() == 4 && outcomes.iter().all(|outcome| outcome.gone), "{outcomes:?}");
+    let query = ListQuery { prefix: "many/".into(), limit: 10, ..ListQuery::default() };
+    assert!(
+        stage.objects.list(&cx(), &stage.bucket, query).await.expect("a page").objects.is_empty()
+    );
+}
+
+async fn signed(stage: &Stage) {
+    let request = |method, secs| SignRequest {
+        method,
+        object: stage.object("signed"),
+        expire_secs: secs,
+        ..SignRequest::default()
+    };
+    for secs in [0, stage.objects.features().max_sign_secs + 1] {
+        refused(
+            stage.objects.sign(&cx(), request(SignedMethod::GET, secs)).await,
+            ErrorKind::INVALID_ARGUMENT,
+        );
+    }
+    let url = stage.objects.sign(&cx(), request(SignedMethod::GET, 60)).await.expect("signed");
+    assert!(url.url.contains("signed") && url.expires >= now() + 50, "{url:?}");
 }
 
 async fn names(stage: &Stage) {

@@ -18,6 +18,8 @@ pub enum Fault {
     DoneBut(u16),
     /// The store never sees it; this status is answered.
     Refuse(u16),
+    /// The store never sees it; this status is answered with this document.
+    Say(u16, &'static str),
     /// The answer's body ends after so many bytes.
     Truncate(usize),
     /// A byte of the answer's body is another one.
@@ -102,6 +104,12 @@ fn serve(mut client: TcpStream, host: &str, rules: &Rules, seen: &Seen) {
                 let _ = client.shutdown(Shutdown::Write);
                 return;
             }
+            Some(Fault::Say(status, text)) => {
+                let head = plain(status).replace("length: 0", &format!("length: {}", text.len()));
+                let _ = client.write_all(format!("{head}{text}").as_bytes());
+                let _ = client.shutdown(Shutdown::Write);
+                return;
+            }
             Some(Fault::Silence) => {
                 let until = Instant::now() + Duration::from_secs(60);
                 while Instant::now() < until && client.peek(&mut [0]).is_ok_and(|count| count > 0) {
@@ -155,7 +163,9 @@ fn fault_of(line: &str, rules: &Rules) -> Option<Fault> {
 }
 
 fn plain(status: u16) -> String {
-    format!("HTTP/1.1 {status} Bad day\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    format!(
+        "HTTP/1.1 {status} Bad day\r\ncontent-length: 0\r\ncontent-type: application/xml\r\nconnection: close\r\n\r\n"
+    )
 }
 
 fn find(data: &[u8], what: &[u8]) -> Option<usize> {

@@ -107,7 +107,11 @@ pub(crate) async fn parts(account: &Account, until: Instant, upload: &UploadInfo
     let request = ask("list parts", Method::GET, at_object(&upload.bucket, &upload.key, &query));
     let context = |error| about(error, &request);
     let reply = account.ask_ok(&request, until).await?;
-    let root = reply.document("ListPartsResult", &request)?;
+    // moto calls it something else than AWS does.
+    let root = match reply.text()?.contains("<ListPartsResponse") {
+        true => reply.document("ListPartsResponse", &request)?,
+        false => reply.document("ListPartsResult", &request)?,
+    };
     same("upload", id, root.text("UploadId")).map_err(context)?;
     let mut page = PartPage { more: root.says("IsTruncated"), ..PartPage::default() };
     for part in root.all("Part") {
