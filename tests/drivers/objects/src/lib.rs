@@ -12,6 +12,7 @@
 //! | `max_parts` | 1000 | how many there are |
 //! | `max_page` | 100 | entries of a page |
 //! | `without` | | names of abilities of objects that it does not have, separated by commas |
+//! | `defect` | | a promise that it breaks: a name in `objects.rs`, for tests of the checks |
 //!
 //! The command `fault` has the next calls of one name fail: `{"call":"put_part","kind":10,"times":1}` with the number of
 //! an error's kind. With `"after":true` the call does its work first, and then fails. With `"wait_ms":100` it waits before
@@ -26,9 +27,9 @@ mod store;
 use std::sync::Arc;
 
 use driver_api::{
-    Abilities, Attach, Backend, BackendConfig, Capabilities, Driver, DriverInfo, Error, ErrorKind,
-    Health, Host, IoBuf, Op, OpContext, OptionSpec, OptionType, RString, RVec, Result, Stats,
-    Usage, Volume, VolumeInfo, VolumeSpec, WriteFlags, ext,
+    Abilities, Attach, Backend, BackendConfig, BackendHandle, Capabilities, Driver, DriverInfo,
+    Error, ErrorKind, Health, Host, IoBuf, Op, OpContext, OptionSpec, OptionType, RString, RVec,
+    Result, Stats, Usage, Volume, VolumeInfo, VolumeSpec, WriteFlags, ext, host::NoServices,
 };
 use serde::Deserialize;
 
@@ -46,6 +47,8 @@ struct Options {
     max_parts: u32,
     max_page: u32,
     without: String,
+    #[serde(default)]
+    defect: String,
 }
 
 struct Objects;
@@ -68,12 +71,30 @@ impl Driver for Objects {
                 OptionSpec::new("without", OptionType::TEXT, "Abilities it does not have")
                     .default_json("\"\""),
             )
+            .option(
+                OptionSpec::new("defect", OptionType::TEXT, "A promise that it breaks")
+                    .default_json("\"\""),
+            )
     }
 
     async fn open(_host: Host, config: BackendConfig) -> Result<Room> {
-        let options = config.parse()?;
-        Ok(Room(Arc::new(Inner { options, store: Store::default(), faults: Faults::default() })))
+        Ok(Room::new(config.parse()?))
     }
+}
+
+/// A backend in this process, which breaks one promise; none, if that is empty.
+pub fn open(defect: &str) -> BackendHandle {
+    let room = Room::new(Options {
+        max_put: 4 << 20,
+        max_piece: 16384,
+        min_part: 1024,
+        max_part: 1 << 20,
+        max_parts: 100,
+        max_page: 10,
+        without: String::new(),
+        defect: defect.to_owned(),
+    });
+    driver_api::export::export_backend(room, Host::new(NoServices))
 }
 
 #[derive(Clone)]
@@ -83,6 +104,16 @@ struct Inner {
     options: Options,
     store: Store,
     faults: Faults,
+}
+
+impl Room {
+    fn new(options: Options) -> Self {
+        Self(Arc::new(Inner { options, store: Store::default(), faults: Faults::default() }))
+    }
+
+    fn breaks(&self, promise: &str) -> bool {
+        self.0.options.defect == promise
+    }
 }
 
 /// There are no volumes.

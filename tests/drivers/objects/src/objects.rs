@@ -93,10 +93,11 @@ impl Objects for Room {
     }
 
     fn delete_bucket(&self, _cx: &OpContext, bucket: &str) -> Op<()> {
+        let full = self.breaks("deletes-full-buckets");
         self.now(|state| {
             let found = state.bucket(bucket)?;
             let open = found.uploads.values().any(|upload| upload.is_open());
-            if !found.objects.is_empty() || open {
+            if !full && (!found.objects.is_empty() || open) {
                 return Err(refused(ErrorKind::IN_USE, "the bucket is not empty"));
             }
             state.buckets.remove(bucket);
@@ -153,6 +154,7 @@ impl Objects for Room {
             return Op::err(unsupported("list versions"));
         }
         let bucket = bucket.to_owned();
+        let skips = self.breaks("page-skips");
         self.start("list", move |state| {
             let found = state.bucket(&bucket)?;
             let after = query.after.as_str().max(query.page.as_str()).to_owned();
@@ -183,7 +185,8 @@ impl Objects for Room {
                 });
             let (entries, next) = page(entries, query.limit);
             let mut listed = ListPage { next, ..ListPage::default() };
-            for entry in entries {
+            let skipped = usize::from(skips && !query.page.is_empty());
+            for entry in entries.into_iter().skip(skipped) {
                 match entry {
                     Entry::Object(info) => listed.objects.push(*info),
                     Entry::Prefix(prefix) => listed.prefixes.push(prefix.into()),
@@ -205,6 +208,7 @@ impl Objects for Room {
         len: u32,
         conditions: Conditions,
     ) -> Op<ObjectPiece> {
+        let moved = self.breaks("range-off");
         self.start("get", move |state| {
             let found = state.read(&object, &conditions)?;
             let size = found.info.size;
@@ -212,10 +216,11 @@ impl Objects for Room {
                 return Err(refused(ErrorKind::INVALID_ARGUMENT, "the range is past the end"));
             }
             let end = size.min(offset + u64::from(len)) as usize;
+            let from = offset as usize - usize::from(moved && offset > 0);
             Ok(ObjectPiece {
                 object: found.info.clone(),
                 offset,
-                data: IoBuf::copy_from(&found.data[offset as usize..end]),
+                data: IoBuf::copy_from(&found.data[from..end]),
                 reserved: [0; 2],
             })
         })
@@ -224,14 +229,40 @@ impl Objects for Room {
     fn put(
         &self,
         _cx: &OpContext,
-        object: ObjectName,
+        mut object: ObjectName,
         data: IoBuf,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> Op<ObjectInfo> {
+        if self.breaks("forgets-metadata") {
+            options.metadata.clear();
+        }
+        if self.breaks("keys-lowered") {
+            object.key = object.key.to_lowercase().into();
+        }
+        if self.breaks("create-over") {
+            options.conditions.if_none_match.clear();
+        }
+        if self.breaks("update-over") {
+            options.conditions.if_match.clear();
+        }
+        if self.breaks("forgets-marks") {
+            options.mark.clear();
+        }
+        if self.breaks("forgets-tags") {
+            options.tags.clear();
+        }
+        let constant = self.breaks("one-etag");
         self.start("put", move |state| {
             match state.may_write(&object, &options.conditions, &options.mark)? {
                 Some(own) => Ok(own),
-                None => state.write(&object, data.to_vec(), &options),
+                None => {
+                    let mut info = state.write(&object, data.to_vec(), &options)?;
+                    if constant {
+                        info.etag = "e".into();
+                        state.object(&object)?.info.etag = "e".into();
+                    }
+                    Ok(info)
+                }
             }
         })
     }
@@ -243,6 +274,7 @@ impl Objects for Room {
         to: ObjectName,
         options: CopyOptions,
     ) -> Op<ObjectInfo> {
+        let forgets = self.breaks("copy-forgets");
         self.start("copy", move |state| {
             let source = state.read(&from, &options.source)?.clone();
             if let Some(own) = state.may_write(&to, &options.target, &options.mark)? {
@@ -252,7 +284,7 @@ impl Objects for Room {
             apply(&options.change, &mut info, &mut tags);
             let put = PutOptions {
                 content_type: info.content_type,
-                metadata: info.metadata,
+                metadata: if forgets { RVec::new() } else { info.metadata },
                 tags,
                 storage_class: info.storage_class,
                 mark: options.mark,
@@ -279,11 +311,12 @@ impl Objects for Room {
         objects: RVec<ObjectName>,
     ) -> Op<RVec<DeleteOutcome>> {
         let bucket = bucket.to_owned();
+        let forgets = self.breaks("bulk-forgets");
         self.start("delete_many", move |state| {
             let found = state.bucket(&bucket)?;
             let outcome = |object: ObjectName| {
                 let stays = object.key.as_str().starts_with("stays");
-                if !stays {
+                if !stays && !(forgets && object.key == "b") {
                     found.objects.remove(object.key.as_str());
                 }
                 DeleteOutcome {
@@ -355,11 +388,22 @@ impl Objects for Room {
         parts: RVec<PartInfo>,
         conditions: Conditions,
     ) -> Op<ObjectInfo> {
+        let (mut parts, mut conditions) = (parts, conditions);
+        if self.breaks("parts-by-arrival") {
+            parts.sort_by(|one, other| one.etag.cmp(&other.etag));
+        }
+        if self.breaks("complete-over") {
+            conditions = Conditions::default();
+        }
         self.start("complete_upload", move |state| state.complete(&upload, &parts, &conditions))
     }
 
     fn abort_upload(&self, _cx: &OpContext, upload: UploadInfo) -> Op<()> {
+        let keeps = self.breaks("abort-keeps");
         self.start("abort_upload", move |state| {
+            if keeps {
+                return Ok(());
+            }
             let bucket = state.bucket(&upload.bucket)?;
             if bucket.uploads.get(upload.id.as_str()).is_some_and(|upload| upload.is_open()) {
                 bucket.uploads.remove(upload.id.as_str());
@@ -390,7 +434,7 @@ impl Objects for Room {
             url: format!("memory://{bucket}/{key}?part={}", request.part).into(),
             method: request.method.http().into(),
             headers: RVec::from(vec![Tuple2("x-signed".into(), "yes".into())]),
-            expires: request.expire_secs,
+            expires: if self.breaks("signs-for-ever") { 0 } else { request.expire_secs },
             reserved: [0; 4],
         })
     }
