@@ -139,6 +139,9 @@ pub enum DriverCommand {
         /// What random content is made from
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// What the names of its volumes and buckets begin with
+        #[arg(long, default_value = "conformance-")]
+        prefix: String,
     },
     /// Look at plugins.d now
     Rescan,
