@@ -74,6 +74,16 @@ pub(crate) fn etag<'a>(etags: impl Iterator<Item = &'a str>) -> String {
     encode::hex(&md5.finalize())
 }
 
+/// The ETag of the object that `segments` make, nested or not.
+pub(crate) fn nested_etag(segments: &[Segment], most: usize) -> String {
+    let of = |segments: &[Segment]| etag(segments.iter().map(|segment| segment.etag.as_str()));
+    if segments.len() <= most {
+        return of(segments);
+    }
+    let nested: Vec<String> = segments.chunks(most.max(1)).map(of).collect();
+    etag(nested.iter().map(String::as_str))
+}
+
 /// The answer to a bulk request, or to a manifest that was checked while the connection was kept alive. The status of
 /// the HTTP answer says nothing: it was sent before the work was done.
 #[derive(Debug, Default, Deserialize)]
