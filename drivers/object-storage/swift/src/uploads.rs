@@ -102,7 +102,7 @@ impl Swift {
             match self.entries(self.segments_name().to_owned(), span).try_collect().await {
                 Ok(entries) => entries,
                 Err(failure) if Failure::kind(&failure) == FailureKind::NotFound => Vec::new(),
-                Err(failure) => return Err(failure.into()),
+                Err(failure) => return Err(failure),
             };
         let part = |entry: &crate::listing::Entry| {
             Some(Part {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The client against a real Swift and a connection that makes mistakes: right bytes or a clear error, in time.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
 mod common;
 
 use std::time::{Duration, Instant};

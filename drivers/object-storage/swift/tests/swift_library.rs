@@ -2,6 +2,8 @@
 //! The client against real servers, which `NOVASTOR_OBJECT=DIR` names: Swift with its own authentication and with
 //! Keystone, and the Swift of a Ceph gateway if it is there.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
 mod common;
 
 use std::process::Command;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Servers for tests, which `tests/services/object with COMMAND` starts, and a connector that makes mistakes.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::fmt;
