@@ -170,6 +170,8 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: HttpResponseBody,
     pub(crate) extensions: Extensions,
+    /// Whether an attempt before may have been carried out.
+    pub(crate) repeated: bool,
     label: String,
     silence: Duration,
     deadline: Instant,
@@ -235,6 +237,8 @@ pub(crate) struct Client {
     tokens: Tokens,
     pub(crate) config: Config,
     pub(crate) info: OnceCell<Arc<Capabilities>>,
+    /// Whether the server honours `If-None-Match: *`, once that was tried out.
+    pub(crate) creates: OnceCell<bool>,
 }
 
 impl Client {
@@ -264,6 +268,7 @@ impl Client {
             tokens: Tokens::default(),
             config,
             info: OnceCell::new(),
+            creates: OnceCell::new(),
         })
     }
 
@@ -328,6 +333,7 @@ impl Client {
                             headers: head.headers,
                             body,
                             extensions: head.extensions,
+                            repeated: unknown,
                             label: call.label(),
                             silence: self.config.request_timeout,
                             deadline,

@@ -32,17 +32,6 @@ fn named(failure: Failure) -> Failure {
     if failure.status() == Some(400) { failure.remedy(PARTS) } else { failure }
 }
 
-/// The ETag of the object that `segments` make, nested or not.
-fn expected_etag(segments: &[Segment], most: usize) -> String {
-    let of =
-        |segments: &[Segment]| manifest::etag(segments.iter().map(|segment| segment.etag.as_str()));
-    if segments.len() <= most {
-        return of(segments);
-    }
-    let nested: Vec<String> = segments.chunks(most.max(1)).map(of).collect();
-    manifest::etag(nested.iter().map(String::as_str))
-}
-
 impl Swift {
     /// Completes an upload with `mode`: [`PutMode::Create`] fails if there is an object already.
     ///
@@ -99,6 +88,7 @@ impl Swift {
         let Some(begun) = self.begun_as(key, id).await? else {
             return self.completed_before(key, id, segments).await;
         };
+        self.compare(key, id, &parts).await?;
         let mut headers = HeaderMap::new();
         for (name, value) in &begun.headers {
             if let (Ok(name), Ok(value)) =
@@ -111,6 +101,30 @@ impl Swift {
         let result = self.put_manifest(key, id, headers, &top, create || begun.create).await?;
         self.tidy(key, id, leaves, nested).await;
         Ok(result)
+    }
+
+    /// Compares parts with what is stored, for servers that are not known to do so when they get a manifest.
+    async fn compare(
+        &self,
+        key: &Path,
+        id: &str,
+        parts: &[PartId],
+    ) -> std::result::Result<(), Failure> {
+        if self.client().capabilities().await?.creates {
+            return Ok(());
+        }
+        let stored = self.stored_parts(key, id).await?;
+        for (index, part) in parts.iter().enumerate() {
+            let found = stored.iter().find(|stored| stored.index == index);
+            if found.map(|stored| &stored.id.content_id) != Some(&part.content_id) {
+                let what = if found.is_some() { "differs" } else { "is missing" };
+                let failure = self
+                    .call(Method::PUT, key)
+                    .failure(FailureKind::Rejected, format!("part {index} {what}"));
+                return Err(failure.remedy(PARTS));
+            }
+        }
+        Ok(())
     }
 
     /// What is not part of the object goes, the marker last. The object is complete: what fails here is swept later.
@@ -151,7 +165,7 @@ impl Swift {
         };
         let etag = attributes::header_etag(&headers).unwrap_or_default();
         let most = self.client().capabilities().await?.max_segments;
-        if etag == expected_etag(&segments, most) {
+        if etag == manifest::nested_etag(&segments, most) {
             return Ok(put_result(etag, &headers, Extensions::new()));
         }
         let cause = "the upload was completed before, with other parts";
@@ -202,6 +216,7 @@ impl Swift {
         let mut call = self.call(Method::PUT, key).headers(headers).header(UPLOAD, id);
         let mut replaced = None;
         if create {
+            self.ensure_creation().await?;
             call = call.header("If-None-Match", "*");
         } else {
             replaced = self.replaced(key).await?.filter(|old| old != id);
@@ -243,6 +258,7 @@ impl Swift {
                 let unknown = unknown || failure.outcome_unknown();
                 named(failure).unknown(unknown)
             })?;
+            unknown |= answer.repeated;
             let (headers, extensions) = (answer.headers.clone(), answer.extensions.clone());
             let told = attributes::header_etag(&headers);
             let report = Report::parse(&answer.bytes().await?);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Servers for tests, which `tests/services/object with COMMAND` starts, and a connector that makes mistakes.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::fmt;
@@ -259,7 +259,11 @@ impl HttpService for Faulty {
         let ask = |request| self.inner.execute(request);
         match self.faults.next(&request) {
             None => ask(request).await,
-            Some(Fault::Status(code, after)) => Ok(status(code, after, "said the test".to_owned())),
+            Some(Fault::Status(code, after)) => {
+                // Others are asking at the same time.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(status(code, after, "said the test".to_owned()))
+            }
             Some(Fault::StatusAfter(code)) => {
                 let answer = ask(request).await?;
                 assert!(answer.status().is_success(), "{answer:?}");
@@ -278,7 +282,7 @@ impl HttpService for Faulty {
             }
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Cut(at)) => {
-                let cut = |body: Vec<u8>| vec![frame(&body[..at]), Err(broken())];
+                let cut = |body: Vec<u8>| vec![frame(&body[..at.min(body.len())]), Err(broken())];
                 Ok(changed(ask(request).await?, false, cut).await)
             }
             Some(Fault::End(at)) => {
