@@ -165,9 +165,14 @@ enum Setting {
     Is(bool),
 }
 
-/// The servers, which are removed when this is dropped.
+/// The servers, which are removed when this is dropped if they were made by it.
 pub struct Objects {
-    directory: PathBuf,
+    /// Where the script has them.
+    servers: PathBuf,
+    /// What hosts read as secrets.
+    room: PathBuf,
+    /// Whether they are removed.
+    own: bool,
 }
 
 fn script(verb: &str, directory: &Path) -> Program {
@@ -180,7 +185,8 @@ fn quoted(text: &str) -> String {
 }
 
 impl Objects {
-    /// Makes the servers of these stores in this directory, which is made, too.
+    /// Makes the servers of these stores in this directory, which is made, too; or uses those that `NOVASTOR_OBJECT` names, as
+    /// `tests/services/object with` sets it.
     ///
     /// # Errors
     /// When their packages are missing, or a server does not come up.
@@ -188,6 +194,11 @@ impl Objects {
         let mut servers: Vec<_> = stores.iter().map(|store| store.server()).collect();
         servers.sort_unstable();
         servers.dedup();
+        let room = directory.join("secrets");
+        if let Some(others) = std::env::var_os("NOVASTOR_OBJECT") {
+            fs::create_dir_all(&room).context(room.display())?;
+            return Ok(Self { servers: others.into(), room, own: false });
+        }
         let chosen = servers.join(" ");
         script("installed", directory)
             .env("NOVASTOR_OBJECT_SERVERS", &chosen)
@@ -195,9 +206,9 @@ impl Objects {
             .context(format!("one of {chosen} is missing (tests/services/object install)"))?;
         fs::create_dir_all(directory).context(directory.display())?;
         // From now on something may be there to be removed.
-        let objects = Self { directory: directory.to_owned() };
+        let objects = Self { servers: directory.to_owned(), room, own: true };
         script("start", directory).args(&servers).run()?;
-        fs::create_dir(objects.file("secrets")).context("secrets")?;
+        fs::create_dir(&objects.room).context("secrets")?;
         if servers.contains(&"radosgw") {
             objects.spare().context("the cluster's pool of objects")?;
         }
@@ -219,7 +230,7 @@ impl Objects {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        self.servers.join(name)
     }
 
     /// What is at a key of `addresses`.
@@ -263,7 +274,7 @@ impl Objects {
     /// # Errors
     /// When it cannot be written.
     pub fn secret(&self, name: &str, text: &str) -> Outcome<String> {
-        let path = self.file("secrets").join(name);
+        let path = self.room.join(name);
         fs::write(&path, text).context(path.display())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600)).context(path.display())?;
         Ok(format!("{{ file = {} }}", quoted(&path.display().to_string())))
@@ -309,7 +320,7 @@ impl Objects {
                 let file =
                     format!("{}-{}", backend.name, url.rsplit(':').next().unwrap_or_default());
                 self.secret(&file, &json.replace(&own, &url))?;
-                let file = self.file("secrets").join(file).display().to_string();
+                let file = self.room.join(file).display().to_string();
                 vec![("service_account", Setting::Text(file)), ("project", text("gcs_project")?)]
             }
             Store::Swift => vec![
@@ -408,7 +419,7 @@ impl Objects {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, daemon: &str, signal: &str) -> Outcome {
-        script("daemon", &self.directory).args([daemon, signal]).run().map(drop)
+        script("daemon", &self.servers).args([daemon, signal]).run().map(drop)
     }
 
     /// Has Swift remove what has expired, from its listings as well.
@@ -416,12 +427,12 @@ impl Objects {
     /// # Errors
     /// When it does not.
     pub fn expire(&self) -> Outcome {
-        script("expire", &self.directory).run().map(drop)
+        script("expire", &self.servers).run().map(drop)
     }
 
-    /// The directory of the servers.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// Where secrets are.
+    pub fn secrets(&self) -> &Path {
+        &self.room
     }
 }
 
@@ -442,11 +453,11 @@ fn place_of(url: &str) -> Outcome<SocketAddr> {
 
 impl Drop for Objects {
     fn drop(&mut self) {
-        if !self.file("addresses").exists() {
+        if !self.own || !self.file("addresses").exists() {
             return;
         }
         // A drop cannot fail, but what it leaves behind must be seen.
-        if let Err(failure) = script("remove", &self.directory).run() {
+        if let Err(failure) = script("remove", &self.servers).run() {
             eprintln!("cleaning up: {failure}");
         }
     }
@@ -461,7 +472,8 @@ mod tests {
     fn objects() -> (tempfile::TempDir, Objects) {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("secrets")).unwrap();
-        let objects = Objects { directory: directory.path().to_owned() };
+        let (servers, room) = (directory.path().to_owned(), directory.path().join("secrets"));
+        let objects = Objects { servers, room, own: false };
         (directory, objects)
     }
 
@@ -473,8 +485,6 @@ mod tests {
         let changes = [("region", "\"eu\""), ("secret_key", ""), ("style", "\"path\"")];
         let backend = Backend::of(Store::Moto).named("one").with(&changes);
         let text = objects.section(&backend).unwrap();
-        // Nothing is removed that no script has made.
-        fs::remove_file(directory.path().join("addresses")).unwrap();
         let lines: Vec<_> = text.trim().lines().collect();
         assert_eq!(
             lines[..4],

@@ -283,7 +283,7 @@ fn other_key(stage: &Stage, objects: &Objects) -> Outcome<String> {
     let mut json: serde_json::Value = serde_json::from_str(&text).context("service account")?;
     json["private_key"] = key.into();
     objects.secret("other-account.json", &json.to_string())?;
-    Ok(objects.directory().join("secrets/other-account.json").display().to_string())
+    Ok(objects.secrets().join("other-account.json").display().to_string())
 }
 
 /// What the remedy for a certificate that nobody trusts says helps.
