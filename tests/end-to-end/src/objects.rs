@@ -119,6 +119,21 @@ impl Store {
     }
 }
 
+/// Those of these stores that `NOVASTOR_OBJECT_STORES` names, with spaces between; all of them if it is not set. For looking at
+/// one store at a time: a scene that was played so has not shown what it is to show.
+///
+/// # Errors
+/// When it names none of them.
+pub fn chosen(stores: &[Store]) -> Outcome<Vec<Store>> {
+    let Ok(names) = std::env::var("NOVASTOR_OBJECT_STORES") else { return Ok(stores.to_vec()) };
+    let is_named = |store: &Store| names.split_whitespace().any(|name| name == store.name());
+    let chosen: Vec<_> = stores.iter().copied().filter(is_named).collect();
+    ensure(!chosen.is_empty(), || {
+        format!("NOVASTOR_OBJECT_STORES={names:?} names none of {stores:?}")
+    })?;
+    Ok(chosen)
+}
+
 /// A backend of a host: a store, and how it is reached.
 #[derive(Clone, Copy)]
 pub struct Backend<'o> {

@@ -14,7 +14,7 @@ use crate::{
     failure::{Context, Failure, Outcome, ensure},
     faults::Faults,
     host::Host,
-    objects::{Backend, Front, Objects, STORES, Store},
+    objects::{Backend, Front, Objects, STORES, Store, chosen},
 };
 
 const MIB: u64 = 1 << 20;
@@ -28,8 +28,8 @@ const UNSUPPORTED: i32 = 14;
 const SHORT: [Store; 5] = [Store::Radosgw, Store::Moto, Store::Azurite, Store::Gcs, Store::Swift];
 
 pub(super) fn play(stage: &Stage) -> Outcome {
-    let stores: &[Store] = if stage.is_long() { &STORES } else { &SHORT };
-    let objects = Objects::start(&stage.path("servers"), stores)?;
+    let stores = chosen(if stage.is_long() { &STORES } else { &SHORT })?;
+    let objects = Objects::start(&stage.path("servers"), &stores)?;
     stage.tell(format!("{} stores answer", stores.len()));
     let played: Vec<Outcome> = thread::scope(|scope| {
         let objects = &objects;

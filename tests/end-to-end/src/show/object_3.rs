@@ -24,7 +24,7 @@ use crate::{
     failure::{Context, Failure, Outcome, ensure},
     faults::Faults,
     host::Host,
-    objects::{Backend, Front, Objects, Store, scattered},
+    objects::{Backend, Front, Objects, Store, chosen, scattered},
     program::Said,
 };
 
@@ -51,8 +51,8 @@ const UNKNOWN: i32 = 11;
 const DEFECTS: [i32; 3] = [-1, 1, 15];
 
 pub(super) fn play(stage: &Stage) -> Outcome {
-    let stores: &[Store] = if stage.is_long() { &LONG } else { &SHORT };
-    let objects = Objects::start(&stage.path("servers"), stores)?;
+    let stores = chosen(if stage.is_long() { &LONG } else { &SHORT })?;
+    let objects = Objects::start(&stage.path("servers"), &stores)?;
     stage.tell(format!("{} stores answer", stores.len()));
     let played: Vec<Outcome> = thread::scope(|scope| {
         let objects = &objects;
