@@ -5,6 +5,7 @@ mod account;
 mod backend;
 mod call;
 mod client;
+mod commands;
 mod config;
 mod control;
 mod copy;
