@@ -8,7 +8,7 @@ use driver_api::{
     Stats, Usage, Volume, VolumeInfo, VolumeSpec, WriteFlags, ext,
 };
 
-use crate::{account::Account, health, objects::ObjectsOf};
+use crate::{account::Account, commands::CommandsOf, config::Kind, health, objects::ObjectsOf};
 
 /// An open backend of the driver `object-storage`.
 #[derive(Clone, Debug)]
@@ -76,6 +76,11 @@ impl Backend for ObjectBackend {
 
     fn objects(&self) -> Option<Arc<dyn ext::Objects>> {
         Some(Arc::new(ObjectsOf(Arc::clone(&self.0))))
+    }
+
+    fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
+        let commands = CommandsOf(Arc::clone(&self.0));
+        (commands.0.kind == Kind::Swift).then(|| Arc::new(commands) as Arc<dyn ext::Commands>)
     }
 }
 

@@ -6,6 +6,7 @@ mod backend;
 mod bucket;
 mod call;
 mod client;
+mod commands;
 mod config;
 mod control;
 mod copy;
