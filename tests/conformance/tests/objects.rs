@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Each check of objects can fail: a store that breaks one promise is caught by the check that asks for it.
 
+/// The driver of tests, in this process.
+#[path = "../../drivers/objects/src/lib.rs"]
+mod test_objects;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use conformance::{Outcome, Plan, Report, run};

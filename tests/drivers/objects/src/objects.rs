@@ -316,7 +316,7 @@ impl Objects for Room {
             let found = state.bucket(&bucket)?;
             let outcome = |object: ObjectName| {
                 let stays = object.key.as_str().starts_with("stays");
-                if !stays && !(forgets && object.key == "b") {
+                if !(stays || forgets && object.key == "b") {
                     found.objects.remove(object.key.as_str());
                 }
                 DeleteOutcome {
