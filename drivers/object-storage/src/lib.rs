@@ -31,6 +31,7 @@ mod swift;
 mod traffic;
 mod wire;
 
+pub use account::BucketStore;
 pub use backend::{NoVolume, ObjectBackend};
 pub use config::{
     Checksum, ConditionalPut, Config, Credentials, Encryption, Kind, Style, SwiftAuth,
