@@ -26,6 +26,8 @@ const OWN: &str = "nvs-";
 pub(crate) const MARK: &str = "x-object-meta-nvs-mark";
 /// The multi-part upload that made the object, if the segments are in our segments container.
 pub(crate) const UPLOAD: &str = "x-object-meta-nvs-upload";
+/// How a Ceph gateway keeps that an object is a large one: as metadata, which it tells.
+pub(crate) const LARGE_META: &str = "x-object-meta-static-large-object";
 pub(crate) const DELETE_AT: &str = "x-delete-at";
 pub(crate) const DELETE_AFTER: &str = "x-delete-after";
 pub(crate) const VERSION: &str = "x-object-version-id";
@@ -122,6 +124,7 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Attributes {
             "content-language" => Attribute::ContentLanguage,
             "cache-control" => Attribute::CacheControl,
             DELETE_AT => Attribute::Metadata(DELETE_AT.into()),
+            LARGE_META => continue,
             name => match name.strip_prefix(META) {
                 Some(key) if !key.starts_with(OWN) => {
                     Attribute::Metadata(decoded(key).unwrap_or_else(|| key.to_owned()).into())

@@ -166,10 +166,10 @@ pub(crate) async fn exchange(
             .remedy("check the URL and that names and keys have no line breaks")
     })?;
     let answer =
-        http.execute(request).await.map_err(|error| crate::client::transport(&what, &error))?;
+        http.execute(request).await.map_err(|error| crate::retry::transport(&what, &error))?;
     let (head, body) = answer.into_parts();
     if head.status.is_success() {
-        let body = body.bytes().await.map_err(|error| crate::client::transport(&what, &error))?;
+        let body = body.bytes().await.map_err(|error| crate::retry::transport(&what, &error))?;
         if body.len() > ANSWER_LIMIT {
             return Err(Failure::new(
                 FailureKind::Rejected,
@@ -187,7 +187,7 @@ pub(crate) async fn exchange(
         404 => (FailureKind::Rejected, "check the URL of the identity service"),
         _ => classify(head.status),
     };
-    let transaction = crate::client::transaction(&head.headers);
+    let transaction = crate::retry::transaction(&head.headers);
     Err(Failure::new(kind, what, format!("it answered {}", head.status))
         .remedy(remedy)
         .answered(head.status, transaction))

@@ -11,9 +11,10 @@ use md5::{Digest as _, Md5};
 use object_store::Error;
 
 use crate::attributes;
-use crate::client::{Answer, Backoff, Call};
+use crate::client::{Answer, Call};
 use crate::encode;
 use crate::error::{Failure, FailureKind};
+use crate::retry::Backoff;
 use crate::store::Swift;
 
 /// A body that is being read.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use http::header::{ACCEPT, CONTENT_LENGTH, HeaderName, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_LENGTH, HeaderName};
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
@@ -21,9 +21,10 @@ use crate::config::Config;
 use crate::encode;
 use crate::error::{Failure, FailureKind, classify};
 use crate::info::Capabilities;
+use crate::retry::{
+    Backoff, chain, lasting, plain_text, repeatable, retry_after, transaction, transport,
+};
 
-/// What of an error's body is told.
-const TOLD: usize = 300;
 /// The longest answer that is read as a whole: a listing of 10,000 long names is below it.
 const ANSWER_LIMIT: usize = 64 << 20;
 
@@ -169,6 +170,8 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: HttpResponseBody,
     pub(crate) extensions: Extensions,
+    /// Whether an attempt before may have been carried out.
+    pub(crate) repeated: bool,
     label: String,
     silence: Duration,
     deadline: Instant,
@@ -234,10 +237,14 @@ pub(crate) struct Client {
     tokens: Tokens,
     pub(crate) config: Config,
     pub(crate) info: OnceCell<Arc<Capabilities>>,
+    /// Whether the server honours `If-None-Match: *`, once that was tried out.
+    pub(crate) creates: OnceCell<bool>,
 }
 
 impl Client {
     pub(crate) fn new(config: Config, connector: &dyn HttpConnector) -> object_store::Result<Self> {
+        // Only the first provider of a process is taken; any is as good.
+        let _another_was_there = rustls::crypto::ring::default_provider().install_default();
         // The timeouts of the HTTP library cover whole transfers; ours are for silence, and for a minimum rate.
         let mut options = config
             .client_options
@@ -261,6 +268,7 @@ impl Client {
             tokens: Tokens::default(),
             config,
             info: OnceCell::new(),
+            creates: OnceCell::new(),
         })
     }
 
@@ -325,6 +333,7 @@ impl Client {
                             headers: head.headers,
                             body,
                             extensions: head.extensions,
+                            repeated: unknown,
                             label: call.label(),
                             silence: self.config.request_timeout,
                             deadline,
@@ -426,19 +435,6 @@ impl Client {
     }
 }
 
-/// Whether a failure to get a token lasts, however often it is tried.
-fn lasting(failure: &Failure) -> bool {
-    !matches!(
-        failure.kind(),
-        FailureKind::Busy | FailureKind::Server | FailureKind::TimedOut | FailureKind::Connection
-    )
-}
-
-/// 498 is Swift's older answer of its rate limit. 501 and 507 do not go away within a deadline.
-fn repeatable(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 498 | 500 | 502..=504)
-}
-
 /// The failure that an answer stands for.
 async fn refusal(call: &Call, answer: Answer) -> Failure {
     let (status, transaction) = (answer.status, transaction(&answer.headers));
@@ -452,128 +448,4 @@ async fn refusal(call: &Call, answer: Answer) -> Failure {
         _ => status.to_string(),
     };
     call.failure(kind, cause).remedy(remedy).answered(status, transaction)
-}
-
-/// An error page without its tags.
-fn plain_text(page: &str) -> String {
-    let mut text = String::new();
-    let mut tag = false;
-    for c in page.chars() {
-        match c {
-            '<' => tag = true,
-            '>' => (tag, text) = (false, text + " "),
-            _ if !tag => text.push(c),
-            _ => {}
-        }
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(TOLD).collect()
-}
-
-/// The server's id of a request.
-pub(crate) fn transaction(headers: &HeaderMap) -> Option<String> {
-    headers.get("x-trans-id").and_then(|value| value.to_str().ok()).map(str::to_owned)
-}
-
-/// Seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
-    (at.with_timezone(&chrono::Utc) - chrono::Utc::now()).to_std().ok()
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-/// The failure of a request which had no answer.
-pub(crate) fn transport(label: &str, error: &HttpError) -> Failure {
-    let text = chain(error);
-    let (kind, remedy) = if text.contains("certificate") {
-        (
-            FailureKind::Untrusted,
-            "give the certificate of the server's authority, and check the name in its URL and the clock",
-        )
-    } else if error.kind() == HttpErrorKind::Timeout {
-        (FailureKind::TimedOut, "check that the server is up and can be reached")
-    } else {
-        (
-            FailureKind::Connection,
-            "check host and port in the URL, that the server is up, and proxies between",
-        )
-    };
-    Failure::new(kind, label, text).remedy(remedy)
-}
-
-/// Waits which grow, with jitter, never beyond a deadline.
-pub(crate) struct Backoff {
-    next: Duration,
-    first: Duration,
-    longest: Duration,
-    base: f64,
-}
-
-impl Backoff {
-    pub(crate) fn new(retry: &object_store::RetryConfig) -> Self {
-        let config = &retry.backoff;
-        Self {
-            next: config.init_backoff,
-            first: config.init_backoff,
-            longest: config.max_backoff,
-            base: config.base,
-        }
-    }
-
-    /// Waits; fails at once if the deadline comes first.
-    pub(crate) async fn wait(
-        &mut self,
-        deadline: Instant,
-        at_least: Option<Duration>,
-    ) -> Result<(), ()> {
-        let wait = self.next.max(at_least.unwrap_or_default());
-        let range = (self.next.as_secs_f64() * self.base - self.first.as_secs_f64()).max(0.0);
-        let next = self.first.as_secs_f64() + fastrand::f64() * range;
-        self.next = Duration::from_secs_f64(next).min(self.longest);
-        if Instant::now() + wait >= deadline {
-            return Err(());
-        }
-        tokio::time::sleep(wait).await;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn error_pages_lose_their_tags() {
-        assert_eq!(
-            plain_text("<html><h1>Not Found</h1><p>No\n such.</p></html>"),
-            "Not Found No such."
-        );
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("7"));
-        assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
-        let at = chrono::Utc::now() + chrono::Duration::seconds(100);
-        headers.insert(RETRY_AFTER, HeaderValue::from_str(&at.to_rfc2822()).unwrap());
-        let wait = retry_after(&headers).unwrap().as_secs();
-        assert!((97..=100).contains(&wait), "{wait}");
-    }
 }

@@ -46,8 +46,11 @@ impl Swift {
                 .failure(FailureKind::AlreadyExists, "it is its own source");
             return if create { Err(failure.into()) } else { Ok(()) };
         }
+        if create {
+            self.ensure_creation().await?;
+        }
         if attributes::is_large(&head) {
-            let segments = self.manifest(self.container_name(), from.as_ref()).await?;
+            let segments = self.manifest(from, &head).await?;
             return Ok(self.copy_segments(to, &head, segments, create).await?);
         }
         if create && size <= SMALL {
@@ -111,6 +114,7 @@ impl Swift {
         headers.remove(UPLOAD);
         headers.remove(attributes::MARK);
         headers.remove("x-object-manifest");
+        headers.remove(attributes::LARGE_META);
         if let Some(value) = head.get("content-type") {
             headers.insert("content-type", value.clone());
         }

@@ -61,7 +61,7 @@ impl Swift {
         let before: Option<u64> =
             headers.get(DELETE_AT).and_then(|v| v.to_str().ok()).and_then(|text| text.parse().ok());
         let segments = if attributes::is_large(&headers) {
-            self.manifest(self.container_name(), key.as_ref()).await?
+            self.manifest(key, &headers).await?
         } else {
             Vec::new()
         };

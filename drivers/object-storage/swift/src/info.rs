@@ -43,6 +43,9 @@ pub struct Capabilities {
     pub versioned_writes: bool,
     /// The most bytes of one object that is not large.
     pub max_file_size: u64,
+    /// Whether the server is known to refuse `If-None-Match: *` where there is an object. If not, this is tried out
+    /// before the first creation.
+    pub creates: bool,
     /// Whether listings tell which objects are static large ones.
     pub listing_marks_large: bool,
     /// The whole answer, for what has no field here (limits, storage policies).
@@ -84,6 +87,7 @@ impl Capabilities {
             object_versioning: told && has("object_versioning"),
             versioned_writes: told && has("versioned_writes"),
             max_file_size: number("/swift/max_file_size", 5 << 30),
+            creates: is_swift.is_some(),
             listing_marks_large: is_swift.is_some_and(|minor| minor >= 18),
             version,
             raw,
@@ -131,6 +135,7 @@ mod tests {
             "swift": {"version": "16.2.15"}, "slo": {"max_manifest_segments": 1000}, "tempurl": {"methods": ["GET"]},
         }));
         assert_eq!((gateway.tempurl, gateway.bulk_delete), (Some(Digest::Sha1), None));
+        assert!(swift.creates && !gateway.creates);
         assert!(!gateway.listing_marks_large && !gateway.heartbeat);
 
         let silent = Capabilities::parse(Value::Null);

@@ -74,6 +74,16 @@ pub(crate) fn etag<'a>(etags: impl Iterator<Item = &'a str>) -> String {
     encode::hex(&md5.finalize())
 }
 
+/// The ETag of the object that `segments` make, nested or not.
+pub(crate) fn nested_etag(segments: &[Segment], most: usize) -> String {
+    let of = |segments: &[Segment]| etag(segments.iter().map(|segment| segment.etag.as_str()));
+    if segments.len() <= most {
+        return of(segments);
+    }
+    let nested: Vec<String> = segments.chunks(most.max(1)).map(of).collect();
+    etag(nested.iter().map(String::as_str))
+}
+
 /// The answer to a bulk request, or to a manifest that was checked while the connection was kept alive. The status of
 /// the HTTP answer says nothing: it was sent before the work was done.
 #[derive(Debug, Default, Deserialize)]
@@ -128,10 +138,10 @@ mod tests {
     #[test]
     fn manifests_are_written_as_swift_wants_them() {
         let segment = Segment::new("p_segments", "k/u/00000", "4f6d", 6);
-        let json = serde_json::to_string(&[segment.clone()]).unwrap();
+        let json = serde_json::to_string(std::slice::from_ref(&segment)).unwrap();
         assert_eq!(json, r#"[{"path":"/p_segments/k/u/00000","etag":"4f6d","size_bytes":6}]"#);
         assert_eq!(segment.place(), Some(("p_segments", "k/u/00000")));
-        assert_eq!(parse(json.as_bytes()).unwrap(), [segment.clone()]);
+        assert_eq!(parse(json.as_bytes()).unwrap(), std::slice::from_ref(&segment));
         let told = r#"[{"name": "/p_segments/k/u/00000", "bytes": 6, "hash": "4f6d", "content_type": "x"}]"#;
         assert_eq!(parse(told.as_bytes()).unwrap(), [segment]);
     }

@@ -127,7 +127,7 @@ impl Swift {
         if keys.len() > FEW && self.client().capabilities().await?.listing_marks_large {
             known = self.listed_natures(keys).await?;
         }
-        let asked = keys.to_vec().into_iter().map(|key| {
+        let asked = keys.iter().cloned().map(|key| {
             let listed = known.get(&key).copied();
             async move {
                 if let Some(nature) = listed {
@@ -198,7 +198,7 @@ impl Swift {
                 }
             }
         }
-        let singles = names[outcomes.len()..].to_vec().into_iter().map(|name| async move {
+        let singles = names[outcomes.len()..].iter().cloned().map(|name| async move {
             match self.remove_one(container, &name).await {
                 Err(failure) if failure.kind() == FailureKind::NotFound => Ok(()),
                 outcome => outcome,

@@ -67,23 +67,24 @@ impl Swift {
         Ok((objects, bytes))
     }
 
-    /// The segments that a large object consists of, those of nested manifests included, in order.
+    /// The segments that the large object `key` with this `head` consists of, those of nested manifests included, in
+    /// order.
     pub(crate) async fn manifest(
         &self,
-        container: &str,
-        key: &str,
+        key: &Path,
+        head: &HeaderMap,
     ) -> Result<Vec<Segment>, Failure> {
+        let Some(mut left) = self.one_manifest(self.container_name(), key.as_ref()).await? else {
+            return self.listed_manifest(key, head).await;
+        };
         let mut found = Vec::new();
         // Nested manifests are taken apart from the end, so that order is kept.
-        let mut left = self.one_manifest(container, key).await?;
         left.reverse();
         while let Some(segment) = left.pop() {
             let nested = match segment.place() {
                 // Only manifests of this client's making are known to be nested without being asked.
-                Some((container, name))
-                    if name.rsplit('/').next().is_some_and(|n| n.starts_with(NESTED)) =>
-                {
-                    Some(self.one_manifest(container, name).await?)
+                Some((container, name)) if is_nested(name) => {
+                    self.one_manifest(container, name).await?
                 }
                 _ => None,
             };
@@ -95,23 +96,60 @@ impl Swift {
         Ok(found)
     }
 
-    async fn one_manifest(&self, container: &str, key: &str) -> Result<Vec<Segment>, Failure> {
+    /// One manifest; nothing if the server does not tell it.
+    async fn one_manifest(
+        &self,
+        container: &str,
+        key: &str,
+    ) -> Result<Option<Vec<Segment>>, Failure> {
         let call = Call::object(Method::GET, container, key).query("multipart-manifest", "get");
         let answer = self.client().send(&call).await?;
         let large = attributes::is_large(&answer.headers);
         let body = answer.bytes().await?;
-        if !large {
-            return Err(call
-                .failure(FailureKind::Rejected, "it is no large object any more")
-                .remedy("repeat it"));
+        // So does a Ceph gateway answer, for every object.
+        if body.is_empty() {
+            return Ok(None);
         }
-        manifest::parse(&body).map_err(|error| {
+        if !large {
+            let cause = "it is no large object any more";
+            return Err(call.failure(FailureKind::Rejected, cause).remedy("repeat it"));
+        }
+        let parsed = manifest::parse(&body);
+        parsed.map(Some).map_err(|error| {
             call.failure(
                 FailureKind::Unsupported,
                 format!("its manifest cannot be copied: {error}"),
             )
         })
     }
+
+    /// The segments of an object of this client's making, by a listing: they are right if its ETag follows from theirs.
+    async fn listed_manifest(&self, key: &Path, head: &HeaderMap) -> Result<Vec<Segment>, Failure> {
+        let failed = || {
+            let call = self.call(Method::GET, key).query("multipart-manifest", "get");
+            let cause = "the server does not tell which segments the object has";
+            call.failure(FailureKind::Unsupported, cause).remedy("download it and upload it again")
+        };
+        let prefix = self.segments_of(key.as_ref(), &upload_of(head).ok_or_else(failed)?);
+        let span = Span { prefix, ..Span::default() };
+        let entries = self.entries(self.segments_name().to_owned(), span);
+        let entries: Vec<_> = entries.try_collect().await?;
+        let parts = entries.iter().filter(|entry| entry.bytes > 0 && !is_nested(&entry.name));
+        let segments: Vec<Segment> = parts
+            .map(|entry| {
+                Segment::new(self.segments_name(), &entry.name, &entry.etag(), entry.bytes)
+            })
+            .collect();
+        let most = self.client().capabilities().await?.max_segments;
+        if attributes::header_etag(head) != Some(manifest::nested_etag(&segments, most)) {
+            return Err(failed());
+        }
+        Ok(segments)
+    }
+}
+
+fn is_nested(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|name| name.starts_with(NESTED))
 }
 
 /// How the names of nested manifests begin.

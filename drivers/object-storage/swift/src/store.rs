@@ -195,6 +195,37 @@ impl Swift {
         }
     }
 
+    /// Makes sure that the server does not overwrite what it is asked to create. A gateway that speaks Swift's protocol
+    /// may ignore the condition without a word: an object is created twice to see.
+    ///
+    /// # Errors
+    /// The server ignores the condition.
+    pub(crate) async fn ensure_creation(&self) -> Result<(), Failure> {
+        if self.client().capabilities().await?.creates {
+            return Ok(());
+        }
+        let honoured = self.client().creates.get_or_try_init(|| async {
+            let mark = encode::mark().unwrap_or_default();
+            let key = Path::from(format!(".nvs-creation-{mark}"));
+            let call = self.call(Method::PUT, &key).header("If-None-Match", "*");
+            self.put_checked(call.clone(), PutPayload::default()).await?;
+            let again = self.put_checked(call, PutPayload::default()).await;
+            self.remove_one(&self.0.container, key.as_ref()).await?;
+            match again {
+                Ok(_) => Ok(false),
+                Err(failure) if failure.status() == Some(412) => Ok(true),
+                Err(failure) => Err(failure),
+            }
+        });
+        if *honoured.await? {
+            return Ok(());
+        }
+        let label = format!("creating an object in {}", self.0.container);
+        let cause = "the server overwrites objects which it is asked to create";
+        Err(Failure::new(FailureKind::Unsupported, label, cause)
+            .remedy("use its S3 interface, or another server"))
+    }
+
     async fn create(
         &self,
         call: Call,
@@ -204,6 +235,7 @@ impl Swift {
         let mark = encode::mark().map_err(|error| {
             call.failure(FailureKind::Server, format!("this system has no random numbers: {error}"))
         })?;
+        self.ensure_creation().await?;
         let call = call.header("If-None-Match", "*").header(MARK, &mark);
         match self.put_checked(call, payload).await {
             Ok((etag, answer)) => Ok(put_result(etag, &answer.headers, answer.extensions)),

@@ -85,8 +85,16 @@ impl Swift {
     /// # Errors
     /// What the server answers a listing with; an id that is none.
     pub async fn list_parts(&self, path: &Path, id: &MultipartId) -> Result<Vec<Part>> {
+        Ok(self.stored_parts(path, id).await?)
+    }
+
+    pub(crate) async fn stored_parts(
+        &self,
+        path: &Path,
+        id: &str,
+    ) -> std::result::Result<Vec<Part>, Failure> {
         if UploadId::parse(id).is_none() {
-            return Err(self.no_upload(path, id, "this is no id of an upload").into());
+            return Err(self.no_upload(path, id, "this is no id of an upload"));
         }
         let directory = self.segments_of(path.as_ref(), id);
         let span = Span { prefix: directory.clone(), ..Span::default() };
@@ -94,7 +102,7 @@ impl Swift {
             match self.entries(self.segments_name().to_owned(), span).try_collect().await {
                 Ok(entries) => entries,
                 Err(failure) if Failure::kind(&failure) == FailureKind::NotFound => Vec::new(),
-                Err(failure) => return Err(failure.into()),
+                Err(failure) => return Err(failure),
             };
         let part = |entry: &crate::listing::Entry| {
             Some(Part {
