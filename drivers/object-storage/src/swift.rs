@@ -110,7 +110,7 @@ pub(crate) fn of_swift(error: &object_store::Error, doing: &str) -> Error {
 }
 
 /// Bounds `doing` by the deadline.
-async fn within<T>(
+pub(crate) async fn within<T>(
     until: Instant,
     mutates: bool,
     what: &str,
@@ -220,7 +220,7 @@ pub(crate) async fn head(
     Ok(find(account, object, under, until).await?.0)
 }
 
-async fn find(
+pub(crate) async fn find(
     account: &Account,
     object: &ObjectName,
     under: &Conditions,

@@ -5,9 +5,6 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use md5::{Digest, Md5};
 use ring::{digest, hmac};
 
-/// The SHA-256 of nothing at all.
-pub(crate) const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

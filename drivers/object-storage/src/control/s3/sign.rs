@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use driver_api::Tuple2;
 use driver_api::{
-    Result,
+    Result, Tuple2,
     ext::{SignRequest, SignedMethod, SignedUrl},
 };
 use object_store::aws::AwsCredential;
@@ -21,9 +20,6 @@ use crate::{
         url::escape,
     },
 };
-
-/// The longest time that S3 lets a signature live.
-pub(crate) const MAX_SECS: u64 = 7 * 24 * 3600;
 
 /// Signs a request for who has the URL.
 pub(crate) async fn sign(account: &Account, request: &SignRequest, now_secs: u64) -> Result<SignedUrl> {
