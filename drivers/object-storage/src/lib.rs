@@ -4,6 +4,7 @@
 mod account;
 mod backend;
 mod call;
+mod choices;
 mod client;
 mod config;
 mod control;

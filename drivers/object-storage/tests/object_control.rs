@@ -9,8 +9,9 @@ use std::{fs, process::Command, time::Duration};
 use driver_api::{
     ErrorKind, RString, RVec,
     ext::{
-        BucketSpec, Conditions, LifecycleRule, ListPage, ListQuery, ObjectAbilities, ObjectChange, ObjectInfo, ObjectName,
-        PartInfo, PutOptions, SignRequest, SignedMethod, SignedUrl, UploadInfo, UploadQuery, Versioning,
+        BucketSpec, Conditions, LifecycleRule, ListPage, ListQuery, ObjectAbilities, ObjectChange,
+        ObjectInfo, ObjectName, PartInfo, PutOptions, SignRequest, SignedMethod, SignedUrl,
+        UploadInfo, UploadQuery, Versioning,
     },
 };
 use support::{Addresses, Stage, buf, cx, fresh, noise, pairs, refused};
@@ -20,7 +21,11 @@ fn can(stage: &Stage, ability: ObjectAbilities) -> bool {
 }
 
 async fn put(stage: &Stage, key: &str, data: &[u8]) -> ObjectInfo {
-    stage.objects.put(&cx(), stage.object(key), buf(data), PutOptions::default()).await.expect("put")
+    stage
+        .objects
+        .put(&cx(), stage.object(key), buf(data), PutOptions::default())
+        .await
+        .expect("put")
 }
 
 async fn content(stage: &Stage, key: &str) -> Vec<u8> {
@@ -39,7 +44,8 @@ async fn buckets(stage: &Stage) {
         let other = BucketSpec { versioning: true, ..spec.clone() };
         refused(stage.objects.create_bucket(&cx(), other).await, ErrorKind::ALREADY_EXISTS);
     }
-    let odd = BucketSpec { options: pairs(&[("no_such_option", "x")]), ..BucketSpec::new(&fresh("odd")) };
+    let odd =
+        BucketSpec { options: pairs(&[("no_such_option", "x")]), ..BucketSpec::new(&fresh("odd")) };
     refused(stage.objects.create_bucket(&cx(), odd).await, ErrorKind::INVALID_ARGUMENT);
     let all = stage.objects.buckets(&cx()).await.expect("buckets");
     assert!(all.iter().any(|bucket| bucket.name == name), "{name} is not listed");
@@ -58,7 +64,10 @@ async fn buckets(stage: &Stage) {
     let all = stage.objects.buckets(&cx()).await.expect("buckets");
     assert!(all.iter().all(|bucket| bucket.name != name));
     if stage.name != "swift" {
-        let short = refused(stage.objects.create_bucket(&cx(), BucketSpec::new("ab")).await, ErrorKind::INVALID_ARGUMENT);
+        let short = refused(
+            stage.objects.create_bucket(&cx(), BucketSpec::new("ab")).await,
+            ErrorKind::INVALID_ARGUMENT,
+        );
         assert!(format!("{short:#}").contains("3"), "{short:#}");
     }
 }
@@ -79,7 +88,8 @@ async fn policies(stage: &Stage) {
         }
         "gcs" => {
             let mut policy: serde_json::Value = serde_json::from_str(&before).expect("JSON");
-            let reader = serde_json::json!({"role": "roles/storage.objectViewer", "members": ["allUsers"]});
+            let reader =
+                serde_json::json!({"role": "roles/storage.objectViewer", "members": ["allUsers"]});
             policy["bindings"].as_array_mut().expect("bindings").push(reader);
             (policy.to_string(), Some(r#"{"no": "bindings"}"#))
         }
@@ -106,7 +116,12 @@ async fn policies(stage: &Stage) {
 }
 
 fn rule(id: &str, prefix: &str) -> LifecycleRule {
-    LifecycleRule { id: id.into(), enabled: true, prefix: prefix.into(), ..LifecycleRule::default() }
+    LifecycleRule {
+        id: id.into(),
+        enabled: true,
+        prefix: prefix.into(),
+        ..LifecycleRule::default()
+    }
 }
 
 async fn lifecycle(stage: &Stage) {
@@ -125,13 +140,21 @@ async fn lifecycle(stage: &Stage) {
         LifecycleRule { abort_upload_days: 7, ..rule("rule-2", "") },
     ];
     if stage.name != "radosgw" {
-        rules.push(LifecycleRule { transition_days: 10, transition_class: "ARCHIVE".into(), ..rule("rule-3", "old/") });
+        rules.push(LifecycleRule {
+            transition_days: 10,
+            transition_class: "ARCHIVE".into(),
+            ..rule("rule-3", "old/")
+        });
         if stage.objects.features().kind == "s3" {
             rules[2].transition_class = "GLACIER".into();
         }
     }
-    rules.push(LifecycleRule { expire_noncurrent_days: 3, ..rule(&format!("rule-{}", rules.len() + 1), "x") });
-    let set = stage.objects.set_lifecycle(&cx(), bucket, rules.clone().into()).await.expect("rules");
+    rules.push(LifecycleRule {
+        expire_noncurrent_days: 3,
+        ..rule(&format!("rule-{}", rules.len() + 1), "x")
+    });
+    let set =
+        stage.objects.set_lifecycle(&cx(), bucket, rules.clone().into()).await.expect("rules");
     let mut told = set.to_vec();
     told.sort_by(|a, b| a.id.cmp(&b.id));
     assert_eq!(told, rules);
@@ -141,9 +164,16 @@ async fn lifecycle(stage: &Stage) {
         LifecycleRule { transition_days: 3, ..rule("half", "") },
         LifecycleRule { expire_days: 1, ..rule("control\u{1}", "") },
     ] {
-        refused(stage.objects.set_lifecycle(&cx(), bucket, vec![bad].into()).await, ErrorKind::INVALID_ARGUMENT);
+        refused(
+            stage.objects.set_lifecycle(&cx(), bucket, vec![bad].into()).await,
+            ErrorKind::INVALID_ARGUMENT,
+        );
     }
-    assert_eq!(stage.objects.lifecycle(&cx(), bucket).await.expect("rules"), set, "bad rules changed nothing");
+    assert_eq!(
+        stage.objects.lifecycle(&cx(), bucket).await.expect("rules"),
+        set,
+        "bad rules changed nothing"
+    );
     let none = stage.objects.set_lifecycle(&cx(), bucket, RVec::new()).await.expect("no rules");
     assert_eq!(none, RVec::new());
     stage.objects.set_lifecycle(&cx(), bucket, RVec::new()).await.expect("still no rules");
@@ -153,8 +183,16 @@ async fn lifecycle(stage: &Stage) {
 async fn pages(stage: &Stage, bucket: &str, query: ListQuery) -> (ListPage, usize) {
     let (mut whole, mut query, mut count) = (ListPage::default(), query, 0);
     loop {
-        let page = stage.objects.list(&cx(), bucket, query.clone()).await.unwrap_or_else(|error| panic!("{query:?}: {error:#}"));
-        assert!(page.objects.len() + page.prefixes.len() <= query.limit as usize, "more than {}", query.limit);
+        let page = stage
+            .objects
+            .list(&cx(), bucket, query.clone())
+            .await
+            .unwrap_or_else(|error| panic!("{query:?}: {error:#}"));
+        assert!(
+            page.objects.len() + page.prefixes.len() <= query.limit as usize,
+            "more than {}",
+            query.limit
+        );
         count += 1;
         assert!(count < 1000, "no end of {query:?}");
         whole.objects.extend(page.objects);
@@ -178,15 +216,28 @@ async fn listings(stage: &Stage) {
     all.sort();
     for key in &all {
         let object = ObjectName::new(&bucket, key);
-        stage.objects.put(&cx(), object, buf(key.as_bytes()), PutOptions::default()).await.expect("put");
+        stage
+            .objects
+            .put(&cx(), object, buf(key.as_bytes()), PutOptions::default())
+            .await
+            .expect("put");
     }
     let query = |limit| ListQuery { limit, ..ListQuery::default() };
     let (whole, count) = pages(stage, &bucket, query(1000)).await;
     assert_eq!((keys(&whole), count), (all.iter().map(String::as_str).collect(), 1));
     let one = whole.objects.iter().find(|object| object.key == "a b+c%d").expect("listed");
-    let head = stage.objects.head(&cx(), ObjectName::new(&bucket, "a b+c%d"), Conditions::default()).await.expect("head");
+    let head = stage
+        .objects
+        .head(&cx(), ObjectName::new(&bucket, "a b+c%d"), Conditions::default())
+        .await
+        .expect("head");
     assert_eq!((one.size, &one.etag, one.latest), (7, &head.etag, true));
-    assert!(one.modified_ms / 1000 == head.modified_ms / 1000, "{} {}", one.modified_ms, head.modified_ms);
+    assert!(
+        one.modified_ms / 1000 == head.modified_ms / 1000,
+        "{} {}",
+        one.modified_ms,
+        head.modified_ms
+    );
 
     let (paged, count) = pages(stage, &bucket, query(7)).await;
     assert_eq!(keys(&paged), keys(&whole));
@@ -195,17 +246,30 @@ async fn listings(stage: &Stage) {
     assert_eq!(some.objects.len(), 23);
     let (after, _) = pages(stage, &bucket, ListQuery { after: "many/20".into(), ..query(3) }).await;
     assert_eq!(keys(&after), ["many/21", "many/22", "z", "ü"]);
-    let (late, _) = pages(stage, &bucket, ListQuery { after: "many/2".into(), prefix: "many/".into(), ..query(2) }).await;
+    let (late, _) = pages(
+        stage,
+        &bucket,
+        ListQuery { after: "many/2".into(), prefix: "many/".into(), ..query(2) },
+    )
+    .await;
     assert_eq!(keys(&late), ["many/20", "many/21", "many/22"]);
     for limit in [1, 2, 100] {
-        let (parted, _) = pages(stage, &bucket, ListQuery { delimiter: "/".into(), ..query(limit) }).await;
+        let (parted, _) =
+            pages(stage, &bucket, ListQuery { delimiter: "/".into(), ..query(limit) }).await;
         assert_eq!(keys(&parted), ["a", "a b+c%d", "z", "ü"]);
-        assert_eq!(parted.prefixes.iter().map(|prefix| prefix.as_str()).collect::<Vec<_>>(), ["b/", "c/", "many/"]);
+        assert_eq!(
+            parted.prefixes.iter().map(|prefix| prefix.as_str()).collect::<Vec<_>>(),
+            ["b/", "c/", "many/"]
+        );
     }
     let nested = ListQuery { prefix: "c/".into(), delimiter: "/".into(), ..query(10) };
     let (nested, _) = pages(stage, &bucket, nested).await;
-    assert_eq!((keys(&nested), nested.prefixes.len(), nested.prefixes[0].as_str()), (vec![], 1, "c/x/"));
-    let (none, _) = pages(stage, &bucket, ListQuery { prefix: "nothing".into(), ..query(10) }).await;
+    assert_eq!(
+        (keys(&nested), nested.prefixes.len(), nested.prefixes[0].as_str()),
+        (vec![], 1, "c/x/")
+    );
+    let (none, _) =
+        pages(stage, &bucket, ListQuery { prefix: "nothing".into(), ..query(10) }).await;
     assert_eq!(none, ListPage::default());
 
     refused(stage.objects.list(&cx(), &bucket, query(0)).await, ErrorKind::INVALID_ARGUMENT);
@@ -223,17 +287,27 @@ async fn listings(stage: &Stage) {
 async fn versions(stage: &Stage) {
     let bucket = fresh("versions");
     if !can(stage, ObjectAbilities::VERSIONING) {
-        let error = refused(stage.objects.set_versioning(&cx(), &stage.bucket, true).await, ErrorKind::UNSUPPORTED);
+        let error = refused(
+            stage.objects.set_versioning(&cx(), &stage.bucket, true).await,
+            ErrorKind::UNSUPPORTED,
+        );
         assert!(format!("{error:#}").contains("account"), "{error:#}");
         return;
     }
     stage.objects.create_bucket(&cx(), BucketSpec::new(&bucket)).await.expect("a bucket");
     let on = stage.objects.set_versioning(&cx(), &bucket, true).await.expect("versioning");
     assert_eq!(on.versioning, Versioning::ON);
-    assert_eq!(stage.objects.bucket(&cx(), &bucket).await.expect("show").versioning, Versioning::ON);
+    assert_eq!(
+        stage.objects.bucket(&cx(), &bucket).await.expect("show").versioning,
+        Versioning::ON
+    );
     let object = ObjectName::new(&bucket, "k/1");
     for data in [&b"first"[..], b"second!", b"third"] {
-        stage.objects.put(&cx(), object.clone(), buf(data), PutOptions::default()).await.expect("put");
+        stage
+            .objects
+            .put(&cx(), object.clone(), buf(data), PutOptions::default())
+            .await
+            .expect("put");
         // Swift tells versions apart by their time.
         tokio_sleep(20);
     }
@@ -241,16 +315,30 @@ async fn versions(stage: &Stage) {
     for limit in [1000, 1] {
         let query = ListQuery { limit, versions: true, ..ListQuery::default() };
         let (listed, _) = pages(stage, &bucket, query).await;
-        let sizes: Vec<_> = listed.objects.iter().filter(|object| !object.deleted).map(|object| object.size).collect();
+        let sizes: Vec<_> = listed
+            .objects
+            .iter()
+            .filter(|object| !object.deleted)
+            .map(|object| object.size)
+            .collect();
         let mut sorted = sizes.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, [5, 5, 7], "limit {limit}: {listed:?}");
         if stage.objects.features().kind != "gcs" {
-            assert_eq!(listed.objects.iter().filter(|object| object.deleted && object.latest).count(), 1, "{listed:?}");
+            assert_eq!(
+                listed.objects.iter().filter(|object| object.deleted && object.latest).count(),
+                1,
+                "{listed:?}"
+            );
         }
-        let second = listed.objects.iter().find(|object| object.size == 7).expect("the second version");
+        let second =
+            listed.objects.iter().find(|object| object.size == 7).expect("the second version");
         let old = ObjectName { version: second.version.clone(), ..object.clone() };
-        let get = stage.objects.get(&cx(), old, 0, 100, Conditions::default()).await.expect("an old version");
+        let get = stage
+            .objects
+            .get(&cx(), old, 0, 100, Conditions::default())
+            .await
+            .expect("an old version");
         assert_eq!(&get.data[..], b"second!");
     }
     let plain = ListQuery { limit: 10, ..ListQuery::default() };
@@ -261,7 +349,10 @@ async fn versions(stage: &Stage) {
     assert_eq!(off.versioning, Versioning::SUSPENDED);
     let query = ListQuery { limit: 1000, versions: true, ..ListQuery::default() };
     let (listed, _) = pages(stage, &bucket, query).await;
-    let named = |info: &ObjectInfo| ObjectName { version: info.version.clone(), ..ObjectName::new(&bucket, &info.key) };
+    let named = |info: &ObjectInfo| ObjectName {
+        version: info.version.clone(),
+        ..ObjectName::new(&bucket, &info.key)
+    };
     let objects: RVec<_> = listed.objects.iter().map(named).collect();
     let outcomes = stage.objects.delete_many(&cx(), &bucket, objects).await.expect("outcomes");
     assert!(outcomes.iter().all(|outcome| outcome.gone), "{outcomes:?}");
@@ -280,17 +371,27 @@ async fn bulk(stage: &Stage) {
     put(stage, "kept", b"x").await;
     let mut objects: RVec<_> = all.iter().map(|key| stage.object(key)).collect();
     objects.push(stage.object("bulk/never was"));
-    let outcomes = stage.objects.delete_many(&cx(), &stage.bucket, objects).await.expect("outcomes");
+    let outcomes =
+        stage.objects.delete_many(&cx(), &stage.bucket, objects).await.expect("outcomes");
     assert_eq!(outcomes.len(), 4);
     assert!(outcomes.iter().all(|outcome| outcome.gone), "{outcomes:?}");
     for key in all {
-        refused(stage.objects.head(&cx(), stage.object(key), Conditions::default()).await, ErrorKind::NOT_FOUND);
+        refused(
+            stage.objects.head(&cx(), stage.object(key), Conditions::default()).await,
+            ErrorKind::NOT_FOUND,
+        );
     }
     assert_eq!(content(stage, "kept").await, b"x");
     let other = RVec::from(vec![ObjectName::new("another-bucket", "kept")]);
-    refused(stage.objects.delete_many(&cx(), &stage.bucket, other).await, ErrorKind::INVALID_ARGUMENT);
+    refused(
+        stage.objects.delete_many(&cx(), &stage.bucket, other).await,
+        ErrorKind::INVALID_ARGUMENT,
+    );
     let many: RVec<_> = (0..1001).map(|number| stage.object(&format!("{number}"))).collect();
-    refused(stage.objects.delete_many(&cx(), &stage.bucket, many).await, ErrorKind::INVALID_ARGUMENT);
+    refused(
+        stage.objects.delete_many(&cx(), &stage.bucket, many).await,
+        ErrorKind::INVALID_ARGUMENT,
+    );
 }
 
 async fn changes(stage: &Stage) {
@@ -308,14 +409,22 @@ async fn changes(stage: &Stage) {
         ..ObjectChange::default()
     };
     let changed = stage.objects.change(&cx(), object.clone(), change).await.expect("a change");
-    let head = stage.objects.head(&cx(), object.clone(), Conditions::default()).await.expect("head");
+    let head =
+        stage.objects.head(&cx(), object.clone(), Conditions::default()).await.expect("head");
     assert_eq!((&changed.etag, changed.size), (&head.etag, 7));
     assert_eq!(head.content_type, "text/html");
     assert_eq!(head.metadata, pairs(&[("content-language", "de"), ("fresh", "2")]));
     assert_eq!(content(stage, "changed/one two").await, b"content");
-    let only = ObjectChange { content_type: Some(RString::from("text/css")).into(), ..ObjectChange::default() };
+    let only = ObjectChange {
+        content_type: Some(RString::from("text/css")).into(),
+        ..ObjectChange::default()
+    };
     let head = stage.objects.change(&cx(), object.clone(), only).await.expect("a change");
-    assert_eq!(head.metadata, pairs(&[("content-language", "de"), ("fresh", "2")]), "what is absent stays");
+    assert_eq!(
+        head.metadata,
+        pairs(&[("content-language", "de"), ("fresh", "2")]),
+        "what is absent stays"
+    );
 
     let tags = pairs(&[("colour", "dark red"), ("size", "1/2")]);
     let change = ObjectChange { tags: Some(tags.clone()).into(), ..ObjectChange::default() };
@@ -343,12 +452,19 @@ async fn changes(stage: &Stage) {
         let left = changed.expect("an expiry").expires_ms / 1000 - now();
         assert!((3500..=3600).contains(&left), "{left}");
         let never = ObjectChange { expire_after_secs: Some(0).into(), ..ObjectChange::default() };
-        assert_eq!(stage.objects.change(&cx(), object.clone(), never).await.expect("no expiry").expires_ms, 0);
+        assert_eq!(
+            stage.objects.change(&cx(), object.clone(), never).await.expect("no expiry").expires_ms,
+            0
+        );
     } else {
         refused(changed, ErrorKind::UNSUPPORTED);
     }
-    let nothing = ObjectChange { content_type: Some(RString::from("a/b")).into(), ..ObjectChange::default() };
-    refused(stage.objects.change(&cx(), stage.object("nothing"), nothing).await, ErrorKind::NOT_FOUND);
+    let nothing =
+        ObjectChange { content_type: Some(RString::from("a/b")).into(), ..ObjectChange::default() };
+    refused(
+        stage.objects.change(&cx(), stage.object("nothing"), nothing).await,
+        ErrorKind::NOT_FOUND,
+    );
 }
 
 fn now() -> u64 {
@@ -373,9 +489,11 @@ async fn part(stage: &Stage, upload: &UploadInfo, number: u32, data: &[u8]) -> P
 }
 
 async fn listed(stage: &Stage, prefix: &str) -> Vec<UploadInfo> {
-    let (mut found, mut query) = (Vec::new(), UploadQuery { prefix: prefix.into(), limit: 1, ..UploadQuery::default() });
+    let (mut found, mut query) =
+        (Vec::new(), UploadQuery { prefix: prefix.into(), limit: 1, ..UploadQuery::default() });
     for _ in 0..1000 {
-        let page = stage.objects.uploads(&cx(), &stage.bucket, query.clone()).await.expect("uploads");
+        let page =
+            stage.objects.uploads(&cx(), &stage.bucket, query.clone()).await.expect("uploads");
         found.extend(page.uploads);
         query.page = page.next;
         if query.page.is_empty() {
@@ -396,11 +514,22 @@ async fn uploads(stage: &Stage) {
         ..PutOptions::default()
     };
     let conditional = PutOptions { conditions: Conditions::create_only(), ..options.clone() };
-    refused(stage.objects.begin_upload(&cx(), stage.object(key), conditional).await, ErrorKind::INVALID_ARGUMENT);
-    let upload = stage.objects.begin_upload(&cx(), stage.object(key), options).await.expect("an upload");
+    refused(
+        stage.objects.begin_upload(&cx(), stage.object(key), conditional).await,
+        ErrorKind::INVALID_ARGUMENT,
+    );
+    let upload =
+        stage.objects.begin_upload(&cx(), stage.object(key), options).await.expect("an upload");
     assert_eq!((upload.bucket.as_str(), upload.key.as_str()), (stage.bucket.as_str(), key));
-    assert!(!upload.id.is_empty() && upload.id.bytes().all(|byte| (b'!'..=b'~').contains(&byte)), "{}", upload.id);
-    refused(stage.objects.head(&cx(), stage.object(key), Conditions::default()).await, ErrorKind::NOT_FOUND);
+    assert!(
+        !upload.id.is_empty() && upload.id.bytes().all(|byte| (b'!'..=b'~').contains(&byte)),
+        "{}",
+        upload.id
+    );
+    refused(
+        stage.objects.head(&cx(), stage.object(key), Conditions::default()).await,
+        ErrorKind::NOT_FOUND,
+    );
 
     let data = noise(2 * PART + 1000);
     let chunks: Vec<&[u8]> = data.chunks(PART).collect();
@@ -415,10 +544,16 @@ async fn uploads(stage: &Stage) {
     }
     // Who resumes has the id alone, and asks for the parts.
     let page = stage.objects.parts(&cx(), upload.clone(), 0, 2).await.expect("parts");
-    assert_eq!(page.parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(), [(1, PART as u64), (2, PART as u64)]);
+    assert_eq!(
+        page.parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(),
+        [(1, PART as u64), (2, PART as u64)]
+    );
     assert!(page.more);
     let rest = stage.objects.parts(&cx(), upload.clone(), 2, 100).await.expect("parts");
-    assert_eq!(rest.parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(), [(5, 1000)]);
+    assert_eq!(
+        rest.parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(),
+        [(5, 1000)]
+    );
     assert!(!rest.more);
     for (told, known) in page.parts.iter().chain(&rest.parts).zip([&first, &second, &third]) {
         assert_eq!(told.etag, known.etag);
@@ -428,18 +563,27 @@ async fn uploads(stage: &Stage) {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].key, key);
     assert!(upload.id.starts_with(found[0].id.as_str()), "{} {}", upload.id, found[0].id);
-    refused(stage.objects.head(&cx(), stage.object(key), Conditions::default()).await, ErrorKind::NOT_FOUND);
+    refused(
+        stage.objects.head(&cx(), stage.object(key), Conditions::default()).await,
+        ErrorKind::NOT_FOUND,
+    );
 
     let parts = RVec::from(vec![first.clone(), second.clone(), third]);
     let disorder = RVec::from(vec![second, first]);
-    let complete = |parts: RVec<PartInfo>| stage.objects.complete_upload(&cx(), upload.clone(), parts, Conditions::default());
+    let complete = |parts: RVec<PartInfo>| {
+        stage.objects.complete_upload(&cx(), upload.clone(), parts, Conditions::default())
+    };
     refused(complete(disorder).await, ErrorKind::INVALID_ARGUMENT);
     refused(complete(RVec::new()).await, ErrorKind::INVALID_ARGUMENT);
     let made = complete(parts.clone()).await.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(made.size, data.len() as u64);
     assert!(content(stage, key).await == data, "other bytes");
-    let head = stage.objects.head(&cx(), stage.object(key), Conditions::default()).await.expect("head");
-    assert_eq!((head.etag.as_str(), head.content_type.as_str()), (made.etag.as_str(), "text/x-parts"));
+    let head =
+        stage.objects.head(&cx(), stage.object(key), Conditions::default()).await.expect("head");
+    assert_eq!(
+        (head.etag.as_str(), head.content_type.as_str()),
+        (made.etag.as_str(), "text/x-parts")
+    );
     assert_eq!(head.metadata, pairs(&[("colour", "blue"), ("content-language", "de")]));
     if can(stage, ObjectAbilities::TAGS) {
         assert_eq!(stage.objects.tags(&cx(), stage.object(key)).await.expect("tags"), tags);
@@ -460,13 +604,23 @@ async fn upload_conditions(stage: &Stage) {
     put(stage, key, b"in the way").await;
     let upload = begin(stage, key, "aa01").await;
     let parts = RVec::from(vec![part(stage, &upload, 1, &data).await]);
-    let complete = |conditions| stage.objects.complete_upload(&cx(), upload.clone(), parts.clone(), conditions);
+    let complete = |conditions| {
+        stage.objects.complete_upload(&cx(), upload.clone(), parts.clone(), conditions)
+    };
     refused(complete(Conditions::create_only()).await, ErrorKind::ALREADY_EXISTS);
     assert_eq!(content(stage, key).await, b"in the way");
     if can(stage, ObjectAbilities::UPDATE) {
-        refused(complete(Conditions::matching("0123456789abcdef0123456789abcdef")).await, ErrorKind::CONFLICT);
+        refused(
+            complete(Conditions::matching("0123456789abcdef0123456789abcdef")).await,
+            ErrorKind::CONFLICT,
+        );
         assert_eq!(content(stage, key).await, b"in the way");
-        let etag = stage.objects.head(&cx(), stage.object(key), Conditions::default()).await.expect("head").etag;
+        let etag = stage
+            .objects
+            .head(&cx(), stage.object(key), Conditions::default())
+            .await
+            .expect("head")
+            .etag;
         complete(Conditions::matching(&etag)).await.expect("the condition holds");
         assert_eq!(content(stage, key).await, data);
         // Its own object does not refuse it: it has happened.
@@ -478,7 +632,12 @@ async fn upload_conditions(stage: &Stage) {
     let upload = begin(stage, key, "aa02").await;
     let parts = RVec::from(vec![part(stage, &upload, 1, &data).await]);
     for _ in 0..2 {
-        let complete = stage.objects.complete_upload(&cx(), upload.clone(), parts.clone(), Conditions::create_only());
+        let complete = stage.objects.complete_upload(
+            &cx(),
+            upload.clone(),
+            parts.clone(),
+            Conditions::create_only(),
+        );
         complete.await.expect("nothing was there before");
     }
 }
@@ -487,28 +646,53 @@ async fn abandoned(stage: &Stage) {
     let bucket = fresh("abandoned");
     stage.objects.create_bucket(&cx(), BucketSpec::new(&bucket)).await.expect("a bucket");
     let object = ObjectName::new(&bucket, "left behind");
-    let upload = stage.objects.begin_upload(&cx(), object.clone(), PutOptions::default()).await.expect("an upload");
+    let upload = stage
+        .objects
+        .begin_upload(&cx(), object.clone(), PutOptions::default())
+        .await
+        .expect("an upload");
     part(stage, &upload, 1, b"some bytes").await;
     let error = refused(stage.objects.delete_bucket(&cx(), &bucket).await, ErrorKind::IN_USE);
     assert!(format!("{error:#}").contains("left behind"), "{error:#}");
-    let page = stage.objects.uploads(&cx(), &bucket, UploadQuery { limit: 10, ..UploadQuery::default() }).await;
+    let page = stage
+        .objects
+        .uploads(&cx(), &bucket, UploadQuery { limit: 10, ..UploadQuery::default() })
+        .await;
     // What a listing tells is enough to give it up.
     let found = page.expect("uploads").uploads.into_iter().next().expect("the upload");
     stage.objects.abort_upload(&cx(), found).await.expect("abort");
     stage.objects.abort_upload(&cx(), upload.clone()).await.expect("once more");
     refused(stage.objects.head(&cx(), object, Conditions::default()).await, ErrorKind::NOT_FOUND);
     refused(stage.objects.parts(&cx(), upload, 0, 10).await, ErrorKind::NOT_FOUND);
-    let page = stage.objects.uploads(&cx(), &bucket, UploadQuery { limit: 10, ..UploadQuery::default() }).await;
+    let page = stage
+        .objects
+        .uploads(&cx(), &bucket, UploadQuery { limit: 10, ..UploadQuery::default() })
+        .await;
     assert!(page.expect("uploads").uploads.is_empty());
     stage.objects.delete_bucket(&cx(), &bucket).await.expect("nothing is left");
 }
 
 /// What plain curl makes of a signed URL: the status and the body.
-fn curl(stage: &Stage, url: &str, method: &str, headers: &SignedUrl, body: Option<&[u8]>) -> (u16, Vec<u8>) {
+fn curl(
+    stage: &Stage,
+    url: &str,
+    method: &str,
+    headers: &SignedUrl,
+    body: Option<&[u8]>,
+) -> (u16, Vec<u8>) {
     let dir = tempfile::tempdir().expect("a directory");
     let (answer, data) = (dir.path().join("answer"), dir.path().join("data"));
     let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "30", "--noproxy", "*", "--write-out", "%{http_code}"]);
+    command.args([
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "30",
+        "--noproxy",
+        "*",
+        "--write-out",
+        "%{http_code}",
+    ]);
     command.arg("--output").arg(&answer);
     match method {
         "HEAD" => command.arg("--head"),
@@ -526,15 +710,25 @@ fn curl(stage: &Stage, url: &str, method: &str, headers: &SignedUrl, body: Optio
         // The signature is for Google's host.
         let at = Addresses::read();
         let server = at.get("gcs_tls").trim_start_matches("https://").to_owned();
-        command.arg("--connect-to").arg(format!("storage.googleapis.com:443:{server}")).arg("--insecure");
+        command
+            .arg("--connect-to")
+            .arg(format!("storage.googleapis.com:443:{server}"))
+            .arg("--insecure");
     }
     let output = command.arg(url).output().expect("curl");
-    let status = String::from_utf8_lossy(&output.stdout).parse().unwrap_or_else(|_| panic!("curl: {output:?}"));
+    let status = String::from_utf8_lossy(&output.stdout)
+        .parse()
+        .unwrap_or_else(|_| panic!("curl: {output:?}"));
     (status, fs::read(&answer).unwrap_or_default())
 }
 
 async fn signed(stage: &Stage, method: SignedMethod, key: &str, secs: u64) -> SignedUrl {
-    let request = SignRequest { method, object: stage.object(key), expire_secs: secs, ..SignRequest::default() };
+    let request = SignRequest {
+        method,
+        object: stage.object(key),
+        expire_secs: secs,
+        ..SignRequest::default()
+    };
     stage.objects.sign(&cx(), request).await.unwrap_or_else(|error| panic!("{key}: {error:#}"))
 }
 
@@ -574,11 +768,15 @@ async fn signatures(stage: &Stage) {
     let delete = signed(stage, SignedMethod::DELETE, key, 60).await;
     let (status, body) = curl(stage, &delete.url, "DELETE", &delete, None);
     assert!((200..300).contains(&status), "{status} {}", String::from_utf8_lossy(&body));
-    refused(stage.objects.head(&cx(), stage.object(key), Conditions::default()).await, ErrorKind::NOT_FOUND);
+    refused(
+        stage.objects.head(&cx(), stage.object(key), Conditions::default()).await,
+        ErrorKind::NOT_FOUND,
+    );
 
     let most = stage.objects.features().max_sign_secs;
     for expire_secs in [0, most + 1, u64::MAX] {
-        let request = SignRequest { object: stage.object(key), expire_secs, ..SignRequest::default() };
+        let request =
+            SignRequest { object: stage.object(key), expire_secs, ..SignRequest::default() };
         refused(stage.objects.sign(&cx(), request).await, ErrorKind::INVALID_ARGUMENT);
     }
     signed(stage, SignedMethod::GET, key, most).await;
@@ -614,7 +812,10 @@ async fn signed_parts(stage: &Stage, data: &[u8]) {
         part: 1,
         ..SignRequest::default()
     };
-    for bad in [SignRequest { part: 0, ..request.clone() }, SignRequest { upload: "".into(), ..request.clone() }] {
+    for bad in [
+        SignRequest { part: 0, ..request.clone() },
+        SignRequest { upload: "".into(), ..request.clone() },
+    ] {
         refused(stage.objects.sign(&cx(), bad).await, ErrorKind::INVALID_ARGUMENT);
     }
     let url = stage.objects.sign(&cx(), request).await.expect("a URL");
@@ -622,7 +823,11 @@ async fn signed_parts(stage: &Stage, data: &[u8]) {
     assert!((200..300).contains(&status), "{status} {}", String::from_utf8_lossy(&body));
     let parts = stage.objects.parts(&cx(), upload.clone(), 0, 10).await.expect("parts").parts;
     assert_eq!(parts.len(), 1);
-    stage.objects.complete_upload(&cx(), upload, parts, Conditions::default()).await.expect("complete");
+    stage
+        .objects
+        .complete_upload(&cx(), upload, parts, Conditions::default())
+        .await
+        .expect("complete");
     assert_eq!(content(stage, "signed/parts").await, data);
 }
 
