@@ -3,8 +3,8 @@
 
 mod account;
 mod backend;
-mod bucket;
 mod call;
+mod choices;
 mod client;
 mod commands;
 mod config;
@@ -33,8 +33,8 @@ mod swift;
 mod traffic;
 mod wire;
 
+pub use account::BucketStore;
 pub use backend::{NoVolume, ObjectBackend};
-pub use bucket::Bucket;
 pub use config::{
     Checksum, ConditionalPut, Config, Credentials, Encryption, Kind, Style, SwiftAuth,
 };

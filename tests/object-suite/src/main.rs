@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use object_storage::{Bucket, Config, ObjectBackend};
+use object_storage::{BucketStore, Config, ObjectBackend};
 use object_store::{ObjectStoreExt, integration};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -39,7 +39,7 @@ fn play() -> Result<(), Box<dyn std::error::Error>> {
     let config: Config = serde_json::from_value(ask["options"].clone())?;
     let kind = ask["options"]["kind"].as_str().unwrap_or_default().to_owned();
     let backend = ObjectBackend::open("suite", config).map_err(|error| error.to_string())?;
-    let bucket = backend.bucket(name).map_err(|error| error.to_string())?;
+    let bucket = backend.bucket_store(name).map_err(|error| error.to_string())?;
     let suite = Suite { bucket, runtime: Runtime::new()?, said: hear() };
     suite.all(&kind);
     Ok(())
@@ -66,7 +66,7 @@ fn words(payload: &(dyn Any + Send)) -> String {
 }
 
 struct Suite {
-    bucket: Bucket,
+    bucket: BucketStore,
     runtime: Runtime,
     said: Heard,
 }
@@ -104,7 +104,7 @@ impl Suite {
 
     /// Every function that the suite has for users of the traits.
     fn all(&self, kind: &str) {
-        let Bucket { objects, parts, pages, .. } = &self.bucket;
+        let BucketStore { objects, uploads, pages } = &self.bucket;
         let store = objects.as_ref();
         self.one("put_get_delete_list", integration::put_get_delete_list(objects));
         self.one(
@@ -126,9 +126,9 @@ impl Suite {
         }
         self.one("put_get_attributes", integration::put_get_attributes(store));
         self.one("stream_get", integration::stream_get(objects));
-        self.one("multipart", integration::multipart(store, parts.as_ref()));
-        self.one("multipart_with_opts", integration::multipart_with_opts(store, parts.as_ref()));
-        let order = integration::multipart_put_part_out_of_order(store, parts.as_ref());
+        self.one("multipart", integration::multipart(store, uploads.as_ref()));
+        self.one("multipart_with_opts", integration::multipart_with_opts(store, uploads.as_ref()));
+        let order = integration::multipart_put_part_out_of_order(store, uploads.as_ref());
         self.one("multipart_put_part_out_of_order", order);
         // Blocks of Azure belong to the object, not to an upload: the second completion finds the first one's gone.
         let race = integration::multipart_race_condition(store, kind != "azure");
