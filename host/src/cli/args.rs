@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     changes::ChangesOf,
+    check::Check,
     movement::{addition, weight},
 };
 use crate::{access::Rule, api::movement::PlanStep, config::parse_size, jobs::ImageFormat};
@@ -121,25 +122,7 @@ pub enum DriverCommand {
         name: String,
     },
     /// Put a driver through every promise of a volume, without a host
-    Check {
-        /// The shared library
-        file: PathBuf,
-        /// Size of the volumes it makes
-        #[arg(long, value_parser = size, default_value = "64MiB")]
-        size: u64,
-        /// An option of the driver's own for each volume
-        #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pair)]
-        options: Vec<(String, String)>,
-        /// Only this area, or this check, such as data/boundaries
-        #[arg(long)]
-        only: Vec<String>,
-        /// More rounds of what is random
-        #[arg(long)]
-        long: bool,
-        /// What random content is made from
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
+    Check(Check),
     /// Look at plugins.d now
     Rescan,
 }
@@ -763,7 +746,7 @@ fn rule(text: &str) -> Result<String, String> {
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("it is not of the form KEY=VALUE".to_owned()),

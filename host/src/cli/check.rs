@@ -8,15 +8,46 @@ use std::{
     sync::Arc,
 };
 
+use clap::Args;
 use driver_api::{BackendConfig, BackendHandle, Error, ErrorKind, Result};
 
-use super::{Output, check_lend::CheckLender, load, show};
+use super::{
+    Output,
+    args::{pair, size},
+    check_lend::CheckLender,
+    load, show,
+};
 use crate::{
     config::{Loaded, check_options, resolve_secret},
     daemon,
     export::nbd::TlsKeys,
     plugins::{LoadedDriver, PluginSettings, PluginState, Registry, TracingLog},
 };
+
+/// `novastor driver check`
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The shared library
+    pub(super) file: PathBuf,
+    /// Size of the volumes it makes
+    #[arg(long, value_parser = size, default_value = "64MiB")]
+    pub(super) size: u64,
+    /// An option of the driver's own for each volume
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(super) options: Vec<(String, String)>,
+    /// Only this area, or this check, such as data/boundaries
+    #[arg(long)]
+    pub(super) only: Vec<String>,
+    /// More rounds of what is random
+    #[arg(long)]
+    pub(super) long: bool,
+    /// What random content is made from
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// What the names of its volumes and buckets begin with
+    #[arg(long, default_value = "conformance-")]
+    pub(super) prefix: String,
+}
 
 /// The backend that a driver is checked as where the configuration has none for it.
 const STAND_IN: &str = "check";
@@ -125,14 +156,18 @@ fn options_for(
 }
 
 /// `novastor driver check`: puts the driver through the conformance suite.
-pub(super) async fn driver(
-    file: &Path,
-    config: Option<PathBuf>,
-    plan: conformance::Plan,
-    output: Output,
-) -> Result<()> {
+pub(super) async fn driver(asked: &Check, config: Option<PathBuf>, output: Output) -> Result<()> {
+    let plan = conformance::Plan {
+        volume_options: asked.options.clone(),
+        volume_size: asked.size,
+        seed: asked.seed,
+        only: asked.only.clone(),
+        long: asked.long,
+        prefix: asked.prefix.clone(),
+        ..conformance::Plan::default()
+    };
     let room = Room::new()?;
-    let (registry, driver) = load_driver(file, &room)?;
+    let (registry, driver) = load_driver(&asked.file, &room)?;
     let lender =
         CheckLender::open(load(config.clone(), Vec::new())?, &driver.name, &room.0).await?;
     registry.lend(Arc::new(lender));

@@ -92,16 +92,8 @@ async fn run(cli: Cli) -> Result<()> {
             clap_complete::generate(*shell, &mut Cli::command(), "novastor", &mut text);
             return show::print(&String::from_utf8_lossy(&text));
         }
-        Command::Driver(DriverCommand::Check { file, size, options, only, long, seed }) => {
-            let plan = conformance::Plan {
-                volume_options: options.clone(),
-                volume_size: *size,
-                seed: *seed,
-                only: only.clone(),
-                long: *long,
-                ..conformance::Plan::default()
-            };
-            return check::driver(file, cli.config, plan, cli.output).await;
+        Command::Driver(DriverCommand::Check(asked)) => {
+            return check::driver(asked, cli.config, cli.output).await;
         }
         _ => {}
     }

@@ -61,6 +61,12 @@ pub fn mirror() -> &'static Path {
     BUILT.get_or_init(|| build("novastor-test-mirror", "libmirror.so"))
 }
 
+/// The library of the driver that has objects, and no volumes.
+pub fn objects() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("novastor-test-objects", "libobjects.so"))
+}
+
 /// The library of the layer that forwards.
 pub fn forward() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

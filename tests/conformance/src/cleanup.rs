@@ -5,14 +5,26 @@ use driver_api::{Abilities, ErrorKind};
 
 use crate::{
     case::{Case, lock},
+    objects::remove_buckets,
     volume::{Checked, Stop, Vol, broken},
 };
 
 /// Clones depend on snapshots, and those on volumes: each round removes at least one level.
 const ROUNDS: usize = 6;
 
-/// Detaches and removes all that the check made.
+/// Removes all that the check made.
 pub(crate) async fn remove_all(case: &Case<'_>) -> Checked {
+    let volumes = match case.caps.abilities.has_volumes() {
+        true => remove_volumes(case).await,
+        false => Ok(()),
+    };
+    match case.has(Abilities::OBJECTS) {
+        true => volumes.and(remove_buckets(case).await),
+        false => volumes,
+    }
+}
+
+async fn remove_volumes(case: &Case<'_>) -> Checked {
     let attached: Vec<Vol> = lock(&case.attached).drain(..).collect();
     for vol in attached {
         // Most are detached or fenced by now, and say so. One that hangs shows below: its volume stays in use.

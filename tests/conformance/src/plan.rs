@@ -18,7 +18,7 @@ pub struct Plan {
     pub only: Vec<String>,
     /// More rounds of everything that is random.
     pub long: bool,
-    /// Begins the names of all volumes made. If there are such volumes already, nothing runs.
+    /// Begins the names of all volumes and buckets made. If there are such already, nothing runs.
     pub prefix: String,
     /// No answer may take longer.
     pub deadline: Duration,

@@ -6,19 +6,21 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use driver_api::{Abilities, BackendHandle, Capabilities};
+use driver_api::{Abilities, BackendHandle, Capabilities, ErrorKind};
 
 use crate::{
     CheckResult, Outcome, Plan, Reopen, Report,
     case::{Case, Session},
     checks::{CHECKS, Check},
     cleanup::remove_all,
+    objects::left_over,
     volume::{Checked, Stop, broken, ensure, success},
 };
 
 /// Abilities of the backend; all others are asked of a volume, which may have fewer than its backend.
 pub(crate) const OF_THE_BACKEND: Abilities = Abilities::CLONE
     .and(Abilities::COMMANDS)
+    .and(Abilities::OBJECTS)
     .and(Abilities::CLUSTER)
     .and(Abilities::PERSISTENT)
     .and(Abilities::RENAME)
@@ -40,7 +42,7 @@ pub async fn run(
             let result = CheckResult {
                 area: "setup",
                 name: "begin",
-                promise: "A backend opens, and a volume of the plan can be created and attached.",
+                promise: "A backend opens, and a volume of the plan can be created and attached, if it has volumes.",
                 outcome: outcome(stop),
                 millis: started.elapsed().as_millis() as u64,
                 needs: Abilities::NONE,
@@ -70,8 +72,12 @@ fn outcome(stop: Stop) -> Outcome {
 
 async fn one(session: &Session<'_>, check: &Check) -> CheckResult {
     let started = Instant::now();
-    let missing = check.needs.without(session.caps.abilities);
-    let outcome = if missing == Abilities::NONE {
+    let claimed = session.caps.abilities;
+    let missing = check.needs.without(claimed);
+    let of_volumes = !check.needs.has(Abilities::OBJECTS);
+    let outcome = if of_volumes && !claimed.has_volumes() {
+        Outcome::NotClaimed("volumes".to_owned())
+    } else if missing == Abilities::NONE {
         let case = Case::new(session, &format!("{}-{}", check.area, check.name));
         let ended = (check.run)(&case).await;
         let removed = remove_all(&case).await;
@@ -107,6 +113,16 @@ async fn begin<'a>(opener: &'a dyn Reopen, plan: &'a Plan) -> Checked<Session<'a
     let caps = success("capabilities", backend.capabilities())?;
     let mut session = with_backend(opener, plan, backend, caps);
     let case = Case::new(&session, "begin");
+    if caps.has(Abilities::OBJECTS)
+        && let Some(bucket) = left_over(&case).await?.first()
+    {
+        return broken(format!(
+            "there is a bucket {bucket}, of an earlier run or somebody's own: delete it, or choose another prefix"
+        ));
+    }
+    if !caps.abilities.has_volumes() {
+        return Ok(session);
+    }
     if let Some(volume) = case.list().await?.first() {
         return broken(format!(
             "there is a volume {}, of an earlier run or somebody's own: delete it, or choose another prefix",
@@ -143,6 +159,15 @@ fn with_backend<'a>(
 }
 
 async fn probe(case: &Case<'_>) -> Checked<Capabilities> {
+    if !case.has(Abilities::WRITE) {
+        // The first one that is made tells what a driver without a claim to writing has at all.
+        let made = case.try_create(&case.name("first"), case.plan.volume_size).await?;
+        if made.is_err_and(|error| error.kind() == ErrorKind::UNSUPPORTED) {
+            return broken(
+                "the driver makes no volumes, and claims no objects: there is nothing to check",
+            );
+        }
+    }
     let vol = case.fresh("probe").await?;
     let block = vol.caps.min_block;
     ensure(block.is_power_of_two() && block <= 4096, || {

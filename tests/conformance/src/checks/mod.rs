@@ -17,16 +17,20 @@ mod info;
 mod lifecycle;
 mod moments;
 mod names;
+mod objects;
 mod resize;
 mod sessions;
 mod sizes;
 mod snapshots;
 mod takeover;
+mod uploads;
 mod zero;
 
 use std::{future::Future, pin::Pin};
 
 use driver_api::Abilities;
+
+pub(crate) use objects::ability;
 
 use crate::{case::Case, volume::Checked};
 
@@ -292,5 +296,41 @@ checks! {
             "Of many deletes of one volume exactly one succeeds, and all others are NotFound.";
         "attach-same" [WRITE] concurrency::attach_same:
             "Of many exclusive attachments at once exactly one succeeds.";
+    }
+    "objects" {
+        "buckets" [OBJECTS] objects::buckets:
+            "A bucket is listed and shown until it is deleted; one with objects is InUse, a missing one NotFound.";
+        "whole" [OBJECTS] objects::whole:
+            "An object comes back as it was written, under an ETag that changes with its content.";
+        "metadata" [OBJECTS] objects::metadata:
+            "What is said of an object comes back, goes with the object, and can be changed without its content.";
+        "keys" [OBJECTS] objects::keys:
+            "Keys of all letters come back as they were given, in the order of their bytes.";
+        "ranges" [OBJECTS] objects::ranges:
+            "A range is exact, refused past the end, and under an ETag never of another object.";
+        "create-only" [OBJECTS] objects::create_only:
+            "A create-only write makes an object or changes nothing; one that is repeated with its mark knows its own.";
+        "update" [OBJECTS] objects::update:
+            "A write or deletion under an ETag is of just that object, or changes nothing.";
+        "race" [OBJECTS] objects::race:
+            "Of many create-only writes at once exactly one succeeds, and its content stays.";
+        "listing" [OBJECTS] objects::listing:
+            "Pages of any size have each key once and in order; prefixes, delimiters and places to begin at are kept.";
+        "deletion" [OBJECTS] objects::deletion:
+            "Deleted objects are gone, others stay, and deleting what is not there succeeds.";
+        "copies" [OBJECTS] objects::copies:
+            "A copy has the source's content and metadata, and is not made under another ETag.";
+        "tags" [OBJECTS] objects::tags:
+            "Tags come back, and can be changed without the content.";
+        "signed" [OBJECTS] objects::signed:
+            "URLs are signed for each method, and have an end.";
+    }
+    "uploads" {
+        "parts" [OBJECTS] uploads::parts:
+            "Parts in any order become one object when they are completed, and not before; a repeated completion says so again.";
+        "given-up" [OBJECTS] uploads::given_up:
+            "An upload that is given up is gone, and leaves the object as it was.";
+        "conditions" [OBJECTS] uploads::conditions:
+            "A create-only completion over an object is refused, and changes nothing.";
     }
 }
