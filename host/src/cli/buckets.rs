@@ -53,7 +53,13 @@ impl Session {
                     }
                     false => path,
                 };
-                let gone: BucketDeleted = client.remove(&path.text()).await?;
+                let gone = client.remove::<BucketDeleted>(&path.text()).await;
+                let gone = gone.map_err(|error| match error.kind() {
+                    ErrorKind::IN_USE if !with_objects => {
+                        error.remedy(format!("novastor bucket delete {name} --with-objects"))
+                    }
+                    _ => error,
+                })?;
                 match gone.job {
                     Some(job) => self.follow(job, waiting).await,
                     None => self.done(&format!("bucket {name} is deleted")),

@@ -13,7 +13,7 @@ use driver_api::{Error, ErrorKind, Result};
 
 use super::patience::{Stop, stopped};
 
-/// Has so many threads do `work`, until all are done. The first error, or a key press, ends all of them.
+/// Has so many threads do `work`, until all are done. The first error ends all of them, and so does `stop`.
 pub(super) async fn share<F, W>(threads: usize, stop: &Arc<Stop>, work: F) -> Result<()>
 where
     F: Fn() -> W + Send + Sync + 'static,
@@ -36,16 +36,10 @@ where
             Err(error) => return Err(Error::from_io("no threads to transfer on", &error)),
         }
     }
-    let mut ended = tokio::task::spawn_blocking(move || {
+    let ended = tokio::task::spawn_blocking(move || {
         running.into_iter().map(thread::JoinHandle::join).filter(|end| end.is_err()).count()
     });
-    let panics = tokio::select! {
-        panics = &mut ended => panics,
-        _ = tokio::signal::ctrl_c() => {
-            stop.set();
-            ended.await
-        }
-    };
+    let panics = ended.await;
     let error = first.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (error, panics) {
         (Some(error), _) => Err(error),
@@ -60,18 +54,4 @@ fn on_own_scheduler<W: Future<Output = Result<()>>>(work: impl FnOnce() -> W) ->
     let scheduler =
         scheduler.map_err(|error| Error::from_io("no scheduler to transfer with", &error))?;
     scheduler.block_on(work())
-}
-
-/// Waits for work of this thread, until a key is pressed.
-pub(super) async fn interruptible<T>(
-    stop: &Stop,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        _ = tokio::signal::ctrl_c() => {
-            stop.set();
-            Err(stopped())
-        }
-    }
 }

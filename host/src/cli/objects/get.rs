@@ -17,7 +17,7 @@ use driver_api::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    crew::{interruptible, share},
+    crew::share,
     journal::{Journal, sync_folder},
     names::Query,
     parts::{self, Cut},
@@ -54,7 +54,7 @@ struct Transfer {
 #[derive(Serialize)]
 struct Answer<'a> {
     file: String,
-    size: u64,
+    file_size: u64,
     /// Bytes that this command read; the rest was there from an earlier attempt.
     read: u64,
     /// The sum by which the whole was compared, if the store tells one.
@@ -138,7 +138,8 @@ impl Session {
             Some(range) => range.within(object.size)?,
             None => (0, object.size),
         };
-        let (stop, progress) = (Stop::new(), Arc::new(Progress::new(self.output, Some(len))));
+        let (stop, progress) =
+            (Stop::on_key_press(), Arc::new(Progress::new(self.output, Some(len))));
         let fetch = Fetch {
             client: self.client.clone(),
             path: Query::new(store.paths.object(&get.from))
@@ -175,7 +176,13 @@ impl Session {
     ) -> Result<()> {
         let file = get.file.display().to_string();
         if self.output == Output::Json {
-            return show::json(&Answer { file, size, read: progress.bytes(), compared, object });
+            return show::json(&Answer {
+                file,
+                file_size: size,
+                read: progress.bytes(),
+                compared,
+                object,
+            });
         }
         let compared =
             compared.map(|sum| format!(", {sum} as the store tells")).unwrap_or_default();
@@ -376,7 +383,7 @@ async fn stream(fetch: &Fetch, mut output: File, asked: Asked, object: &ObjectVi
             }
         }
     });
-    interruptible(&fetch.stop, all).await?;
+    fetch.stop.unless(all).await?;
     match told.and_then(|(kind, sum)| Some((sums.hex(kind)?, sum))) {
         Some((own, sum)) if !own.eq_ignore_ascii_case(sum) => {
             let why = "what was read, and written out, is not what the store tells the sum of";

@@ -13,6 +13,8 @@ use super::progress::Progress;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// The exit code of what was interrupted at once, as shells have it.
+const INTERRUPTED: i32 = 130;
 const STOPPED: &str = "interrupted";
 /// What passes sooner is not worth telling.
 const QUIET: Duration = Duration::from_secs(2);
@@ -24,6 +26,21 @@ pub(super) struct Stop(watch::Sender<bool>);
 impl Stop {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self(watch::Sender::new(false)))
+    }
+
+    /// One that is set by Ctrl-C. Who presses it again does not wait for what can go on.
+    pub(super) fn on_key_press() -> Arc<Self> {
+        let stop = Self::new();
+        let pressed = Arc::clone(&stop);
+        tokio::spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if pressed.is_set() {
+                    std::process::exit(INTERRUPTED);
+                }
+                pressed.set();
+            }
+        });
+        stop
     }
 
     pub(super) fn set(&self) {

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    crew::interruptible,
     facts::marked,
     journal::{self, Identity, Journal},
     names::{Place, typed},
@@ -130,7 +129,7 @@ impl Session {
             Input::File(source) => Some(source.identity.size),
             Input::Stream(_) => None,
         };
-        let (stop, progress) = (Stop::new(), Arc::new(Progress::new(self.output, size)));
+        let (stop, progress) = (Stop::on_key_press(), Arc::new(Progress::new(self.output, size)));
         let writing = Writing {
             client: self.client.clone(),
             mark: self.mark(&store, &put.to),
@@ -326,7 +325,7 @@ impl Writing {
             self.progress.moved(bytes.len() as u64);
             Ok(written)
         });
-        interruptible(&self.stop, finally).await
+        self.stop.unless(finally).await
     }
 
     /// Does what makes the object visible, again and again while its outcome is unknown: the mark proves whose it is.

@@ -19,7 +19,7 @@ use driver_api::{Error, ErrorKind, Result};
 use hyper::Method;
 
 use super::{
-    crew::{interruptible, share},
+    crew::share,
     names::Place,
     parts::{self, Cut},
     progress::Progress,
@@ -323,7 +323,7 @@ impl Writing {
     ) -> Result<Written> {
         let earlier = Earlier::of(&kept.steps);
         if let (Some(id), Some(parts)) = (&earlier.id, &earlier.complete) {
-            match interruptible(&self.stop, self.complete(id, parts.clone())).await {
+            match self.stop.unless(self.complete(id, parts.clone())).await {
                 // It was not completed, and is not there any more.
                 Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
                 Err(error) if is_for_good(&error) => {
@@ -333,7 +333,7 @@ impl Writing {
                 done => return done,
             }
         }
-        let opened = interruptible(&self.stop, async {
+        let opened = self.stop.unless(async {
             if let Some(id) = &earlier.id
                 && let Some(listed) = self.listed(id).await?
             {
@@ -353,7 +353,7 @@ impl Writing {
         let shared = Arc::clone(&file);
         let sent = share(threads, &self.stop, move || Arc::clone(&shared).work()).await;
         let result = match sent {
-            Ok(()) => interruptible(&self.stop, file.finish()).await,
+            Ok(()) => self.stop.unless(file.finish()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &result {
@@ -371,15 +371,14 @@ impl Writing {
         let limits = &self.store.features;
         let part = usize::try_from(parts::part_size(None, asked, limits)?).unwrap_or(usize::MAX);
         let mut pieces = read_ahead(stream, part);
-        let first = interruptible(&self.stop, async {
-            pieces.recv().await.unwrap_or_else(|| Ok(Bytes::new()))
-        });
+        let first =
+            self.stop.unless(async { pieces.recv().await.unwrap_or_else(|| Ok(Bytes::new())) });
         let first = first.await?;
         if first.len() < part && first.len() as u64 <= limits.max_put {
             let size = first.len() as u64;
             return self.put_bytes(first).await.map(|written| (written, size));
         }
-        let id = interruptible(&self.stop, self.begin(0)).await?;
+        let id = self.stop.unless(self.begin(0)).await?;
         let upload = Upload { writing: Arc::clone(self), id: id.clone(), done: Mutex::default() };
         let pieces = Pieces { first: Some(first), rest: pieces, number: 0 };
         let stream = Arc::new(StreamUpload {
@@ -391,7 +390,7 @@ impl Writing {
         let shared = Arc::clone(&stream);
         let sent = share(self.parallel, &self.stop, move || Arc::clone(&shared).work()).await;
         let result = match sent {
-            Ok(()) => interruptible(&self.stop, stream.upload.complete()).await,
+            Ok(()) => self.stop.unless(stream.upload.complete()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &result {
