@@ -85,7 +85,7 @@ impl Driver for Objects {
 /// A backend in this process, which breaks one promise; none, if that is empty.
 pub fn open(defect: &str) -> BackendHandle {
     let room = Room::new(Options {
-        max_put: 4 << 20,
+        max_put: 1 << 18,
         max_piece: 16384,
         min_part: 1024,
         max_part: 1 << 20,
