@@ -53,6 +53,7 @@ pub(super) async fn whole(case: &Case<'_>) -> Checked {
     let mut random = case.random();
     let mut etags = Vec::new();
     for len in [0, 1, 4095, 65_537, 1 << 20] {
+        let len = bucket.features.max_put.min(len);
         let data = random.bytes(len);
         let written = bucket.put("k", &data).await?;
         ensure(written.size == len, || format!("{len} bytes were written as {}", written.size))?;
@@ -134,7 +135,7 @@ pub(super) async fn keys(case: &Case<'_>) -> Checked {
 
 pub(super) async fn ranges(case: &Case<'_>) -> Checked {
     let bucket = Bucket::new(case).await?;
-    let size = 100_000_u64;
+    let size = bucket.features.max_put.min(100_000);
     let data = case.random().bytes(size);
     let written = bucket.put("k", &data).await?;
     let mut random = case.random();

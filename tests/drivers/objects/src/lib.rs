@@ -95,7 +95,7 @@ impl Driver for Objects {
 /// A backend in this process, which breaks one promise; none, if that is empty.
 pub fn open(defect: &str) -> BackendHandle {
     let room = Room::new(Options {
-        max_put: 4 << 20,
+        max_put: 1 << 18,
         max_piece: 16384,
         without: String::new(),
         checksum: String::new(),
