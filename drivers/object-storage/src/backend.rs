@@ -10,6 +10,8 @@ use driver_api::{
 
 use crate::{
     account::{Account, BucketStore},
+    commands::CommandsOf,
+    config::Kind,
     health,
     objects::ObjectsOf,
 };
@@ -85,6 +87,11 @@ impl Backend for ObjectBackend {
 
     fn objects(&self) -> Option<Arc<dyn ext::Objects>> {
         Some(Arc::new(ObjectsOf(Arc::clone(&self.0))))
+    }
+
+    fn commands(&self) -> Option<Arc<dyn ext::Commands>> {
+        let commands = CommandsOf(Arc::clone(&self.0));
+        (commands.0.kind == Kind::Swift).then(|| Arc::new(commands) as Arc<dyn ext::Commands>)
     }
 }
 

@@ -6,6 +6,7 @@ mod backend;
 mod call;
 mod choices;
 mod client;
+mod commands;
 mod config;
 mod control;
 mod copy;

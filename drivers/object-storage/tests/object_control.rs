@@ -309,7 +309,7 @@ async fn versions(stage: &Stage) {
             .await
             .expect("put");
         // Swift tells versions apart by their time.
-        tokio_sleep(20);
+        sleep(20);
     }
     stage.objects.delete(&cx(), object.clone(), Conditions::default()).await.expect("delete");
     for limit in [1000, 1] {
@@ -345,8 +345,6 @@ async fn versions(stage: &Stage) {
     assert!(stage.objects.list(&cx(), &bucket, plain).await.expect("a page").objects.is_empty());
     let error = refused(stage.objects.delete_bucket(&cx(), &bucket).await, ErrorKind::IN_USE);
     assert!(format!("{error:#}").contains("k/1"), "{error:#}");
-    let off = stage.objects.set_versioning(&cx(), &bucket, false).await.expect("no versioning");
-    assert_eq!(off.versioning, Versioning::SUSPENDED);
     let query = ListQuery { limit: 1000, versions: true, ..ListQuery::default() };
     let (listed, _) = pages(stage, &bucket, query).await;
     let named = |info: &ObjectInfo| ObjectName {
@@ -356,10 +354,12 @@ async fn versions(stage: &Stage) {
     let objects: RVec<_> = listed.objects.iter().map(named).collect();
     let outcomes = stage.objects.delete_many(&cx(), &bucket, objects).await.expect("outcomes");
     assert!(outcomes.iter().all(|outcome| outcome.gone), "{outcomes:?}");
+    let off = stage.objects.set_versioning(&cx(), &bucket, false).await.expect("no versioning");
+    assert!(matches!(off.versioning, Versioning::SUSPENDED | Versioning::OFF), "{off:?}");
     stage.objects.delete_bucket(&cx(), &bucket).await.expect("nothing is left");
 }
 
-fn tokio_sleep(ms: u64) {
+fn sleep(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }
 
@@ -505,7 +505,7 @@ async fn listed(stage: &Stage, prefix: &str) -> Vec<UploadInfo> {
 
 async fn uploads(stage: &Stage) {
     let key = "parts/the object";
-    let tags = pairs(&[("kind", "a b&c=d")]);
+    let tags = pairs(&[("kind", "a b+c=d")]);
     let options = PutOptions {
         content_type: "text/x-parts".into(),
         metadata: pairs(&[("colour", "blue"), ("content-language", "de")]),
@@ -557,7 +557,9 @@ async fn uploads(stage: &Stage) {
     assert!(!rest.more);
     for (told, known) in page.parts.iter().chain(&rest.parts).zip([&first, &second, &third]) {
         assert_eq!(told.etag, known.etag);
-        assert!(told.checksum.is_empty() || told.checksum == known.checksum, "{told:?} {known:?}");
+        let kind = |checksum: &str| checksum.split(':').next().map(str::to_owned);
+        let same = kind(&told.checksum) == kind(&known.checksum);
+        assert!(!same || told.checksum == known.checksum, "{told:?} {known:?}");
     }
     let found = listed(stage, "parts/").await;
     assert_eq!(found.len(), 1, "{found:?}");
@@ -733,6 +735,16 @@ async fn signed(stage: &Stage, method: SignedMethod, key: &str, secs: u64) -> Si
 }
 
 async fn signatures(stage: &Stage) {
+    if stage.name == "gcs" {
+        // The URL is for HTTPS, behind which the fake keeps other buckets.
+        let ca = Addresses::read().get("ca").to_owned();
+        return signed_urls(&Stage::with("gcs_tls", serde_json::json!({"ca_file": ca})).await)
+            .await;
+    }
+    signed_urls(stage).await;
+}
+
+async fn signed_urls(stage: &Stage) {
     let key = "signed/a b+c ü";
     let data = noise(5000);
     let put = signed(stage, SignedMethod::PUT, key, 600).await;
@@ -762,7 +774,7 @@ async fn signatures(stage: &Stage) {
         refuses(&longer, "GET", &get, None, "tampered");
         assert_eq!(content(stage, key).await, data);
         let short = signed(stage, SignedMethod::GET, key, 1).await;
-        tokio_sleep(2500);
+        sleep(2500);
         refuses(&short.url, "GET", &short, None, "expired");
     }
     let delete = signed(stage, SignedMethod::DELETE, key, 60).await;
@@ -831,6 +843,43 @@ async fn signed_parts(stage: &Stage, data: &[u8]) {
     assert_eq!(content(stage, "signed/parts").await, data);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the servers of `tests/services/object with`"]
+async fn swift_expires_by_prefix_and_age() {
+    let stage = Stage::new("swift").await;
+    for number in 0..5 {
+        put(&stage, &format!("old/{number}"), b"x").await;
+    }
+    put(&stage, "new", b"x").await;
+    let early = PutOptions { expire_after_secs: 600, ..PutOptions::default() };
+    stage.objects.put(&cx(), stage.object("old/early"), buf(b"x"), early).await.expect("put");
+    let commands = driver_api::Backend::commands(&stage.backend).expect("commands");
+    let run =
+        |arguments: serde_json::Value| commands.run(&cx(), "expire-prefix", &arguments.to_string());
+    for bad in [
+        serde_json::json!({"bucket": stage.bucket, "prefix": "old/", "days": 0}),
+        serde_json::json!({"bucket": stage.bucket, "prefix": "old/"}),
+    ] {
+        refused(run(bad).await, ErrorKind::INVALID_ARGUMENT);
+    }
+    let wish = serde_json::json!({"bucket": stage.bucket, "prefix": "old/", "days": 2});
+    let done = run(wish.clone()).await.expect("done");
+    assert_eq!(done, r#"{"set":5,"kept":1,"after":""}"#);
+    let expires = async |key: &str| {
+        let head = stage
+            .objects
+            .head(&cx(), stage.object(key), Conditions::default())
+            .await
+            .expect("head");
+        if head.expires_ms == 0 { 0 } else { head.expires_ms / 1000 - now() }
+    };
+    let left = expires("old/3").await;
+    assert!((2 * 86_400 - 60..=2 * 86_400).contains(&left), "{left}");
+    assert!(expires("old/early").await <= 600);
+    assert_eq!(expires("new").await, 0);
+    assert_eq!(run(wish).await.expect("done"), r#"{"set":0,"kept":6,"after":""}"#);
+}
+
 macro_rules! on {
     ($($store:ident)*) => {$(
         mod $store {
@@ -846,4 +895,4 @@ macro_rules! on {
     )*};
 }
 
-on! { moto azurite gcs }
+on! { moto azurite gcs swift }

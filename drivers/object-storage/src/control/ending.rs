@@ -24,11 +24,20 @@ fn is_own(upload: &UploadInfo, found: &Found) -> bool {
 }
 
 /// What is at the upload's key; `None`: nothing.
-pub(crate) async fn look(account: &Account, upload: &UploadInfo, until: Instant) -> Result<Option<Found>> {
+pub(crate) async fn look(
+    account: &Account,
+    upload: &UploadInfo,
+    until: Instant,
+) -> Result<Option<Found>> {
     let object = ObjectName::new(&upload.bucket, &upload.key);
     match get::find(account, &object, &Conditions::default(), until).await {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == ErrorKind::NOT_FOUND && !error.message().contains("there is no bucket") => Ok(None),
+        Err(error)
+            if error.kind() == ErrorKind::NOT_FOUND
+                && !error.message().contains("there is no bucket") =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -53,7 +62,9 @@ pub(crate) async fn check(
     let holds = match &found {
         None => conditions.if_match.is_empty(),
         Some(_) if conditions.if_none_match == "*" => false,
-        Some(found) => conditions.if_match == "*" || found.info.etag == unquoted(&conditions.if_match),
+        Some(found) => {
+            conditions.if_match == "*" || found.info.etag == unquoted(&conditions.if_match)
+        }
     };
     if holds { Ok(None) } else { Err(unmet(account, ask, conditions)) }
 }
@@ -78,7 +89,12 @@ pub(crate) async fn settle(
 }
 
 /// What a completion without an answer comes to.
-pub(crate) async fn unanswered(account: &Account, upload: &UploadInfo, until: Instant, error: Error) -> Result<Found> {
+pub(crate) async fn unanswered(
+    account: &Account,
+    upload: &UploadInfo,
+    until: Instant,
+    error: Error,
+) -> Result<Found> {
     let until = until.max(Instant::now() + Duration::from_secs(2));
     match look(account, upload, until).await {
         Ok(Some(found)) if is_own(upload, &found) => Ok(found),

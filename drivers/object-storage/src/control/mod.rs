@@ -23,6 +23,7 @@ pub(crate) mod pages;
 pub(crate) mod parts;
 pub(crate) mod s3;
 pub(crate) mod singles;
+pub(crate) mod swift;
 
 use std::time::Instant;
 
@@ -30,9 +31,9 @@ use bytes::Bytes;
 use driver_api::{
     RString, RVec, Result, Tuple2,
     ext::{
-        BucketInfo, BucketSpec, Conditions, DeleteOutcome, LifecycleRule, ListPage, ListQuery, ObjectChange,
-        ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, SignRequest, SignedMethod, SignedUrl, UploadInfo,
-        UploadPage, UploadQuery,
+        BucketInfo, BucketSpec, Conditions, DeleteOutcome, LifecycleRule, ListPage, ListQuery,
+        ObjectChange, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, SignRequest,
+        SignedMethod, SignedUrl, UploadInfo, UploadPage, UploadQuery,
     },
 };
 
@@ -57,7 +58,7 @@ pub(crate) fn max_parts(kind: Kind) -> u32 {
     match kind {
         Kind::S3 | Kind::Gcs => 10_000,
         Kind::Azure => azure::uploads::MAX_PARTS,
-        Kind::Swift => 1000,
+        Kind::Swift => swift::uploads::MAX_PARTS,
     }
 }
 
@@ -66,18 +67,22 @@ pub(crate) fn max_page(kind: Kind) -> u32 {
     match kind {
         Kind::S3 | Kind::Gcs => s3::listing::MAX_PAGE,
         Kind::Azure => azure::listing::MAX_PAGE,
-        Kind::Swift => 10_000,
+        Kind::Swift => swift::listing::MAX_PAGE,
     }
 }
 
 /// [`Objects::create_bucket`](driver_api::ext::Objects::create_bucket).
-pub(crate) async fn create_bucket(account: &Account, until: Instant, spec: &BucketSpec) -> Result<BucketInfo> {
+pub(crate) async fn create_bucket(
+    account: &Account,
+    until: Instant,
+    spec: &BucketSpec,
+) -> Result<BucketInfo> {
     check_bucket(account.kind, &spec.name)?;
     match account.kind {
         Kind::S3 => s3::buckets::create(account, until, spec).await,
         Kind::Azure => azure::containers::create(account, until, spec).await,
         Kind::Gcs => gcs::buckets::create(account, until, spec).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::containers::create(account, until, spec).await,
     }
 }
 
@@ -88,7 +93,7 @@ pub(crate) async fn delete_bucket(account: &Account, until: Instant, bucket: &st
         Kind::S3 => s3::buckets::delete(account, until, bucket).await,
         Kind::Azure => azure::containers::delete(account, until, bucket).await,
         Kind::Gcs => gcs::buckets::delete(account, until, bucket).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::containers::delete(account, until, bucket).await,
     }
 }
 
@@ -98,7 +103,7 @@ pub(crate) async fn buckets(account: &Account, until: Instant) -> Result<RVec<Bu
         Kind::S3 => s3::buckets::list(account, until).await,
         Kind::Azure => azure::containers::list(account, until).await,
         Kind::Gcs => gcs::buckets::list(account, until).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::containers::list(account, until).await,
     }
 }
 
@@ -109,12 +114,17 @@ pub(crate) async fn bucket(account: &Account, until: Instant, bucket: &str) -> R
         Kind::S3 => s3::buckets::show(account, until, bucket).await,
         Kind::Azure => azure::containers::show(account, until, bucket).await,
         Kind::Gcs => gcs::buckets::show(account, until, bucket).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::containers::show(account, until, bucket).await,
     }
 }
 
 /// [`Objects::set_versioning`](driver_api::ext::Objects::set_versioning).
-pub(crate) async fn set_versioning(account: &Account, until: Instant, bucket: &str, on: bool) -> Result<BucketInfo> {
+pub(crate) async fn set_versioning(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    on: bool,
+) -> Result<BucketInfo> {
     check_bucket(account.kind, bucket)?;
     match account.kind {
         Kind::S3 => {
@@ -123,7 +133,7 @@ pub(crate) async fn set_versioning(account: &Account, until: Instant, bucket: &s
         }
         Kind::Azure => Err(unsupported(azure::NO_VERSIONING).with("bucket", bucket)),
         Kind::Gcs => gcs::buckets::set_versioning(account, until, bucket, on).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::containers::set_versioning(account, until, bucket, on).await,
     }
 }
 
@@ -134,29 +144,40 @@ pub(crate) async fn policy(account: &Account, until: Instant, bucket: &str) -> R
         Kind::S3 => s3::policy::get(account, until, bucket).await,
         Kind::Azure => azure::policy::get(account, until, bucket).await,
         Kind::Gcs => gcs::policy::get(account, until, bucket).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::containers::policy(account, until, bucket).await,
     }
 }
 
 /// [`Objects::set_policy`](driver_api::ext::Objects::set_policy).
-pub(crate) async fn set_policy(account: &Account, until: Instant, bucket: &str, policy: &str) -> Result<()> {
+pub(crate) async fn set_policy(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    policy: &str,
+) -> Result<()> {
     check_bucket(account.kind, bucket)?;
     match account.kind {
         Kind::S3 => s3::policy::set(account, until, bucket, policy).await,
         Kind::Azure => azure::policy::set(account, until, bucket, policy).await,
         Kind::Gcs => gcs::policy::set(account, until, bucket, policy).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::containers::set_policy(account, until, bucket, policy).await,
     }
 }
 
 /// [`Objects::lifecycle`](driver_api::ext::Objects::lifecycle).
-pub(crate) async fn lifecycle(account: &Account, until: Instant, bucket: &str) -> Result<RVec<LifecycleRule>> {
+pub(crate) async fn lifecycle(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+) -> Result<RVec<LifecycleRule>> {
     check_bucket(account.kind, bucket)?;
     match account.kind {
         Kind::S3 => s3::lifecycle::get(account, until, bucket).await,
         Kind::Azure => Err(unsupported(azure::NO_LIFECYCLE).with("bucket", bucket)),
         Kind::Gcs => gcs::lifecycle::get(account, until, bucket).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => {
+            Err(unsupported(swift::NO_LIFECYCLE).with("bucket", bucket).remedy(swift::INSTEAD))
+        }
     }
 }
 
@@ -172,18 +193,25 @@ pub(crate) async fn set_lifecycle(
         Kind::S3 => s3::lifecycle::set(account, until, bucket, rules).await,
         Kind::Azure => Err(unsupported(azure::NO_LIFECYCLE).with("bucket", bucket)),
         Kind::Gcs => gcs::lifecycle::set(account, until, bucket, rules).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => {
+            Err(unsupported(swift::NO_LIFECYCLE).with("bucket", bucket).remedy(swift::INSTEAD))
+        }
     }
 }
 
 /// [`Objects::list`](driver_api::ext::Objects::list).
-pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query: &ListQuery) -> Result<ListPage> {
+pub(crate) async fn list(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    query: &ListQuery,
+) -> Result<ListPage> {
     check_bucket(account.kind, bucket)?;
     match account.kind {
         Kind::Gcs if query.versions => gcs::versions::list(account, until, bucket, query).await,
         Kind::S3 | Kind::Gcs => s3::listing::list(account, until, bucket, query).await,
         Kind::Azure => azure::listing::list(account, until, bucket, query).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::listing::list(account, until, bucket, query).await,
     }
 }
 
@@ -198,22 +226,32 @@ pub(crate) async fn delete_many(
     for object in objects {
         check_object(account.kind, object)?;
         if object.bucket != bucket {
-            return Err(invalid("one of the objects is of another bucket").with("object", &object.key));
+            return Err(
+                invalid("one of the objects is of another bucket").with("object", &object.key)
+            );
         }
     }
     if objects.len() > MAX_BULK as usize {
-        return Err(invalid(format!("{} names are more than the {} of one request", objects.len(), MAX_BULK)));
+        return Err(invalid(format!(
+            "{} names are more than the {} of one request",
+            objects.len(),
+            MAX_BULK
+        )));
     }
     match account.kind {
         _ if objects.is_empty() => Ok(RVec::new()),
         Kind::S3 => s3::bulk::delete(account, until, bucket, objects).await,
         Kind::Azure | Kind::Gcs => Ok(singles::delete(account, until, objects).await),
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => Ok(swift::delete_many(account, until, objects).await),
     }
 }
 
 /// [`Objects::tags`](driver_api::ext::Objects::tags).
-pub(crate) async fn tags(account: &Account, until: Instant, object: &ObjectName) -> Result<RVec<Tuple2<RString, RString>>> {
+pub(crate) async fn tags(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+) -> Result<RVec<Tuple2<RString, RString>>> {
     check_object(account.kind, object)?;
     match account.kind {
         Kind::S3 => s3::tags::get(account, until, object).await,
@@ -235,7 +273,7 @@ pub(crate) async fn change(
         Kind::S3 => s3::change::change(account, until, object, change).await,
         Kind::Azure => azure::change::change(account, until, object, change).await,
         Kind::Gcs => gcs::change::change(account, until, object, change).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::change(account, until, object, change).await,
     }
 }
 
@@ -256,7 +294,7 @@ pub(crate) async fn begin_upload(
     match account.kind {
         Kind::S3 | Kind::Gcs => s3::uploads::begin(account, until, object, options).await,
         Kind::Azure => azure::uploads::begin(account, until, object, options).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::uploads::begin(account, until, object, options).await,
     }
 }
 
@@ -273,7 +311,7 @@ fn check_upload(account: &Account, upload: &UploadInfo) -> Result<()> {
     Ok(())
 }
 
-/// [`Objects::put_part`](driver_api::ext::Objects::put_part).
+/// [`Objects::put_part`](driver_api::ext::Objects::put_part) of Swift; the other stores' is in [`crate::parts`].
 pub(crate) async fn put_part(
     account: &Account,
     until: Instant,
@@ -283,11 +321,7 @@ pub(crate) async fn put_part(
 ) -> Result<PartInfo> {
     check_upload(account, upload)?;
     check_number(account, number)?;
-    match account.kind {
-        Kind::S3 | Kind::Gcs => s3::uploads::put_part(account, until, upload, number, data).await,
-        Kind::Azure => azure::uploads::put_part(account, until, upload, number, data).await,
-        Kind::Swift => Err(elsewhere()),
-    }
+    swift::uploads::put_part(account, until, upload, number, data).await
 }
 
 fn check_number(account: &Account, number: u32) -> Result<()> {
@@ -310,7 +344,7 @@ pub(crate) async fn parts(
     match account.kind {
         Kind::S3 | Kind::Gcs => s3::uploads::parts(account, until, upload, after, limit).await,
         Kind::Azure => azure::uploads::parts(account, until, upload, after, limit).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::uploads::parts(account, until, upload, after, limit).await,
     }
 }
 
@@ -328,38 +362,62 @@ pub(crate) async fn complete_upload(
         return Err(invalid("conditions on times are for reading only"));
     }
     match account.kind {
-        Kind::S3 | Kind::Gcs => s3::uploads::complete(account, until, upload, parts, conditions).await,
+        Kind::S3 | Kind::Gcs => {
+            s3::uploads::complete(account, until, upload, parts, conditions).await
+        }
         Kind::Azure => azure::uploads::complete(account, until, upload, parts, conditions).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::uploads::complete(account, until, upload, parts, conditions).await,
     }
 }
 
 /// [`Objects::abort_upload`](driver_api::ext::Objects::abort_upload).
-pub(crate) async fn abort_upload(account: &Account, until: Instant, upload: &UploadInfo) -> Result<()> {
+pub(crate) async fn abort_upload(
+    account: &Account,
+    until: Instant,
+    upload: &UploadInfo,
+) -> Result<()> {
     check_upload(account, upload)?;
     match account.kind {
         Kind::S3 | Kind::Gcs => s3::uploads::abort(account, until, upload).await,
         Kind::Azure => azure::uploads::abort(account, until, upload).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::uploads::abort(account, until, upload).await,
     }
 }
 
 /// [`Objects::uploads`](driver_api::ext::Objects::uploads).
-pub(crate) async fn uploads(account: &Account, until: Instant, bucket: &str, query: &UploadQuery) -> Result<UploadPage> {
+pub(crate) async fn uploads(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    query: &UploadQuery,
+) -> Result<UploadPage> {
     check_bucket(account.kind, bucket)?;
     let (prefix, page) = (query.prefix.as_str(), query.page.as_str());
     match account.kind {
-        Kind::S3 | Kind::Gcs => s3::uploads::list(account, until, bucket, prefix, page, query.limit).await,
-        Kind::Azure => azure::uploads::list(account, until, bucket, prefix, page, query.limit).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::S3 | Kind::Gcs => {
+            s3::uploads::list(account, until, bucket, prefix, page, query.limit).await
+        }
+        Kind::Azure => {
+            azure::uploads::list(account, until, bucket, prefix, page, query.limit).await
+        }
+        Kind::Swift => {
+            swift::uploads::list(account, until, bucket, prefix, page, query.limit).await
+        }
     }
 }
 
 /// [`Objects::sign`](driver_api::ext::Objects::sign).
-pub(crate) async fn sign(account: &Account, until: Instant, request: &SignRequest) -> Result<SignedUrl> {
+pub(crate) async fn sign(
+    account: &Account,
+    until: Instant,
+    request: &SignRequest,
+) -> Result<SignedUrl> {
     check_object(account.kind, &request.object)?;
     if !(1..=MAX_SIGN_SECS).contains(&request.expire_secs) {
-        return Err(invalid(format!("a URL for {} s: they live from 1 to {MAX_SIGN_SECS} s (7 days)", request.expire_secs)));
+        return Err(invalid(format!(
+            "a URL for {} s: they live from 1 to {MAX_SIGN_SECS} s (7 days)",
+            request.expire_secs
+        )));
     }
     if request.method == SignedMethod::PUT_PART {
         check_number(account, request.part)?;
@@ -378,10 +436,10 @@ pub(crate) async fn sign(account: &Account, until: Instant, request: &SignReques
         Kind::S3 => s3::sign::sign(account, request, now).await,
         Kind::Azure => azure::sign::sign(account, until, request, now).await,
         Kind::Gcs => gcs::sign::sign(account, request, now).await,
-        Kind::Swift => Err(elsewhere()),
+        Kind::Swift => swift::sign::sign(account, until, request, now).await,
     }
 }
 
-fn elsewhere() -> driver_api::Error {
-    unsupported("this is not to be had from Swift yet")
-}
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

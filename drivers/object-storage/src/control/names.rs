@@ -11,7 +11,8 @@ use crate::error::invalid;
 /// An option that buckets of this store do not have.
 pub(crate) fn unknown_option(name: &str, known: &str) -> Error {
     let known = if known.is_empty() { "none".to_owned() } else { format!("`{known}`") };
-    invalid(format!("buckets of this store have no option `{name}`")).remedy(format!("use: {known}"))
+    invalid(format!("buckets of this store have no option `{name}`"))
+        .remedy(format!("use: {known}"))
 }
 
 /// A bucket that is to be deleted is not empty.

@@ -10,12 +10,20 @@ pub(crate) fn gone() -> DeleteOutcome {
 
 /// It is still there, or may be.
 pub(crate) fn kept(error: &Error) -> DeleteOutcome {
-    DeleteOutcome { gone: false, kind: error.kind(), reason: error.to_string().into(), reserved: [0; 2] }
+    DeleteOutcome {
+        gone: false,
+        kind: error.kind(),
+        reason: error.to_string().into(),
+        reserved: [0; 2],
+    }
 }
 
 /// The store said nothing of it.
 pub(crate) fn unknown() -> DeleteOutcome {
-    kept(&Error::new(ErrorKind::TIMED_OUT, "the store's answer does not name it: the outcome is unknown"))
+    kept(&Error::new(
+        ErrorKind::TIMED_OUT,
+        "the store's answer does not name it: the outcome is unknown",
+    ))
 }
 
 /// The outcome of a deletion of its own.

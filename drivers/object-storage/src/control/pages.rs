@@ -65,7 +65,12 @@ pub(crate) enum Order {
 }
 
 /// Checks a page: names have the prefix, come after where it begins, and go forward.
-pub(crate) fn check(query: &ListQuery, place: Option<&Place>, order: Order, page: &ListPage) -> Result<()> {
+pub(crate) fn check(
+    query: &ListQuery,
+    place: Option<&Place>,
+    order: Order,
+    page: &ListPage,
+) -> Result<()> {
     let after = place.map_or(query.after.as_str(), |place| place.last.as_str());
     let mut last = "";
     for object in &page.objects {
@@ -88,7 +93,10 @@ pub(crate) fn check(query: &ListQuery, place: Option<&Place>, order: Order, page
 fn forward(query: &ListQuery, after: &str, order: Order, last: &str, name: &RString) -> Result<()> {
     let name = name.as_str();
     if !name.starts_with(query.prefix.as_str()) {
-        return Err(nonsense(format!("{name:?} is listed, and does not begin with {:?}", query.prefix)));
+        return Err(nonsense(format!(
+            "{name:?} is listed, and does not begin with {:?}",
+            query.prefix
+        )));
     }
     let fits = |before: &str| match order {
         _ if before.is_empty() => true,
@@ -98,7 +106,9 @@ fn forward(query: &ListQuery, after: &str, order: Order, last: &str, name: &RStr
     };
     if !fits(after) || !fits(last) {
         let before = if fits(after) { last } else { after };
-        return Err(nonsense(format!("{name:?} is listed after {before:?}: the listing does not advance")));
+        return Err(nonsense(format!(
+            "{name:?} is listed after {before:?}: the listing does not advance"
+        )));
     }
     Ok(())
 }

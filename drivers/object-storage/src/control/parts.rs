@@ -11,9 +11,14 @@ use crate::{error::invalid, wire::nonsense};
 
 /// The store got other bytes than were sent.
 pub(crate) fn damaged(sent: &str, told: &str) -> Error {
-    Error::new(ErrorKind::CORRUPTED, format!("the store has other bytes than were sent: its sum is {told:?} instead of {sent}"))
-        .during("put part")
-        .remedy("write the part again; if it happens again, look for a proxy or memory that changes data")
+    Error::new(
+        ErrorKind::CORRUPTED,
+        format!("the store has other bytes than were sent: its sum is {told:?} instead of {sent}"),
+    )
+    .during("put part")
+    .remedy(
+        "write the part again; if it happens again, look for a proxy or memory that changes data",
+    )
 }
 
 /// The checksum that an ETag is, if it is one.
@@ -45,7 +50,10 @@ pub(crate) fn check(parts: &[PartInfo], max_parts: u32) -> Result<()> {
     let mut last = 0;
     for part in parts {
         if part.number <= last || part.number > max_parts {
-            return Err(invalid(format!("part {} after part {last}: parts go from 1 to {max_parts}, in order", part.number)));
+            return Err(invalid(format!(
+                "part {} after part {last}: parts go from 1 to {max_parts}, in order",
+                part.number
+            )));
         }
         if part.etag.is_empty() {
             return Err(invalid(format!("part {} has no ETag", part.number)));

@@ -40,7 +40,8 @@ pub(crate) fn at_bucket(bucket: &str, query: &[Pair<'_>]) -> At {
 
 /// An object.
 pub(crate) fn at_object(bucket: &str, key: &str, query: &[Pair<'_>]) -> At {
-    let query = query.iter().map(|(name, value)| ((*name).to_owned(), value.unwrap_or("").to_owned()));
+    let query =
+        query.iter().map(|(name, value)| ((*name).to_owned(), value.unwrap_or("").to_owned()));
     At { bucket: bucket.to_owned(), key: key.to_owned(), query: query.collect() }
 }
 
@@ -95,12 +96,15 @@ impl AnswerExt for Answer {
     }
 
     fn document(&self, root: &str, ask: &Ask) -> Result<Element<'_>> {
-        self.text().and_then(|text| Element::parse_root(text, root)).map_err(|error| about(error, ask))
+        self.text()
+            .and_then(|text| Element::parse_root(text, root))
+            .map_err(|error| about(error, ask))
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, ask: &Ask) -> Result<T> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| about(nonsense(format!("it is not the JSON it should be: {error}")), ask))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            about(nonsense(format!("it is not the JSON it should be: {error}")), ask)
+        })
     }
 }
 
@@ -125,7 +129,11 @@ pub(crate) fn nonsense(why: impl std::fmt::Display) -> Error {
 
 /// Fails if an answer speaks of something else than was asked for.
 pub(crate) fn same(what: &'static str, asked: &str, answered: &str) -> Result<()> {
-    if asked == answered { Ok(()) } else { Err(nonsense(format!("it is for {what} {answered:?} instead of {asked:?}"))) }
+    if asked == answered {
+        Ok(())
+    } else {
+        Err(nonsense(format!("it is for {what} {answered:?} instead of {asked:?}")))
+    }
 }
 
 /// Sets a header. `InvalidArgument`: it cannot be one.
@@ -134,7 +142,9 @@ pub(crate) fn put_header(ask: &mut Ask, name: &str, value: &str) -> Result<()> {
         Err(invalid(format!("{name:?} cannot be sent as a header: {why}"))
             .remedy("use printable ASCII; names of letters, digits and dashes"))
     };
-    let Ok(key) = http::HeaderName::from_bytes(name.as_bytes()) else { return bad("its name is none") };
+    let Ok(key) = http::HeaderName::from_bytes(name.as_bytes()) else {
+        return bad("its name is none");
+    };
     if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return bad(&format!("its value {value:?} is not printable ASCII"));
     }
@@ -142,4 +152,3 @@ pub(crate) fn put_header(ask: &mut Ask, name: &str, value: &str) -> Result<()> {
     ask.headers.insert(key, value);
     Ok(())
 }
-

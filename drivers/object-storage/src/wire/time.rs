@@ -41,3 +41,18 @@ pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_all_stores_are_read() {
+        assert_eq!(iso_ms("2026-11-23T15:29:37.250Z"), 1_795_447_777_250);
+        assert_eq!(iso_ms("2026-11-23T15:29:37.250000"), 1_795_447_777_250);
+        assert_eq!(http_ms("Mon, 23 Nov 2026 15:29:37 GMT"), 1_795_447_777_000);
+        assert_eq!((iso_ms("soon"), http_ms(""), iso_ms("1969-01-01T00:00:00Z")), (0, 0, 0));
+        assert_eq!(iso(1_795_447_777_250), "2026-11-23T15:29:37Z");
+        assert_eq!(compact(1_795_447_777), "20261123T152937Z");
+    }
+}

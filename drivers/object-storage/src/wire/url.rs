@@ -7,7 +7,9 @@ use std::fmt::Write;
 pub(crate) fn escape_into(out: &mut String, text: &str, keep_slashes: bool) {
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
             b'/' if keep_slashes => out.push('/'),
             _ => {
                 // Writing to a string cannot fail.
@@ -43,4 +45,26 @@ pub(crate) fn unescape(text: &str, plus: bool) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_escaped_comes_back() {
+        for text in ["", "a/b c+d%41&=?#ü", "~-._", "\u{1f600}"] {
+            assert_eq!(unescape(&escape(text, false), false).as_deref(), Some(text));
+            assert_eq!(unescape(&escape(text, true), true).as_deref(), Some(text));
+        }
+        assert_eq!(escape("a/b c", true), "a/b%20c");
+        assert_eq!(escape("a/b c", false), "a%2Fb%20c");
+        assert_eq!(
+            (unescape("a+b", true).as_deref(), unescape("a+b", false).as_deref()),
+            (Some("a b"), Some("a+b"))
+        );
+        for bad in ["%", "%4", "%zz", "%ff"] {
+            assert_eq!(unescape(bad, false), None, "{bad}");
+        }
+    }
 }

@@ -87,10 +87,10 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// Parses a document whose root must have this name.
+    /// Parses a document whose root must have this name, or one of these between bars.
     pub(crate) fn parse_root(document: &'a str, name: &str) -> Result<Self> {
         let root = Self::parse(document)?;
-        if root.name != name {
+        if !name.split('|').any(|name| root.name == name) {
             return Err(broken(&format!("its root is `{}` instead of `{name}`", root.name)));
         }
         Ok(root)
@@ -108,7 +108,9 @@ impl<'a> Element<'a> {
 
     /// An attribute; empty: it has none of that name.
     pub(crate) fn attribute(&self, name: &str) -> Cow<'a, str> {
-        let found = Attributes::new(self.attributes, 0).flatten().find(|found| found.key.local_name().as_ref() == name.as_bytes());
+        let found = Attributes::new(self.attributes, 0)
+            .flatten()
+            .find(|found| found.key.local_name().as_ref() == name.as_bytes());
         let value = found.and_then(|found| match found.value {
             Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok(),
             Cow::Owned(_) => None,
@@ -198,7 +200,12 @@ impl Writer {
     }
 
     /// The same, with attributes as they are to be written.
-    pub(crate) fn element_with(&mut self, name: &str, attributes: &str, inside: impl FnOnce(&mut Self)) {
+    pub(crate) fn element_with(
+        &mut self,
+        name: &str,
+        attributes: &str,
+        inside: impl FnOnce(&mut Self),
+    ) {
         self.text.push('<');
         self.text.push_str(name);
         if !attributes.is_empty() {
@@ -239,7 +246,9 @@ impl Default for Writer {
 
 /// Refuses text that XML 1.0 cannot carry, not even escaped: control characters.
 pub(crate) fn check_text(what: &str, text: &str) -> Result<()> {
-    let bad = |c: char| (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    let bad = |c: char| {
+        (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}')
+    };
     if text.contains(bad) {
         return Err(crate::error::invalid(format!(
             "the {what} {text:?} has a control character, which this request to the store cannot carry"
@@ -247,3 +256,7 @@ pub(crate) fn check_text(what: &str, text: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "xml_tests.rs"]
+mod tests;

@@ -63,7 +63,7 @@ impl Swift {
         })
     }
 
-    fn keeper(&self, method: Method, scope: TempUrlScope) -> (Call, &'static str) {
+    pub(crate) fn keeper(&self, method: Method, scope: TempUrlScope) -> (Call, &'static str) {
         match scope {
             TempUrlScope::Account => {
                 (Call::new(method, Target::Account), "x-account-meta-temp-url-key")

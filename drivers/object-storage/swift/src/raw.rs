@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method};
-use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{Attributes, MultipartId, Result, TagSet};
 use url::Url;
 
+use crate::account::TempUrlScope;
 use crate::attributes::{self, DELETE_AFTER, DELETE_AT};
 use crate::client::Call;
-use crate::error::{Failure, FailureKind};
+use crate::config::Secret;
+use crate::error::FailureKind;
 use crate::expiry;
 use crate::listing::{Entry, PAGE};
-use crate::multipart::part_id;
 use crate::store::Swift;
 
 /// Which page of a container is wanted.
@@ -132,12 +132,6 @@ impl Swift {
             }
         }
         headers.remove(DELETE_AFTER);
-        // A plain header that is to go must be said to be empty: Swift keeps those that are not named.
-        for name in ["content-encoding", "content-disposition", "content-language", "cache-control"] {
-            if before.contains_key(name) && !headers.contains_key(name) {
-                headers.insert(name, http::HeaderValue::from_static(""));
-            }
-        }
         for (name, value) in stays {
             if let Some(name) = name
                 && !headers.contains_key(&name)
@@ -165,16 +159,18 @@ impl Swift {
         let segments = self.with_container(self.segments_name());
         segments.signed_url(Method::PUT, &Path::parse(name)?, expires_in).await
     }
+}
 
-    /// The name that completes an upload with a part of this ETag and size.
+impl Swift {
+    /// The TempURL keys of account or container, as far as this user may see them.
     ///
     /// # Errors
-    /// An ETag that is no MD5.
-    pub fn part(&self, e_tag: &str, size: u64) -> Result<PartId> {
-        if e_tag.len() != 32 {
-            let cause = format!("{e_tag:?} is no ETag of a part");
-            return Err(Failure::new(FailureKind::Rejected, "naming a part", cause).into());
-        }
-        Ok(part_id(e_tag, size))
+    /// What the server answers.
+    pub async fn tempurl_keys(&self, scope: TempUrlScope) -> Result<Vec<Secret>> {
+        let (call, name) = self.keeper(Method::HEAD, scope);
+        let head = self.client().send(&call).await?;
+        let second = format!("{name}-2");
+        let keys = [name, &second].into_iter().filter_map(|name| head.header(name));
+        Ok(keys.filter(|key| !key.is_empty()).map(Secret::new).collect())
     }
 }

@@ -18,11 +18,19 @@ use crate::{
 fn at(object: &ObjectName, comp: &str) -> crate::wire::At {
     let version = ("versionid", Some(object.version.as_str()));
     let query = [("comp", Some(comp)), version];
-    at_object(&object.bucket, &object.key, if object.version.is_empty() { &query[..1] } else { &query })
+    at_object(
+        &object.bucket,
+        &object.key,
+        if object.version.is_empty() { &query[..1] } else { &query },
+    )
 }
 
 /// The tags of a blob.
-pub(crate) async fn tags(account: &Account, until: Instant, object: &ObjectName) -> Result<RVec<Tuple2<RString, RString>>> {
+pub(crate) async fn tags(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+) -> Result<RVec<Tuple2<RString, RString>>> {
     let request = ask("show tags", Method::GET, at(object, "tags"));
     let reply = account.ask_ok(&request, until).await?;
     let root = reply.document("Tags", &request)?;
@@ -30,8 +38,25 @@ pub(crate) async fn tags(account: &Account, until: Instant, object: &ObjectName)
     Ok(set.map(|tag| Tuple2(tag.text("Key").into(), tag.text("Value").into())).collect())
 }
 
-async fn set_tags(account: &Account, until: Instant, object: &ObjectName, tags: &[Tuple2<RString, RString>]) -> Result<()> {
+/// Refuses tags that Azure does not keep: they have fewer characters than S3's.
+pub(crate) fn check_tags(tags: &[Tuple2<RString, RString>]) -> Result<()> {
     rules::check(tags)?;
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b" +-./:=_".contains(&byte);
+    match tags.iter().find(|tag| !tag.0.bytes().chain(tag.1.bytes()).all(known)) {
+        None => Ok(()),
+        Some(tag) => {
+            Err(invalid(format!("the tag {:?} has characters that Azure does not keep", tag.0))
+                .remedy("use letters, digits, blanks and any of +-./:=_"))
+        }
+    }
+}
+
+async fn set_tags(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    tags: &[Tuple2<RString, RString>],
+) -> Result<()> {
     let mut document = xml::Writer::new();
     document.element("Tags", |root| {
         root.element("TagSet", |set| {
@@ -45,13 +70,19 @@ async fn set_tags(account: &Account, until: Instant, object: &ObjectName, tags: 
     });
     let body = document.finish();
     let sum = md5_base64(body.as_bytes());
-    let mut request = ask("set tags", Method::PUT, at(object, "tags")).typed("application/xml", body);
+    let mut request =
+        ask("set tags", Method::PUT, at(object, "tags")).typed("application/xml", body);
     put_header(&mut request, "content-md5", &sum)?;
     account.ask_ok(&request, until).await.map(drop)
 }
 
 /// Changes what is said of a blob. Each step is for the blob as it was when it was looked at.
-pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectName, change: &ObjectChange) -> Result<ObjectInfo> {
+pub(crate) async fn change(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    change: &ObjectChange,
+) -> Result<ObjectInfo> {
     if change.expire_after_secs.is_some() {
         return Err(unsupported("blobs of Azure have no time of their own at which they go")
             .remedy("use a lifecycle rule of the storage account"));
@@ -60,7 +91,7 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
         return Err(invalid("an old version cannot be changed"));
     }
     if let Some(tags) = change.tags.as_ref().into_option() {
-        rules::check(tags)?;
+        check_tags(tags)?;
     }
     let found = get::find(account, object, &Conditions::default(), until).await?;
     let mut options = PutOptions {
@@ -78,7 +109,12 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
     if change.metadata.is_some() || change.content_type.is_some() {
         // Metadata and the headers of HTTP are two requests; each takes what it knows of both.
         for (comp, prefix) in [("metadata", "x-ms-meta-"), ("properties", "x-ms-blob-")] {
-            let whole = info::write(account, ask("change object", Method::PUT, at(object, comp)), &options, &found.mark)?;
+            let whole = info::write(
+                account,
+                ask("change object", Method::PUT, at(object, comp)),
+                &options,
+                &found.mark,
+            )?;
             let mut request = ask("change object", Method::PUT, at(object, comp));
             for (name, value) in &whole.headers {
                 if name.as_str().starts_with(prefix) {

@@ -16,9 +16,14 @@ use crate::{
 };
 
 /// Creates a container, or finds it as it is to be.
-pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec) -> Result<BucketInfo> {
+pub(crate) async fn create(
+    account: &Account,
+    until: Instant,
+    spec: &BucketSpec,
+) -> Result<BucketInfo> {
     if !spec.region.is_empty() {
-        return Err(unsupported("containers of Azure are where their storage account is").remedy("leave `region` out"));
+        return Err(unsupported("containers of Azure are where their storage account is")
+            .remedy("leave `region` out"));
     }
     if spec.versioning {
         return Err(unsupported(NO_VERSIONING));
@@ -29,12 +34,15 @@ pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec)
             ("public_access", "none") => {}
             ("public_access", level @ ("blob" | "container")) => access = level,
             ("public_access", other) => {
-                return Err(invalid(format!("`public_access` is {other:?} instead of `none`, `blob` or `container`")));
+                return Err(invalid(format!(
+                    "`public_access` is {other:?} instead of `none`, `blob` or `container`"
+                )));
             }
             (name, _) => return Err(names::unknown_option(name, "public_access")),
         }
     }
-    let mut request = ask("create bucket", Method::PUT, at_bucket(&spec.name, &[("restype", Some("container"))]));
+    let mut request =
+        ask("create bucket", Method::PUT, at_bucket(&spec.name, &[("restype", Some("container"))]));
     if !access.is_empty() {
         put_header(&mut request, "x-ms-blob-public-access", access)?;
     }
@@ -44,9 +52,12 @@ pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec)
         if found == access {
             return Ok(info);
         }
-        let text = format!("the container exists, and its public access is {found:?} instead of {access:?}");
+        let text = format!(
+            "the container exists, and its public access is {found:?} instead of {access:?}"
+        );
         return Err(about(
-            Error::new(ErrorKind::ALREADY_EXISTS, text).remedy("use it as it is, change its policy, or choose another name"),
+            Error::new(ErrorKind::ALREADY_EXISTS, text)
+                .remedy("use it as it is, change its policy, or choose another name"),
             &request,
         ));
     }
@@ -62,12 +73,15 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
     // A page may be empty although there are more.
     let mut page = listing::list(account, until, bucket, &query).await?;
     while page.objects.is_empty() && !page.next.is_empty() {
-        page = listing::list(account, until, bucket, &ListQuery { page: page.next, ..query.clone() }).await?;
+        page =
+            listing::list(account, until, bucket, &ListQuery { page: page.next, ..query.clone() })
+                .await?;
     }
     if let Some(blob) = page.objects.first() {
         return Err(names::not_empty(bucket, &format!("the object {:?}", blob.key)));
     }
-    let older = listing::list(account, until, bucket, &ListQuery { versions: true, ..query.clone() }).await;
+    let older =
+        listing::list(account, until, bucket, &ListQuery { versions: true, ..query.clone() }).await;
     if let Ok(page) = older
         && let Some(blob) = page.objects.first()
     {
@@ -76,7 +90,8 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
     if let Some(upload) = uploads::list(account, until, bucket, "", "", 1).await?.uploads.first() {
         return Err(names::not_empty(bucket, &format!("an unfinished upload of {:?}", upload.key)));
     }
-    let request = ask("delete bucket", Method::DELETE, at_bucket(bucket, &[("restype", Some("container"))]));
+    let request =
+        ask("delete bucket", Method::DELETE, at_bucket(bucket, &[("restype", Some("container"))]));
     let reply = account.ask(&request, until).await?;
     if reply.status.is_success() || (reply.doubt.is_some() && reply.status.as_u16() == 404) {
         return Ok(());
@@ -96,7 +111,8 @@ pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<Bucke
         let request = ask("list buckets", Method::GET, at_service(&query));
         let reply = account.ask_ok(&request, until).await?;
         let root = reply.document("EnumerationResults", &request)?;
-        for container in root.child("Containers").into_iter().flat_map(|list| list.all("Container")) {
+        for container in root.child("Containers").into_iter().flat_map(|list| list.all("Container"))
+        {
             let mut info = BucketInfo::new(container.need("Name")?);
             // When it was created is not told; when its properties were changed is something else.
             info.created_ms = 0;
@@ -104,7 +120,9 @@ pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<Bucke
         }
         match root.text("NextMarker") {
             "" => break,
-            next if next == marker => return Err(about(nonsense("the list of containers does not advance"), &request)),
+            next if next == marker => {
+                return Err(about(nonsense("the list of containers does not advance"), &request));
+            }
             next => marker = next.to_owned(),
         }
     }
@@ -118,8 +136,13 @@ pub(crate) async fn show(account: &Account, until: Instant, bucket: &str) -> Res
 }
 
 /// The container, and its public access: empty, `blob` or `container`.
-async fn properties(account: &Account, until: Instant, bucket: &str) -> Result<(BucketInfo, String)> {
-    let request = ask("show bucket", Method::GET, at_bucket(bucket, &[("restype", Some("container"))]));
+async fn properties(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+) -> Result<(BucketInfo, String)> {
+    let request =
+        ask("show bucket", Method::GET, at_bucket(bucket, &[("restype", Some("container"))]));
     let reply = account.ask_ok(&request, until).await?;
     if time::http_ms(reply.header("last-modified")) == 0 {
         return Err(about(nonsense("it does not say when the container was changed"), &request));

@@ -11,7 +11,10 @@ use http::Method;
 use crate::{
     account::Account,
     control::pages::{self, Order, Place},
-    wire::{AnswerExt, about, ask, at_bucket, digest::hex, nonsense, same, time, unquoted, url::unescape, xml::Element},
+    wire::{
+        AnswerExt, about, ask, at_bucket, digest::hex, nonsense, same, time, unquoted,
+        url::unescape, xml::Element,
+    },
 };
 
 /// The most entries of a page.
@@ -21,7 +24,12 @@ pub(crate) const MAX_PAGE: u32 = 5000;
 ///
 /// The token of a [`Place`] is `m` and Azure's marker of the next page, or `s` and the marker of a page that was told in
 /// part: it is read again, and told from behind the place's name.
-pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query: &ListQuery) -> Result<ListPage> {
+pub(crate) async fn list(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    query: &ListQuery,
+) -> Result<ListPage> {
     let place = pages::begin(query)?;
     let (mut marker, behind) = match &place {
         None => (String::new(), query.after.as_str()),
@@ -33,10 +41,16 @@ pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query:
     };
     let limit = if behind.is_empty() { query.limit.min(MAX_PAGE) } else { MAX_PAGE }.to_string();
     loop {
-        let mut asked = vec![("restype", Some("container")), ("comp", Some("list")), ("maxresults", Some(limit.as_str()))];
-        for (name, value) in
-            [("prefix", query.prefix.as_str()), ("delimiter", query.delimiter.as_str()), ("marker", marker.as_str())]
-        {
+        let mut asked = vec![
+            ("restype", Some("container")),
+            ("comp", Some("list")),
+            ("maxresults", Some(limit.as_str())),
+        ];
+        for (name, value) in [
+            ("prefix", query.prefix.as_str()),
+            ("delimiter", query.delimiter.as_str()),
+            ("marker", marker.as_str()),
+        ] {
             if !value.is_empty() {
                 asked.push((name, Some(value)));
             }
@@ -48,7 +62,8 @@ pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query:
         let request = ask(what, Method::GET, at_bucket(bucket, &asked));
         let reply = account.ask_ok(&request, until).await?;
         let root = reply.document("EnumerationResults", &request)?;
-        let (mut page, next) = decode(&root, bucket, query).map_err(|error| about(error, &request))?;
+        let (mut page, next) =
+            decode(&root, bucket, query).map_err(|error| about(error, &request))?;
         if !next.is_empty() && next == marker {
             return Err(about(nonsense("the listing does not advance"), &request));
         }
@@ -64,7 +79,8 @@ pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query:
             page.next = Place { last, token: format!("m{next}") }.encode().into();
         }
         let order = if query.versions { Order::Versions } else { Order::Other };
-        pages::check(query, place.as_ref(), order, &page).map_err(|error| about(error, &request))?;
+        pages::check(query, place.as_ref(), order, &page)
+            .map_err(|error| about(error, &request))?;
         return Ok(page);
     }
 }
@@ -72,7 +88,9 @@ pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query:
 /// Takes out what is not behind that name, and what is over the limit: then the last name that is left is given.
 fn leave_out(page: &mut ListPage, query: &ListQuery, behind: &str) -> Option<String> {
     page.objects.retain(|object| object.key.as_str() > behind);
-    page.prefixes.retain(|prefix| prefix.as_str() > behind || (behind == query.after && behind.starts_with(prefix.as_str())));
+    page.prefixes.retain(|prefix| {
+        prefix.as_str() > behind || (behind == query.after && behind.starts_with(prefix.as_str()))
+    });
     let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
     let mut names: Vec<&str> = page.objects.iter().map(|object| object.key.as_str()).collect();
     names.extend(page.prefixes.iter().map(|prefix| prefix.as_str()));
@@ -88,10 +106,18 @@ fn leave_out(page: &mut ListPage, query: &ListQuery, behind: &str) -> Option<Str
 }
 
 /// The page of an answer, which must be for this container and prefix, and Azure's marker of the next one.
-pub(crate) fn decode(root: &Element<'_>, bucket: &str, query: &ListQuery) -> Result<(ListPage, String)> {
+pub(crate) fn decode(
+    root: &Element<'_>,
+    bucket: &str,
+    query: &ListQuery,
+) -> Result<(ListPage, String)> {
     let container = root.attribute("ContainerName");
     // Azure gives the container's URL to old clients.
-    same("container", bucket, container.trim_end_matches('/').rsplit('/').next().unwrap_or_default())?;
+    same(
+        "container",
+        bucket,
+        container.trim_end_matches('/').rsplit('/').next().unwrap_or_default(),
+    )?;
     same("prefix", &query.prefix, root.text("Prefix"))?;
     let mut page = ListPage::default();
     let entries = root.child("Blobs").map_or(&[][..], |blobs| &blobs.children);
@@ -115,13 +141,19 @@ fn name<'a>(entry: &'a Element<'_>) -> Result<Cow<'a, str>> {
     let name = name.ok_or_else(|| nonsense("a blob is listed without its name"))?;
     if name.attribute("Encoded") == "true" {
         let text = unescape(&name.text, false);
-        return text.map(Cow::Owned).ok_or_else(|| nonsense(format!("{:?} is not escaped as it should be", name.text)));
+        return text
+            .map(Cow::Owned)
+            .ok_or_else(|| nonsense(format!("{:?} is not escaped as it should be", name.text)));
     }
     Ok(Cow::Borrowed(&name.text))
 }
 
 fn object(entry: &Element<'_>, versions: bool) -> Result<Option<ObjectInfo>> {
-    let mut info = ObjectInfo { key: name(entry)?.as_ref().into(), latest: !versions, ..ObjectInfo::default() };
+    let mut info = ObjectInfo {
+        key: name(entry)?.as_ref().into(),
+        latest: !versions,
+        ..ObjectInfo::default()
+    };
     info.version = entry.text("VersionId").into();
     if versions {
         info.latest = info.version.is_empty() || entry.says("IsCurrentVersion");

@@ -23,5 +23,4 @@ pub(crate) mod uploads;
 pub(crate) const NO_LIFECYCLE: &str = "lifecycle rules of Azure belong to the storage account and are set in its management plane \
      (Azure Resource Manager), which credentials for blobs do not reach";
 /// Why versioning cannot be set here.
-pub(crate) const NO_VERSIONING: &str =
-    "versioning of Azure belongs to the storage account and is set in its management plane (Azure Resource Manager)";
+pub(crate) const NO_VERSIONING: &str = "versioning of Azure belongs to the storage account and is set in its management plane (Azure Resource Manager)";

@@ -76,7 +76,12 @@ pub(crate) async fn get(account: &Account, until: Instant, bucket: &str) -> Resu
 }
 
 /// Sets the container's policy; an empty one removes it.
-pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, policy: &str) -> Result<()> {
+pub(crate) async fn set(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    policy: &str,
+) -> Result<()> {
     let policy = parse(policy)?;
     let mut document = Writer::new();
     document.element("SignedIdentifiers", |root| {
@@ -84,9 +89,11 @@ pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, policy:
             root.element("SignedIdentifier", |out| {
                 out.text("Id", &stored.id);
                 out.element("AccessPolicy", |access| {
-                    for (name, text) in
-                        [("Start", &stored.start), ("Expiry", &stored.expiry), ("Permission", &stored.permission)]
-                    {
+                    for (name, text) in [
+                        ("Start", &stored.start),
+                        ("Expiry", &stored.expiry),
+                        ("Permission", &stored.permission),
+                    ] {
                         if !text.is_empty() {
                             access.text(name, text);
                         }
@@ -95,8 +102,8 @@ pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, policy:
             });
         }
     });
-    let mut request =
-        ask("set policy", Method::PUT, at_bucket(bucket, &QUERY)).typed("application/xml", document.finish());
+    let mut request = ask("set policy", Method::PUT, at_bucket(bucket, &QUERY))
+        .typed("application/xml", document.finish());
     if policy.public_access != "none" {
         put_header(&mut request, "x-ms-blob-public-access", &policy.public_access)?;
     }
@@ -114,10 +121,16 @@ fn parse(text: &str) -> Result<Policy> {
         )
     })?;
     if !matches!(policy.public_access.as_str(), "none" | "blob" | "container") {
-        return Err(invalid(format!("`public_access` is {:?} instead of `none`, `blob` or `container`", policy.public_access)));
+        return Err(invalid(format!(
+            "`public_access` is {:?} instead of `none`, `blob` or `container`",
+            policy.public_access
+        )));
     }
     if policy.policies.len() > MAX_POLICIES {
-        return Err(invalid(format!("{} policies are more than the {MAX_POLICIES} that a container can have", policy.policies.len())));
+        return Err(invalid(format!(
+            "{} policies are more than the {MAX_POLICIES} that a container can have",
+            policy.policies.len()
+        )));
     }
     for (index, stored) in policy.policies.iter().enumerate() {
         check_text("policy's id", &stored.id)?;
@@ -128,7 +141,10 @@ fn parse(text: &str) -> Result<Policy> {
             return Err(invalid(format!("two policies have the id {:?}", stored.id)));
         }
         if !stored.permission.bytes().all(|byte| b"racwdxyltmeop".contains(&byte)) {
-            return Err(invalid(format!("{:?} are not permissions of Azure: use letters of `racwdl`", stored.permission)));
+            return Err(invalid(format!(
+                "{:?} are not permissions of Azure: use letters of `racwdl`",
+                stored.permission
+            )));
         }
         for time in [&stored.start, &stored.expiry] {
             if !time.is_empty() && crate::wire::time::iso_ms(time) == 0 {

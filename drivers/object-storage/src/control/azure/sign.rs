@@ -30,7 +30,12 @@ struct Delegation {
 }
 
 /// Signs a request for who has the URL.
-pub(crate) async fn sign(account: &Account, until: Instant, request: &SignRequest, now_secs: u64) -> Result<SignedUrl> {
+pub(crate) async fn sign(
+    account: &Account,
+    until: Instant,
+    request: &SignRequest,
+    now_secs: u64,
+) -> Result<SignedUrl> {
     let expires = now_secs + request.expire_secs;
     let permission = match request.method {
         SignedMethod::GET | SignedMethod::HEAD => "r",
@@ -40,25 +45,38 @@ pub(crate) async fn sign(account: &Account, until: Instant, request: &SignReques
     };
     let key = match (&account.config.account_key, account.config.emulator) {
         (Some(key), _) => Some(key.as_str().to_owned()),
-        (None, true) if account.config.sas.is_none() && account.config.client_id.is_none() => Some(EMULATOR_KEY.to_owned()),
+        (None, true) if account.config.sas.is_none() && account.config.client_id.is_none() => {
+            Some(EMULATOR_KEY.to_owned())
+        }
         _ => None,
     };
     let (secret, delegation) = match key {
-        Some(key) => {
-            (BASE64.decode(key.trim()).map_err(|_| invalid("`account_key` is not base64"))?, Delegation::default())
-        }
+        Some(key) => (
+            BASE64.decode(key.trim()).map_err(|_| invalid("`account_key` is not base64"))?,
+            Delegation::default(),
+        ),
         None => {
             let delegation = delegation(account, until, now_secs, expires).await?;
             (delegation.key.clone(), delegation)
         }
     };
     let expiry = time::iso(expires.saturating_mul(1000));
-    let resource = format!("/blob/{}/{}/{}", account.azure_account(), request.object.bucket, request.object.key);
+    let resource = format!(
+        "/blob/{}/{}/{}",
+        account.azure_account(),
+        request.object.bucket,
+        request.object.key
+    );
     let text = to_sign(permission, &expiry, &resource, &delegation, &request.object.version);
     let signature = BASE64.encode(hmac_sha256(&secret, text.as_bytes()));
 
     let kind = if request.object.version.is_empty() { "b" } else { "bv" };
-    let mut pairs = vec![("sv", VERSION.to_owned()), ("sp", permission.to_owned()), ("se", expiry), ("sr", kind.to_owned())];
+    let mut pairs = vec![
+        ("sv", VERSION.to_owned()),
+        ("sp", permission.to_owned()),
+        ("se", expiry),
+        ("sr", kind.to_owned()),
+    ];
     pairs.extend(delegation.fields);
     pairs.push(("sig", signature));
     if !request.object.version.is_empty() {
@@ -74,17 +92,27 @@ pub(crate) async fn sign(account: &Account, until: Instant, request: &SignReques
         _ => {}
     }
     let base = account.url(&request.object.bucket, &request.object.key, &[])?;
-    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", escape(value, false))).collect();
+    let query: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{name}={}", escape(value, false))).collect();
     Ok(SignedUrl {
         url: format!("{base}?{}", query.join("&")).into(),
         method: request.method.http().into(),
-        headers: headers.into_iter().map(|(name, value): (&str, &str)| Tuple2(name.into(), value.into())).collect(),
+        headers: headers
+            .into_iter()
+            .map(|(name, value): (&str, &str)| Tuple2(name.into(), value.into()))
+            .collect(),
         expires,
         ..SignedUrl::default()
     })
 }
 
-fn to_sign(permission: &str, expiry: &str, resource: &str, delegation: &Delegation, version: &str) -> String {
+fn to_sign(
+    permission: &str,
+    expiry: &str,
+    resource: &str,
+    delegation: &Delegation,
+    version: &str,
+) -> String {
     let kind = if version.is_empty() { "b" } else { "bv" };
     let mut lines = vec![permission, "", expiry, resource];
     if delegation.fields.is_empty() {
@@ -100,14 +128,21 @@ fn to_sign(permission: &str, expiry: &str, resource: &str, delegation: &Delegati
     lines.join("\n")
 }
 
-async fn delegation(account: &Account, until: Instant, now_secs: u64, expires: u64) -> Result<Delegation> {
+async fn delegation(
+    account: &Account,
+    until: Instant,
+    now_secs: u64,
+    expires: u64,
+) -> Result<Delegation> {
     let Credential::Azure(provider) = &account.credential else {
         return Err(unsupported("without credentials nothing can be signed"));
     };
     let credential = provider.get_credential().await.map_err(|error| no_credentials(&error))?;
     if !matches!(*credential, AzureCredential::BearerToken(_)) {
         return Err(unsupported("who has a shared access signature only cannot sign others")
-            .remedy("set the backend's `account_key`, or `client_id`, `client_secret` and `tenant_id`"));
+            .remedy(
+                "set the backend's `account_key`, or `client_id`, `client_secret` and `tenant_id`",
+            ));
     }
     let mut document = xml::Writer::new();
     document.element("KeyInfo", |info| {
@@ -116,7 +151,8 @@ async fn delegation(account: &Account, until: Instant, now_secs: u64, expires: u
         info.text("Expiry", &time::iso(expires.saturating_mul(1000)));
     });
     let query = [("restype", Some("service")), ("comp", Some("userdelegationkey"))];
-    let request = ask("sign URL", Method::POST, at_service(&query)).typed("application/xml", document.finish());
+    let request = ask("sign URL", Method::POST, at_service(&query))
+        .typed("application/xml", document.finish());
     let reply = account.ask_ok(&request, until).await?;
     let root = reply.document("UserDelegationKey", &request)?;
     let mut fields = Vec::new();
@@ -130,6 +166,8 @@ async fn delegation(account: &Account, until: Instant, now_secs: u64, expires: u
     ] {
         fields.push((name, root.need(element)?.to_owned()));
     }
-    let key = BASE64.decode(root.need("Value")?).map_err(|_| crate::wire::nonsense("the key is not base64"))?;
+    let key = BASE64
+        .decode(root.need("Value")?)
+        .map_err(|_| crate::wire::nonsense("the key is not base64"))?;
     Ok(Delegation { fields, key })
 }

@@ -8,25 +8,26 @@ use base64::{
 use bytes::Bytes;
 use driver_api::{
     Error, ErrorKind, RString, Result, Tuple2,
-    ext::{Conditions, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, UploadInfo, UploadPage},
+    ext::{
+        Conditions, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, UploadInfo, UploadPage,
+    },
 };
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::listing;
+use super::{change::check_tags, listing};
 use crate::{
     account::Account,
     control::{
         ending,
         pages::Place,
         parts::{self},
-        s3::tags,
     },
     error::invalid,
     info, mark, put,
     wire::{
         AnswerExt, AskExt, about, ask, at_object,
-        digest::{hex, md5_base64, md5_hex},
+        digest::{hex, md5_base64},
         nonsense, put_header, time, xml,
     },
 };
@@ -69,7 +70,10 @@ impl Said {
 
     fn options(&self) -> PutOptions {
         let listed = |pairs: &[(String, String)]| {
-            pairs.iter().map(|(name, value)| Tuple2(name.as_str().into(), value.as_str().into())).collect()
+            pairs
+                .iter()
+                .map(|(name, value)| Tuple2(name.as_str().into(), value.as_str().into()))
+                .collect()
         };
         PutOptions {
             content_type: self.content_type.as_str().into(),
@@ -85,7 +89,10 @@ impl Said {
 /// An upload's id: its name, and what is said of its object where that is known.
 fn split(id: &str) -> Result<(&str, Option<Said>)> {
     let (name, said) = id.split_once('.').map_or((id, None), |(name, said)| (name, Some(said)));
-    let bad = || invalid("the upload's id is none of this driver's").remedy("give the id as the begin of the upload told it");
+    let bad = || {
+        invalid("the upload's id is none of this driver's")
+            .remedy("give the id as the begin of the upload told it")
+    };
     if name.len() != NAME || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(bad());
     }
@@ -111,16 +118,36 @@ fn parse_block(id: &str) -> Option<(String, u32)> {
 }
 
 /// Begins an object that is written in parts.
-pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName, options: &PutOptions) -> Result<UploadInfo> {
-    tags::check(&options.tags)?;
+pub(crate) async fn begin(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    options: &PutOptions,
+) -> Result<UploadInfo> {
+    check_tags(&options.tags)?;
     let mark = mark::of(&options.mark)?;
     // What could not be completed is not begun.
-    info::write(account, ask("begin upload", Method::PUT, at_object(&object.bucket, &object.key, &[])), options, &mark)?;
+    info::write(
+        account,
+        ask("begin upload", Method::PUT, at_object(&object.bucket, &object.key, &[])),
+        options,
+        &mark,
+    )?;
     let mut name = [0; NAME / 2];
-    getrandom::fill(&mut name).map_err(|error| Error::new(ErrorKind::INTERNAL, format!("no random bits: {error}")))?;
-    let said = serde_json::to_vec(&Said::of(options, &mark)).map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
+    getrandom::fill(&mut name)
+        .map_err(|error| Error::new(ErrorKind::INTERNAL, format!("no random bits: {error}")))?;
+    let said = serde_json::to_vec(&Said::of(options, &mark))
+        .map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
     let id = format!("{}.{}", hex(&name), URL_SAFE_NO_PAD.encode(said));
-    put_block(account, until, "begin upload", object, &block_id(&id, 0)?, Bytes::from_static(b"begun")).await?;
+    put_block(
+        account,
+        until,
+        "begin upload",
+        object,
+        &block_id(&id, 0)?,
+        Bytes::from_static(b"begun"),
+    )
+    .await?;
     Ok(UploadInfo {
         bucket: object.bucket.clone(),
         key: object.key.clone(),
@@ -141,7 +168,8 @@ async fn put_block(
 ) -> Result<()> {
     let query = [("comp", Some("block")), ("blockid", Some(block))];
     let sum = md5_base64(&data);
-    let mut request = ask(what, Method::PUT, at_object(&object.bucket, &object.key, &query)).body(data);
+    let mut request =
+        ask(what, Method::PUT, at_object(&object.bucket, &object.key, &query)).body(data);
     put_header(&mut request, "content-md5", &sum)?;
     let reply = account.ask_ok(&request, until).await?;
     let told = reply.header("content-md5");
@@ -149,15 +177,6 @@ async fn put_block(
         return Err(about(parts::damaged(&sum, told), &request));
     }
     Ok(())
-}
-
-/// Writes a part.
-pub(crate) async fn put_part(account: &Account, until: Instant, upload: &UploadInfo, number: u32, data: Bytes) -> Result<PartInfo> {
-    let block = block_id(&upload.id, number)?;
-    let (size, sum) = (data.len() as u64, md5_hex(&data));
-    let object = ObjectName::new(&upload.bucket, &upload.key);
-    put_block(account, until, "put part", &object, &block, data).await.map_err(|error| error.with("part", number))?;
-    Ok(PartInfo { number, size, etag: block.into(), checksum: format!("md5:{sum}").into(), reserved: [0; 2] })
 }
 
 /// The uncommitted blocks of a blob by upload; those of uploads that were given up are left out.
@@ -196,7 +215,13 @@ fn gone(upload: &UploadInfo) -> Error {
 }
 
 /// A page of the parts of an upload.
-pub(crate) async fn parts(account: &Account, until: Instant, upload: &UploadInfo, after: u32, limit: u32) -> Result<PartPage> {
+pub(crate) async fn parts(
+    account: &Account,
+    until: Instant,
+    upload: &UploadInfo,
+    after: u32,
+    limit: u32,
+) -> Result<PartPage> {
     let (name, _) = split(&upload.id)?;
     let mut uploads = blocks(account, until, "list parts", &upload.bucket, &upload.key).await?;
     let found = uploads.remove(name).ok_or_else(|| gone(upload).during("list parts"))?;
@@ -205,7 +230,13 @@ pub(crate) async fn parts(account: &Account, until: Instant, upload: &UploadInfo
     let mut page = PartPage::default();
     for (number, size) in left.by_ref().take(limit) {
         let etag = block_id(name, number)?.into();
-        page.parts.push(PartInfo { number, size, etag, checksum: RString::new(), reserved: [0; 2] });
+        page.parts.push(PartInfo {
+            number,
+            size,
+            etag,
+            checksum: RString::new(),
+            reserved: [0; 2],
+        });
     }
     page.more = left.next().is_some();
     Ok(page)
@@ -221,8 +252,10 @@ pub(crate) async fn complete(
 ) -> Result<ObjectInfo> {
     let (name, said) = split(&upload.id)?;
     let Some(said) = said else {
-        return Err(invalid("the upload's id, as a listing tells it, does not say what the object is to be like")
-            .remedy("complete it with the id that its begin told, or give it up"));
+        return Err(invalid(
+            "the upload's id, as a listing tells it, does not say what the object is to be like",
+        )
+        .remedy("complete it with the id that its begin told, or give it up"));
     };
     let upload = &UploadInfo { mark: said.mark.as_str().into(), ..upload.clone() };
     let mut document = xml::Writer::new();
@@ -239,7 +272,8 @@ pub(crate) async fn complete(
     let sum = md5_base64(body.as_bytes());
     let query = [("comp", Some("blocklist"))];
     let mut request =
-        ask("complete upload", Method::PUT, at_object(&upload.bucket, &upload.key, &query)).typed("application/xml", body);
+        ask("complete upload", Method::PUT, at_object(&upload.bucket, &upload.key, &query))
+            .typed("application/xml", body);
     put_header(&mut request, "content-md5", &sum)?;
     put::check_conditions(conditions)?;
     let request = info::write(account, request, &said.options(), &upload.mark)?;
@@ -279,7 +313,15 @@ pub(crate) async fn abort(account: &Account, until: Instant, upload: &UploadInfo
         return Ok(());
     }
     let object = ObjectName::new(&upload.bucket, &upload.key);
-    put_block(account, until, "abort upload", &object, &block_id(name, GIVEN_UP)?, Bytes::from_static(b"given up")).await
+    put_block(
+        account,
+        until,
+        "abort upload",
+        &object,
+        &block_id(name, GIVEN_UP)?,
+        Bytes::from_static(b"given up"),
+    )
+    .await
 }
 
 /// A page of the container's unfinished uploads. A listing tells blobs that have blocks only; each is asked for them.
@@ -294,7 +336,8 @@ pub(crate) async fn list(
     let mut place = Place::decode(page)?.unwrap_or_default();
     let mut answer = UploadPage::default();
     loop {
-        let (keys, next) = listing::uncommitted(account, until, bucket, prefix, &place.token, limit).await?;
+        let (keys, next) =
+            listing::uncommitted(account, until, bucket, prefix, &place.token, limit).await?;
         for key in keys {
             for name in blocks(account, until, "list uploads", bucket, &key).await?.into_keys() {
                 answer.uploads.push(UploadInfo {

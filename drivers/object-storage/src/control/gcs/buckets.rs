@@ -62,12 +62,17 @@ impl Bucket {
 
 fn project(account: &Account) -> Result<&str> {
     account.config.project.as_deref().ok_or_else(|| {
-        invalid("buckets belong to a project, and none is set").remedy("set the backend's `project`")
+        invalid("buckets belong to a project, and none is set")
+            .remedy("set the backend's `project`")
     })
 }
 
 /// Creates a bucket, or finds it as it is to be.
-pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec) -> Result<BucketInfo> {
+pub(crate) async fn create(
+    account: &Account,
+    until: Instant,
+    spec: &BucketSpec,
+) -> Result<BucketInfo> {
     let project = project(account)?;
     let mut body = json!({"name": spec.name.as_str()});
     let location = match spec.region.as_str() {
@@ -82,12 +87,17 @@ pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec)
         match (option.0.as_str(), option.1.as_str()) {
             ("storage_class", value) => class = value.to_owned(),
             ("uniform_access", value @ ("true" | "false")) => {
-                body["iamConfiguration"] = json!({"uniformBucketLevelAccess": {"enabled": value == "true"}});
+                body["iamConfiguration"] =
+                    json!({"uniformBucketLevelAccess": {"enabled": value == "true"}});
             }
             ("uniform_access", other) => {
-                return Err(invalid(format!("`uniform_access` is {other:?} instead of `true` or `false`")));
+                return Err(invalid(format!(
+                    "`uniform_access` is {other:?} instead of `true` or `false`"
+                )));
             }
-            (name, _) => return Err(names::unknown_option(name, "storage_class`, `uniform_access")),
+            (name, _) => {
+                return Err(names::unknown_option(name, "storage_class`, `uniform_access"));
+            }
         }
     }
     if !class.is_empty() {
@@ -96,22 +106,34 @@ pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec)
     if spec.versioning {
         body["versioning"] = json!({"enabled": true});
     }
-    let request = request_of(account, "create bucket", Method::POST, &spec.name, "b", &[("project", project)])?
-        .typed("application/json", body.to_string());
+    let request = request_of(
+        account,
+        "create bucket",
+        Method::POST,
+        &spec.name,
+        "b",
+        &[("project", project)],
+    )?
+    .typed("application/json", body.to_string());
     let reply = account.ask(&request, until).await?;
     if reply.status.as_u16() == 409 {
         if !list(account, until).await?.iter().any(|bucket| bucket.name == spec.name) {
             return Err(about(
-                Error::new(ErrorKind::ALREADY_EXISTS, "the bucket exists, and belongs to somebody else")
-                    .remedy("choose another name"),
+                Error::new(
+                    ErrorKind::ALREADY_EXISTS,
+                    "the bucket exists, and belongs to somebody else",
+                )
+                .remedy("choose another name"),
                 &request,
             ));
         }
         let (info, found) = get(account, until, &spec.name).await?;
-        let wanted = if location.is_empty() { info.region.to_string() } else { location.to_uppercase() };
+        let wanted =
+            if location.is_empty() { info.region.to_string() } else { location.to_uppercase() };
         names::same_bucket(&info, &wanted, spec)?;
         if !class.is_empty() && !found.storage_class.eq_ignore_ascii_case(&class) {
-            let text = format!("the bucket exists, and its storage class is {}", found.storage_class);
+            let text =
+                format!("the bucket exists, and its storage class is {}", found.storage_class);
             return Err(about(Error::new(ErrorKind::ALREADY_EXISTS, text), &request));
         }
         return Ok(info);
@@ -123,7 +145,8 @@ pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec)
 }
 
 async fn get(account: &Account, until: Instant, bucket: &str) -> Result<(BucketInfo, Bucket)> {
-    let request = request_of(account, "show bucket", Method::GET, bucket, &bucket_path(bucket), &[])?;
+    let request =
+        request_of(account, "show bucket", Method::GET, bucket, &bucket_path(bucket), &[])?;
     let reply = account.ask_ok(&request, until).await?;
     let found: Bucket = reply.json(&request)?;
     let info = found.info().map_err(|error| about(error, &request))?;
@@ -172,7 +195,8 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
     if let Some(upload) = uploads.uploads.first() {
         return Err(names::not_empty(bucket, &format!("an unfinished upload of {:?}", upload.key)));
     }
-    let request = request_of(account, "delete bucket", Method::DELETE, bucket, &bucket_path(bucket), &[])?;
+    let request =
+        request_of(account, "delete bucket", Method::DELETE, bucket, &bucket_path(bucket), &[])?;
     let reply = account.ask(&request, until).await?;
     if reply.status.is_success() || (reply.doubt.is_some() && reply.status.as_u16() == 404) {
         return Ok(());
@@ -193,13 +217,19 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
 }
 
 /// Has the bucket keep versions, or no longer.
-pub(crate) async fn set_versioning(account: &Account, until: Instant, bucket: &str, on: bool) -> Result<BucketInfo> {
+pub(crate) async fn set_versioning(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    on: bool,
+) -> Result<BucketInfo> {
     let (before, _) = get(account, until, bucket).await?;
     if !on && before.versioning != Versioning::ON {
         return Ok(before);
     }
-    let request = request_of(account, "set versioning", Method::PATCH, bucket, &bucket_path(bucket), &[])?
-        .typed("application/json", json!({"versioning": {"enabled": on}}).to_string());
+    let request =
+        request_of(account, "set versioning", Method::PATCH, bucket, &bucket_path(bucket), &[])?
+            .typed("application/json", json!({"versioning": {"enabled": on}}).to_string());
     account.ask_ok(&request, until).await?;
     let (info, _) = get(account, until, bucket).await?;
     if (info.versioning == Versioning::ON) != on {

@@ -27,7 +27,12 @@ struct Rewritten {
 }
 
 /// Changes what is said of an object, if nobody else does so meanwhile.
-pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectName, change: &ObjectChange) -> Result<ObjectInfo> {
+pub(crate) async fn change(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    change: &ObjectChange,
+) -> Result<ObjectInfo> {
     if change.tags.is_some() {
         return Err(unsupported("objects of GCS have no tags").remedy("use metadata"));
     }
@@ -45,8 +50,9 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
     if change.content_type.is_some() || change.metadata.is_some() {
         let body = patch(&found, change)?;
         let query = [("ifMetagenerationMatch", found.metageneration.as_str())];
-        let request = request_of(account, "change object", Method::PATCH, &object.bucket, &path, &query)?
-            .typed("application/json", body.to_string());
+        let request =
+            request_of(account, "change object", Method::PATCH, &object.bucket, &path, &query)?
+                .typed("application/json", body.to_string());
         account.ask_ok(&request, until).await?;
     }
     if let Some(class) = change.storage_class.as_ref().into_option() {
@@ -56,8 +62,9 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
         loop {
             let query = [("rewriteToken", token.as_str())];
             let query = if token.is_empty() { &[][..] } else { &query };
-            let request = request_of(account, "change object", Method::POST, &object.bucket, &path, query)?
-                .typed("application/json", json!({"storageClass": class}).to_string());
+            let request =
+                request_of(account, "change object", Method::POST, &object.bucket, &path, query)?
+                    .typed("application/json", json!({"storageClass": class}).to_string());
             let answer: Rewritten = account.ask_ok(&request, until).await?.json(&request)?;
             if answer.done {
                 break;

@@ -63,8 +63,13 @@ struct Condition {
 }
 
 /// The bucket's rules.
-pub(crate) async fn get(account: &Account, until: Instant, bucket: &str) -> Result<RVec<LifecycleRule>> {
-    let request = request_of(account, "show lifecycle", Method::GET, bucket, &bucket_path(bucket), &[])?;
+pub(crate) async fn get(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+) -> Result<RVec<LifecycleRule>> {
+    let request =
+        request_of(account, "show lifecycle", Method::GET, bucket, &bucket_path(bucket), &[])?;
     let answer: Answer = account.ask_ok(&request, until).await?.json(&request)?;
     crate::wire::same("bucket", bucket, &answer.name)
         .and_then(|()| decode(&answer.lifecycle.unwrap_or_default()))
@@ -72,16 +77,23 @@ pub(crate) async fn get(account: &Account, until: Instant, bucket: &str) -> Resu
 }
 
 /// Replaces the bucket's rules by these, and gives back what the store keeps.
-pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, rules: &[LifecycleRule]) -> Result<RVec<LifecycleRule>> {
+pub(crate) async fn set(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    rules: &[LifecycleRule],
+) -> Result<RVec<LifecycleRule>> {
     check(rules)?;
     let lifecycle = encode(rules)?;
     if !rules.is_empty() {
         // What a rule of another tool says beyond ours would be lost without a word.
         get(account, until, bucket).await?;
     }
-    let body = if rules.is_empty() { json!({"lifecycle": null}) } else { json!({"lifecycle": lifecycle}) };
-    let request = request_of(account, "set lifecycle", Method::PATCH, bucket, &bucket_path(bucket), &[])?
-        .typed("application/json", body.to_string());
+    let body =
+        if rules.is_empty() { json!({"lifecycle": null}) } else { json!({"lifecycle": lifecycle}) };
+    let request =
+        request_of(account, "set lifecycle", Method::PATCH, bucket, &bucket_path(bucket), &[])?
+            .typed("application/json", body.to_string());
     account.ask_ok(&request, until).await?;
     get(account, until, bucket).await
 }
@@ -91,10 +103,14 @@ pub(crate) fn encode(rules: &[LifecycleRule]) -> Result<Lifecycle> {
     let mut lifecycle = Lifecycle::default();
     for rule in rules {
         if !rule.enabled {
-            return Err(unsupported(format!("rule {:?} is not in force, and GCS keeps only rules that are", rule.id))
-                .remedy("leave the rule out"));
+            return Err(unsupported(format!(
+                "rule {:?} is not in force, and GCS keeps only rules that are",
+                rule.id
+            ))
+            .remedy("leave the rule out"));
         }
-        let matches_prefix = if rule.prefix.is_empty() { Vec::new() } else { vec![rule.prefix.to_string()] };
+        let matches_prefix =
+            if rule.prefix.is_empty() { Vec::new() } else { vec![rule.prefix.to_string()] };
         let mut add = |kind: &str, storage_class: &str, condition: Condition| {
             let action = Action { kind: kind.to_owned(), storage_class: storage_class.to_owned() };
             let condition = Condition { matches_prefix: matches_prefix.clone(), ..condition };
@@ -102,12 +118,24 @@ pub(crate) fn encode(rules: &[LifecycleRule]) -> Result<Lifecycle> {
         };
         if rule.expire_days != 0 {
             // Without `isLive` it would take old versions by the age of their writing as well.
-            let condition = Condition { age: Some(rule.expire_days), is_live: Some(true), ..Condition::default() };
+            let condition = Condition {
+                age: Some(rule.expire_days),
+                is_live: Some(true),
+                ..Condition::default()
+            };
             add("Delete", "", condition);
         }
         if rule.expire_noncurrent_days != 0 {
             let days_since_noncurrent_time = Some(rule.expire_noncurrent_days);
-            add("Delete", "", Condition { days_since_noncurrent_time, is_live: Some(false), ..Condition::default() });
+            add(
+                "Delete",
+                "",
+                Condition {
+                    days_since_noncurrent_time,
+                    is_live: Some(false),
+                    ..Condition::default()
+                },
+            );
         }
         if rule.abort_upload_days != 0 {
             let age = Some(rule.abort_upload_days);
@@ -115,7 +143,11 @@ pub(crate) fn encode(rules: &[LifecycleRule]) -> Result<Lifecycle> {
         }
         if rule.transition_days != 0 {
             let age = Some(rule.transition_days);
-            add("SetStorageClass", &rule.transition_class, Condition { age, ..Condition::default() });
+            add(
+                "SetStorageClass",
+                &rule.transition_class,
+                Condition { age, ..Condition::default() },
+            );
         }
     }
     Ok(lifecycle)

@@ -35,7 +35,9 @@ pub(crate) fn json(
         text.push('=');
         escape_into(&mut text, value, false);
     }
-    let url: Uri = text.parse().map_err(|error| invalid(format!("no URL can be made of the name: {error}")))?;
+    let url: Uri = text
+        .parse()
+        .map_err(|error| invalid(format!("no URL can be made of the name: {error}")))?;
     let mut ask = Ask::new(what, method, bucket, "");
     ask.url = Some(url);
     Ok(ask)

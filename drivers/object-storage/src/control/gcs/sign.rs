@@ -19,7 +19,11 @@ use crate::{
 };
 
 /// Signs a request for who has the URL. Its host is always `storage.googleapis.com`, which the signature covers.
-pub(crate) async fn sign(account: &Account, request: &SignRequest, now_secs: u64) -> Result<SignedUrl> {
+pub(crate) async fn sign(
+    account: &Account,
+    request: &SignRequest,
+    now_secs: u64,
+) -> Result<SignedUrl> {
     let Credential::Gcs(credential, signing) = &account.credential else {
         return Err(unsupported("without credentials nothing can be signed"));
     };

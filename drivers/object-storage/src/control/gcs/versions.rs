@@ -58,8 +58,10 @@ impl Object {
             etag: self.etag.as_str().into(),
             modified_ms: time::iso_ms(created),
             content_type: self.content_type.as_str().into(),
-            storage_class: if self.storage_class == "STANDARD" { "" } else { &self.storage_class }.into(),
-            checksum: if sum.is_empty() { String::new() } else { format!("crc32c:{}", hex(&sum)) }.into(),
+            storage_class: if self.storage_class == "STANDARD" { "" } else { &self.storage_class }
+                .into(),
+            checksum: if sum.is_empty() { String::new() } else { format!("crc32c:{}", hex(&sum)) }
+                .into(),
             latest: self.time_deleted.is_empty(),
             ..ObjectInfo::default()
         })
@@ -67,7 +69,12 @@ impl Object {
 }
 
 /// A page of the bucket's objects with their versions.
-pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query: &ListQuery) -> Result<ListPage> {
+pub(crate) async fn list(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    query: &ListQuery,
+) -> Result<ListPage> {
     let place = pages::begin(query)?;
     let limit = query.limit.min(1000).to_string();
     let mut asked = vec![("versions", "true"), ("maxResults", limit.as_str())];
@@ -97,7 +104,8 @@ pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query:
     }
     page.prefixes = answer.prefixes.into_iter().map(Into::into).collect();
     if !answer.next_page_token.is_empty() {
-        let last = pages::last_name(&page.objects, &page.prefixes).max(place.as_ref().map_or_else(String::new, |p| p.last.clone()));
+        let last = pages::last_name(&page.objects, &page.prefixes)
+            .max(place.as_ref().map_or_else(String::new, |p| p.last.clone()));
         page.next = Place { last, token: answer.next_page_token }.encode().into();
     }
     pages::check(query, place.as_ref(), Order::Versions, &page).map_err(context)?;

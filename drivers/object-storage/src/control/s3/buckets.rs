@@ -21,12 +21,22 @@ use crate::{
 const ACLS: [&str; 4] = ["private", "public-read", "public-read-write", "authenticated-read"];
 
 /// Creates a bucket, or finds it as it is to be.
-pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec) -> Result<BucketInfo> {
+pub(crate) async fn create(
+    account: &Account,
+    until: Instant,
+    spec: &BucketSpec,
+) -> Result<BucketInfo> {
     let mut acl = None;
     for option in &spec.options {
         match option.0.as_str() {
             "acl" if ACLS.contains(&option.1.as_str()) => acl = Some(option.1.as_str()),
-            "acl" => return Err(invalid(format!("`acl` is {} instead of one of {}", option.1, ACLS.join(", ")))),
+            "acl" => {
+                return Err(invalid(format!(
+                    "`acl` is {} instead of one of {}",
+                    option.1,
+                    ACLS.join(", ")
+                )));
+            }
             name => return Err(names::unknown_option(name, "acl")),
         }
     }
@@ -43,16 +53,22 @@ pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec)
     if !matches!(region, "us-east-1" | "") {
         xml::check_text("region", region)?;
         let mut document = xml::Writer::new();
-        document.element_with("CreateBucketConfiguration", "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"", |inside| {
-            inside.text("LocationConstraint", region);
-        });
+        document.element_with(
+            "CreateBucketConfiguration",
+            "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"",
+            |inside| {
+                inside.text("LocationConstraint", region);
+            },
+        );
         request = request.typed("application/xml", document.finish());
     }
     if let Some(acl) = acl {
         put_header(&mut request, "x-amz-acl", acl)?;
     }
     let reply = account.ask(&request, until).await?;
-    if reply.code() == "BucketAlreadyOwnedByYou" || (reply.doubt.is_some() && reply.status.as_u16() == 409) {
+    if reply.code() == "BucketAlreadyOwnedByYou"
+        || (reply.doubt.is_some() && reply.status.as_u16() == 409)
+    {
         return existing(account, until, spec).await;
     }
     if !reply.status.is_success() {
@@ -60,7 +76,9 @@ pub(crate) async fn create(account: &Account, until: Instant, spec: &BucketSpec)
     }
     if spec.versioning {
         versioning::set(account, until, &spec.name, true).await.map_err(|error| {
-            error.with("bucket", &spec.name).remedy("the bucket was created, but does not keep versions: try that again")
+            error
+                .with("bucket", &spec.name)
+                .remedy("the bucket was created, but does not keep versions: try that again")
         })?;
     }
     show(account, until, &spec.name).await
@@ -103,7 +121,9 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
     if reply.code() != "BucketNotEmpty" {
         return Err(reply.error(account, &request));
     }
-    let left = listing::first_left(account, until, bucket).await.unwrap_or_else(|_| "something".to_owned());
+    let left = listing::first_left(account, until, bucket)
+        .await
+        .unwrap_or_else(|_| "something".to_owned());
     Err(names::not_empty(bucket, &left))
 }
 

@@ -20,11 +20,16 @@ use crate::{
 };
 
 /// Deletes these objects; one outcome each, in their order.
-pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str, objects: &[ObjectName]) -> Result<RVec<DeleteOutcome>> {
+pub(crate) async fn delete(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    objects: &[ObjectName],
+) -> Result<RVec<DeleteOutcome>> {
     let body = encode(objects)?;
     let sum = md5_base64(body.as_bytes());
-    let mut request =
-        ask("delete objects", Method::POST, at_bucket(bucket, &[("delete", None)])).typed("application/xml", body);
+    let mut request = ask("delete objects", Method::POST, at_bucket(bucket, &[("delete", None)]))
+        .typed("application/xml", body);
     put_header(&mut request, "content-md5", &sum)?;
     let reply = account.ask_ok(&request, until).await?;
     Ok(decode(&reply.document("DeleteResult", &request)?, objects))
@@ -55,7 +60,10 @@ pub(crate) fn decode(root: &Element<'_>, objects: &[ObjectName]) -> RVec<DeleteO
     let mut outcomes: Vec<Option<DeleteOutcome>> = vec![None; objects.len()];
     let mut places = std::collections::HashMap::new();
     for (place, object) in objects.iter().enumerate() {
-        places.entry((object.key.as_str(), object.version.as_str())).or_insert_with(Vec::new).push(place);
+        places
+            .entry((object.key.as_str(), object.version.as_str()))
+            .or_insert_with(Vec::new)
+            .push(place);
     }
     for line in &root.children {
         let told = match line.name {

@@ -21,22 +21,34 @@ use crate::{
 const MAX_COPY: u64 = 5 << 30;
 
 /// Changes what is said of an object, if its content is still what it was when it was looked at.
-pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectName, change: &ObjectChange) -> Result<ObjectInfo> {
+pub(crate) async fn change(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    change: &ObjectChange,
+) -> Result<ObjectInfo> {
     if change.expire_after_secs.is_some() {
         return Err(unsupported("objects of S3 have no time of their own at which they go")
             .remedy("use a lifecycle rule of the bucket"));
     }
-    if !object.version.is_empty() && (change.content_type.is_some() || change.metadata.is_some() || change.storage_class.is_some()) {
+    if !object.version.is_empty()
+        && (change.content_type.is_some()
+            || change.metadata.is_some()
+            || change.storage_class.is_some())
+    {
         return Err(invalid("of an old version only the tags can be changed"));
     }
     if let Some(tags) = change.tags.as_ref().into_option() {
         tags::check(tags)?;
     }
     let found = get::find(account, object, &Conditions::default(), until).await?;
-    if change.content_type.is_some() || change.metadata.is_some() || change.storage_class.is_some() {
+    if change.content_type.is_some() || change.metadata.is_some() || change.storage_class.is_some()
+    {
         if found.info.size > MAX_COPY {
-            return Err(unsupported("S3 changes an object by copying it, and copies at most 5 GiB by one request")
-                .remedy("write the object anew"));
+            return Err(unsupported(
+                "S3 changes an object by copying it, and copies at most 5 GiB by one request",
+            )
+            .remedy("write the object anew"));
         }
         let kept = match change.tags.as_ref().into_option() {
             Some(tags) => tags.clone(),
@@ -58,11 +70,13 @@ pub(crate) async fn change(account: &Account, until: Instant, object: &ObjectNam
             options.metadata = metadata.clone();
         }
         if let Some(class) = change.storage_class.as_ref().into_option() {
-            options.storage_class = if class.is_empty() { "STANDARD".into() } else { class.clone() };
+            options.storage_class =
+                if class.is_empty() { "STANDARD".into() } else { class.clone() };
         }
-        let request = ask("change object", Method::PUT, at_object(&object.bucket, &object.key, &[]))
-            .headers(&account.encrypt)
-            .headers(&account.customer);
+        let request =
+            ask("change object", Method::PUT, at_object(&object.bucket, &object.key, &[]))
+                .headers(&account.encrypt)
+                .headers(&account.customer);
         let mut request = info::write(account, request, &options, &found.mark)?;
         let source = format!("/{}/{}", escape(&object.bucket, false), escape(&object.key, true));
         put_header(&mut request, "x-amz-copy-source", &source)?;

@@ -22,7 +22,11 @@ const ROOT: &str = "LifecycleConfiguration";
 const MAX_RULES: usize = 1000;
 
 /// The bucket's rules.
-pub(crate) async fn get(account: &Account, until: Instant, bucket: &str) -> Result<RVec<LifecycleRule>> {
+pub(crate) async fn get(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+) -> Result<RVec<LifecycleRule>> {
     let request = show(bucket);
     let Some(reply) = answer(account, until, &request).await? else { return Ok(RVec::new()) };
     decode(&reply.document(ROOT, &request)?).map_err(|error| about(error, &request))
@@ -42,14 +46,22 @@ async fn answer(account: &Account, until: Instant, request: &Ask) -> Result<Opti
         return Err(reply.error(account, request));
     }
     if Element::parse(reply.text()?).is_ok_and(|root| root.name == "ListBucketResult") {
-        return Err(about(unsupported("the store does not know lifecycle rules: it answers with a listing"), request));
+        return Err(about(
+            unsupported("the store does not know lifecycle rules: it answers with a listing"),
+            request,
+        ));
     }
     reply.document(ROOT, request)?;
     Ok(Some(reply))
 }
 
 /// Replaces the bucket's rules by these, and gives back what the store keeps.
-pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, rules: &[LifecycleRule]) -> Result<RVec<LifecycleRule>> {
+pub(crate) async fn set(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    rules: &[LifecycleRule],
+) -> Result<RVec<LifecycleRule>> {
     check(rules)?;
     // A store that does not know `?lifecycle` would take the request for one to the bucket itself, and delete it.
     let asked = show(bucket);
@@ -76,22 +88,39 @@ pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, rules: 
 /// Refuses rules that no S3 could keep.
 pub(crate) fn check(rules: &[LifecycleRule]) -> Result<()> {
     if rules.len() > MAX_RULES {
-        return Err(invalid(format!("{} rules are more than the {MAX_RULES} that a bucket can have", rules.len())));
+        return Err(invalid(format!(
+            "{} rules are more than the {MAX_RULES} that a bucket can have",
+            rules.len()
+        )));
     }
     for (index, rule) in rules.iter().enumerate() {
         check_text("rule's name", &rule.id)?;
         check_text("rule's prefix", &rule.prefix)?;
         check_text("rule's storage class", &rule.transition_class)?;
-        let place = if rule.id.is_empty() { format!("number {}", index + 1) } else { format!("{:?}", rule.id) };
-        let days = [rule.expire_days, rule.expire_noncurrent_days, rule.abort_upload_days, rule.transition_days];
+        let place = if rule.id.is_empty() {
+            format!("number {}", index + 1)
+        } else {
+            format!("{:?}", rule.id)
+        };
+        let days = [
+            rule.expire_days,
+            rule.expire_noncurrent_days,
+            rule.abort_upload_days,
+            rule.transition_days,
+        ];
         if days == [0; 4] {
             return Err(invalid(format!("rule {place} does nothing: all of its days are 0")));
         }
         if (rule.transition_days == 0) != rule.transition_class.is_empty() {
-            return Err(invalid(format!("rule {place} needs both `transition_days` and `transition_class`, or none")));
+            return Err(invalid(format!(
+                "rule {place} needs both `transition_days` and `transition_class`, or none"
+            )));
         }
         if rule.expire_days != 0 && rule.transition_days >= rule.expire_days {
-            return Err(invalid(format!("rule {place} moves objects after {} days, when they are gone already", rule.transition_days)));
+            return Err(invalid(format!(
+                "rule {place} moves objects after {} days, when they are gone already",
+                rule.transition_days
+            )));
         }
         if days.iter().any(|days| *days > i32::MAX as u32) {
             return Err(invalid(format!("rule {place} has more days than stores can count")));
@@ -109,11 +138,15 @@ pub(crate) fn check(rules: &[LifecycleRule]) -> Result<()> {
 /// The rules as S3 takes them.
 pub(crate) fn encode(rules: &[LifecycleRule]) -> String {
     let mut document = Writer::new();
-    document.element_with("LifecycleConfiguration", "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"", |root| {
-        for (index, rule) in rules.iter().enumerate() {
-            root.element("Rule", |out| encode_rule(out, rule, index));
-        }
-    });
+    document.element_with(
+        "LifecycleConfiguration",
+        "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"",
+        |root| {
+            for (index, rule) in rules.iter().enumerate() {
+                root.element("Rule", |out| encode_rule(out, rule, index));
+            }
+        },
+    );
     document.finish()
 }
 
@@ -188,7 +221,9 @@ fn decode_rule(rule: &Element<'_>) -> Result<LifecycleRule> {
         Some(filter) => match filter.children.iter().find(|child| child.name != "Prefix") {
             None => filter.text("Prefix"),
             // radosgw gives a prefix alone in an `And`.
-            Some(and) if and.name == "And" && and.children.iter().all(|child| child.name == "Prefix") => {
+            Some(and)
+                if and.name == "And" && and.children.iter().all(|child| child.name == "Prefix") =>
+            {
                 and.text("Prefix")
             }
             Some(other) => return Err(foreign(&format!("the filter `{}`", other.name))),
@@ -202,7 +237,10 @@ fn decode_rule(rule: &Element<'_>) -> Result<LifecycleRule> {
         expire_noncurrent_days: days("NoncurrentVersionExpiration", "NoncurrentDays")?,
         abort_upload_days: days("AbortIncompleteMultipartUpload", "DaysAfterInitiation")?,
         transition_days: days("Transition", "Days")?,
-        transition_class: rule.child("Transition").map_or("", |transition| transition.text("StorageClass")).into(),
+        transition_class: rule
+            .child("Transition")
+            .map_or("", |transition| transition.text("StorageClass"))
+            .into(),
         ..LifecycleRule::default()
     })
 }

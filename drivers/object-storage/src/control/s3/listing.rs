@@ -17,7 +17,12 @@ use crate::{
 pub(crate) const MAX_PAGE: u32 = 1000;
 
 /// A page of the bucket's objects.
-pub(crate) async fn list(account: &Account, until: Instant, bucket: &str, query: &ListQuery) -> Result<ListPage> {
+pub(crate) async fn list(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    query: &ListQuery,
+) -> Result<ListPage> {
     let place = pages::begin(query)?;
     let limit = query.limit.min(MAX_PAGE).to_string();
     let mut asked = vec![("encoding-type", Some("url")), ("max-keys", Some(limit.as_str()))];
@@ -68,7 +73,9 @@ pub(crate) fn decode(root: &Element<'_>, bucket: &str, query: &ListQuery) -> Res
     page.objects.reserve(root.children.len());
     for child in &root.children {
         match child.name {
-            "Contents" | "Version" | "DeleteMarker" => page.objects.push(object(child, escaped, query.versions)?),
+            "Contents" | "Version" | "DeleteMarker" => {
+                page.objects.push(object(child, escaped, query.versions)?)
+            }
             "CommonPrefixes" => page.prefixes.push(text(child.need("Prefix")?)?.into()),
             _ => {}
         }
@@ -103,7 +110,9 @@ fn name(text: &str, escaped: bool) -> Result<Cow<'_, str>> {
     if !escaped || !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
     }
-    unescape(text, true).map(Cow::Owned).ok_or_else(|| nonsense(format!("{text:?} is not escaped as it should be")))
+    unescape(text, true)
+        .map(Cow::Owned)
+        .ok_or_else(|| nonsense(format!("{text:?} is not escaped as it should be")))
 }
 
 fn object(element: &Element<'_>, escaped: bool, versions: bool) -> Result<ObjectInfo> {
@@ -116,7 +125,8 @@ fn object(element: &Element<'_>, escaped: bool, versions: bool) -> Result<Object
             "Key" => info.key = name(text, escaped)?.as_ref().into(),
             "VersionId" | "Generation" if text != "null" || versions => info.version = text.into(),
             "Size" => {
-                info.size = text.trim().parse().map_err(|_| nonsense(format!("a size is {text:?}")))?;
+                info.size =
+                    text.trim().parse().map_err(|_| nonsense(format!("a size is {text:?}")))?;
                 sized = true;
             }
             "ETag" => info.etag = text.trim_matches('"').into(),

@@ -28,7 +28,12 @@ pub(crate) async fn get(account: &Account, until: Instant, bucket: &str) -> Resu
 }
 
 /// Sets the bucket's policy, which is JSON; an empty one removes it.
-pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, policy: &str) -> Result<()> {
+pub(crate) async fn set(
+    account: &Account,
+    until: Instant,
+    bucket: &str,
+    policy: &str,
+) -> Result<()> {
     // A store that does not know `?policy` would take the request for one to the bucket itself, and delete it.
     if get(account, until, bucket).await?.is_empty() && policy.is_empty() {
         return Ok(());
@@ -38,7 +43,8 @@ pub(crate) async fn set(account: &Account, until: Instant, bucket: &str, policy:
         ask("remove policy", Method::DELETE, url)
     } else {
         let sum = md5_base64(policy.as_bytes());
-        let mut request = ask("set policy", Method::PUT, url).typed("application/json", policy.to_owned());
+        let mut request =
+            ask("set policy", Method::PUT, url).typed("application/json", policy.to_owned());
         put_header(&mut request, "content-md5", &sum)?;
         request
     };

@@ -22,9 +22,14 @@ use crate::{
 };
 
 /// Signs a request for who has the URL.
-pub(crate) async fn sign(account: &Account, request: &SignRequest, now_secs: u64) -> Result<SignedUrl> {
+pub(crate) async fn sign(
+    account: &Account,
+    request: &SignRequest,
+    now_secs: u64,
+) -> Result<SignedUrl> {
     let Credential::Aws(Some(provider)) = &account.credential else {
-        return Err(unsupported("without credentials nothing can be signed").remedy("set the backend's `credentials`"));
+        return Err(unsupported("without credentials nothing can be signed")
+            .remedy("set the backend's `credentials`"));
     };
     let credential = provider.get_credential().await.map_err(|error| no_credentials(&error))?;
     let number = request.part.to_string();
@@ -38,14 +43,21 @@ pub(crate) async fn sign(account: &Account, request: &SignRequest, now_secs: u64
         query.push(("versionId", request.object.version.as_str()));
     }
     let mut headers = BTreeMap::new();
-    let reads = matches!(request.method, SignedMethod::GET | SignedMethod::HEAD | SignedMethod::PUT_PART);
-    let encrypt = if request.method == SignedMethod::PUT { account.encrypt.as_slice() } else { &[] };
-    let customer = if reads || request.method == SignedMethod::PUT { account.customer.as_slice() } else { &[] };
+    let reads =
+        matches!(request.method, SignedMethod::GET | SignedMethod::HEAD | SignedMethod::PUT_PART);
+    let encrypt =
+        if request.method == SignedMethod::PUT { account.encrypt.as_slice() } else { &[] };
+    let customer = if reads || request.method == SignedMethod::PUT {
+        account.customer.as_slice()
+    } else {
+        &[]
+    };
     for (name, value) in encrypt.iter().chain(customer) {
         headers.insert(name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned());
     }
     let url = account.url(&request.object.bucket, &request.object.key, &[])?;
-    let url = Url::parse(&url.to_string()).map_err(|error| invalid(format!("no URL can be made of the name: {error}")))?;
+    let url = Url::parse(&url.to_string())
+        .map_err(|error| invalid(format!("no URL can be made of the name: {error}")))?;
     let signed = query_signature(&Signing {
         credential: &credential,
         region: account.region(),
@@ -59,7 +71,10 @@ pub(crate) async fn sign(account: &Account, request: &SignRequest, now_secs: u64
     Ok(SignedUrl {
         url: signed.into(),
         method: request.method.http().into(),
-        headers: headers.into_iter().map(|(name, value)| Tuple2(name.into(), value.into())).collect(),
+        headers: headers
+            .into_iter()
+            .map(|(name, value)| Tuple2(name.into(), value.into()))
+            .collect(),
         expires: now_secs + request.expire_secs,
         ..SignedUrl::default()
     })
@@ -96,8 +111,11 @@ pub(crate) fn query_signature(signing: &Signing<'_>) -> String {
     let names: Vec<&str> = headers.keys().map(String::as_str).collect();
     let names = names.join(";");
 
-    let mut pairs: Vec<(String, String)> =
-        signing.query.iter().map(|(name, value)| (escape(name, false), escape(value, false))).collect();
+    let mut pairs: Vec<(String, String)> = signing
+        .query
+        .iter()
+        .map(|(name, value)| (escape(name, false), escape(value, false)))
+        .collect();
     let mut add = |name: &str, value: &str| pairs.push((name.to_owned(), escape(value, false)));
     add("X-Amz-Algorithm", "AWS4-HMAC-SHA256");
     add("X-Amz-Credential", &format!("{}/{scope}", signing.credential.key_id));
@@ -108,7 +126,8 @@ pub(crate) fn query_signature(signing: &Signing<'_>) -> String {
         add("X-Amz-Security-Token", token);
     }
     pairs.sort();
-    let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let pairs: Vec<String> =
+        pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     let query = pairs.join("&");
 
     let mut canonical = format!("{}\n{}\n{query}\n", signing.method, signing.url.path());

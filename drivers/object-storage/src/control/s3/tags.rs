@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::time::Instant;
 
-use driver_api::{RString, RVec, Tuple2};
 use driver_api::{Error, ErrorKind, Result, ext::ObjectName};
+use driver_api::{RString, RVec, Tuple2};
 use http::Method;
 
 use crate::{
     account::Account,
     error::invalid,
-    wire::{
-        AnswerExt, AskExt, At, about, ask, at_object, digest::md5_base64, put_header, xml,
-    },
+    wire::{AnswerExt, AskExt, At, about, ask, at_object, digest::md5_base64, put_header, xml},
 };
 
 /// The most tags of an object.
@@ -22,13 +20,19 @@ pub(crate) type Pairs = RVec<Tuple2<RString, RString>>;
 /// Refuses tags that stores cannot keep.
 pub(crate) fn check(tags: &[Tuple2<RString, RString>]) -> Result<()> {
     if tags.len() > MAX_TAGS {
-        return Err(invalid(format!("{} tags are more than the {MAX_TAGS} that an object can have", tags.len())));
+        return Err(invalid(format!(
+            "{} tags are more than the {MAX_TAGS} that an object can have",
+            tags.len()
+        )));
     }
     for (index, tag) in tags.iter().enumerate() {
         xml::check_text("tag", &tag.0)?;
         xml::check_text("tag", &tag.1)?;
         if tag.0.is_empty() || tag.0.chars().count() > 128 || tag.1.chars().count() > 256 {
-            return Err(invalid(format!("the tag {:?}: names have 1 to 128 characters, values up to 256", tag.0)));
+            return Err(invalid(format!(
+                "the tag {:?}: names have 1 to 128 characters, values up to 256",
+                tag.0
+            )));
         }
         if tags[..index].iter().any(|other| other.0 == tag.0) {
             return Err(invalid(format!("two tags have the name {:?}", tag.0)));
@@ -40,7 +44,11 @@ pub(crate) fn check(tags: &[Tuple2<RString, RString>]) -> Result<()> {
 fn at(object: &ObjectName) -> At {
     let version = ("versionId", Some(object.version.as_str()));
     let query = [("tagging", None), version];
-    at_object(&object.bucket, &object.key, if object.version.is_empty() { &query[..1] } else { &query })
+    at_object(
+        &object.bucket,
+        &object.key,
+        if object.version.is_empty() { &query[..1] } else { &query },
+    )
 }
 
 /// The tags of an object.
@@ -59,12 +67,37 @@ pub(crate) async fn get(account: &Account, until: Instant, object: &ObjectName) 
 }
 
 /// Sets all tags of an object, and checks that the store kept them.
-pub(crate) async fn set(account: &Account, until: Instant, object: &ObjectName, tags: &[Tuple2<RString, RString>]) -> Result<()> {
+pub(crate) async fn set(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    tags: &[Tuple2<RString, RString>],
+) -> Result<()> {
     check(tags)?;
-    // A store that does not know `?tagging` would write the tags over the object.
+    // A store that does not know `?tagging` would write the tags over the object, or delete it.
     if sorted(&get(account, until, object).await?) == sorted(tags) {
         return Ok(());
     }
+    let request = if tags.is_empty() {
+        ask("remove tags", Method::DELETE, at(object))
+    } else {
+        let body = encode(tags);
+        let sum = md5_base64(body.as_bytes());
+        let mut request = ask("set tags", Method::PUT, at(object)).typed("application/xml", body);
+        put_header(&mut request, "content-md5", &sum)?;
+        request
+    };
+    account.ask_ok(&request, until).await?;
+    if sorted(&get(account, until, object).await?) != sorted(tags) {
+        let error =
+            Error::new(ErrorKind::CONFLICT, "the object's tags are not those that were set")
+                .remedy("look whether somebody else changes them, and set them again");
+        return Err(about(error, &request));
+    }
+    Ok(())
+}
+
+fn encode(tags: &[Tuple2<RString, RString>]) -> String {
     let mut document = xml::Writer::new();
     document.element_with("Tagging", "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"", |root| {
         root.element("TagSet", |set| {
@@ -76,17 +109,7 @@ pub(crate) async fn set(account: &Account, until: Instant, object: &ObjectName, 
             }
         });
     });
-    let body = document.finish();
-    let sum = md5_base64(body.as_bytes());
-    let mut request = ask("set tags", Method::PUT, at(object)).typed("application/xml", body);
-    put_header(&mut request, "content-md5", &sum)?;
-    account.ask_ok(&request, until).await?;
-    if sorted(&get(account, until, object).await?) != sorted(tags) {
-        let error = Error::new(ErrorKind::CONFLICT, "the object's tags are not those that were set")
-            .remedy("look whether somebody else changes them, and set them again");
-        return Err(about(error, &request));
-    }
-    Ok(())
+    document.finish()
 }
 
 fn sorted(tags: &[Tuple2<RString, RString>]) -> Vec<(&str, &str)> {

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::time::Instant;
 
-use driver_api::{RString, RVec, Tuple2};
-use bytes::Bytes;
 use driver_api::{
     Error, Result,
     ext::{
         Conditions, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, UploadInfo, UploadPage,
     },
 };
+use driver_api::{RString, RVec, Tuple2};
 use http::Method;
 
 use super::tags;
@@ -21,13 +20,11 @@ use crate::{
         parts::{self},
     },
     error::invalid,
-    info,
-    mark, put,
+    info, mark, put,
     retry::is_error,
     wire::{
         AnswerExt, AskExt, about, ask, at_bucket, at_object,
-        digest::{md5_base64, md5_hex},
-        nonsense, put_header, quoted, same, time, unquoted,
+        nonsense, quoted, same, time, unquoted,
         url::unescape,
         xml,
     },
@@ -48,11 +45,17 @@ fn plain(account: &Account) -> bool {
 }
 
 /// Begins an object that is written in parts.
-pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName, options: &PutOptions) -> Result<UploadInfo> {
+pub(crate) async fn begin(
+    account: &Account,
+    until: Instant,
+    object: &ObjectName,
+    options: &PutOptions,
+) -> Result<UploadInfo> {
     tags::check(&options.tags)?;
     let url = at_object(&object.bucket, &object.key, &[("uploads", None)]);
     // A second one that is begun because an answer was lost stays behind, and can be found by listing uploads.
-    let request = ask("begin upload", Method::POST, url).headers(&account.encrypt).headers(&account.customer);
+    let request =
+        ask("begin upload", Method::POST, url).headers(&account.encrypt).headers(&account.customer);
     let mark = mark::of(&options.mark)?;
     let request = info::write(account, request, options, &mark)?;
     let tags = info::tags_text(&options.tags);
@@ -75,28 +78,14 @@ pub(crate) async fn begin(account: &Account, until: Instant, object: &ObjectName
     })
 }
 
-/// Writes a part.
-pub(crate) async fn put_part(account: &Account, until: Instant, upload: &UploadInfo, number: u32, data: Bytes) -> Result<PartInfo> {
-    let (id, _) = split_id(&upload.id);
-    let number_text = number.to_string();
-    let query = [("partNumber", Some(number_text.as_str())), ("uploadId", Some(id))];
-    let mut request = ask("put part", Method::PUT, at_object(&upload.bucket, &upload.key, &query))
-        .headers(&account.customer)
-        .body(data.clone());
-    put_header(&mut request, "content-md5", &md5_base64(&data))?;
-    let (size, sum) = (data.len() as u64, md5_hex(&data));
-    let reply = account.ask_ok(&request, until).await.map_err(|error| error.with("part", number))?;
-    let etag = reply.etag();
-    // Encrypted parts have ETags that are no sums.
-    let is_sum = etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit()) && plain(account);
-    if etag.is_empty() || (is_sum && !etag.eq_ignore_ascii_case(&sum)) {
-        return Err(about(parts::damaged(&sum, etag), &request).with("part", number));
-    }
-    Ok(PartInfo { number, size, etag: etag.into(), checksum: format!("md5:{sum}").into(), reserved: [0; 2] })
-}
-
 /// A page of the parts of an upload.
-pub(crate) async fn parts(account: &Account, until: Instant, upload: &UploadInfo, after: u32, limit: u32) -> Result<PartPage> {
+pub(crate) async fn parts(
+    account: &Account,
+    until: Instant,
+    upload: &UploadInfo,
+    after: u32,
+    limit: u32,
+) -> Result<PartPage> {
     let (id, _) = split_id(&upload.id);
     let (after_text, limit) = (after.to_string(), limit.clamp(1, 1000).to_string());
     let query = [
@@ -110,7 +99,7 @@ pub(crate) async fn parts(account: &Account, until: Instant, upload: &UploadInfo
     // moto calls it something else than AWS does.
     let root = match reply.text()?.contains("<ListPartsResponse") {
         true => reply.document("ListPartsResponse", &request)?,
-        false => reply.document("ListPartsResult", &request)?,
+        false => reply.document("ListPartsResult|ListPartsResponse", &request)?,
     };
     same("upload", id, root.text("UploadId")).map_err(context)?;
     let mut page = PartPage { more: root.says("IsTruncated"), ..PartPage::default() };
@@ -138,14 +127,18 @@ pub(crate) async fn complete(
 ) -> Result<ObjectInfo> {
     let (id, tags) = split_id(&upload.id);
     let mut document = xml::Writer::new();
-    document.element_with("CompleteMultipartUpload", "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"", |root| {
-        for part in parts {
-            root.element("Part", |out| {
-                out.text("PartNumber", &part.number.to_string());
-                out.text("ETag", &quoted(&part.etag));
-            });
-        }
-    });
+    document.element_with(
+        "CompleteMultipartUpload",
+        "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"",
+        |root| {
+            for part in parts {
+                root.element("Part", |out| {
+                    out.text("PartNumber", &part.number.to_string());
+                    out.text("ETag", &quoted(&part.etag));
+                });
+            }
+        },
+    );
     let url = at_object(&upload.bucket, &upload.key, &[("uploadId", Some(id))]);
     let request = ask("complete upload", Method::POST, url)
         .headers(&account.customer)
@@ -161,7 +154,11 @@ pub(crate) async fn complete(
         Ok(reply) => {
             let code = reply.code();
             let unmet = put::is_unmet(&reply, conditions) && code != "NoSuchUpload";
-            let told = if unmet { put::unmet(account, &request, conditions) } else { reply.error(account, &request) };
+            let told = if unmet {
+                put::unmet(account, &request, conditions)
+            } else {
+                reply.error(account, &request)
+            };
             ending::settle(account, &request, upload, &reply, until, told).await?.info
         }
         Err(error) => ending::unanswered(account, upload, until, error).await?.info,
@@ -208,7 +205,8 @@ async fn finish(
     let mut object = ObjectName::new(&upload.bucket, &upload.key);
     object.version.clone_from(&info.version);
     tags::set(account, until, &object, &parse_tags(tags)?).await.map_err(|error| {
-        let text = format!("the upload was completed, but its tags were not set: {}", error.message());
+        let text =
+            format!("the upload was completed, but its tags were not set: {}", error.message());
         Error::new(error.kind(), text).caused_by(&error).remedy("set the object's tags")
     })?;
     Ok(info)
@@ -250,7 +248,11 @@ pub(crate) async fn list(
 ) -> Result<UploadPage> {
     let place = Place::decode(page)?;
     let limit = limit.clamp(1, 1000).to_string();
-    let mut query = vec![("uploads", None), ("encoding-type", Some("url")), ("max-uploads", Some(limit.as_str()))];
+    let mut query = vec![
+        ("uploads", None),
+        ("encoding-type", Some("url")),
+        ("max-uploads", Some(limit.as_str())),
+    ];
     if !prefix.is_empty() {
         query.push(("prefix", Some(prefix)));
     }
@@ -266,7 +268,8 @@ pub(crate) async fn list(
     let escaped = root.text("EncodingType") == "url";
     let key = |text: &str| match escaped {
         false => Ok(text.to_owned()),
-        true => unescape(text, true).ok_or_else(|| nonsense(format!("{text:?} is not escaped as it should be"))),
+        true => unescape(text, true)
+            .ok_or_else(|| nonsense(format!("{text:?} is not escaped as it should be"))),
     };
     let mut answer = UploadPage::default();
     for upload in root.all("Upload") {
@@ -285,7 +288,10 @@ pub(crate) async fn list(
     }
     answer.uploads.sort_by(|a, b| (&a.key, a.started_ms).cmp(&(&b.key, b.started_ms)));
     if root.says("IsTruncated") {
-        let next = Place { last: key(root.text("NextKeyMarker"))?, token: root.text("NextUploadIdMarker").to_owned() };
+        let next = Place {
+            last: key(root.text("NextKeyMarker"))?,
+            token: root.text("NextUploadIdMarker").to_owned(),
+        };
         if place.as_ref() == Some(&next) {
             return Err(context(nonsense("the list of uploads does not advance")));
         }
