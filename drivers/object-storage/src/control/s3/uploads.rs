@@ -23,8 +23,10 @@ use crate::{
     info, mark, put,
     retry::is_error,
     wire::{
-        AnswerExt, AskExt, about, ask, at_bucket, at_object, nonsense, quoted, same, time,
-        unquoted, url::unescape, xml,
+        AnswerExt, AskExt, about, ask, at_bucket, at_object,
+        nonsense, quoted, same, time, unquoted,
+        url::unescape,
+        xml,
     },
 };
 
