@@ -6,11 +6,11 @@ mod control;
 
 use control::{
     now, put,
-    support::{Stage, buf, cx, refused},
+    support::{Addresses, Stage, buf, cx, fresh, open, pairs, refused},
 };
 use driver_api::{
-    ErrorKind,
-    ext::{Conditions, PutOptions},
+    ErrorKind, RVec,
+    ext::{BucketSpec, Conditions, LifecycleRule, ObjectChange, ObjectName, PutOptions},
 };
 
 on! { moto azurite gcs swift }
@@ -50,4 +50,62 @@ async fn swift_expires_by_prefix_and_age() {
     assert!(expires("old/early").await <= 600);
     assert_eq!(expires("new").await, 0);
     assert_eq!(run(wish).await.expect("done"), r#"{"set":0,"kept":6,"after":""}"#);
+}
+
+/// Swift's S3 takes what it does not know for something else: `GET ?lifecycle` lists the bucket, `DELETE ?lifecycle` would
+/// delete it. What is not answered as it should be is not asked to change anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the servers of `tests/services/object`"]
+async fn a_store_that_takes_a_question_for_another_loses_nothing() {
+    let at = Addresses::read();
+    let options = serde_json::json!({
+        "kind": "s3", "endpoint": at.get("swift_s3"),
+        "access_key": at.get("swift_user"), "secret_key": at.get("swift_key"),
+    });
+    let backend = open(options, serde_json::json!({}));
+    let objects = driver_api::Backend::objects(&backend).expect("objects");
+    let bucket = fresh("taken");
+    objects.create_bucket(&cx(), BucketSpec::new(&bucket)).await.expect("a bucket");
+    let object = ObjectName::new(&bucket, "kept");
+    objects.put(&cx(), object.clone(), buf(b"content"), PutOptions::default()).await.expect("put");
+    let there = async || {
+        let get =
+            objects.get(&cx(), object.clone(), 0, 100, Conditions::default()).await.expect("get");
+        assert_eq!(&get.data[..], b"content");
+    };
+    let rules = vec![LifecycleRule {
+        id: "a".into(),
+        enabled: true,
+        expire_days: 1,
+        ..LifecycleRule::default()
+    }];
+    for error in [
+        objects.lifecycle(&cx(), &bucket).await.expect_err("lifecycle"),
+        objects.set_lifecycle(&cx(), &bucket, RVec::new()).await.expect_err("no lifecycle"),
+        objects.set_lifecycle(&cx(), &bucket, rules.into()).await.expect_err("lifecycle"),
+        objects.set_policy(&cx(), &bucket, "").await.expect_err("no policy"),
+        objects.set_policy(&cx(), &bucket, "{}").await.expect_err("a policy"),
+    ] {
+        assert!(
+            [ErrorKind::UNSUPPORTED, ErrorKind::CORRUPTED].contains(&error.kind()),
+            "{error:#}"
+        );
+        there().await;
+    }
+    let tags = pairs(&[("a", "b")]);
+    for tags in [tags, RVec::new()] {
+        let change = ObjectChange { tags: Some(tags).into(), ..ObjectChange::default() };
+        // Some versions know tags.
+        if let Err(error) = objects.change(&cx(), object.clone(), change).await {
+            assert!(
+                [ErrorKind::UNSUPPORTED, ErrorKind::CORRUPTED].contains(&error.kind()),
+                "{error:#}"
+            );
+        }
+        there().await;
+    }
+    objects.delete(&cx(), object.clone(), Conditions::default()).await.expect("delete");
+    objects.set_lifecycle(&cx(), &bucket, RVec::new()).await.expect_err("no lifecycle");
+    objects.set_policy(&cx(), &bucket, "").await.expect_err("no policy");
+    objects.bucket(&cx(), &bucket).await.expect("the empty bucket is still there");
 }

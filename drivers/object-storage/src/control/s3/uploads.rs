@@ -247,10 +247,7 @@ pub(crate) async fn list(
 ) -> Result<UploadPage> {
     let place = Place::decode(page)?;
     let limit = limit.clamp(1, 1000).to_string();
-    let mut query = vec![
-        ("uploads", None),
-        ("max-uploads", Some(limit.as_str())),
-    ];
+    let mut query = vec![("uploads", None), ("max-uploads", Some(limit.as_str()))];
     if !prefix.is_empty() {
         query.push(("prefix", Some(prefix)));
     }
