@@ -13,10 +13,12 @@ use driver_api::{Result, Stats};
 use http::{HeaderName, HeaderValue, Uri, header::AUTHORIZATION};
 use object_store::{
     ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, AwsAuthorizer, AwsCredentialProvider},
+    aws::{AmazonS3Builder, AwsAuthorizer, AwsCredentialProvider, S3CopyIfNotExists},
     azure::{AzureAuthorizer, AzureCredentialProvider, MicrosoftAzureBuilder},
     client::{HttpClient, HttpRequest},
     gcp::{GcpCredentialProvider, GcpSigningCredentialProvider, GoogleCloudStorageBuilder},
+    list::PaginatedListStore,
+    multipart::MultipartStore,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
@@ -50,6 +52,24 @@ pub(crate) enum Credential {
     Swift(swift::Swift),
 }
 
+/// A bucket behind object_store's traits.
+#[derive(Clone)]
+pub struct BucketStore {
+    /// Objects.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Uploads in parts.
+    pub uploads: Arc<dyn MultipartStore>,
+    /// Listings page by page.
+    pub pages: Arc<dyn PaginatedListStore>,
+}
+
+impl BucketStore {
+    fn of<S: ObjectStore + MultipartStore + PaginatedListStore>(store: S) -> Self {
+        let store = Arc::new(store);
+        Self { objects: Arc::clone(&store) as _, uploads: Arc::clone(&store) as _, pages: store }
+    }
+}
+
 /// One account at one store: what all requests of a backend have in common.
 pub(crate) struct Account {
     /// The kind of store.
@@ -72,7 +92,7 @@ pub(crate) struct Account {
     pub pace: Pace,
     /// Which conditions the store heeds (S3).
     pub probed: Probed,
-    stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    stores: Mutex<HashMap<String, BucketStore>>,
 }
 
 impl Account {
@@ -195,17 +215,17 @@ impl Account {
     }
 
     /// The bucket behind object_store's traits, with this account's credentials, client and limits. Kept for the next call.
-    pub fn bucket_store(&self, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    pub fn bucket_store(&self, bucket: &str) -> Result<BucketStore> {
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = stores.get(bucket) {
-            return Ok(Arc::clone(store));
+            return Ok(store.clone());
         }
         let store = self.open_bucket(bucket)?;
-        stores.insert(bucket.to_owned(), Arc::clone(&store));
+        stores.insert(bucket.to_owned(), store.clone());
         Ok(store)
     }
 
-    fn open_bucket(&self, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    fn open_bucket(&self, bucket: &str) -> Result<BucketStore> {
         let wrong =
             |error: object_store::Error| error::of_store(&error, "the bucket cannot be opened");
         let endpoint = self.base.as_str().trim_end_matches('/').to_owned();
@@ -225,7 +245,8 @@ impl Account {
                     .with_allow_http(true)
                     .with_virtual_hosted_style_request(virtual_style)
                     .with_retry(retry)
-                    .with_http_connector(connector);
+                    .with_http_connector(connector)
+                    .with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
                 builder = match credential {
                     Some(credential) => builder.with_credentials(Arc::clone(credential)),
                     None => builder.with_skip_signature(true),
@@ -244,9 +265,9 @@ impl Account {
                     }
                     _ => {}
                 }
-                Arc::new(builder.build().map_err(wrong)?)
+                BucketStore::of(builder.build().map_err(wrong)?)
             }
-            Credential::Azure(credential) => Arc::new(
+            Credential::Azure(credential) => BucketStore::of(
                 MicrosoftAzureBuilder::new()
                     .with_account(self.azure_account())
                     .with_container_name(bucket)
@@ -258,7 +279,7 @@ impl Account {
                     .build()
                     .map_err(wrong)?,
             ),
-            Credential::Gcs(credential, signing) => Arc::new(
+            Credential::Gcs(credential, signing) => BucketStore::of(
                 GoogleCloudStorageBuilder::new()
                     .with_bucket_name(bucket)
                     .with_base_url(&endpoint)
@@ -269,7 +290,7 @@ impl Account {
                     .build()
                     .map_err(wrong)?,
             ),
-            Credential::Swift(swift) => Arc::new(swift.with_container(bucket)),
+            Credential::Swift(swift) => BucketStore::of(swift.with_container(bucket)),
         })
     }
 

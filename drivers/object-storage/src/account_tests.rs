@@ -99,7 +99,9 @@ fn a_buckets_store_is_made_once() {
             account.bucket_store("one").expect("it"),
         );
         let other = account.bucket_store("other").expect("a store");
-        assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
+        assert!(
+            Arc::ptr_eq(&one.objects, &same.objects) && !Arc::ptr_eq(&one.objects, &other.objects)
+        );
     }
 }
 

@@ -5,10 +5,16 @@ use std::sync::Arc;
 
 use driver_api::{
     Abilities, Attach, Backend, Capabilities, Error, ErrorKind, Health, IoBuf, Op, OpContext, RVec,
-    Stats, Usage, Volume, VolumeInfo, VolumeSpec, WriteFlags, ext,
+    Result, Stats, Usage, Volume, VolumeInfo, VolumeSpec, WriteFlags, ext,
 };
 
-use crate::{account::Account, commands::CommandsOf, config::Kind, health, objects::ObjectsOf};
+use crate::{
+    account::{Account, BucketStore},
+    commands::CommandsOf,
+    config::Kind,
+    health,
+    objects::ObjectsOf,
+};
 
 /// An open backend of the driver `object-storage`.
 #[derive(Clone, Debug)]
@@ -17,6 +23,11 @@ pub struct ObjectBackend(pub(crate) Arc<Account>);
 impl ObjectBackend {
     pub(crate) fn new(account: Account) -> Self {
         Self(Arc::new(account))
+    }
+
+    /// A bucket behind object_store's traits, with this backend's credentials, client and limits.
+    pub fn bucket_store(&self, bucket: &str) -> Result<BucketStore> {
+        self.0.bucket_store(bucket)
     }
 }
 

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use driver_api::{
-    Error, ErrorKind, ROption, Result,
-    ext::{Conditions, CopyOptions, ObjectInfo, ObjectName, PutOptions},
+    Error, ErrorKind, ROption, RString, RVec, Result, Tuple2,
+    ext::{Conditions, CopyOptions, ObjectChange, ObjectInfo, ObjectName, PutOptions},
 };
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -14,7 +14,7 @@ use crate::{
     account::Account,
     call::{Answer, Ask},
     config::Kind,
-    control::s3,
+    control::{azure, s3},
     error::{invalid, unknown},
     get,
     info::{self, Found, quoted},
@@ -55,7 +55,10 @@ pub(crate) async fn copy(
         .remedy("get it and put it"));
     }
     let mark = mark::of(&options.mark)?;
-    let put = said(account, &source, options);
+    let mut put = said(account, &source, options);
+    if account.kind == Kind::Azure && options.change.tags.is_none() {
+        put.tags = azure_tags(account, from, until).await?;
+    }
     let mut ask = Ask::new("copy object", Method::PUT, &to.bucket, &to.key)
         .headers(&account.encrypt)
         .headers(&account.customer);
@@ -74,6 +77,16 @@ pub(crate) async fn copy(
     }
     let found = get::find(account, to, &Conditions::default(), until).await?;
     proven(&found, &mark, &source)?;
+    let change = &options.change;
+    if account.kind == Kind::Azure && (change.content_type.is_some() || change.metadata.is_some()) {
+        // A copy takes the source's headers of HTTP along, whatever it is asked.
+        let change = ObjectChange {
+            content_type: change.content_type.clone(),
+            metadata: change.metadata.clone(),
+            ..ObjectChange::default()
+        };
+        return azure::change::change(account, until, to, &change).await;
+    }
     Ok(found.info)
 }
 
@@ -142,6 +155,22 @@ fn from_source(account: &Account, ask: Ask, from: &ObjectName, source: &Found) -
             }
             ask.header("x-ms-copy-source", &url)?.header("x-ms-source-if-match", &etag)
         }
+    }
+}
+
+/// The source's tags, which Azure does not copy; of who may not see them, none.
+async fn azure_tags(
+    account: &Account,
+    from: &ObjectName,
+    until: Instant,
+) -> Result<RVec<Tuple2<RString, RString>>> {
+    match azure::change::tags(account, until, from).await {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::UNSUPPORTED | ErrorKind::PERMISSION_DENIED) =>
+        {
+            Ok(RVec::new())
+        }
+        tags => tags,
     }
 }
 

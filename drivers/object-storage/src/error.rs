@@ -207,6 +207,14 @@ fn judge(
         "AuthenticationFailed" if skew(headers).is_some_and(|secs| secs.abs() > 600) => {
             return skewed(headers, &said);
         }
+        // Azurite's word for it; Azure's own means that the caller is known and not allowed.
+        "AuthorizationFailure" if refusal.message.contains("failed to authenticate") => {
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the store refuses the credentials: {said}"),
+            )
+            .remedy("correct `account` and `account_key`");
+        }
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => {
             return of(ErrorKind::UNAUTHENTICATED, format!("the store refuses the credentials: {said}"))
                 .remedy("correct `account` and `account_key`, or `sas`; one that has expired is refused alike");

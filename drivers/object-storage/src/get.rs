@@ -353,8 +353,10 @@ fn range(
         .header("range", &format!("bytes={from}-{}", from + missing - 1))?;
     ask = match coming {
         // What goes on must be of the same object.
-        Some(coming) => ask.header("if-match", &quoted(&coming.found.info.etag))?,
-        None => conditions(ask, under)?,
+        Some(coming) if !coming.found.info.etag.is_empty() => {
+            ask.header("if-match", &quoted(&coming.found.info.etag))?
+        }
+        _ => conditions(ask, under)?,
     };
     Ok(match account.kind {
         Kind::S3 => ask.header("x-amz-checksum-mode", "ENABLED")?,

@@ -48,12 +48,9 @@ async fn probe(account: &Account, until: Instant) -> Result<()> {
         return crate::swift::probe(account, until).await;
     }
     let ask = match (&account.config.probe_bucket, account.kind) {
-        (Some(bucket), Kind::Gcs | Kind::S3) => {
-            let limit = if account.kind == Kind::S3 { "1" } else { "1" };
-            Ask::new(operation, Method::GET, bucket, "")
-                .query("list-type", "2")
-                .query("max-keys", limit)
-        }
+        (Some(bucket), Kind::Gcs | Kind::S3) => Ask::new(operation, Method::GET, bucket, "")
+            .query("list-type", "2")
+            .query("max-keys", "1"),
         (Some(bucket), _) => {
             Ask::new(operation, Method::GET, bucket, "").query("restype", "container")
         }

@@ -27,8 +27,6 @@ pub(crate) struct Found {
     pub info: ObjectInfo,
     /// The mark; empty: it has none.
     pub mark: String,
-    /// Whether its ETag is the MD5 of its content.
-    pub etag_is_md5: bool,
     /// Its generation (GCS).
     pub generation: String,
 }
@@ -119,7 +117,7 @@ pub(crate) fn read(kind: Kind, key: &str, headers: &HeaderMap) -> Found {
             if etag_is_md5 { format!("md5:{}", info.etag.to_lowercase()) } else { String::new() }
         })
         .into();
-    Found { info, mark, etag_is_md5, generation: generation.to_owned() }
+    Found { info, mark, generation: generation.to_owned() }
 }
 
 /// The size of the whole object.

@@ -4,6 +4,7 @@
 mod account;
 mod backend;
 mod call;
+mod choices;
 mod client;
 mod commands;
 mod config;
@@ -32,6 +33,7 @@ mod swift;
 mod traffic;
 mod wire;
 
+pub use account::BucketStore;
 pub use backend::{NoVolume, ObjectBackend};
 pub use config::{
     Checksum, ConditionalPut, Config, Credentials, Encryption, Kind, Style, SwiftAuth,

@@ -61,8 +61,6 @@ impl Swift {
     /// # Errors
     /// Options that no HTTP client can be made of, such as a certificate that is none.
     pub fn new(config: Config) -> Result<Self> {
-        // Another library for TLS that was named before does as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Self::with_connector(config, &ReqwestConnector::default())
     }
 

@@ -93,62 +93,59 @@ impl Proxy {
 fn serve(mut client: TcpStream, host: &str, rules: &Rules, seen: &Seen) {
     let _ = client.set_nodelay(true);
     let mut rest = Vec::new();
-    while let Some((head, mut body)) = message(&mut client, &mut rest) {
-        let line = head.lines().next().unwrap_or_default().to_owned();
-        seen.lock().expect("seen").push(line.clone());
-        let fault = fault_of(&line, rules);
-        let method = line.split(' ').next().unwrap_or_default();
-        match fault {
-            Some(Fault::Refuse(status)) => {
-                let _ = client.write_all(plain(status).as_bytes());
-                let _ = client.shutdown(Shutdown::Write);
-                return;
-            }
-            Some(Fault::Say(status, text)) => {
-                let head = plain(status).replace("length: 0", &format!("length: {}", text.len()));
-                let _ = client.write_all(format!("{head}{text}").as_bytes());
-                let _ = client.shutdown(Shutdown::Write);
-                return;
-            }
-            Some(Fault::Silence) => {
-                let until = Instant::now() + Duration::from_secs(60);
-                while Instant::now() < until && client.peek(&mut [0]).is_ok_and(|count| count > 0) {
-                    thread::sleep(Duration::from_millis(100));
-                }
-                return;
-            }
-            Some(Fault::CorruptRequest) if !body.is_empty() => {
-                let at = body.len() / 2;
-                body[at] ^= 1;
-            }
-            _ => {}
-        }
-        let Some(answer) = ask(host, &head, &body) else { return };
-        let split = find(&answer, b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
-        let done = match fault {
-            Some(Fault::LoseAnswer) => return,
-            Some(Fault::DoneBut(status)) => client.write_all(plain(status).as_bytes()),
-            Some(Fault::Truncate(keep)) if method != "HEAD" => {
-                client.write_all(&answer[..answer.len().min(split + keep)])
-            }
-            Some(Fault::CorruptAnswer) if answer.len() > split => {
-                let mut answer = answer.clone();
-                let at = split + (answer.len() - split) / 2;
-                answer[at] ^= 1;
-                client.write_all(&answer)
-            }
-            Some(Fault::Drip) => answer.iter().try_for_each(|byte| {
-                thread::sleep(Duration::from_millis(100));
-                client.write_all(&[*byte])
-            }),
-            _ => client.write_all(&answer),
-        };
-        if done.is_err() {
+    let Some((head, mut body)) = message(&mut client, &mut rest) else { return };
+    let line = head.lines().next().unwrap_or_default().to_owned();
+    seen.lock().expect("seen").push(line.clone());
+    let fault = fault_of(&line, rules);
+    let method = line.split(' ').next().unwrap_or_default();
+    match fault {
+        Some(Fault::Refuse(status)) => {
+            let _ = client.write_all(plain(status).as_bytes());
+            let _ = client.shutdown(Shutdown::Write);
             return;
         }
-        // The store was asked to close, so its answer ends with the connection.
+        Some(Fault::Say(status, text)) => {
+            let head = plain(status).replace("length: 0", &format!("length: {}", text.len()));
+            let _ = client.write_all(format!("{head}{text}").as_bytes());
+            let _ = client.shutdown(Shutdown::Write);
+            return;
+        }
+        Some(Fault::Silence) => {
+            let until = Instant::now() + Duration::from_secs(60);
+            while Instant::now() < until && client.peek(&mut [0]).is_ok_and(|count| count > 0) {
+                thread::sleep(Duration::from_millis(100));
+            }
+            return;
+        }
+        Some(Fault::CorruptRequest) if !body.is_empty() => {
+            let at = body.len() / 2;
+            body[at] ^= 1;
+        }
+        _ => {}
+    }
+    let Some(answer) = ask(host, &head, &body) else { return };
+    let split = find(&answer, b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let done = match fault {
+        Some(Fault::LoseAnswer) => return,
+        Some(Fault::DoneBut(status)) => client.write_all(plain(status).as_bytes()),
+        Some(Fault::Truncate(keep)) if method != "HEAD" => {
+            client.write_all(&answer[..answer.len().min(split + keep)])
+        }
+        Some(Fault::CorruptAnswer) if answer.len() > split => {
+            let mut answer = answer.clone();
+            let at = split + (answer.len() - split) / 2;
+            answer[at] ^= 1;
+            client.write_all(&answer)
+        }
+        Some(Fault::Drip) => answer.iter().try_for_each(|byte| {
+            thread::sleep(Duration::from_millis(100));
+            client.write_all(&[*byte])
+        }),
+        _ => client.write_all(&answer),
+    };
+    // The store was asked to close, so its answer ends with the connection.
+    if done.is_ok() {
         let _ = client.shutdown(Shutdown::Write);
-        return;
     }
 }
 
