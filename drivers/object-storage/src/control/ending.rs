@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Whether `found` was made by this upload.
-fn is_own(upload: &UploadInfo, found: &Found) -> bool {
+pub(crate) fn is_own(upload: &UploadInfo, found: &Found) -> bool {
     !upload.mark.is_empty() && found.mark.eq_ignore_ascii_case(&upload.mark)
 }
 
