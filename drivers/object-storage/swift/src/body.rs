@@ -2,6 +2,7 @@
 
 //! The body of a GET: counted, taken up where it broke off, checked against its MD5.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use crate::attributes;
 use crate::client::{Answer, Call};
 use crate::encode;
 use crate::error::{Failure, FailureKind};
+use crate::manifest::Segment;
 use crate::retry::Backoff;
 use crate::store::Swift;
 
@@ -29,8 +31,32 @@ pub(crate) struct Reader {
     /// The next byte, and the end of what was asked for.
     pub(crate) next: u64,
     pub(crate) end: u64,
-    /// The hash so far, if the whole object is read and its ETag is its MD5.
-    pub(crate) md5: Option<Md5>,
+    /// What is known of the bytes that will be read, in order.
+    pub(crate) checks: VecDeque<Check>,
+    /// The hash of the bytes of the first check so far.
+    pub(crate) md5: Md5,
+}
+
+/// The bytes from `start` to `end` of an object have this MD5.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    start: u64,
+    end: u64,
+    md5: String,
+}
+
+/// What an object's segments say about the bytes from `next` to `end`: those that are read as a whole can be checked.
+pub(crate) fn checks_of(segments: &[Segment], next: u64, end: u64) -> VecDeque<Check> {
+    let mut at = 0;
+    let mut checks = VecDeque::new();
+    for segment in segments {
+        let start = at;
+        at += segment.size_bytes;
+        if segment.range.is_none() && start >= next && at <= end {
+            checks.push_back(Check { start, end: at, md5: segment.etag.clone() });
+        }
+    }
+    checks
 }
 
 struct State {
@@ -44,6 +70,30 @@ struct State {
 }
 
 impl Reader {
+    /// Whether `bytes`, which follow, are as they should be, as far as that is known by their end.
+    fn check(&mut self, bytes: &[u8]) -> bool {
+        let (mut at, mut rest) = (self.next, bytes);
+        while let Some(check) = self.checks.front()
+            && !rest.is_empty()
+        {
+            let border = if at < check.start { check.start } else { check.end };
+            let length = (border - at).min(rest.len() as u64);
+            let (now, later) = rest.split_at(length as usize);
+            if at >= check.start {
+                self.md5.update(now);
+            }
+            (at, rest) = (at + length, later);
+            if at == check.end {
+                let right = encode::hex(&self.md5.finalize_reset()) == check.md5;
+                self.checks.pop_front();
+                if !right {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// The bytes of `answer`, and of further answers if it breaks off.
     pub(crate) fn stream(self, answer: Answer) -> BoxStream<'static, Result<Bytes, Error>> {
         let config = &self.swift.client().config;
@@ -91,24 +141,18 @@ impl State {
         let reader = &mut self.reader;
         let length = bytes.len() as u64;
         if length > reader.end - reader.next {
-            return Err(self
-                .failure(FailureKind::Corrupt, "the server sent more than it said")
-                .remedy("repeat it"));
+            let cause = "the server sent more than it said";
+            return Err(self.failure(FailureKind::Corrupt, cause).remedy("repeat it"));
         }
+        // The last bytes of what is checked are given away only when all of them are known to be right.
+        let right = reader.check(&bytes);
         reader.next += length;
-        if let Some(md5) = &mut reader.md5 {
-            md5.update(&bytes);
+        if right {
+            return Ok(bytes);
         }
-        // The last bytes are given away only when all of them are known to be right.
-        if reader.next == reader.end
-            && let Some(md5) = reader.md5.take()
-            && Some(encode::hex(&md5.finalize())) != reader.etag
-        {
-            return Err(self
-                .failure(FailureKind::Corrupt, "the bytes differ from the object's MD5")
-                .remedy("read it again; if it stays so, the object is damaged: have the server's auditor look at it"));
-        }
-        Ok(bytes)
+        let cause = "the bytes differ from the MD5 that the server told when they were stored";
+        let remedy = "read it again; if it stays so, the object is damaged: have the server's auditor look at it";
+        Err(self.failure(FailureKind::Corrupt, cause).remedy(remedy))
     }
 
     /// Asks for the rest of the same object.
@@ -168,7 +212,7 @@ fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_range;
+    use super::*;
 
     #[test]
     fn ranges_of_answers_are_checked() {
@@ -176,5 +220,17 @@ mod tests {
         for wrong in ["bytes */1", "bytes 4-2/14", "bytes 2-14/14", "2-4/14", "bytes 2-4/*"] {
             assert_eq!(parse_range(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn segments_that_are_read_as_a_whole_are_checked() {
+        let segments = [3, 4, 5].map(|size| Segment::new("c", "n", &size.to_string(), size));
+        let of = |next, end| -> Vec<(u64, u64)> {
+            checks_of(&segments, next, end).iter().map(|check| (check.start, check.end)).collect()
+        };
+        assert_eq!(of(0, 12), [(0, 3), (3, 7), (7, 12)]);
+        assert_eq!(of(1, 12), [(3, 7), (7, 12)]);
+        assert_eq!(of(0, 11), [(0, 3), (3, 7)]);
+        assert_eq!(of(4, 6), []);
     }
 }

@@ -418,6 +418,24 @@ impl Client {
 
     /// GET of a URL of the server that needs no token, such as `/info`.
     pub(crate) async fn plain(&self, url: &str) -> Result<(StatusCode, Bytes), Failure> {
+        let deadline = Instant::now() + self.config.retry.retry_timeout;
+        let mut backoff = Backoff::new(&self.config.retry);
+        loop {
+            let failure = match self.plain_once(url).await {
+                Ok((status, _)) if repeatable(status) => {
+                    let (kind, remedy) = classify(status);
+                    let failure = Failure::new(kind, format!("GET of {url}"), status.to_string());
+                    failure.remedy(remedy).answered(status, None)
+                }
+                Ok(answer) => return Ok(answer),
+                Err(failure) if lasting(&failure) => return Err(failure),
+                Err(failure) => failure,
+            };
+            backoff.wait(deadline, None).await.map_err(|()| failure)?;
+        }
+    }
+
+    async fn plain_once(&self, url: &str) -> Result<(StatusCode, Bytes), Failure> {
         let label = format!("GET of {url}");
         let request =
             http::Request::builder().uri(url).body(HttpRequestBody::empty()).map_err(|error| {

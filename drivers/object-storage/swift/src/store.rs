@@ -2,6 +2,7 @@
 
 //! Objects of one container: put, get, head, and what the traits lead to elsewhere.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -20,14 +21,17 @@ use object_store::{
 use tokio::sync::OnceCell;
 
 use crate::attributes::{self, MARK};
-use crate::body::{Reader, content_range};
+use crate::body::{Check, Reader, checks_of, content_range};
 use crate::client::{Answer, Call, Client};
 use crate::config::{Config, Secret};
 use crate::encode;
 use crate::error::{Failure, FailureKind};
+use crate::manifest::{self, Segment};
 
 /// Bytes beyond which a hash is worth another thread.
 const HASH_ASIDE: usize = 64 << 10;
+/// Bytes of a large object that are worth asking for its manifest, to check them.
+const WORTH_A_MANIFEST: u64 = 4 << 20;
 
 /// One container of a Swift account. Clones share connections and tokens.
 #[derive(Clone)]
@@ -336,20 +340,17 @@ impl Swift {
         let payload = if options.head {
             futures_util::stream::empty().boxed()
         } else {
-            let whole = (next, end) == (0, size) && !attributes::is_manifest(&answer.headers);
-            let checkable = meta
-                .e_tag
-                .as_ref()
-                .is_some_and(|etag| etag.len() == 32 && encode::unhex(etag).is_some());
-            let md5 = (whole && checkable && self.client().config.verify_reads).then(Md5::new);
+            let checks = self.checks(key, &options, &answer.headers, (next, end, size)).await;
+            let etag = meta.e_tag.clone();
             let reader = Reader {
                 swift: self.clone(),
                 call: rest,
-                etag: meta.e_tag.clone(),
+                etag,
                 size,
                 next,
                 end,
-                md5,
+                checks,
+                md5: Md5::new(),
             };
             reader.stream(answer)
         };
@@ -360,6 +361,39 @@ impl Swift {
             attributes,
             extensions,
         })
+    }
+}
+
+impl Swift {
+    /// What can be checked of the bytes from `next` to `end` of an object with `head`.
+    async fn checks(
+        &self,
+        key: &Path,
+        options: &GetOptions,
+        head: &HeaderMap,
+        (next, end, size): (u64, u64, u64),
+    ) -> VecDeque<Check> {
+        let etag = attributes::header_etag(head).unwrap_or_default();
+        let is_md5 = etag.len() == 32 && encode::unhex(&etag).is_some();
+        if !self.client().config.verify_reads || !is_md5 || options.version.is_some() {
+            return VecDeque::new();
+        }
+        if !attributes::is_manifest(head) {
+            let whole = Segment::new(self.container_name(), key.as_ref(), &etag, size);
+            return checks_of(&[whole], next, end);
+        }
+        if !attributes::is_large(head) || end - next < WORTH_A_MANIFEST.min(size) {
+            return VecDeque::new();
+        }
+        // Without its manifest, or if that is another one by now, the object is read as it comes: its ETag still has to
+        // stay the same, and its length is counted.
+        let most = self.client().capabilities().await.map_or(0, |info| info.max_segments);
+        match self.manifest(key, head).await {
+            Ok(segments) if manifest::nested_etag(&segments, most) == etag => {
+                checks_of(&segments, next, end)
+            }
+            _ => VecDeque::new(),
+        }
     }
 }
 

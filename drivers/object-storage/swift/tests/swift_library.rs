@@ -4,12 +4,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
+mod real_servers;
 
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Faults, Server, put_large, segments, text};
 use futures_util::TryStreamExt;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
@@ -18,6 +17,7 @@ use object_store::{
     Attribute, Attributes, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode,
     PutMultipartOptions, PutOptions, integration,
 };
+use real_servers::{Faults, Server, put_large, segments, text};
 use swift::{
     ContainerUpdate, CreateOnly, Expiry, Failure, FailureKind, Secret, Swift, TempUrlScope,
     Versioning,
@@ -93,7 +93,10 @@ async fn swift_conforms() {
 #[tokio::test]
 #[ignore = "needs servers: NOVASTOR_OBJECT"]
 async fn swift_with_keystone_conforms() {
-    conforms(Server::Keystone).await;
+    // Only how tokens are got differs, and this server asks Keystone about each of them.
+    let store = |name: &'static str| Server::Keystone.fresh(name);
+    integration::put_opts(&store("modes").await, false).await;
+    integration::put_get_attributes(&store("attributes").await).await;
 }
 
 #[tokio::test]
