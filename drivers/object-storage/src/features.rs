@@ -26,7 +26,7 @@ pub(crate) fn of(account: &Account) -> ObjectFeatures {
         let heeded = match account.probed.get() {
             _ if !account.conditional() => Heeded::default(),
             Some(heeded) => *heeded,
-            None => Heeded { create: true, update: true, copy: true, delete: true },
+            None => Heeded { create: true, update: true, copy: true, delete: true, bare: false },
         };
         for (heeds, ability) in [
             (heeded.create, ObjectAbilities::CREATE_ONLY),

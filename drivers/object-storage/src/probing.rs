@@ -14,6 +14,7 @@ use crate::{
     call::{Answer, Ask},
     config::Kind,
     error::unsupported,
+    info::{quoted, unquoted},
     mark,
 };
 
@@ -31,6 +32,15 @@ pub(crate) struct Heeded {
     pub copy: bool,
     /// Deletions for a certain ETag.
     pub delete: bool,
+    /// ETags of conditions have no quotes: radosgw compares them letter by letter.
+    pub bare: bool,
+}
+
+impl Heeded {
+    /// The ETag as this store takes it in a condition of a mutation.
+    pub fn written(self, etag: &str) -> String {
+        if self.bare { unquoted(etag).to_owned() } else { quoted(etag) }
+    }
 }
 
 /// What was found out, once in the life of a backend.
@@ -107,7 +117,22 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
     };
     let first = account.ask_ok(&put(), until).await?;
     let create = account.ask(&put().header("if-none-match", "*")?, until).await?;
-    let update = account.ask(&put().header("if-match", NOBODYS)?, until).await?;
+    let mut update = account.ask(&put().header("if-match", NOBODYS)?, until).await?;
+    let etag = first.header("etag");
+    let right = account.ask(&put().header("if-match", &quoted(etag))?, until).await?;
+    let mut versions = vec![version_of(&first), version_of(&create), version_of(&right)];
+    let bare = !right.status.is_success();
+    if bare {
+        let unquoted = unquoted(etag).to_owned();
+        update = account.ask(&put().header("if-match", &NOBODYS.replace('"', ""))?, until).await?;
+        let right = account.ask(&put().header("if-match", &unquoted)?, until).await?;
+        versions.push(version_of(&right));
+        // What holds is refused as well: that is no condition that could be used.
+        if !right.status.is_success() {
+            update.status = StatusCode::NOT_IMPLEMENTED;
+        }
+    }
+    versions.push(version_of(&update));
     let mut copy = put().body("").header("x-amz-copy-source", &format!("/{bucket}/{key}"))?;
     copy = copy.header("x-amz-metadata-directive", "REPLACE")?.header("if-none-match", "*")?;
     for (name, value) in &account.customer {
@@ -122,17 +147,20 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
         update: refused(&update),
         copy: refused(&copied),
         delete: refused(&deleted),
+        bare,
     };
     tracing::info!(?heeded, endpoint = account.shown_endpoint(), "conditions that the store heeds");
     // Where versions are kept, all of the probe's are taken away; a rest does no harm.
     let _ = account.ask(&delete, until).await;
-    for answer in [&first, &create, &update, &copied] {
-        let version = answer.header("x-amz-version-id");
-        if !version.is_empty() && version != "null" {
-            let _ = account.ask(&delete.clone().query("versionId", version), until).await;
-        }
+    versions.push(version_of(&copied));
+    for version in versions.into_iter().filter(|version| !version.is_empty() && version != "null") {
+        let _ = account.ask(&delete.clone().query("versionId", version), until).await;
     }
     Ok(heeded)
+}
+
+fn version_of(answer: &Answer) -> String {
+    answer.header("x-amz-version-id").to_owned()
 }
 
 fn refused(answer: &Answer) -> bool {

@@ -16,7 +16,7 @@ use crate::{
     config::{Checksum, Encryption, Kind},
     error::{self, invalid, unsupported},
     get::{self, now_ms},
-    info::{self, Found, is_md5, quoted},
+    info::{self, Found, is_md5},
     mark, outcome, probing,
     sums::{self, Sum, Way},
 };
@@ -104,7 +104,8 @@ pub(crate) async fn condition(
     if create {
         ask.header("if-none-match", "*")
     } else {
-        ask.header("if-match", &quoted(&conditions.if_match))
+        let heeded = account.probed.get().copied().unwrap_or_default();
+        ask.header("if-match", &heeded.written(&conditions.if_match))
     }
 }
 

@@ -2,6 +2,7 @@
 //! The stores that `tests/services/object` started, and what tests do with all of them.
 #![allow(dead_code)]
 
+pub mod body;
 pub mod proxy;
 
 use std::{
