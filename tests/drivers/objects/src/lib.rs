@@ -11,6 +11,7 @@
 //! | `min_part`, `max_part` | 1024, 65536 | the size of parts |
 //! | `max_parts` | 1000 | how many there are |
 //! | `max_page` | 100 | entries of a page |
+//! | `checksum` | | the sum that it tells: `crc32c`, `md5`, or `wrong` for one that is not right |
 //! | `without` | | names of abilities of objects that it does not have, separated by commas |
 //! | `defect` | | a promise that it breaks: a name in `objects.rs`, for tests of the checks |
 //!
@@ -47,6 +48,7 @@ struct Options {
     max_parts: u32,
     max_page: u32,
     without: String,
+    checksum: String,
     #[serde(default)]
     defect: String,
 }
@@ -72,6 +74,14 @@ impl Driver for Objects {
                     .default_json("\"\""),
             )
             .option(
+                OptionSpec::new(
+                    "checksum",
+                    OptionType::TEXT,
+                    "The sum that it tells of objects and parts",
+                )
+                .default_json("\"\""),
+            )
+            .option(
                 OptionSpec::new("defect", OptionType::TEXT, "A promise that it breaks")
                     .default_json("\"\""),
             )
@@ -92,6 +102,7 @@ pub fn open(defect: &str) -> BackendHandle {
         max_parts: 100,
         max_page: 10,
         without: String::new(),
+        checksum: String::new(),
         defect: defect.to_owned(),
     });
     driver_api::export::export_backend(room, Host::new(NoServices))
@@ -108,7 +119,8 @@ struct Inner {
 
 impl Room {
     fn new(options: Options) -> Self {
-        Self(Arc::new(Inner { options, store: Store::default(), faults: Faults::default() }))
+        let store = Store::telling(&options.checksum);
+        Self(Arc::new(Inner { options, store, faults: Faults::default() }))
     }
 
     fn breaks(&self, promise: &str) -> bool {

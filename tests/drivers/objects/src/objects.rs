@@ -364,6 +364,7 @@ impl Objects for Room {
                 number,
                 size: data.len() as u64,
                 etag: etag.into(),
+                checksum: state.sum(&data),
                 ..PartInfo::default()
             };
             state.upload(&upload)?.parts.insert(number, (part.clone(), data));

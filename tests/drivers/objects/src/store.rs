@@ -49,6 +49,8 @@ pub struct Store(Mutex<State>);
 pub struct State {
     pub buckets: BTreeMap<String, Bucket>,
     number: u64,
+    /// The sum that is told.
+    checksum: String,
 }
 
 pub fn refused(kind: ErrorKind, why: &str) -> Error {
@@ -61,6 +63,11 @@ fn now_ms() -> u64 {
 }
 
 impl Store {
+    /// A store that tells this sum of what it holds.
+    pub fn telling(checksum: &str) -> Self {
+        Self(Mutex::new(State { checksum: checksum.to_owned(), ..State::default() }))
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,6 +140,21 @@ impl State {
         }
     }
 
+    /// The sum that is told of these bytes.
+    pub fn sum(&self, bytes: &[u8]) -> RString {
+        match self.checksum.as_str() {
+            "crc32c" => format!("crc32c:{:08x}", crc32c::crc32c(bytes)).into(),
+            "wrong" => format!("crc32c:{:08x}", !crc32c::crc32c(bytes)).into(),
+            "md5" => {
+                use md5::Digest;
+                let sum = md5::Md5::digest(bytes);
+                let digits: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("md5:{digits}").into()
+            }
+            _ => RString::new(),
+        }
+    }
+
     pub fn next(&mut self) -> u64 {
         self.number += 1;
         self.number
@@ -156,7 +178,7 @@ impl State {
             },
             content_type: options.content_type.clone(),
             storage_class: options.storage_class.clone(),
-            checksum: RString::new(),
+            checksum: self.sum(&data),
             metadata: options.metadata.clone(),
             latest: true,
             ..ObjectInfo::default()
