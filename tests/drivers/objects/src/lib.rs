@@ -103,6 +103,7 @@ pub fn open(defect: &str) -> BackendHandle {
         max_parts: 100,
         max_page: 10,
         without: String::new(),
+        checksum: String::new(),
         defect: defect.to_owned(),
     });
     driver_api::export::export_backend(room, Host::new(NoServices))
