@@ -33,7 +33,8 @@ fn can(stage: &Stage, ability: ObjectAbilities) -> bool {
     stage.objects.features().abilities.has(ability)
 }
 
-async fn health(stage: &Stage) {
+/// The store is well.
+pub async fn health(stage: &Stage) {
     let health = stage.backend.health(&cx()).await.expect("health");
     assert_eq!(health.state, HealthState::HEALTHY, "{}", health.reason);
 }

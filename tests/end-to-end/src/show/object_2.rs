@@ -52,16 +52,23 @@ fn play_at(stage: &Stage, objects: &Objects, store: Store) -> Outcome {
     let backend = Backend::of(store).through(&faults);
     let host = objects.host(&stage.artifacts, &[backend])?;
     let front = Front::new(host.cli(), store.name(), &stage.path("state"));
-    let bucket = format!("novastor-{}", store.name());
+    // Servers that run already may have what an earlier play left.
+    let bucket = format!("novastor-{}-{}", store.name(), std::process::id());
     let abilities = front.abilities()?;
     let mut scene =
         Scene { stage, objects, store, faults: &faults, host, front, bucket, abilities };
-    scene.buckets().context("buckets")?;
-    scene.contents().context("objects")?;
-    scene.lifecycle().context("lifecycle")?;
-    scene.urls().context("signed URLs")?;
-    scene.transfers().context("transfers")?;
-    scene.end().context("the end")?;
+    // One that fails hides none of the others.
+    let mut failed = Vec::new();
+    let mut part = |name: &str, outcome: Outcome| {
+        failed.extend(outcome.context(name).err().map(|failure| failure.to_string()));
+    };
+    part("buckets", scene.buckets());
+    part("objects", scene.contents());
+    part("lifecycle", scene.lifecycle());
+    part("signed URLs", scene.urls());
+    part("transfers", scene.transfers());
+    part("the end", scene.end());
+    ensure(failed.is_empty(), || failed.join("\n"))?;
     scene.host.stop()
 }
 

@@ -46,7 +46,8 @@ const IN_TIME: Duration = Duration::from_secs(25);
 /// Cases at a time at each store. They mostly wait.
 const SIDE_BY_SIDE: usize = 6;
 
-/// How the command line ends: the outcome is unknown; and what nobody can do anything with.
+/// How the command line ends: not now; the outcome is unknown; and what nobody can do anything with.
+const UNAVAILABLE: i32 = 10;
 const UNKNOWN: i32 = 11;
 const DEFECTS: [i32; 3] = [-1, 1, 15];
 
@@ -77,7 +78,8 @@ fn play_at(stage: &Stage, objects: &Objects, store: Store) -> Outcome {
         Front::new(host.cli(), backend, &stage.path(&format!("state-{}-{backend}", store.name())))
     };
     let (through, plain) = (front(THROUGH), front(PLAIN));
-    let bucket = format!("novastor-faults-{}", store.name());
+    // Servers that run already may have what an earlier play left.
+    let bucket = format!("novastor-faults-{}-{}", store.name(), std::process::id());
     plain.run(&["bucket", "create", &bucket])?;
     let scene = Scene {
         stage,
@@ -161,7 +163,7 @@ impl Scene<'_> {
         let (next, came) = (AtomicUsize::new(0), Mutex::new(BTreeMap::<Came, usize>::new()));
         let failed = Mutex::new(Vec::new());
         let longest = Mutex::new(Duration::ZERO);
-        let work = || {
+        let work = |cases: &[Case]| {
             while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                 match self.case(case) {
                     Ok((one, took)) => {
@@ -173,11 +175,15 @@ impl Scene<'_> {
                 }
             }
         };
-        thread::scope(|scope| {
-            for _ in 0..SIDE_BY_SIDE {
-                scope.spawn(work);
-            }
-        });
+        // A storm that does not end slows the whole backend: those cases come last.
+        for cases in cases.chunk_by(|one, other| one.is_endless() == other.is_endless()) {
+            next.store(0, Ordering::Relaxed);
+            thread::scope(|scope| {
+                for _ in 0..SIDE_BY_SIDE {
+                    scope.spawn(|| work(cases));
+                }
+            });
+        }
         let count = |one| lock(&came).get(&one).copied().unwrap_or_default();
         self.tell(format!(
             "{} cases in {:.0} s: {} right, {} told, {} told to be unknown, {} not offered; none took more than {:.1} s",
@@ -217,7 +223,9 @@ impl Scene<'_> {
                 last.join("\n")
             )
         };
-        ensure(met > 0, || format!("the fault was not met: {}", told()))?;
+        // In a storm the driver may know that a request's turn does not come in time.
+        let is_spared = case.is_endless() && said.code == UNAVAILABLE;
+        ensure(met > 0 || is_spared, || format!("the fault was not met: {}", told()))?;
         ensure(took <= IN_TIME, || format!("not in time: {}", told()))?;
         let state = case
             .state(self, &run, &said)

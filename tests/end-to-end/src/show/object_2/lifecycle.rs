@@ -59,7 +59,10 @@ impl Scene<'_> {
         }
         if !self.can("expire-rules") {
             let said = self.cannot("expire-rules", &["bucket", "lifecycle", "get", bucket])?;
-            self.tell(format!("lifecycle: {}", said.lines().next().unwrap_or_default()));
+            let said = said.lines().next().unwrap_or_default().to_owned();
+            let expiry = self.expiry().context("expiry")?;
+            let prefix = self.prefix().context("expiry of a prefix")?;
+            self.tell(format!("lifecycle: {said}{expiry}{prefix}"));
             return Ok(());
         }
         let rules = self.rules();
@@ -80,6 +83,26 @@ impl Scene<'_> {
         let count = list(&rules)?.len();
         self.tell(format!("lifecycle: {count} rules set, got and removed{expiry}"));
         Ok(())
+    }
+
+    /// What takes the place of rules in Swift: a command that gives the objects of a prefix their time.
+    fn prefix(&self) -> Outcome<&'static str> {
+        if self.store.kind() != "swift" {
+            return Ok("");
+        }
+        let file = self.text("expiring", "gone some day")?;
+        for key in ["logs/a", "logs/b", "kept/a"] {
+            self.front.put(&file, &self.object(key), &[])?;
+        }
+        let wish = json!({ "bucket": self.bucket, "prefix": "logs/", "days": 30, "after": "" });
+        self.host.cli().run_on_backend(self.store.name(), "expire-prefix", &wish)?;
+        for (key, goes) in [("logs/a", true), ("logs/b", true), ("kept/a", false)] {
+            let said = self.front.head(&self.object(key))?;
+            let told = said["expires_ms"].as_u64().is_some_and(|moment| moment > 0);
+            ensure(told == goes, || format!("{key}: {said}"))?;
+            self.holds(&self.object(key), "gone some day")?;
+        }
+        Ok("; the objects of a prefix are given theirs")
     }
 
     /// An object with a time to live.

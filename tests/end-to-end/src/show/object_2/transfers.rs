@@ -141,7 +141,9 @@ impl Scene<'_> {
 
     fn begin(&self, words: &[PathBuf], log: &Path) -> Outcome<Running> {
         let (part, parallel) = (format!("{}MiB", self.part() / MIB), PARALLEL.to_string());
-        let program = self.front.ask(&[]).args(words);
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        let program = self.front.ask(&words);
         program.args(["--part-size", &part, "--parallel", &parallel, "--patience", "2m"]).start(log)
     }
 
