@@ -97,8 +97,6 @@ pub fn open(defect: &str) -> BackendHandle {
     let room = Room::new(Options {
         max_put: 1 << 18,
         max_piece: 16384,
-        without: String::new(),
-        checksum: String::new(),
         max_part: 1 << 20,
         max_parts: 100,
         max_page: 10,
