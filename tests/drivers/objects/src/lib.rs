@@ -97,6 +97,7 @@ pub fn open(defect: &str) -> BackendHandle {
     let room = Room::new(Options {
         max_put: 1 << 18,
         max_piece: 16384,
+        min_part: 1024,
         max_part: 1 << 20,
         max_parts: 100,
         max_page: 10,
