@@ -10,8 +10,9 @@ use control::{
 };
 use driver_api::{
     ErrorKind, RVec,
-    ext::{BucketSpec, Conditions, LifecycleRule, ObjectChange, ObjectName, PutOptions},
+    ext::{BucketSpec, Conditions, LifecycleRule, ListQuery, ObjectChange, ObjectName, PutOptions},
 };
+use futures_util::StreamExt;
 
 on! { moto azurite gcs swift }
 
@@ -108,4 +109,47 @@ async fn a_store_that_takes_a_question_for_another_loses_nothing() {
     objects.set_lifecycle(&cx(), &bucket, RVec::new()).await.expect_err("no lifecycle");
     objects.set_policy(&cx(), &bucket, "").await.expect_err("no policy");
     objects.bucket(&cx(), &bucket).await.expect("the empty bucket is still there");
+}
+
+/// Full pages of the store's own size, to the last of them. `NOVASTOR_MANY` says how many objects; with `--nocapture` it
+/// tells how long that takes, and keeps the bucket for others to list.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the servers of `tests/services/object`"]
+async fn many_objects_are_listed_in_full_pages() {
+    let said = std::env::var("NOVASTOR_MANY").ok();
+    let many: usize = said.as_deref().map_or(2500, |text| text.parse().expect("a number"));
+    let stage = &Stage::new("gcs").await;
+    let puts = futures_util::stream::iter(0..many).map(|number| async move {
+        put(stage, &format!("d/{number:07}"), b"").await;
+    });
+    puts.buffer_unordered(32).collect::<Vec<()>>().await;
+    let started = std::time::Instant::now();
+    let mut query = ListQuery { limit: stage.objects.features().max_page, ..ListQuery::default() };
+    let (mut pages, mut found) = (0, 0);
+    loop {
+        let page = stage.objects.list(&cx(), &stage.bucket, query.clone()).await.expect("a page");
+        for object in &page.objects {
+            assert_eq!(object.key, format!("d/{found:07}"));
+            found += 1;
+        }
+        pages += 1;
+        query.page = page.next;
+        if query.page.is_empty() {
+            break;
+        }
+    }
+    println!("{found} objects of {} in {pages} pages: {:?}", stage.bucket, started.elapsed());
+    assert_eq!((found, pages), (many, many.div_ceil(1000)));
+    if said.is_none() {
+        let all: Vec<_> = (0..many).map(|number| stage.object(&format!("d/{number:07}"))).collect();
+        for some in all.chunks(1000) {
+            let outcomes = stage
+                .objects
+                .delete_many(&cx(), &stage.bucket, some.to_vec().into())
+                .await
+                .expect("outcomes");
+            assert!(outcomes.iter().all(|outcome| outcome.gone));
+        }
+        stage.objects.delete_bucket(&cx(), &stage.bucket).await.expect("an empty bucket");
+    }
 }

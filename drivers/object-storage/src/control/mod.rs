@@ -29,7 +29,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use driver_api::{
-    RString, RVec, Result, Tuple2,
+    Error, ErrorKind, RString, RVec, Result, Tuple2,
     ext::{
         BucketInfo, BucketSpec, Conditions, DeleteOutcome, LifecycleRule, ListPage, ListQuery,
         ObjectChange, ObjectInfo, ObjectName, PartInfo, PartPage, PutOptions, SignRequest,
@@ -432,12 +432,20 @@ pub(crate) async fn sign(
         return Err(invalid("an old version cannot be written"));
     }
     let now = time::now_ms() / 1000;
-    match account.kind {
-        Kind::S3 => s3::sign::sign(account, request, now).await,
-        Kind::Azure => azure::sign::sign(account, until, request, now).await,
-        Kind::Gcs => gcs::sign::sign(account, request, now).await,
-        Kind::Swift => swift::sign::sign(account, until, request, now).await,
-    }
+    let signing = async {
+        match account.kind {
+            Kind::S3 => s3::sign::sign(account, request, now).await,
+            Kind::Azure => azure::sign::sign(account, until, request, now).await,
+            Kind::Gcs => gcs::sign::sign(account, request, now).await,
+            Kind::Swift => swift::sign::sign(account, until, request, now).await,
+        }
+    };
+    // Credentials may have to be asked for.
+    tokio::time::timeout_at(until.into(), signing).await.unwrap_or_else(|_| {
+        let error =
+            Error::new(ErrorKind::UNAVAILABLE, "no credentials to sign with within the deadline");
+        Err(error.remedy("look at where the backend's credentials come from"))
+    })
 }
 
 #[cfg(test)]

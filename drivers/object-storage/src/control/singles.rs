@@ -4,18 +4,13 @@
 use std::time::Instant;
 
 use driver_api::{
-    RVec, Result,
-    ext::{DeleteOutcome, ObjectName},
+    RVec,
+    ext::{Conditions, DeleteOutcome, ObjectName},
 };
 use futures_util::{StreamExt, stream};
-use http::Method;
 
 use super::outcome;
-use crate::{
-    account::Account,
-    config::Kind,
-    wire::{AnswerExt, ask, at_object},
-};
+use crate::{account::Account, delete::delete as delete_one};
 
 /// Requests that are on their way at once.
 const AT_ONCE: usize = 16;
@@ -26,23 +21,8 @@ pub(crate) async fn delete(
     until: Instant,
     objects: &[ObjectName],
 ) -> RVec<DeleteOutcome> {
-    let each = stream::iter(objects.to_vec())
-        .map(|object| async move { outcome::of(one(account, until, &object).await) });
+    let each = stream::iter(objects.to_vec()).map(|object| async move {
+        outcome::of(delete_one(account, &object, &Conditions::default(), until).await)
+    });
     each.buffered(AT_ONCE).collect::<Vec<_>>().await.into()
-}
-
-async fn one(account: &Account, until: Instant, object: &ObjectName) -> Result<()> {
-    let name = if account.kind == Kind::Azure { "versionid" } else { "generation" };
-    let version = [(name, Some(object.version.as_str()))];
-    let query = if object.version.is_empty() { &[][..] } else { &version };
-    let request =
-        ask("delete objects", Method::DELETE, at_object(&object.bucket, &object.key, query));
-    let reply = account.ask(&request, until).await?;
-    let missing = matches!(reply.code().as_str(), "BlobNotFound" | "NoSuchKey" | "NoSuchVersion");
-    if reply.status.is_success()
-        || (reply.status.as_u16() == 404 && (missing || reply.doubt.is_some()))
-    {
-        return Ok(());
-    }
-    Err(reply.error(account, &request))
 }
