@@ -13,7 +13,7 @@ use end_to_end::{
     cpu,
     failure::{Context, Failure, Outcome, ensure},
     host::Host,
-    objects::{Backend, Front, Objects, Store, scattered, sha256},
+    objects::{Backend, Front, Objects, Store, open, scattered, sha256},
     program::Program,
 };
 use novastor_bench::load::Sample;
@@ -65,11 +65,19 @@ impl Field {
         Ok(Self { host, front, room, file, sum, sizes, objects })
     }
 
-    /// Makes what a case begins with.
+    /// Makes what a case begins with, and lets it begin with a new host: what the case before left in its memory is not this
+    /// one's.
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn prepare(&self, ask: Ask) -> Outcome {
+    pub fn prepare(&mut self, ask: Ask) -> Outcome {
+        self.begin(ask)?;
+        self.host.stop()?;
+        self.host.restart()?;
+        open(&self.host, STORE.name())
+    }
+
+    fn begin(&self, ask: Ask) -> Outcome {
         match ask {
             Ask::Up => Ok(()),
             Ask::Down => {
@@ -160,6 +168,9 @@ impl Field {
             .args(["--s3-chunk-size", &part, "--s3-upload-concurrency", &parallel])
             .args(["--s3-upload-cutoff", "5M", "--s3-disable-checksum"])
             .args(["--multi-thread-cutoff", "16M", "--multi-thread-streams", &parallel])
+            // What is meant for the world outside: rclone takes no authorities from the environment.
+            .without_env("AWS_CA_BUNDLE")
+            .env("NO_PROXY", "127.0.0.1")
             .env("RCLONE_CONFIG_BENCH_TYPE", "s3")
             .env("RCLONE_CONFIG_BENCH_PROVIDER", "Ceph")
             .env("RCLONE_CONFIG_BENCH_ENDPOINT", self.objects.url(STORE)?)

@@ -43,7 +43,7 @@ fn compare(plan: &Plan) -> Outcome {
         room.context(place.display())
     };
     let (files, servers) = (room(&place)?, room(&std::env::temp_dir())?);
-    let field = Field::start(files.path(), servers.path(), sizes)?;
+    let mut field = Field::start(files.path(), servers.path(), sizes)?;
     println!(
         "S3 at a Ceph gateway on this machine; {} MiB, parts of {} MiB, {} on the way; {} objects; {rounds} rounds; files in {}",
         sizes.file >> 20,
