@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The backend's options: parsed and checked here, declared in [`crate::options`].
+//! The backend's options: parsed and checked here, declared in `options.rs`.
 
 use std::{fmt, time::Duration};
 
@@ -12,7 +12,7 @@ pub use crate::choices::{
 };
 use crate::error::invalid;
 
-/// The options of `[backends.NAME]` with `driver = "object-storage"`; their meanings are told in [`crate::options`].
+/// The options of `[backends.NAME]` with `driver = "object-storage"`; their meanings are told in `options.rs`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
