@@ -191,7 +191,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].starts_with("other ") && lines[1].ends_with("FAILED"), "{text}");
         assert!(lines[2].contains(" lacks ") && lines[2].ends_with("passed"), "{text}");
-        assert!(lines[3].starts_with("swift: put_opts: Swift ignores"), "{text}");
+        assert!(lines[3].starts_with("swift: put_opts, update: Swift ignores"), "{text}");
     }
 
     #[test]
