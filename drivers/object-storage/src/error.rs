@@ -336,20 +336,30 @@ fn wrong_region(account: &Account, refusal: &Refusal, said: &str) -> Error {
     invalid(message).remedy(format!("set region = {:?}, and `endpoint` to fit it", refusal.region))
 }
 
+/// The error of a connection whose other end shows a certificate that is not trusted; `None` if it is another one.
+fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let causes = causes(error);
+    let told = causes.iter().rev().find(|cause| {
+        let cause = cause.to_lowercase();
+        cause.contains("certificate") || cause.contains("unknownissuer")
+    })?;
+    let message = format!("the server's certificate is not trusted: {told}");
+    Some(
+        Error::new(ErrorKind::UNAVAILABLE, message)
+            .caused_by(error)
+            .with_retry(Retry::PERMANENT)
+            .remedy("set `ca_file` to the authority that signed it, or ask by the name that the certificate has"),
+    )
+}
+
 /// The error of a request that got no answer: why, and whether it had left.
 pub(crate) fn unanswered(error: &object_store::client::HttpError, connect_secs: u64) -> Error {
     let causes = causes(error);
     let all = causes.join(": ");
     let of = |kind, message: String| Error::new(kind, message).caused_by(error);
     let lower = all.to_lowercase();
-    if lower.contains("certificate") || lower.contains("unknownissuer") {
-        let cause = causes.last().map_or(all.as_str(), String::as_str);
-        return of(
-            ErrorKind::UNAVAILABLE,
-            format!("the server's certificate is not trusted: {cause}"),
-        )
-        .with_retry(Retry::PERMANENT)
-        .remedy("set `ca_file` to the authority that signed it, or ask by the name that the certificate has");
+    if let Some(untrusted) = untrusted(error) {
+        return untrusted;
     }
     if lower.contains("dns error") || lower.contains("failed to lookup") {
         return of(ErrorKind::UNAVAILABLE, "the endpoint's name is not known (DNS)".into())
@@ -422,10 +432,13 @@ pub(crate) fn of_store(error: &object_store::Error, doing: &str) -> Error {
 
 /// The error when no credentials can be had.
 pub(crate) fn no_credentials(error: &object_store::Error) -> Error {
+    if let Some(untrusted) = untrusted(error) {
+        return untrusted;
+    }
     let theirs = of_store(error, "there are no credentials");
     Error::new(ErrorKind::UNAUTHENTICATED, theirs.message().to_owned())
         .caused_by(error)
-        .remedy("look at where the backend's credentials come from: key, file, environment or metadata service")
+        .remedy("look at where the backend's credentials come from: keys, `service_account`, environment or metadata service")
 }
 
 #[cfg(test)]

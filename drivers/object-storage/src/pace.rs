@@ -31,13 +31,16 @@ impl Pace {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the next request may leave; the place in the row is taken.
-    pub fn turn(&self, now: Instant) -> Instant {
+    /// When a request may leave that has to be done by `until`; its place in the row is taken. However long the row is, a
+    /// request waits for no more than the longest gap, nor for more than half of its time: a row of requests whose time
+    /// has run out must not keep those that come later from asking whether the store is well again.
+    pub fn turn(&self, now: Instant, until: Instant) -> Instant {
         let mut inner = self.lock();
         if inner.gap.is_zero() {
             return now;
         }
-        let at = inner.next.map_or(now, |next| next.max(now));
+        let latest = now + MOST.min(until.saturating_duration_since(now) / 2);
+        let at = inner.next.map_or(now, |next| next.max(now).min(latest));
         inner.next = Some(at + inner.gap);
         at
     }
@@ -80,17 +83,34 @@ mod tests {
     #[test]
     fn a_storm_spaces_requests_and_success_ends_it() {
         let (pace, now) = (Pace::default(), Instant::now());
-        assert_eq!(pace.turn(now), now);
+        let until = now + 100 * MOST;
+        assert_eq!(pace.turn(now, until), now);
         assert!(pace.storm(now).is_none());
         pace.slower(now);
-        assert_eq!((pace.turn(now), pace.turn(now)), (now, now + FIRST));
+        assert_eq!((pace.turn(now, until), pace.turn(now, until)), (now, now + FIRST));
         pace.slower(now + FIRST);
         assert_eq!(pace.storm(now + FIRST), Some((2 * FIRST, 2)));
         for _ in 0..20 {
             pace.faster();
         }
         assert!(pace.storm(now + FIRST).is_none());
-        assert_eq!(pace.turn(now + FIRST), now + FIRST);
+        assert_eq!(pace.turn(now + FIRST, until), now + FIRST);
+    }
+
+    #[test]
+    fn a_long_row_keeps_nobody_from_asking() {
+        let (pace, mut now) = (Pace::default(), Instant::now());
+        for _ in 0..50 {
+            pace.slower(now);
+            now += MOST;
+        }
+        let brief = Duration::from_secs(1);
+        for _ in 0..1000 {
+            assert!(pace.turn(now, now + brief) <= now + brief / 2);
+        }
+        assert!(pace.turn(now, now + 100 * MOST) <= now + MOST);
+        // Time that has run out already is the caller's to see.
+        assert_eq!(pace.turn(now, now), now);
     }
 
     #[test]

@@ -103,13 +103,13 @@ impl Account {
         Instant::now() + cx.time_left().map_or(most, |left| left.min(most))
     }
 
-    /// Waits for this request's turn, as the store wishes to be asked. `false`: the deadline comes first.
+    /// Waits for this request's turn, as the store wishes to be asked. `false`: the deadline has passed.
     pub(crate) async fn turn(&self, until: Instant) -> bool {
         let now = Instant::now();
-        let at = self.pace.turn(now);
-        if at >= until {
-            return now < until && at <= now;
+        if now >= until {
+            return false;
         }
+        let at = self.pace.turn(now, until);
         if at > now {
             tokio::time::sleep_until(at.into()).await;
         }
@@ -194,18 +194,11 @@ impl Account {
         attempts: u32,
     ) -> Error {
         let Some(last) = last else {
-            let error = match self.pace.storm(Instant::now()) {
-                Some(_) => Error::new(
-                    ErrorKind::UNAVAILABLE,
-                    "the store asks for patience, and the deadline came before this request's turn",
-                )
-                .remedy("try again later; fewer requests at once may help"),
-                None => Error::new(
-                    ErrorKind::UNAVAILABLE,
-                    "the deadline had passed before anything was asked",
-                )
-                .remedy("allow the operation more time"),
-            };
+            let error = Error::new(
+                ErrorKind::UNAVAILABLE,
+                "the deadline had passed before anything was asked",
+            )
+            .remedy("allow the operation more time");
             return place(error, self, ask);
         };
         let last = if attempts > 1 { last.with("attempts", attempts) } else { last };

@@ -13,7 +13,7 @@ use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutMode, RetryConfig,
     client::HttpClient, path::Path,
 };
-use swift::{Auth, Expiry, Failure, FailureKind, KeystoneIdentity, Secret, Swift};
+use swift::{Auth, Expiry, Failure, FailureKind, KeystoneIdentity, LargeObject, Secret, Swift};
 
 use crate::{
     account::{Account, Credential},
@@ -105,7 +105,16 @@ pub(crate) fn of_swift(error: &object_store::Error, doing: &str) -> Error {
         FailureKind::Rejected => ErrorKind::INVALID_ARGUMENT,
         _ => ErrorKind::UNAVAILABLE,
     };
-    let told = Error::new(kind, format!("{doing}: {failure}"));
+    let told = match kind {
+        ErrorKind::UNAUTHENTICATED => {
+            format!("the server refuses the user or the password: {failure}")
+        }
+        _ => format!("{doing}: {failure}"),
+    };
+    let told = Error::new(kind, told);
+    if kind == ErrorKind::NOT_FOUND {
+        return told.remedy("look at the names with: novastor object list; a bucket is made by: novastor bucket create");
+    }
     if failure.advice().is_empty() { told } else { told.remedy(failure.advice()) }
 }
 
@@ -232,7 +241,11 @@ pub(crate) async fn find(
     let found =
         within(until, false, "the object cannot be asked for", store.get_opts(&path, options))
             .await?;
-    Ok(info(&object.key, &found.meta, &found.attributes))
+    let (mut info, mark) = info(&object.key, &found.meta, &found.attributes);
+    if found.extensions.get::<LargeObject>().is_some() {
+        info.checksum = String::new().into();
+    }
+    Ok((info, mark))
 }
 
 /// Bytes of an object.

@@ -54,6 +54,6 @@ pub use expiry::Expiry;
 pub use info::{Capabilities, Digest};
 pub use multipart::CreateOnly;
 pub use raw::{Line, Wanted};
-pub use store::Swift;
+pub use store::{LargeObject, Swift};
 pub use uploads::{Part, Swept, Upload};
 pub use versions::Version;

@@ -30,6 +30,11 @@ use crate::manifest::{self, Segment};
 
 /// Bytes beyond which a hash is worth another thread.
 const HASH_ASIDE: usize = 64 << 10;
+/// In the extensions of a [`GetResult`]: the object is made of others. Its ETag is not the MD5 of its content then, though it
+/// looks like one.
+#[derive(Clone, Copy, Debug)]
+pub struct LargeObject;
+
 /// Bytes of a large object that are worth asking for its manifest, to check them.
 const WORTH_A_MANIFEST: u64 = 4 << 20;
 
@@ -336,7 +341,10 @@ impl Swift {
         };
         let meta = attributes::object_meta(key, &answer.headers, size);
         let attributes = attributes::from_headers(&answer.headers);
-        let extensions = answer.extensions.clone();
+        let mut extensions = answer.extensions.clone();
+        if attributes::is_manifest(&answer.headers) {
+            extensions.insert(LargeObject);
+        }
         let payload = if options.head {
             futures_util::stream::empty().boxed()
         } else {
