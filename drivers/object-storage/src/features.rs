@@ -26,12 +26,20 @@ pub(crate) fn of(account: &Account) -> ObjectFeatures {
         let heeded = match account.probed.get() {
             _ if !account.conditional() => Heeded::default(),
             Some(heeded) => *heeded,
-            None => Heeded { create: true, update: true, copy: true, delete: true, bare: false },
+            None => Heeded {
+                create: true,
+                update: true,
+                copy: true,
+                delete: true,
+                complete: true,
+                bare: false,
+            },
         };
         for (heeds, ability) in [
             (heeded.create, ObjectAbilities::CREATE_ONLY),
             (heeded.update, ObjectAbilities::UPDATE),
             (heeded.delete, ObjectAbilities::CONDITIONAL_DELETE),
+            (heeded.complete, ObjectAbilities::CONDITIONAL_COMPLETE),
         ] {
             if !heeds {
                 features.abilities = features.abilities.without(ability);
@@ -65,6 +73,7 @@ fn limits(kind: Kind) -> ObjectFeatures {
                 | Has::TRANSITION_RULES
                 | Has::UPDATE
                 | Has::CONDITIONAL_DELETE
+                | Has::CONDITIONAL_COMPLETE
                 | Has::TAGS
                 | Has::STORAGE_CLASSES
                 | Has::BULK_DELETE
@@ -73,7 +82,12 @@ fn limits(kind: Kind) -> ObjectFeatures {
             features.min_part = 1;
             features.max_part = 4000 << 20;
             features.max_object = 190 << 40;
-            Has::POLICY | Has::UPDATE | Has::CONDITIONAL_DELETE | Has::TAGS | Has::STORAGE_CLASSES
+            Has::POLICY
+                | Has::UPDATE
+                | Has::CONDITIONAL_DELETE
+                | Has::CONDITIONAL_COMPLETE
+                | Has::TAGS
+                | Has::STORAGE_CLASSES
         }
         Kind::Gcs => {
             Has::VERSIONING
@@ -88,7 +102,11 @@ fn limits(kind: Kind) -> ObjectFeatures {
         Kind::Swift => {
             features.min_part = 1;
             features.max_object = 1000 * (5 << 30);
-            Has::VERSIONING | Has::POLICY | Has::OBJECT_EXPIRY | Has::BULK_DELETE
+            Has::VERSIONING
+                | Has::POLICY
+                | Has::OBJECT_EXPIRY
+                | Has::BULK_DELETE
+                | Has::CONDITIONAL_COMPLETE
         }
     };
     features.abilities = features.abilities | more;

@@ -16,7 +16,10 @@ use crate::{
     error::unsupported,
     info::{quoted, unquoted},
     mark,
+    wire::AnswerExt,
 };
+
+const COMPLETIONS: &str = "an upload's completion";
 
 /// An ETag that no object has.
 const NOBODYS: &str = "\"00000000000000000000000000000000\"";
@@ -32,6 +35,8 @@ pub(crate) struct Heeded {
     pub copy: bool,
     /// Deletions for a certain ETag.
     pub delete: bool,
+    /// Completions of uploads under a condition.
+    pub complete: bool,
     /// ETags of conditions have no quotes: radosgw compares them letter by letter.
     pub bare: bool,
 }
@@ -59,6 +64,8 @@ pub(crate) enum Need {
     Copy,
     /// A deletion under a condition.
     Delete,
+    /// A completion of an upload under a condition.
+    Complete,
 }
 
 impl Need {
@@ -81,6 +88,10 @@ pub(crate) async fn check(
     need: Need,
     until: Instant,
 ) -> Result<()> {
+    if account.kind == Kind::Gcs && need == Need::Complete {
+        // Google's completion knows no preconditions: it replaces what is there.
+        return Err(ignored(account, COMPLETIONS));
+    }
     if need == Need::Nothing || account.kind != Kind::S3 || !account.conditional() {
         return Ok(());
     }
@@ -90,6 +101,7 @@ pub(crate) async fn check(
         Need::Update => (heeded.update, "writes for a certain ETag"),
         Need::Copy => (heeded.copy, "conditions on a copy's target"),
         Need::Delete => (heeded.delete, "deletions for a certain ETag"),
+        Need::Complete => (heeded.complete, COMPLETIONS),
         Need::Nothing => return Ok(()),
     };
     if heeds {
@@ -140,6 +152,8 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
         copy = copy.header(&name, value.to_str().unwrap_or_default())?;
     }
     let copied = account.ask(&copy, until).await?;
+    let (complete, version) = completes(account, bucket, &key, until).await?;
+    versions.push(version);
     let delete = Ask::new("probe conditions", Method::DELETE, bucket, &key);
     let deleted = account.ask(&delete.clone().header("if-match", NOBODYS)?, until).await?;
     let heeded = Heeded {
@@ -147,6 +161,7 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
         update: refused(&update),
         copy: refused(&copied),
         delete: refused(&deleted),
+        complete,
         bare,
     };
     tracing::info!(?heeded, endpoint = account.shown_endpoint(), "conditions that the store heeds");
@@ -157,6 +172,38 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
         let _ = account.ask(&delete.clone().query("versionId", version), until).await;
     }
     Ok(heeded)
+}
+
+/// Whether an upload's completion is refused because there is an object already, and the version that it made if it is not.
+async fn completes(
+    account: &Account,
+    bucket: &str,
+    key: &str,
+    until: Instant,
+) -> Result<(bool, String)> {
+    let ask = |method, query: &[(&str, &str)]| {
+        let ask = Ask::new("probe conditions", method, bucket, key).headers(&account.customer);
+        query.iter().fold(ask, |ask, (name, value)| ask.query(name, *value))
+    };
+    let begin = ask(Method::POST, &[("uploads", "")]).headers(&account.encrypt);
+    let begun = account.ask_ok(&begin, until).await?;
+    let id = begun.document("InitiateMultipartUploadResult", &begin)?.need("UploadId")?.to_owned();
+    let part = ask(Method::PUT, &[("partNumber", "1"), ("uploadId", &id)]).body("probe");
+    let etag = quoted(account.ask_ok(&part, until).await?.header("etag"));
+    let parts = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let completion = ask(Method::POST, &[("uploadId", &id)])
+        .header("if-none-match", "*")?
+        .header("content-type", "application/xml")?
+        .body(parts);
+    let completed = account.ask(&completion, until).await?;
+    let heeds = refused(&completed);
+    if heeds {
+        // What is left goes with the bucket's rules if this is not answered.
+        let _ = account.ask(&ask(Method::DELETE, &[("uploadId", &id)]), until).await;
+    }
+    Ok((heeds, version_of(&completed)))
 }
 
 fn version_of(answer: &Answer) -> String {

@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use driver_api::{
     Error, ErrorKind, IoBuf, Result,
-    ext::{Conditions, ObjectFeatures, ObjectInfo, ObjectName, PartInfo, PutOptions, UploadInfo},
+    ext::{
+        Conditions, ObjectAbilities, ObjectFeatures, ObjectInfo, ObjectName, PartInfo, PutOptions,
+        UploadInfo,
+    },
 };
 use tokio::task::JoinSet;
 
@@ -74,6 +77,16 @@ pub async fn put(
     let data = incoming.take(first as usize).await?;
     if data.len() as u64 <= features.max_put && !incoming.more().await? {
         return put_whole(store, name, options, data, room).await;
+    }
+    if !options.conditions.is_empty()
+        && !features.abilities.has(ObjectAbilities::CONDITIONAL_COMPLETE)
+    {
+        return Err(Error::new(
+            ErrorKind::UNSUPPORTED,
+            "this store cannot end an upload in parts under a condition, and the content is too large for one write",
+        )
+        .with("object", &name.key)
+        .remedy("do without the condition, or write less at once"));
     }
     Upload::put(store, budget, name, options, length, incoming, (data, room)).await
 }

@@ -54,6 +54,8 @@ object_abilities! {
     BULK_DELETE = 15, "bulk-delete";
     /// Unfinished uploads can be listed.
     LIST_UPLOADS = 16, "list-uploads";
+    /// An upload is completed under a condition; without it, only a write at once can have one.
+    CONDITIONAL_COMPLETE = 17, "conditional-complete";
 }
 
 impl ObjectAbilities {

@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 /// Parts are as large as this unless there would be too many. Larger ones take more memory and no less time.
 const USUAL: u64 = 16 * MIB;
 /// What is read into memory to be sent by one request: the host passes no more on in one.
-const WHOLE: u64 = 16 * MIB;
+pub(super) const WHOLE: u64 = 16 * MIB;
 /// More parts than stores take anyway, and a listing of them that is read in no time.
 const MOST_PARTS: u64 = 10_000;
 

@@ -80,6 +80,15 @@ pub(super) struct Writing {
     pub(super) wanted: Wanted,
 }
 
+/// The refusal of a large write under a condition that the store would ignore at its end.
+fn no_conditions(writing: &Writing) -> Error {
+    let why = "this store cannot end an upload in parts under a condition, and the file is too large for one write";
+    Error::new(ErrorKind::UNSUPPORTED, why)
+        .with("backend", &writing.store.features.backend)
+        .with("largest write at once", parts::WHOLE.min(writing.store.features.max_put))
+        .remedy("write it under a name that nobody else has; `novastor object copy --create-only` may then give it the other")
+}
+
 /// What was written.
 #[derive(Serialize, Clone, Debug, Default)]
 pub(super) struct Written {
@@ -179,6 +188,9 @@ impl Session {
     ) -> Result<(Written, u64)> {
         let size = source.identity.size;
         let cut = parts::for_writing(size, put.moving.part_size, &writing.store.features)?;
+        if cut.is_some() && !put.terms.is_empty() && !writing.store.completes_under_conditions() {
+            return Err(no_conditions(&writing));
+        }
         // A small write without conditions is begun anew, at no cost and with the same end.
         let plain = cut.is_none() && put.terms.is_empty();
         let file = std::path::absolute(&put.file)

@@ -19,6 +19,13 @@ pub(in crate::cli) struct Chosen {
     pub(in crate::cli) features: ObjectFeaturesView,
 }
 
+impl Chosen {
+    /// Whether the store heeds the condition of an upload's completion.
+    pub(in crate::cli) fn completes_under_conditions(&self) -> bool {
+        self.features.abilities.iter().any(|ability| ability == "conditional-complete")
+    }
+}
+
 impl Session {
     /// The backend that was named, or the only one that has objects; the host knows which that is. From here on it is meant
     /// by its own name, whatever other backends come meanwhile.

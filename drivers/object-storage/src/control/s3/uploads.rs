@@ -20,7 +20,7 @@ use crate::{
         parts::{self},
     },
     error::invalid,
-    info, mark, put,
+    info, mark, probing, put,
     retry::is_error,
     wire::{
         AnswerExt, AskExt, about, ask, at_bucket, at_object, nonsense, quoted, same, time,
@@ -143,6 +143,9 @@ pub(crate) async fn complete(
         .typed("application/xml", document.finish());
     if let Some(found) = ending::check(account, &request, upload, conditions, until).await? {
         return finish(account, until, upload, tags, found.info).await;
+    }
+    if !conditions.is_empty() {
+        probing::check(account, &upload.bucket, probing::Need::Complete, until).await?;
     }
     let request = put::condition(account, request, conditions, until).await?;
     let info = match account.ask(&request, until).await {
