@@ -83,7 +83,7 @@ fn play_at(stage: &Stage, objects: &Objects, store: Store) -> Outcome {
     // Servers that run already may have what an earlier play left.
     let bucket = format!("novastor-faults-{}-{}", store.name(), std::process::id());
     plain.run(&["bucket", "create", &bucket])?;
-    let scene = Scene {
+    let mut scene = Scene {
         stage,
         store,
         faults: &faults,
@@ -94,6 +94,12 @@ fn play_at(stage: &Stage, objects: &Objects, store: Store) -> Outcome {
         bucket,
     };
     scatter(&scene)?;
+    if scene.can("create-only") {
+        // What the store heeds is known once a condition was asked of it.
+        let first = scene.object("conditions");
+        scene.plain.put(&scene.file("new"), &first, &["--create-only"])?;
+        scene.abilities = scene.plain.abilities()?;
+    }
     // They are to be old when somebody asks for them.
     scene.place_ahead()?;
     let (endless, passing): (Vec<_>, Vec<_>) =

@@ -71,7 +71,8 @@ impl Op {
     /// The ability of the store that it needs.
     pub fn needs(self) -> Option<&'static str> {
         match self {
-            Self::PutNew | Self::CompleteNew => Some("create-only"),
+            Self::PutNew => Some("create-only"),
+            Self::CompleteNew => Some("conditional-complete"),
             Self::PutIf => Some("update"),
             _ => None,
         }
