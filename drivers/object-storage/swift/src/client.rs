@@ -416,6 +416,20 @@ impl Client {
         Ok(request)
     }
 
+    /// Sends a GET until its body has come whole: an answer that breaks off is asked for again, a few times.
+    pub(crate) async fn whole(&self, call: &Call) -> Result<(Bytes, Extensions), Failure> {
+        for _ in 0..3 {
+            let answer = self.send(call).await?;
+            let extensions = answer.extensions.clone();
+            if let Ok(body) = answer.bytes().await {
+                return Ok((body, extensions));
+            }
+        }
+        let answer = self.send(call).await?;
+        let extensions = answer.extensions.clone();
+        Ok((answer.bytes().await?, extensions))
+    }
+
     /// GET of a URL of the server that needs no token, such as `/info`.
     pub(crate) async fn plain(&self, url: &str) -> Result<(StatusCode, Bytes), Failure> {
         let deadline = Instant::now() + self.config.retry.retry_timeout;

@@ -97,9 +97,7 @@ impl Swift {
         if let Some(delimiter) = &span.delimiter {
             call = call.query("delimiter", delimiter);
         }
-        let answer = self.client().send(&call).await?;
-        let extensions = answer.extensions.clone();
-        let body = answer.bytes().await?;
+        let (body, extensions) = self.client().whole(&call).await?;
         if body.is_empty() {
             return Ok((Vec::new(), extensions));
         }

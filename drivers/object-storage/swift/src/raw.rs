@@ -105,7 +105,7 @@ impl Swift {
                 call = call.query("version_marker", version);
             }
         }
-        let body = self.client().send(&call).await?.bytes().await?;
+        let (body, _) = self.client().whole(&call).await?;
         if body.is_empty() {
             return Ok(Vec::new());
         }
