@@ -179,7 +179,7 @@ impl House {
                 let mut all = match *driver {
                     "objects" => json!({
                         "max_put": 65536, "max_piece": 16384, "min_part": 1024, "max_part": 65536,
-                        "max_parts": 1000, "max_page": 100, "without": "",
+                        "max_parts": 1000, "max_page": 100, "without": "", "checksum": "",
                     }),
                     _ => json!({}),
                 };
