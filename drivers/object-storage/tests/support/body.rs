@@ -379,12 +379,9 @@ async fn uploads(stage: &Stage) {
             .any(|found| found.key == "in parts" && upload.id.starts_with(found.id.as_str())),
         "{found:?}"
     );
-    let complete = stage.objects.complete_upload(
-        &cx(),
-        upload.clone(),
-        told.into(),
-        Conditions::create_only(),
-    );
+    let conditional = stage.objects.features().abilities.has(ObjectAbilities::CONDITIONAL_COMPLETE);
+    let conditions = if conditional { Conditions::create_only() } else { Conditions::default() };
+    let complete = stage.objects.complete_upload(&cx(), upload.clone(), told.into(), conditions);
     let info = complete.await.unwrap_or_else(|error| panic!("complete: {error:#}"));
     let whole = parts.concat();
     assert_eq!(info.size, whole.len() as u64);
