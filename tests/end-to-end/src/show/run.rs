@@ -15,7 +15,7 @@ use crate::{
 /// How many scenes play at a time. Long forms measure more than short ones, and have less time to spare.
 const fn lanes(form: Form) -> usize {
     match form {
-        Form::Short => 2,
+        Form::Short => 3,
         Form::Long => 1,
     }
 }
