@@ -36,6 +36,12 @@ impl Budget {
         })
     }
 
+    /// Room for so many bytes, if there is some and nobody waits for it.
+    pub fn reserve_now(&self, bytes: u64) -> Option<Reserved> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
+        Arc::clone(&self.free).try_acquire_many_owned(units).ok().map(Reserved)
+    }
+
     /// Bytes that nobody holds.
     pub fn free(&self) -> u64 {
         self.free.available_permits() as u64 * UNIT
@@ -54,6 +60,7 @@ mod tests {
         let first = budget.reserve(6 << 10).await.expect("room");
         let waiting = tokio::time::timeout(Duration::from_millis(20), budget.reserve(5 << 10));
         assert!(waiting.await.is_err(), "it waits");
+        assert!(budget.reserve_now(5 << 10).is_none(), "there is none now");
         drop(first);
         let all = budget.reserve(1 << 30).await.expect("all of it");
         assert_eq!(budget.free(), 0);

@@ -10,6 +10,7 @@
 mod budget;
 mod deleting;
 mod incoming;
+mod listing;
 mod reading;
 mod store;
 mod writing;
@@ -17,6 +18,7 @@ mod writing;
 pub use budget::{Budget, Reserved};
 pub use deleting::delete_all;
 pub use incoming::Incoming;
+pub use listing::{Listing, list, page};
 pub use reading::{Reading, Wanted, read};
 pub use store::{LONG, Store};
 pub use writing::{LARGEST_PART, put, put_part};

@@ -55,6 +55,12 @@ impl AsRef<[u8]> for Held {
     }
 }
 
+/// A piece that was asked for.
+struct Asked {
+    at: u64,
+    answer: JoinHandle<Result<(ObjectInfo, Bytes)>>,
+}
+
 /// What all pieces of one reading have in common.
 #[derive(Clone)]
 struct Source {
@@ -62,12 +68,19 @@ struct Source {
     budget: Budget,
     name: ObjectName,
     conditions: Conditions,
+    /// Bytes of a piece.
+    most: u64,
 }
 
 impl Source {
-    async fn piece(&self, offset: u64, len: u64) -> Result<(ObjectInfo, Bytes)> {
-        let len = len.min(self.most());
-        let room = self.budget.reserve(len).await?;
+    /// Takes room for a piece at `offset` of at most `len` bytes.
+    async fn room(&self, len: u64) -> Result<Reserved> {
+        self.budget.reserve(len.min(self.most)).await
+    }
+
+    /// Asks for a piece for which there is room.
+    async fn piece(&self, offset: u64, len: u64, room: Reserved) -> Result<(ObjectInfo, Bytes)> {
+        let len = len.min(self.most);
         let (name, conditions) = (self.name.clone(), self.conditions.clone());
         let asking = self.store.ask(Call::GetObject, move |objects, cx| {
             objects.get(cx, name, offset, len as u32, conditions)
@@ -84,8 +97,27 @@ impl Source {
         Ok((piece.object, Bytes::from_owner(Held(piece.data, room))))
     }
 
-    fn most(&self) -> u64 {
-        PIECE.min(u64::from(self.store.features().max_piece)).max(1)
+    /// Begins to ask for a piece, whoever waits for it.
+    fn begin(&self, offset: u64, len: u64, room: Reserved) -> Asked {
+        let source = self.clone();
+        let answer = tokio::spawn(async move { source.piece(offset, len, room).await });
+        Asked { at: offset, answer }
+    }
+
+    /// Begins to ask for what follows the first piece, as far as there is room now, if the client has told which object it
+    /// means: without that, the first piece tells.
+    fn begin_early(&self, start: u64, most: u64) -> Vec<Asked> {
+        let etag = self.conditions.if_match.as_str();
+        if etag.is_empty() || etag == "*" || most == u64::MAX {
+            return Vec::new();
+        }
+        let places = (1..=AHEAD as u64).map(|number| number * self.most);
+        let begun = places.take_while(|done| *done < most).map_while(|done| {
+            let left = most - done;
+            let room = self.budget.reserve_now(left.min(self.most))?;
+            Some(self.begin(start + done, left, room))
+        });
+        begun.collect()
     }
 
     async fn head(&self) -> Result<ObjectInfo> {
@@ -112,7 +144,8 @@ pub async fn read(
     wanted: Wanted,
     conditions: Conditions,
 ) -> Result<Reading> {
-    let mut source = Source { store, budget, name, conditions };
+    let most = PIECE.min(u64::from(store.features().max_piece)).max(1);
+    let mut source = Source { store, budget, name, conditions, most };
     let (start, most) = match wanted {
         Wanted::All => (0, u64::MAX),
         Wanted::From(start) => (start, u64::MAX),
@@ -130,7 +163,10 @@ pub async fn read(
             (object.size.saturating_sub(count), count)
         }
     };
-    let (object, first) = match source.piece(start, most).await {
+    // The first one before the others: who waits for room never has what comes later.
+    let room = source.room(most).await?;
+    let early = source.begin_early(start, most);
+    let (object, first) = match source.piece(start, most, room).await {
         Ok(begun) => begun,
         // Only the object's size tells whether it was the range.
         Err(error)
@@ -153,12 +189,16 @@ pub async fn read(
     source.pin(&object);
     short(&source, first.len() as u64, end - start)?;
     let (sender, pieces) = mpsc::channel(1);
-    let expected = object.clone();
+    let follow = Follow { source, object: object.clone(), end };
     tokio::spawn(async move {
-        if !send(&sender, Ok(first)).await {
-            return;
-        }
-        follow(source, expected, at, end, &sender).await;
+        let (ahead, asked) = mpsc::channel(AHEAD);
+        let sending = async {
+            match send(&sender, Ok(first)).await {
+                true => follow.send(asked, &sender).await,
+                false => drop(asked),
+            }
+        };
+        tokio::join!(follow.ask(at, early, ahead), sending);
     });
     Ok(Reading { object, start, end, pieces })
 }
@@ -172,7 +212,7 @@ impl Source {
 
 /// Refuses a piece that is shorter than it can be.
 fn short(source: &Source, len: u64, left: u64) -> Result<()> {
-    let expected = left.min(source.most());
+    let expected = left.min(source.most);
     if len == expected {
         return Ok(());
     }
@@ -184,35 +224,36 @@ async fn send(sender: &mpsc::Sender<Result<Bytes>>, piece: Result<Bytes>) -> boo
     matches!(tokio::time::timeout(SILENCE, sender.send(piece)).await, Ok(Ok(())))
 }
 
-/// Asks for the pieces from `at` on, and sends them in order.
-async fn follow(
+/// What comes after an object's first piece.
+struct Follow {
     source: Source,
     object: ObjectInfo,
-    mut at: u64,
     end: u64,
-    sender: &mpsc::Sender<Result<Bytes>>,
-) {
-    let (ahead, mut asked) = mpsc::channel::<JoinHandle<Result<Bytes>>>(AHEAD);
-    let asking = async move {
-        while at < end {
-            let (source, object, place) = (source.clone(), object.clone(), at);
-            at = end.min(at + source.most());
-            // In the order of their places: one that waits for room holds up those after it, never those before.
-            let slot = ahead.reserve().await;
-            let Ok(slot) = slot else { return };
-            slot.send(tokio::spawn(async move {
-                let (now, piece) = source.piece(place, end - place).await?;
-                same(&object, &now)?;
-                short(&source, piece.len() as u64, end - place)?;
-                Ok(piece)
-            }));
-        }
-    };
-    let sending = async move {
-        while let Some(piece) = asked.recv().await {
-            let piece = piece.await.unwrap_or_else(|panic| {
-                Err(Error::new(ErrorKind::INTERNAL, format!("a read ended in a panic: {panic}")))
+}
+
+impl Follow {
+    /// Asks for the pieces from `at` on, of which the first ones are asked for.
+    async fn ask(&self, mut at: u64, early: Vec<Asked>, ahead: mpsc::Sender<Asked>) {
+        let mut early = early.into_iter();
+        while at < self.end {
+            let left = self.end - at;
+            let Ok(slot) = ahead.reserve().await else { return };
+            slot.send(match early.next() {
+                Some(asked) => asked,
+                // In the order of their places: one that waits for room holds up those after it, never those before.
+                None => match self.source.room(left).await {
+                    Ok(room) => self.source.begin(at, left, room),
+                    Err(_) => return,
+                },
             });
+            at += left.min(self.source.most);
+        }
+    }
+
+    /// Sends the pieces in order.
+    async fn send(&self, mut asked: mpsc::Receiver<Asked>, sender: &mpsc::Sender<Result<Bytes>>) {
+        while let Some(asked) = asked.recv().await {
+            let piece = self.whole(asked).await;
             let failed = piece.is_err();
             if let Err(error) = &piece {
                 tracing::warn!("an object that is being read: {error:#}");
@@ -221,8 +262,18 @@ async fn follow(
                 return;
             }
         }
-    };
-    tokio::join!(asking, sending);
+    }
+
+    /// A piece that is as it should be.
+    async fn whole(&self, asked: Asked) -> Result<Bytes> {
+        let answer = asked.answer.await.unwrap_or_else(|panic| {
+            Err(Error::new(ErrorKind::INTERNAL, format!("a read ended in a panic: {panic}")))
+        });
+        let (now, piece) = answer?;
+        same(&self.object, &now)?;
+        short(&self.source, piece.len() as u64, self.end - asked.at)?;
+        Ok(piece)
+    }
 }
 
 /// A store without conditions is caught by what it says of the object.

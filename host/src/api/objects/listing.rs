@@ -1,22 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Listings of objects, and the deletion of many.
 
-use axum::extract::State;
-use driver_api::ext::{ListQuery, ObjectName};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use driver_api::{
+    Error, ErrorKind, Result,
+    ext::{ListPage, ListQuery, ObjectName},
+};
+use hyper::body::Frame;
+use tokio::sync::mpsc;
 
 use super::{
-    super::{Api, Json, types::JobView},
+    super::{Answered, Api, Json, types::JobView},
     Answer, Asked, At, BucketPath,
     types::{DeleteObjects, DeletePrefix, DeletedObjects, ListObjects, ObjectPage, VersionedKey},
     views,
 };
-use crate::{jobs::Emptying, objects::delete_all, plugins::Call};
+use crate::{
+    jobs::Emptying,
+    objects::{self, delete_all},
+};
+
+/// What a client accepts that wants all pages in one answer: a page of JSON in each line.
+pub const PAGES: &str = "application/x-ndjson";
 
 pub(super) async fn list(
     State(api): State<Api>,
     At((backend, bucket)): At<BucketPath>,
     Asked(asked): Asked<ListObjects>,
-) -> Answer<ObjectPage> {
+    request: HeaderMap,
+) -> Answered<Response> {
     let store = api.objects().store(&backend)?;
     let most = store.features().max_page;
     let query = ListQuery {
@@ -24,12 +47,46 @@ pub(super) async fn list(
         delimiter: asked.delimiter.into(),
         after: asked.after.into(),
         page: asked.page.into(),
-        limit: asked.limit.unwrap_or(most).min(most),
+        limit: u32::try_from(asked.limit.unwrap_or(u64::MAX)).unwrap_or(u32::MAX).min(most),
         versions: asked.versions,
         ..ListQuery::default()
     };
-    let listing = store.ask(Call::ListObjects, move |objects, cx| objects.list(cx, &bucket, query));
-    Ok(axum::Json(listing.await?.into()))
+    if request.get(header::ACCEPT).is_none_or(|accepted| accepted != PAGES) {
+        let page = objects::page(&store, bucket, query).await?;
+        return Ok(axum::Json(ObjectPage::from(page)).into_response());
+    }
+    let objects::Listing { first, rest } = objects::list(store, bucket, query, asked.limit).await?;
+    let lines = Body::new(Lines { first: Some(first), rest });
+    Ok(([(header::CONTENT_TYPE, PAGES)], lines).into_response())
+}
+
+/// The pages of a listing. One that fails breaks the answer off: who asks for that page alone is told why.
+struct Lines {
+    first: Option<ListPage>,
+    rest: mpsc::Receiver<Result<ListPage>>,
+}
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let page = match self.first.take() {
+            Some(page) => Some(Ok(page)),
+            None => ready!(self.rest.poll_recv(cx)),
+        };
+        Poll::Ready(page.map(|page| {
+            let page = ObjectPage::from(page?);
+            let mut line = serde_json::to_vec(&page).map_err(|error| {
+                Error::new(ErrorKind::INTERNAL, "a page cannot be told").caused_by(&error)
+            })?;
+            line.push(b'\n');
+            Ok(Frame::data(line.into()))
+        }))
+    }
 }
 
 pub(super) async fn delete_many(

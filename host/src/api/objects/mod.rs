@@ -6,7 +6,7 @@
 
 mod buckets;
 mod headers;
-mod listing;
+pub(crate) mod listing;
 mod one;
 mod streams;
 pub mod types;

@@ -218,9 +218,9 @@ pub struct ListObjects {
     /// [`ObjectPage::next`] of the page before.
     #[serde(default)]
     pub page: String,
-    /// At most so many entries; absent: as many as the store gives at once.
+    /// At most so many entries; absent: as many as the store gives at once, or all of them in an answer of many pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
+    pub limit: Option<u64>,
     /// Versions too.
     #[serde(default)]
     pub versions: bool,

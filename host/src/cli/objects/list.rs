@@ -4,26 +4,35 @@
 use std::io::{BufWriter, Write};
 
 use driver_api::{Error, ErrorKind, Result};
+use http_body_util::BodyExt;
+use hyper::{Method, Response, body::Incoming};
+use tokio::sync::mpsc::Sender;
 
 use super::{
     names::Query,
     show::{line, prefix_line, title},
-    wire::Wire,
+    wire::{Ask, LONGEST_ANSWER, Wire, decoded},
 };
 use crate::{
-    api::objects::types::{ObjectPage, ObjectView},
-    cli::{Output, Session, args::objects::List, client::Client},
+    api::objects::{
+        listing::PAGES,
+        types::{ObjectPage, ObjectView},
+    },
+    cli::{
+        Output, Session,
+        args::objects::List,
+        client::{Client, whole},
+    },
 };
 
 /// What is written at a time.
 const BUFFER: usize = 256 << 10;
 
-/// A listing page by page, the next one asked for while one is written.
+/// A listing, of which the host sends one page after the other.
 struct Pages {
     client: Client,
     path: String,
     query: List,
-    most: u32,
 }
 
 impl Pages {
@@ -40,34 +49,85 @@ impl Pages {
             query = query.and("versions", "true");
         }
         if let Some(left) = left {
-            query = query.and("limit", &left.min(u64::from(self.most.max(1))).to_string());
+            query = query.and("limit", &left.to_string());
         }
         query.text()
     }
 
-    /// Sends every page to `take` until there are no more, or enough.
-    async fn each(self, sender: tokio::sync::mpsc::Sender<ObjectPage>) -> Result<()> {
+    /// Sends every page to `sender` until there are no more, or enough. Where the answer breaks off the rest is asked for
+    /// anew: that tells why, if it cannot be had.
+    async fn each(self, sender: Sender<ObjectPage>) -> Result<()> {
         let mut wire = Wire::new(&self.client);
-        let (mut page, mut left) = (None::<String>, self.query.limit);
-        while left != Some(0) {
-            let path = self.path(page.as_deref(), left);
-            let mut got: ObjectPage = wire.get(&path).await?;
-            if let Some(left) = &mut left {
-                let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                got.objects.truncate(most);
-                got.prefixes.truncate(most - got.objects.len());
-                *left -= (got.objects.len() + got.prefixes.len()) as u64;
-            }
-            let next = got.next.take();
-            if next.is_some() && next == page {
-                return Err(Error::new(ErrorKind::INTERNAL, "the listing goes round in a circle"));
-            }
-            page = next;
-            if sender.send(got).await.is_err() || page.is_none() {
-                return Ok(());
+        let (mut next, mut left) = (None::<String>, self.query.limit);
+        let mut ended = left == Some(0);
+        while !ended {
+            let asked = next.clone();
+            let path = self.path(asked.as_deref(), left);
+            let ask = Ask::new(Method::GET, path).with(hyper::header::ACCEPT, PAGES);
+            let response = wire.send(&ask, whole(Vec::new())).await?;
+            let answer = lines(response, async |line| {
+                let mut page: ObjectPage = decoded(&line)?;
+                next = page.next.take();
+                ended = next.is_none();
+                if let Some(left) = &mut left {
+                    *left = left.saturating_sub((page.objects.len() + page.prefixes.len()) as u64);
+                }
+                let wanted = sender.send(page).await.is_ok();
+                // Whoever writes says why it is not.
+                ended |= !wanted;
+                Ok(wanted)
+            });
+            match answer.await {
+                Ok(()) | Err(Ended::BrokenOff(_)) if ended || next != asked => {}
+                Ok(()) => {
+                    let why = "the host's answer ended before the listing did";
+                    return Err(Error::new(ErrorKind::INTERNAL, why));
+                }
+                Err(Ended::BrokenOff(error) | Ended::Failed(error)) => return Err(error),
             }
         }
         Ok(())
+    }
+}
+
+/// Why an answer was not read to its end.
+enum Ended {
+    /// It was not whole.
+    BrokenOff(Error),
+    /// What came is of no use.
+    Failed(Error),
+}
+
+/// Gives `take` every line of an answer, for as long as it wants more.
+async fn lines(
+    response: Response<Incoming>,
+    mut take: impl AsyncFnMut(Vec<u8>) -> Result<bool>,
+) -> std::result::Result<(), Ended> {
+    let mut body = response.into_body();
+    let mut line = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let why = "the host's answer broke off";
+            Ended::BrokenOff(Error::new(ErrorKind::UNAVAILABLE, why).caused_by(&error))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        let mut rest = &data[..];
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            line.extend_from_slice(&rest[..end]);
+            rest = &rest[end + 1..];
+            if !take(std::mem::take(&mut line)).await.map_err(Ended::Failed)? {
+                return Ok(());
+            }
+        }
+        line.extend_from_slice(rest);
+        if line.len() > LONGEST_ANSWER {
+            let why = "a page of the listing is longer than any can be";
+            return Err(Ended::Failed(Error::new(ErrorKind::INTERNAL, why)));
+        }
+    }
+    match line.is_empty() {
+        true => Ok(()),
+        false => take(line).await.map(drop).map_err(Ended::Failed),
     }
 }
 
@@ -79,7 +139,6 @@ impl Session {
             client: self.client.clone(),
             path: store.paths.objects(&list.bucket),
             query: list,
-            most: store.features.max_page,
         };
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
         let asking = tokio::spawn(pages.each(sender));

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The longest answer of JSON: a page of parts or objects is far below.
-const LONGEST_ANSWER: usize = 64 << 20;
+pub(super) const LONGEST_ANSWER: usize = 64 << 20;
 
 /// A connection that is made anew when it is lost.
 #[derive(Debug)]
@@ -110,12 +110,7 @@ impl Wire {
             Error::new(kind, "the host's answer broke off").caused_by(&*error)
         });
         let body = body?.to_bytes();
-        let value = serde_json::from_slice(&body).map_err(|error| {
-            Error::new(ErrorKind::INTERNAL, "the host's answer is not understood")
-                .caused_by(&error)
-                .remedy("use a novastor of the host's version")
-        })?;
-        Ok((value, head.headers))
+        Ok((decoded(&body)?, head.headers))
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
@@ -141,6 +136,15 @@ impl Wire {
             _ => Ok(()),
         }
     }
+}
+
+/// What the host said in JSON.
+pub(super) fn decoded<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|error| {
+        Error::new(ErrorKind::INTERNAL, "the host's answer is not understood")
+            .caused_by(&error)
+            .remedy("use a novastor of the host's version")
+    })
 }
 
 /// The error of a status; one without a word of the host's has the kind that its number stands for.
