@@ -25,8 +25,9 @@ where
         let (work, first, stop) = (Arc::clone(&work), Arc::clone(&first), Arc::clone(stop));
         let body = move || {
             let Err(error) = on_own_scheduler(|| work()) else { return };
-            stop.set();
+            // Before the others hear of it: that they were ended is not why.
             first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            stop.set();
         };
         let thread = thread::Builder::new().name(format!("transfer-{number}")).spawn(body);
         match thread {
