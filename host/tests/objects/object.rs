@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Objects as a client of HTTP has them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::house::{BUCKETS, House, at, content, part};
 
@@ -219,8 +219,26 @@ async fn objects_are_listed_in_pages_and_under_prefixes() {
     assert_eq!(listed["prefixes"].as_array().unwrap().len(), 10);
     let listed = list("after=q23").await;
     assert_eq!(listed["objects"][0]["key"], "q24");
+    let accept = [("accept", "application/x-ndjson")];
+    for (query, wanted) in [("limit=12", 12), ("", 50), ("after=p%2F05%2Fx", 44)] {
+        let at = format!("{BUCKETS}/box/objects?{query}");
+        let answer = house.send("GET", &at, &accept, "").await.ok();
+        assert_eq!(answer.header("content-type"), "application/x-ndjson");
+        let text = std::str::from_utf8(&answer.body).unwrap();
+        let pages: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (last, before) = pages.split_last().unwrap();
+        assert!(last["next"].is_null() && before.iter().all(|page| page["next"].is_string()));
+        let keys = pages.iter().flat_map(|page| page["objects"].as_array().unwrap());
+        let keys: Vec<&str> = keys.map(|object| object["key"].as_str().unwrap()).collect();
+        let from = if query.starts_with("after") { 6 } else { 0 };
+        assert_eq!(keys, all[from..from + wanted], "{query}");
+    }
     for wrong in ["limit=0", "after=a&page=b", "colour=1"] {
-        let refused = house.get(&format!("{BUCKETS}/box/objects?{wrong}")).await;
+        let at = format!("{BUCKETS}/box/objects?{wrong}");
+        let refused = house.send("GET", &at, &accept, "").await;
+        refused.refused(400, "InvalidArgument");
+        let refused = house.get(&at).await;
         refused.refused(400, "InvalidArgument");
     }
     house.get(&format!("{BUCKETS}/nobox/objects")).await.refused(404, "NotFound");

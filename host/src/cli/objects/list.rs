@@ -3,6 +3,7 @@
 
 use std::io::{BufWriter, Write};
 
+use bytes::BytesMut;
 use driver_api::{Error, ErrorKind, Result};
 use http_body_util::BodyExt;
 use hyper::{Method, Response, body::Incoming};
@@ -59,35 +60,42 @@ impl Pages {
     async fn each(self, sender: Sender<ObjectPage>) -> Result<()> {
         let mut wire = Wire::new(&self.client);
         let (mut next, mut left) = (None::<String>, self.query.limit);
-        let mut ended = left == Some(0);
-        while !ended {
+        while left != Some(0) {
             let asked = next.clone();
             let path = self.path(asked.as_deref(), left);
             let ask = Ask::new(Method::GET, path).with(hyper::header::ACCEPT, PAGES);
-            let response = wire.send(&ask, whole(Vec::new())).await?;
-            let answer = lines(response, async |line| {
-                let mut page: ObjectPage = decoded(&line)?;
+            let mut answer = Answer::new(wire.send(&ask, whole(Vec::new())).await?);
+            loop {
+                let mut page = match answer.page().await {
+                    Ok(Some(page)) => page,
+                    Ok(None) | Err(Ended::BrokenOff(_)) if next != asked => break,
+                    Ok(None) => {
+                        let why = "the host's answer ended before the listing did";
+                        return Err(Error::new(ErrorKind::INTERNAL, why));
+                    }
+                    Err(Ended::BrokenOff(error) | Ended::Nonsense(error)) => return Err(error),
+                };
                 next = page.next.take();
-                ended = next.is_none();
                 if let Some(left) = &mut left {
                     *left = left.saturating_sub((page.objects.len() + page.prefixes.len()) as u64);
                 }
-                let wanted = sender.send(page).await.is_ok();
-                // Whoever writes says why it is not.
-                ended |= !wanted;
-                Ok(wanted)
-            });
-            match answer.await {
-                Ok(()) | Err(Ended::BrokenOff(_)) if ended || next != asked => {}
-                Ok(()) => {
-                    let why = "the host's answer ended before the listing did";
-                    return Err(Error::new(ErrorKind::INTERNAL, why));
+                // Whoever writes says why it takes no more.
+                if sender.send(page).await.is_err() || next.is_none() {
+                    return Ok(());
                 }
-                Err(Ended::BrokenOff(error) | Ended::Failed(error)) => return Err(error),
             }
         }
         Ok(())
     }
+}
+
+/// The host's answer of many pages, one in each line.
+struct Answer {
+    body: Incoming,
+    /// What came of lines that were not told, the first of which begins here.
+    came: BytesMut,
+    /// Bytes of it that have no end of a line.
+    searched: usize,
 }
 
 /// Why an answer was not read to its end.
@@ -95,39 +103,40 @@ enum Ended {
     /// It was not whole.
     BrokenOff(Error),
     /// What came is of no use.
-    Failed(Error),
+    Nonsense(Error),
 }
 
-/// Gives `take` every line of an answer, for as long as it wants more.
-async fn lines(
-    response: Response<Incoming>,
-    mut take: impl AsyncFnMut(Vec<u8>) -> Result<bool>,
-) -> std::result::Result<(), Ended> {
-    let mut body = response.into_body();
-    let mut line = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let why = "the host's answer broke off";
-            Ended::BrokenOff(Error::new(ErrorKind::UNAVAILABLE, why).caused_by(&error))
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        let mut rest = &data[..];
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            line.extend_from_slice(&rest[..end]);
-            rest = &rest[end + 1..];
-            if !take(std::mem::take(&mut line)).await.map_err(Ended::Failed)? {
-                return Ok(());
+impl Answer {
+    fn new(response: Response<Incoming>) -> Self {
+        Self { body: response.into_body(), came: BytesMut::new(), searched: 0 }
+    }
+
+    /// The next page; none: the answer is at its end.
+    async fn page(&mut self) -> std::result::Result<Option<ObjectPage>, Ended> {
+        loop {
+            let new = &self.came[self.searched..];
+            if let Some(end) = new.iter().position(|byte| *byte == b'\n') {
+                let line = self.came.split_to(self.searched + end + 1);
+                self.searched = 0;
+                return decoded(&line).map(Some).map_err(Ended::Nonsense);
+            }
+            self.searched = self.came.len();
+            if self.searched > LONGEST_ANSWER {
+                let why = "a page of the listing is longer than any can be";
+                return Err(Ended::Nonsense(Error::new(ErrorKind::INTERNAL, why)));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    self.came.extend_from_slice(&frame.into_data().unwrap_or_default());
+                }
+                Some(Err(error)) => {
+                    let error = Error::new(ErrorKind::UNAVAILABLE, "the host's answer broke off")
+                        .caused_by(&error);
+                    return Err(Ended::BrokenOff(error));
+                }
             }
         }
-        line.extend_from_slice(rest);
-        if line.len() > LONGEST_ANSWER {
-            let why = "a page of the listing is longer than any can be";
-            return Err(Ended::Failed(Error::new(ErrorKind::INTERNAL, why)));
-        }
-    }
-    match line.is_empty() {
-        true => Ok(()),
-        false => take(line).await.map(drop).map_err(Ended::Failed),
     }
 }
 
