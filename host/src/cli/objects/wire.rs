@@ -4,15 +4,12 @@
 use bytes::Bytes;
 use driver_api::{Error, ErrorKind, Result};
 use http_body_util::BodyExt;
-use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, body::Incoming,
-    client::conn::http1::SendRequest, header::HeaderName,
-};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header::HeaderName};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{IDEMPOTENCY_KEY, problem},
-    cli::client::{Client, Sent, encoded, whole},
+    cli::client::{Client, Connection, Sent, encoded, whole},
 };
 
 /// The longest answer of JSON: a page of parts or objects is far below.
@@ -22,7 +19,7 @@ pub(super) const LONGEST_ANSWER: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Wire {
     client: Client,
-    live: Option<SendRequest<Sent>>,
+    live: Option<Connection>,
 }
 
 /// A request but for its body.
@@ -75,21 +72,23 @@ impl Wire {
                 Error::new(ErrorKind::TIMED_OUT, why).caused_by(&error)
             }
         };
-        let mut sender = match self.live.take() {
-            Some(mut live) => match live.ready().await {
-                Ok(()) => live,
-                Err(_) => self.client.connect().await?,
-            },
+        let mut live = self.live.take();
+        if let Some(connection) = &mut live
+            && !connection.ready().await
+        {
+            live = None;
+        }
+        let connection = match live {
+            Some(connection) => connection,
             None => self.client.connect().await?,
         };
-        let response = sender.send_request(request).await.map_err(lost)?;
+        let (response, live) = connection.send(request).await.map_err(lost)?;
+        self.live = live;
         let status = response.status();
         if status.as_u16() < 400 {
-            self.live = Some(sender);
             return Ok(response);
         }
         let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
-        self.live = Some(sender);
         Err(refused(status, &body))
     }
 
