@@ -220,6 +220,7 @@ pub(crate) async fn put(
             let found = refused(account, &ask, object, &mark, &conditions, &answer, until).await?;
             return Ok(found.info);
         }
+        outcome::confirmed(account, &ask, &answer, true)?;
         match compare(account, &answer, sum) {
             Ok(()) => return Ok(written(account, object, &ask, &answer, options, sum)),
             Err(error) if attempt == DAMAGED => return Err(error::place(error, account, &ask)),

@@ -68,7 +68,10 @@ impl Swift {
     }
 
     /// Deletes objects of this container with their segments; one outcome for each key.
-    async fn remove_objects(&self, keys: &[String]) -> Vec<std::result::Result<(), Failure>> {
+    pub(crate) async fn remove_objects(
+        &self,
+        keys: &[String],
+    ) -> Vec<std::result::Result<(), Failure>> {
         let natures = match self.natures(keys).await {
             Ok(natures) => natures,
             Err(failure) => return keys.iter().map(|_| Err(failure.clone())).collect(),
@@ -317,6 +320,10 @@ impl Swift {
                 self.remove_one(container, key).await
             }
             Some(report) if report.code() == 200 && report.errors.is_empty() => Ok(()),
+            // An attempt before, or somebody else, has deleted it.
+            Some(report) if report.code() == 404 && report.errors.is_empty() => {
+                Err(call.failure(FailureKind::NotFound, report.cause()))
+            }
             Some(report) => Err(failed(report.cause())),
             None => Err(failed("the server's answer is no report".to_owned())),
         }

@@ -12,9 +12,9 @@ use super::{listing, versioning};
 use crate::{
     account::Account,
     call::Answer,
-    control::names,
+    control::{names, pages::Tokens},
     error::invalid,
-    wire::{AnswerExt, AskExt, ask, at_bucket, at_service, nonsense, put_header, time, xml},
+    wire::{AnswerExt, AskExt, about, ask, at_bucket, at_service, put_header, time, xml},
 };
 
 /// The canned access lists that a bucket can be created with.
@@ -130,7 +130,7 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
 /// All buckets of the caller.
 pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<BucketInfo>> {
     let mut buckets = RVec::new();
-    let mut token = String::new();
+    let (mut token, mut tokens) = (String::new(), Tokens::default());
     loop {
         let query = [("continuation-token", Some(token.as_str()))];
         let url = at_service(if token.is_empty() { &[] } else { &query });
@@ -145,8 +145,7 @@ pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<Bucke
         }
         match root.text("ContinuationToken") {
             "" => break,
-            next if next == token => return Err(nonsense("the list of buckets does not advance")),
-            next => token = next.to_owned(),
+            next => token = tokens.next(next).map_err(|error| about(error, &request))?,
         }
     }
     buckets.sort_by(|a, b| a.name.cmp(&b.name));
