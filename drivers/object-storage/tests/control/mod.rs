@@ -428,6 +428,23 @@ pub async fn changes(stage: &Stage) {
         "what is absent stays"
     );
 
+    if can(stage, ObjectAbilities::STORAGE_CLASSES) {
+        let class = match stage.name.as_str() {
+            "gcs" => "NEARLINE",
+            "azurite" => "Cool",
+            _ => "STANDARD_IA",
+        };
+        let change =
+            ObjectChange { storage_class: Some(class.into()).into(), ..ObjectChange::default() };
+        let head = stage.objects.change(&cx(), object.clone(), change).await.expect("a class");
+        assert_eq!(
+            (head.content_type.as_str(), &head.metadata),
+            ("text/css", &pairs(&[("content-language", "de"), ("fresh", "2")])),
+            "what is said of it stays"
+        );
+        assert_eq!(content(stage, "changed/one two").await, b"content");
+    }
+
     let tags = pairs(&[("colour", "dark red"), ("size", "1/2")]);
     let change = ObjectChange { tags: Some(tags.clone()).into(), ..ObjectChange::default() };
     if can(stage, ObjectAbilities::TAGS) {

@@ -68,13 +68,17 @@ pub(crate) async fn change(
         let body = rewritten(&found, class).to_string();
         // Without conditions an object that is written meanwhile would be replaced by what it replaced.
         let generation = found.generation.as_str();
-        let mut query = vec![
+        let conditions = [
             ("ifGenerationMatch", generation),
             ("ifSourceGenerationMatch", generation),
             ("ifSourceMetagenerationMatch", found.metageneration.as_str()),
         ];
-        let mut token: String;
+        let mut token = String::new();
         loop {
+            let mut query = conditions.to_vec();
+            if !token.is_empty() {
+                query.push(("rewriteToken", &token));
+            }
             let request =
                 request_of(account, "change object", Method::POST, &object.bucket, &path, &query)?
                     .typed("application/json", body.clone());
@@ -86,8 +90,6 @@ pub(crate) async fn change(
                 return Err(about(nonsense("a rewriting is neither done nor goes on"), &request));
             }
             token = answer.rewrite_token;
-            query.truncate(3);
-            query.push(("rewriteToken", &token));
         }
     }
     Ok(get::find(account, object, &Conditions::default(), until).await?.info)
