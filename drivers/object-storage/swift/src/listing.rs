@@ -197,8 +197,9 @@ impl PaginatedListStore for Swift {
             delimiter: opts.delimiter.map(|delimiter| delimiter.into_owned()),
         };
         let (entries, extensions) = self.page(self.container_name(), &span, limit).await?;
-        // A short page need not be the last one: only an empty one is.
-        let page_token = entries.last().map(|last| last.marker().to_owned());
+        // A gateway's short page need not be the last one: only an empty one is.
+        let more = entries.len() >= limit || !self.client().capabilities().await?.creates;
+        let page_token = entries.last().filter(|_| more).map(|last| last.marker().to_owned());
         let mut result = ListResult { common_prefixes: vec![], objects: vec![], extensions };
         collect(entries, &mut result)?;
         Ok(PaginatedListResult { result, page_token })
