@@ -387,7 +387,7 @@ fn stop_of(account: &Account, ask: &Ask, fault: Fault) -> Stop {
 
 /// The first byte's place and the number of bytes that an answer says it has; `None`: it does not say so, or not of how many.
 /// A size that is not told is not zero: what is left of an object must not look like its end.
-fn extent(headers: &http::HeaderMap, status: StatusCode) -> Option<(u64, u64)> {
+pub(crate) fn extent(headers: &http::HeaderMap, status: StatusCode) -> Option<(u64, u64)> {
     let size = info::size(headers)?;
     if status != StatusCode::PARTIAL_CONTENT {
         let whole = status == StatusCode::OK && text_of(headers, "content-range").is_empty();

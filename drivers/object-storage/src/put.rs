@@ -276,7 +276,7 @@ fn written(
     info.metadata.sort();
     info.storage_class = options.storage_class.clone();
     if options.expire_after_secs > 0 {
-        info.expires_ms = now_ms() + options.expire_after_secs.saturating_mul(1000);
+        info.expires_ms = now_ms().saturating_add(options.expire_after_secs.saturating_mul(1000));
     }
     info.checksum = sum.told().into();
     info

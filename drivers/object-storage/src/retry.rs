@@ -184,6 +184,9 @@ impl Account {
             && !matches!(ask.method, http::Method::GET | http::Method::HEAD)
             && is_error(&answer.body);
         if answer.status.is_success() && !wrong {
+            if ask.mutates() {
+                outcome::confirmed(self, ask, &answer, false)?;
+            }
             return Ok(answer);
         }
         let error = answer.error(self, ask);

@@ -389,7 +389,7 @@ pub(crate) async fn put(
     }
     info.etag = etag.into();
     if options.expire_after_secs > 0 {
-        info.expires_ms = now_ms() + options.expire_after_secs.saturating_mul(1000);
+        info.expires_ms = now_ms().saturating_add(options.expire_after_secs.saturating_mul(1000));
     }
     info.metadata.sort();
     Ok(info)

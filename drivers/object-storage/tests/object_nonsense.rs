@@ -171,11 +171,22 @@ async fn a_completed_object_has_the_size_of_its_parts() {
             "<CompleteMultipartUploadResult><ETag>\"0123456789abcdef0123456789abcdef-2\"</ETag></CompleteMultipartUploadResult>",
         ),
     });
-    let (upload, parts) = upload("id");
-    let done = objects(&s3(&script))
-        .complete_upload(&within(3), upload, parts.into(), Conditions::default())
-        .await;
-    refused(done, ErrorKind::CORRUPTED);
+    let (upload, mut parts) = upload("id");
+    let objects = objects(&s3(&script));
+    for more in [0, u64::MAX] {
+        if more > 0 {
+            parts.push(PartInfo { number: 2, size: more, ..parts[0].clone() });
+        }
+        let done = objects
+            .complete_upload(
+                &within(3),
+                upload.clone(),
+                parts.clone().into(),
+                Conditions::default(),
+            )
+            .await;
+        refused(done, ErrorKind::CORRUPTED);
+    }
 }
 
 #[tokio::test]
@@ -210,6 +221,55 @@ async fn values_that_no_header_should_have_are_refused_before_anything_is_asked(
         }
     }
     assert_eq!(script.asked().len(), 0);
+}
+
+/// What an object's own time adds to the clock's may be beyond it.
+#[tokio::test]
+async fn an_expiry_beyond_every_clock_is_no_panic() {
+    let script = Script::new(|asked| {
+        login(asked, "").unwrap_or_else(|| match asked.method.as_str() {
+            "PUT" => answer("201 Created\nETag: \"9dd4e461268c8034f5c8564e155c67a6\"", ""),
+            "POST" => answer("202 Accepted", ""),
+            _ => answer(&format!("200 OK\n{ETAG}"), "x"),
+        })
+    });
+    let objects = objects(&swift(&script));
+    let options = PutOptions { expire_after_secs: u64::MAX, ..PutOptions::default() };
+    let put = objects.put(&within(2), object("a"), buf(b"x"), options.clone()).await.expect("put");
+    assert_eq!(put.expires_ms, u64::MAX);
+    let change =
+        ObjectChange { expire_after_secs: ROption::RSome(u64::MAX), ..ObjectChange::default() };
+    objects.change(&within(2), object("a"), change).await.expect("a change");
+    let begun = objects.begin_upload(&within(2), object("a"), options).await;
+    assert_ne!(begun.expect_err("no such sum").kind(), ErrorKind::PANIC);
+}
+
+/// A bucket's name in a host's name, which it cannot be.
+#[tokio::test]
+async fn a_bucket_that_makes_no_host_is_refused() {
+    let options = json!({
+        "kind": "s3", "endpoint": "http://localhost:1", "access_key": "a", "secret_key": "b",
+        "style": "virtual",
+    });
+    let objects = objects(&open(options, json!({})));
+    let head = objects.head(&within(2), ObjectName::new("xn--a", "a"), Conditions::default());
+    refused(head.await, ErrorKind::INVALID_ARGUMENT);
+}
+
+/// Swift says so of a write that came too late, and keeps the other.
+#[tokio::test]
+async fn a_write_that_was_not_kept_is_not_taken_for_a_damaged_one() {
+    let script = Script::new(|asked| {
+        login(asked, "").unwrap_or_else(|| match asked.method.as_str() {
+            "PUT" => answer("202 Accepted", ""),
+            _ => answer("404 Not Found", ""),
+        })
+    });
+    let put = objects(&swift(&script))
+        .put(&within(2), object("a"), buf(b"x"), PutOptions::default())
+        .await;
+    let error = refused(put, ErrorKind::CONFLICT);
+    assert!(error.message().contains("later time"), "{error:#}");
 }
 
 /// A name that would become another one is refused; what can be asked for as it is, is.

@@ -51,7 +51,9 @@ pub(crate) fn checks_of(segments: &[Segment], next: u64, end: u64) -> VecDeque<C
     let mut checks = VecDeque::new();
     for segment in segments {
         let start = at;
-        at += segment.size_bytes;
+        // Beyond the object's end: the server's answer is nonsense, and nothing can be checked by it.
+        let Some(behind) = at.checked_add(segment.size_bytes) else { return VecDeque::new() };
+        at = behind;
         if segment.range.is_none() && start >= next && at <= end {
             checks.push_back(Check { start, end: at, md5: segment.etag.clone() });
         }
@@ -239,5 +241,7 @@ mod tests {
         assert_eq!(of(1, 12), [(3, 7), (7, 12)]);
         assert_eq!(of(0, 11), [(0, 3), (3, 7)]);
         assert_eq!(of(4, 6), []);
+        let beyond = [1, u64::MAX].map(|size| Segment::new("c", "n", "x", size));
+        assert_eq!(checks_of(&beyond, 0, 12), []);
     }
 }

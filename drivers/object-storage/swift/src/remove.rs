@@ -248,7 +248,11 @@ impl Swift {
                 (name.trim_start_matches('/').to_owned(), error.as_str())
             })
             .collect();
-        let counted = report.deleted.unwrap_or(0) + report.not_found + report.errors.len();
+        let counted = report
+            .deleted
+            .unwrap_or(0)
+            .saturating_add(report.not_found)
+            .saturating_add(report.errors.len());
         if counted != names.len() {
             let cause = format!(
                 "the server tells of {counted} of {} names: {}",

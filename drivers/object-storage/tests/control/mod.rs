@@ -432,6 +432,7 @@ pub async fn changes(stage: &Stage) {
         let class = match stage.name.as_str() {
             "gcs" => "NEARLINE",
             "azurite" => "Cool",
+            "radosgw" => "STANDARD",
             _ => "STANDARD_IA",
         };
         let change =

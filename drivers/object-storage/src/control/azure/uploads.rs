@@ -295,7 +295,7 @@ pub(crate) async fn complete(
             return Ok(found.info);
         }
         let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
-        info.size = parts.iter().map(|part| part.size).sum();
+        info.size = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.size));
         info.checksum = RString::new();
         return Ok(info);
     }

@@ -195,7 +195,7 @@ async fn completed(
     }
     let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
     info.etag = etag.into();
-    info.size = parts.iter().map(|part| part.size).sum();
+    info.size = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.size));
     info.modified_ms = time::now_ms();
     info.checksum = RString::new();
     Ok(info)
