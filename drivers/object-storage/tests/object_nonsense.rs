@@ -16,7 +16,8 @@ use std::{
 use driver_api::{
     Backend, ErrorKind, ROption, Tuple2,
     ext::{
-        Conditions, ListQuery, ObjectChange, ObjectName, Objects, PartInfo, PutOptions, UploadInfo,
+        BucketSpec, Conditions, ListQuery, ObjectChange, ObjectName, Objects, PartInfo, PutOptions,
+        UploadInfo,
     },
 };
 use object_storage::ObjectBackend;
@@ -242,6 +243,43 @@ async fn an_expiry_beyond_every_clock_is_no_panic() {
     objects.change(&within(2), object("a"), change).await.expect("a change");
     let begun = objects.begin_upload(&within(2), object("a"), options).await;
     assert_ne!(begun.expect_err("no such sum").kind(), ErrorKind::PANIC);
+}
+
+/// A refusal that says nothing of why is not taken for somebody else's bucket.
+#[tokio::test]
+async fn wrong_keys_are_no_bucket_of_somebody_elses() {
+    for (code, kind) in [
+        ("InvalidAccessKeyId", ErrorKind::UNAUTHENTICATED),
+        ("SignatureDoesNotMatch", ErrorKind::UNAUTHENTICATED),
+        ("AccessDenied", ErrorKind::ALREADY_EXISTS),
+    ] {
+        let script = Script::new(move |asked| match asked.method.as_str() {
+            "HEAD" => answer("403 Forbidden", ""),
+            _ => answer("403 Forbidden", &format!("<Error><Code>{code}</Code></Error>")),
+        });
+        let created =
+            objects(&s3(&script)).create_bucket(&within(2), BucketSpec::new("bucket")).await;
+        refused(created, kind);
+        assert_eq!(script.count("PUT", ""), 0);
+    }
+}
+
+/// An upload that is completed while it is given up leaves no object that looks whole.
+#[tokio::test]
+async fn an_upload_that_is_completed_while_it_is_given_up_is_told() {
+    const ID: &str = "1795447560040-0123456789abcdef0123456789abcdef";
+    let heads = AtomicUsize::new(0);
+    let script = Script::new(move |asked| {
+        login(asked, "").unwrap_or_else(|| match asked.method.as_str() {
+            "HEAD" if heads.fetch_add(1, Relaxed) == 0 => answer("404 Not Found", ""),
+            "HEAD" => answer(&format!("200 OK\n{ETAG}\nX-Object-Meta-Nvs-Upload: {ID}"), ""),
+            "GET" => answer("200 OK", "[]"),
+            _ => answer("204 Gone", ""),
+        })
+    });
+    let (upload, _) = upload(ID);
+    let aborted = objects(&swift(&script)).abort_upload(&within(2), upload).await;
+    refused(aborted, ErrorKind::CORRUPTED);
 }
 
 /// A bucket's name in a host's name, which it cannot be.

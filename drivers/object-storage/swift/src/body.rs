@@ -47,7 +47,7 @@ pub(crate) struct Check {
 
 /// What an object's segments say about the bytes from `next` to `end`: those that are read as a whole can be checked.
 pub(crate) fn checks_of(segments: &[Segment], next: u64, end: u64) -> VecDeque<Check> {
-    let mut at = 0;
+    let mut at = 0_u64;
     let mut checks = VecDeque::new();
     for segment in segments {
         let start = at;

@@ -518,7 +518,8 @@ async fn odd_names(stage: &Stage) {
         expected.push(key.to_owned());
         expected.sort_unstable();
         assert_eq!(all().await, expected, "{key:?}");
-        stage.objects.delete(&cx(), object, Conditions::default()).await.expect("deleted");
+        let bulk = stage.objects.delete_many(&cx(), &stage.bucket, vec![object].into()).await;
+        assert!(bulk.expect("deleted").iter().all(|one| one.gone), "{key:?}");
         assert_eq!(all().await, before, "{key:?}");
     }
     for key in neighbours {

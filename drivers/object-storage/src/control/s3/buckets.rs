@@ -44,8 +44,14 @@ pub(crate) async fn create(
     if head.status.is_success() {
         return existing(account, until, spec).await;
     }
-    if head.status.as_u16() != 404 {
-        return Err(taken(&spec.name));
+    match head.status.as_u16() {
+        404 => {}
+        400 | 401 | 403 => return Err(why_not(account, until, &spec.name).await),
+        500.. => {
+            let request = ask("show bucket", Method::HEAD, at_bucket(&spec.name, &[]));
+            return Err(head.error(account, &request));
+        }
+        _ => return Err(taken(&spec.name)),
     }
     let region = if spec.region.is_empty() { account.region() } else { spec.region.as_str() };
     let url = at_bucket(&spec.name, &[]);
@@ -93,6 +99,18 @@ async fn existing(account: &Account, until: Instant, spec: &BucketSpec) -> Resul
     let wanted = if spec.region.is_empty() { &info.region } else { &spec.region };
     names::same_bucket(&info, wanted, spec)?;
     Ok(info)
+}
+
+/// HEAD says nothing of why it is refused: the bucket may be somebody else's, or the credentials may be wrong.
+async fn why_not(account: &Account, until: Instant, bucket: &str) -> Error {
+    let request = ask("show bucket", Method::GET, at_bucket(bucket, &[("location", None)]));
+    match account.ask(&request, until).await {
+        Ok(reply) if reply.status.is_client_error() && reply.code() != "AccessDenied" => {
+            reply.error(account, &request)
+        }
+        Ok(_) => taken(bucket),
+        Err(error) => error,
+    }
 }
 
 fn taken(bucket: &str) -> Error {
