@@ -624,6 +624,9 @@ pub async fn upload_conditions(stage: &Stage) {
     let key = "parts/conditional";
     let data = noise(3000);
     put(stage, key, b"in the way").await;
+    // What the store heeds is known once it was tried out; until then the usual is told.
+    let options = PutOptions { conditions: Conditions::create_only(), ..PutOptions::default() };
+    stage.objects.put(&cx(), stage.object("tried"), buf(b"x"), options).await.expect("put");
     let upload = begin(stage, key, "aa01").await;
     let parts = RVec::from(vec![part(stage, &upload, 1, &data).await]);
     let complete = |conditions| {
