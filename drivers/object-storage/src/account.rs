@@ -172,6 +172,10 @@ impl Account {
             text.push('=');
             text.extend(utf8_percent_encode(value, IN_QUERY));
         }
+        // What makes a host's name of a bucket's can be none, as of one that begins with `xn--`.
+        if let (true, Err(error)) = (in_host, Url::parse(&text)) {
+            return Err(invalid(format!("no URL can be made of the name: {error}")));
+        }
         text.parse().map_err(|error| invalid(format!("no URL can be made of the name: {error}")))
     }
 

@@ -18,6 +18,9 @@ use crate::{account::Account, client::Purpose, error};
 const SLOWEST: u64 = 256 << 10;
 /// The most bytes of an answer that is kept whole: listings and errors, never content.
 const MOST: usize = 64 << 20;
+/// The most bytes of a refusal that are read, and how long at most.
+const SENTENCE: usize = 64 << 10;
+const WORTH: Duration = Duration::from_secs(5);
 
 /// A request, as it is to be made any number of times.
 #[derive(Clone, Debug)]
@@ -61,11 +64,15 @@ impl Ask {
         self
     }
 
-    /// Sets a header, which is refused if it has characters that no header can have.
+    /// Sets a header, which is refused if it has characters that no header can have, or other than ASCII: what stores make
+    /// of those is each one's own, and signatures over them fail or worse.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let wrong = || {
             error::invalid(format!("{name:?} or its value has characters that no header can have"))
         };
+        if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err(wrong());
+        }
         let name = HeaderName::try_from(name).map_err(|_| wrong())?;
         let value = HeaderValue::from_str(value).map_err(|_| wrong())?;
         self.headers.insert(name, value);
@@ -89,6 +96,19 @@ impl Ask {
     /// Whether it may change something.
     pub fn mutates(&self) -> bool {
         !matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+
+    /// Whether it has a condition which it may itself have made untrue, so that its repetition is refused.
+    pub fn is_conditional(&self) -> bool {
+        let headers = [
+            "if-match",
+            "if-none-match",
+            "x-goog-if-generation-match",
+            "x-amz-copy-source-if-match",
+        ];
+        let query = self.url.as_ref().and_then(Uri::query).unwrap_or_default();
+        headers.iter().any(|name| self.headers.contains_key(*name))
+            || query.contains("enerationMatch=")
     }
 }
 
@@ -124,9 +144,9 @@ impl Answer {
     }
 }
 
-/// A header's text; empty if there is none, or not of ASCII.
+/// A header's text; empty if there is none, or not of UTF-8.
 pub(crate) fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok()).unwrap_or_default()
 }
 
 /// An answer whose body is still to come.
@@ -231,6 +251,10 @@ impl Account {
         until: Instant,
     ) -> std::result::Result<Answer, Fault> {
         let Opened { status, headers, mut body } = self.open(ask, until).await?;
+        if !status.is_success() {
+            let body = self.refusal(&mut body, until).await;
+            return Ok(Answer { status, headers, body, doubt: None });
+        }
         let mut whole = BytesMut::new();
         while let Some(bytes) = self.more(&mut body, until).await? {
             if whole.len() + bytes.len() > MOST {
@@ -243,6 +267,19 @@ impl Account {
             whole.extend_from_slice(&bytes);
         }
         Ok(Answer { status, headers, body: whole.freeze(), doubt: None })
+    }
+
+    /// What a store says of a refusal, as far as it is worth waiting for: the status says it already.
+    pub(crate) async fn refusal(&self, body: &mut HttpResponseBody, until: Instant) -> Bytes {
+        let until = until.min(Instant::now() + WORTH);
+        let mut whole = BytesMut::new();
+        while whole.len() < SENTENCE {
+            match self.more(body, until).await {
+                Ok(Some(bytes)) => whole.extend_from_slice(&bytes),
+                _ => break,
+            }
+        }
+        whole.freeze()
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn delete(
     let ask = condition(account, ask, conditions, until).await?;
     let answer = account.ask(&ask, until).await?;
     if answer.status.is_success() {
-        return Ok(());
+        return outcome::confirmed(account, &ask, &answer, false);
     }
     let code = Refusal::read(&answer.headers, &answer.body).code;
     let of_bucket = matches!(code.as_str(), "NoSuchBucket" | "ContainerNotFound");

@@ -49,7 +49,9 @@ impl Refusal {
             message: element(&text, "Message").unwrap_or_default(),
             region: element(&text, "Region").unwrap_or_default(),
         };
-        if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
+        // What is longer is no sentence: an answer may be an attack.
+        let sentence = &body[..if body.len() > 64 << 10 { 0 } else { body.len() }];
+        if let Ok(json) = serde_json::from_slice::<serde_json::Value>(sentence) {
             let error = &json["error"];
             let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
             refusal.code = word(&error["errors"][0]["reason"]);

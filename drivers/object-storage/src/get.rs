@@ -92,9 +92,20 @@ pub(crate) async fn find(
         let error = answer.error(account, &ask);
         return Err(why_missing(account, object, error, until).await);
     }
+    if info::size(&answer.headers).is_none() {
+        let error = strange(&answer.headers, "it does not say the object's size");
+        return Err(place(error, account, &ask));
+    }
     let mut found = info::read(account.kind, &object.key, &answer.headers);
     found.info.latest = object.version.is_empty();
     Ok(found)
+}
+
+/// The error of an answer of success that cannot be one to what was asked.
+fn strange(headers: &http::HeaderMap, what: &str) -> Error {
+    Error::new(ErrorKind::CORRUPTED, format!("the store's answer is not to what was asked: {what}"))
+        .with("content-range", text_of(headers, "content-range"))
+        .remedy("look whether something between here and the store answers in its place")
 }
 
 /// HEAD says nothing of why: whether it is the bucket that is missing is asked for.
@@ -174,6 +185,9 @@ pub(crate) async fn get(
     let mut last = None;
     while account.turn(until).await {
         attempts += 1;
+        if attempts > 1 {
+            account.traffic.retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         let before = coming.as_ref().map_or(0, |coming| coming.data.len());
         let stop = match attempt(account, object, offset, len, under, &mut coming, until).await {
             Ok(()) => match whole(&mut coming).await? {
@@ -193,7 +207,6 @@ pub(crate) async fn get(
             }
             Err(stop) => stop,
         };
-        account.traffic.retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (error, after) = match stop {
             Stop::Final(error) => return Err(error),
             Stop::Again(error, after) => (error, after),
@@ -263,6 +276,10 @@ async fn attempt(
     coming: &mut Option<Coming>,
     until: Instant,
 ) -> std::result::Result<(), Stop> {
+    // Nothing would tell whether what goes on is of the same object.
+    if coming.as_ref().is_some_and(|coming| coming.found.info.etag.is_empty()) {
+        *coming = None;
+    }
     let (from, missing) = match coming {
         Some(coming) => {
             (offset + coming.data.len() as u64, (coming.wanted - coming.data.len()) as u64)
@@ -278,21 +295,15 @@ async fn attempt(
     if !status.is_success() {
         return Err(refusal(account, &ask, status, &headers, &mut body, until).await);
     }
-    let (first, told_len) = extent(&headers, status);
-    let found = info::read(account.kind, &object.key, &headers);
+    let strange = |what: &str| Stop::Final(place(strange(&headers, what), account, &ask));
     // Azurite answers with nothing instead of refusing.
-    if from >= found.info.size && from > 0 {
-        return Err(Stop::Final(past_end(object, from, found.info.size)));
+    if let Some(size) = info::size(&headers).filter(|size| from >= *size && from > 0) {
+        return Err(Stop::Final(past_end(object, from, size)));
     }
-    let strange = |what: &str| {
-        let error = Error::new(
-            ErrorKind::CORRUPTED,
-            format!("the store's answer is not to what was asked: {what}"),
-        )
-        .with("content-range", text_of(&headers, "content-range"))
-        .remedy("look whether something between here and the store answers in its place");
-        Stop::Final(place(error, account, &ask))
+    let Some((first, told_len)) = extent(&headers, status) else {
+        return Err(strange("it does not say which bytes of how many it has"));
     };
+    let found = info::read(account.kind, &object.key, &headers);
     if first != from {
         return Err(strange("it begins elsewhere"));
     }
@@ -302,7 +313,7 @@ async fn attempt(
         }
     } else {
         let wanted = u64::from(len).min(found.info.size.saturating_sub(offset));
-        if told_len.is_some_and(|told| told < wanted) {
+        if told_len < wanted {
             return Err(strange("it has fewer bytes"));
         }
         let wanted = usize::try_from(wanted).map_err(|_| strange("it is too long"))?;
@@ -334,7 +345,7 @@ async fn attempt(
         }
     }
     // Read to its end, so that the connection can be used again.
-    if told_len == Some(coming.wanted as u64) || told_len == Some(missing) {
+    if told_len == coming.wanted as u64 || told_len == missing {
         let soon = until.min(Instant::now() + Duration::from_millis(50));
         let _ = account.more(&mut body, soon).await;
     }
@@ -374,18 +385,18 @@ fn stop_of(account: &Account, ask: &Ask, fault: Fault) -> Stop {
     if fault.hopeless { Stop::Final(error) } else { Stop::Again(error, None) }
 }
 
-/// The first byte's place and the number of bytes that an answer says it has.
-fn extent(headers: &http::HeaderMap, status: StatusCode) -> (u64, Option<u64>) {
-    if status == StatusCode::PARTIAL_CONTENT {
-        let range = text_of(headers, "content-range").trim_start_matches("bytes ");
-        if let Some((first, last)) = range.split('/').next().and_then(|range| range.split_once('-'))
-            && let (Ok(first), Ok(last)) = (first.trim().parse::<u64>(), last.trim().parse::<u64>())
-        {
-            return (first, (last + 1).checked_sub(first));
-        }
-        return (u64::MAX, None);
+/// The first byte's place and the number of bytes that an answer says it has; `None`: it does not say so, or not of how many.
+/// A size that is not told is not zero: what is left of an object must not look like its end.
+pub(crate) fn extent(headers: &http::HeaderMap, status: StatusCode) -> Option<(u64, u64)> {
+    let size = info::size(headers)?;
+    if status != StatusCode::PARTIAL_CONTENT {
+        let whole = status == StatusCode::OK && text_of(headers, "content-range").is_empty();
+        return whole.then_some(size).map(|size| (0, size));
     }
-    (0, text_of(headers, "content-length").parse().ok())
+    let (range, _) = text_of(headers, "content-range").strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last && last < size).then(|| (first, last - first + 1))
 }
 
 /// The sum that the store told for just these bytes.
@@ -416,13 +427,7 @@ async fn refusal(
     body: &mut object_store::client::HttpResponseBody,
     until: Instant,
 ) -> Stop {
-    let mut whole = Vec::new();
-    while whole.len() < 64 << 10 {
-        match account.more(body, until).await {
-            Ok(Some(bytes)) => whole.extend_from_slice(&bytes),
-            _ => break,
-        }
-    }
+    let whole = account.refusal(body, until).await;
     let error = error::refused(account, ask, status, headers, &whole);
     match status.as_u16() {
         416 => Stop::Final(invalid(OUTSIDE)),

@@ -68,7 +68,7 @@ pub(crate) fn is_md5(etag: &str) -> bool {
 pub(crate) fn read(kind: Kind, key: &str, headers: &HeaderMap) -> Found {
     let text = |name: &str| text_of(headers, name);
     let mut info = ObjectInfo { key: key.into(), latest: true, ..ObjectInfo::default() };
-    info.size = size(headers);
+    info.size = size(headers).unwrap_or(0);
     info.etag = unquoted(text("etag")).into();
     info.modified_ms = http_date(text("last-modified"))
         .and_then(|secs| u64::try_from(secs).ok())
@@ -90,8 +90,9 @@ pub(crate) fn read(kind: Kind, key: &str, headers: &HeaderMap) -> Found {
     }
     let mut mark = String::new();
     for (name, value) in headers {
-        let Ok(value) = value.to_str() else { continue };
-        let name = name.as_str();
+        // What is of other letters is told, too: who writes it again is refused, and nothing is dropped without a word.
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let (name, value) = (name.as_str(), value.as_ref());
         if PLAIN.contains(&name) {
             info.metadata.push(Tuple2(name.into(), value.into()));
         } else if let Some(name) = name.strip_prefix(prefix(kind)) {
@@ -120,17 +121,15 @@ pub(crate) fn read(kind: Kind, key: &str, headers: &HeaderMap) -> Found {
     Found { info, mark, generation: generation.to_owned() }
 }
 
-/// The size of the whole object.
-fn size(headers: &HeaderMap) -> u64 {
+/// The size of the whole object, if an answer to GET or HEAD tells it: that of a range alone does not.
+pub(crate) fn size(headers: &HeaderMap) -> Option<u64> {
     let range = text_of(headers, "content-range");
-    if let Some((_, total)) = range.rsplit_once('/')
-        && let Ok(total) = total.parse()
-    {
-        return total;
+    if !range.is_empty() {
+        return range.rsplit_once('/')?.1.trim().parse().ok();
     }
     let stored = text_of(headers, "x-goog-stored-content-length");
     let text = if stored.is_empty() { text_of(headers, "content-length") } else { stored };
-    text.parse().unwrap_or(0)
+    text.parse().ok()
 }
 
 /// Puts what `options` say of an object, but for conditions, into a request that writes it.

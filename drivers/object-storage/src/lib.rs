@@ -15,6 +15,8 @@ mod delete;
 mod driver;
 mod error;
 mod features;
+#[cfg(test)]
+mod garbage_tests;
 mod get;
 mod health;
 mod info;

@@ -53,8 +53,8 @@ pub(crate) fn check_bucket(kind: Kind, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a key that no store takes, or that would lead elsewhere in a URL.
-pub(crate) fn check_key(key: &str) -> Result<()> {
+/// Refuses a key that no store of this kind takes, or that would lead elsewhere in a URL.
+pub(crate) fn check_key(kind: Kind, key: &str) -> Result<()> {
     let wrong = |why: &str| {
         Err(invalid(format!("the key is refused: {why}"))
             .with("object", key.escape_debug())
@@ -73,13 +73,16 @@ pub(crate) fn check_key(key: &str) -> Result<()> {
     if key.split('/').any(|part| part == "." || part == "..") {
         return wrong("a part of it is `.` or `..`");
     }
+    if kind == Kind::Azure && key.contains('\\') {
+        return wrong("Azure takes a backslash for a slash, which is another object's name");
+    }
     Ok(())
 }
 
 /// Refuses names of an object that cannot be.
 pub(crate) fn check_object(kind: Kind, object: &ObjectName) -> Result<()> {
     check_bucket(kind, &object.bucket)?;
-    check_key(&object.key)?;
+    check_key(kind, &object.key)?;
     if object.version.len() > 1024 || object.version.chars().any(char::is_control) {
         return Err(invalid("the version is no version's name").with("object", &object.key));
     }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ability for whole objects: names are checked here, and the work is handed to the modules for it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use driver_api::{
-    IoBuf, Op, OpContext, RString, RVec, Result, Tuple2,
+    Error, ErrorKind, IoBuf, Op, OpContext, RString, RVec, Result, Retry, Tuple2,
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
         ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece, Objects,
@@ -18,6 +21,15 @@ use crate::{
     account::Account, config::Kind, control, copy, delete, error::invalid, features, get, mark,
     names::check_object, parts, put, swift,
 };
+
+/// What an operation may take beyond its deadline, to find out how it ended.
+const GRACE: Duration = Duration::from_secs(3);
+
+fn late() -> Error {
+    Error::new(ErrorKind::TIMED_OUT, "nothing came of it within the deadline")
+        .with_retry(Retry::PERMANENT)
+        .remedy("what was to be changed may have been: look at it before doing it again")
+}
 
 /// The objects of a backend.
 pub(crate) struct ObjectsOf(pub Arc<Account>);
@@ -38,7 +50,10 @@ impl ObjectsOf {
         let doing = work(Arc::clone(&self.0), until);
         let account = Arc::clone(&self.0);
         Op::run(async move {
-            doing.await.map_err(|error| {
+            // All that is asked keeps the deadline by itself, and says more when it cannot. This is for what else may be
+            // waited for, as what another operation with a later deadline finds out.
+            let done = tokio::time::timeout_at((until + GRACE).into(), doing).await;
+            done.unwrap_or_else(|_| Err(late())).map_err(|error| {
                 account.traffic.failed(&error);
                 error.during(operation)
             })

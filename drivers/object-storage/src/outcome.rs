@@ -24,7 +24,8 @@ use crate::{
     call::{Answer, Ask, Doubt},
     error::{self, unknown},
     get,
-    info::Found,
+    info::{Found, unquoted},
+    retry::is_error,
 };
 
 /// How far clocks of one store's servers may lie apart.
@@ -104,6 +105,25 @@ pub(crate) fn doubtful(account: &Account, ask: &Ask, why: &str, refusal: &Error)
         refusal.message()
     );
     error::place(unknown(message), account, ask)
+}
+
+/// Refuses a success that is not the store's own: what stands between may answer in its place, with an error or a page for
+/// people, and then nobody knows what became of the request. `etag`: whether the store's answer has one.
+pub(crate) fn confirmed(account: &Account, ask: &Ask, answer: &Answer, etag: bool) -> Result<()> {
+    let page = !answer.body.is_empty() && answer.header("content-type").starts_with("text/html");
+    let why = if is_error(&answer.body) {
+        "the answer of success has an error in it"
+    } else if page {
+        "the answer of success is a page for people"
+    } else if etag && unquoted(answer.header("etag")).is_empty() {
+        "the answer of success tells no ETag"
+    } else {
+        return Ok(());
+    };
+    account.traffic.unknown.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let error = unknown(format!("{why}: it is not the store's"))
+        .with("answer", String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]));
+    Err(error::place(error, account, ask))
 }
 
 #[cfg(test)]

@@ -220,6 +220,7 @@ pub(crate) async fn put(
             let found = refused(account, &ask, object, &mark, &conditions, &answer, until).await?;
             return Ok(found.info);
         }
+        outcome::confirmed(account, &ask, &answer, true)?;
         match compare(account, &answer, sum) {
             Ok(()) => return Ok(written(account, object, &ask, &answer, options, sum)),
             Err(error) if attempt == DAMAGED => return Err(error::place(error, account, &ask)),
@@ -275,7 +276,7 @@ fn written(
     info.metadata.sort();
     info.storage_class = options.storage_class.clone();
     if options.expire_after_secs > 0 {
-        info.expires_ms = now_ms() + options.expire_after_secs.saturating_mul(1000);
+        info.expires_ms = now_ms().saturating_add(options.expire_after_secs.saturating_mul(1000));
     }
     info.checksum = sum.told().into();
     info

@@ -13,6 +13,7 @@ use crate::{
     account::Account,
     call::{Answer, Ask, Doubt, Fault, text_of},
     error::{self, Refusal, place, unknown},
+    outcome,
 };
 
 /// The first pause, and the longest.
@@ -39,14 +40,17 @@ impl Pauses {
     }
 }
 
-/// What the server asked for in `Retry-After`: seconds or a date.
+/// What the server asked for in `Retry-After`, seconds or a date; at most a day, which is beyond every deadline.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = text_of(headers, RETRY_AFTER.as_str());
-    if let Ok(secs) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(secs));
-    }
-    let wait = error::http_date(text)? - error::date(headers)?;
-    u64::try_from(wait).ok().map(Duration::from_secs)
+    let secs = match text.trim().parse::<u64>() {
+        Ok(secs) => secs,
+        Err(_) => {
+            let wait = error::http_date(text)?.saturating_sub(error::date(headers)?);
+            u64::try_from(wait).ok()?
+        }
+    };
+    Some(Duration::from_secs(secs.min(24 * 3600)))
 }
 
 /// What an answer means for the next attempt.
@@ -179,10 +183,19 @@ impl Account {
         let wrong = answer.status == StatusCode::OK
             && !matches!(ask.method, http::Method::GET | http::Method::HEAD)
             && is_error(&answer.body);
-        if !answer.status.is_success() || wrong {
-            return Err(answer.error(self, ask));
+        if answer.status.is_success() && !wrong {
+            if ask.mutates() {
+                outcome::confirmed(self, ask, &answer, false)?;
+            }
+            return Ok(answer);
         }
-        Ok(answer)
+        let error = answer.error(self, ask);
+        let unmet = matches!(answer.status.as_u16(), 404 | 409 | 412);
+        if unmet && answer.doubt.is_some() && ask.mutates() && ask.is_conditional() {
+            // It may be our own change that the condition does not hold for any more.
+            return Err(outcome::doubtful(self, ask, "the first may have been done", &error));
+        }
+        Err(error)
     }
 
     /// The error when an operation ends without a final answer: what stood in its way, and whether it may have happened.
@@ -211,9 +224,7 @@ impl Account {
             error = error.with(key, value);
         }
         // A write without a condition does no more when it is done twice.
-        let conditional = ["if-match", "if-none-match", "x-goog-if-generation-match"];
-        let once = conditional.iter().any(|name| ask.headers.contains_key(*name));
-        error.with_retry(if once { Retry::PERMANENT } else { Retry::TEMPORARY })
+        error.with_retry(if ask.is_conditional() { Retry::PERMANENT } else { Retry::TEMPORARY })
     }
 }
 

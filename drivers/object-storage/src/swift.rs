@@ -79,11 +79,17 @@ pub(crate) fn container(account: &Account, name: &str) -> Result<Swift> {
 
 /// The key as Swift's client has it.
 pub(crate) fn path(key: &str) -> Result<Path> {
-    Path::parse(key).map_err(|error| {
-        invalid(format!("the key is refused: {error}"))
+    let wrong = |why: &str| {
+        invalid(format!("the key is refused: {why}"))
             .with("object", key)
-            .remedy("use a key without empty parts between slashes")
-    })
+            .remedy("use a key without slashes at its ends and empty parts between them")
+    };
+    // The client's paths leave slashes at their ends out: another object's name would be used without a word.
+    match Path::parse(key) {
+        Ok(path) if path.as_ref() == key => Ok(path),
+        Ok(path) => Err(wrong(&format!("it would be taken for {:?}", path.as_ref()))),
+        Err(error) => Err(wrong(&error.to_string())),
+    }
 }
 
 /// The error of Swift's client as ours.
@@ -383,7 +389,7 @@ pub(crate) async fn put(
     }
     info.etag = etag.into();
     if options.expire_after_secs > 0 {
-        info.expires_ms = now_ms() + options.expire_after_secs.saturating_mul(1000);
+        info.expires_ms = now_ms().saturating_add(options.expire_after_secs.saturating_mul(1000));
     }
     info.metadata.sort();
     Ok(info)
@@ -450,11 +456,13 @@ pub(crate) async fn delete(
         )
         .remedy("delete it without a condition"));
     }
-    let (store, path) = (container(account, &object.bucket)?, path(&object.key)?);
+    let store = container(account, &object.bucket)?;
     let done = if object.version.is_empty() {
-        use object_store::ObjectStoreExt as _;
-        within(until, true, "the object cannot be deleted", store.delete(&path)).await
+        // By its name, not as a path: other clients' objects may have names that are none.
+        let doing = store.delete_name(&object.key);
+        within(until, true, "the object cannot be deleted", doing).await
     } else {
+        let path = path(&object.key)?;
         let doing = store.delete_version(&path, &object.version);
         within(until, true, "the version cannot be deleted", doing).await
     };

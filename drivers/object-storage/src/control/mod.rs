@@ -300,7 +300,7 @@ pub(crate) async fn begin_upload(
 
 fn check_upload(account: &Account, upload: &UploadInfo) -> Result<()> {
     check_bucket(account.kind, &upload.bucket)?;
-    check_key(&upload.key)?;
+    check_key(account.kind, &upload.key)?;
     if !upload.mark.is_empty() {
         mark::of(&upload.mark)?;
     }

@@ -42,6 +42,20 @@ impl Place {
     }
 }
 
+/// The tokens of a listing that is read to its end: none comes twice.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens(std::collections::HashSet<String>);
+
+impl Tokens {
+    /// Notes the token of the next page.
+    pub(crate) fn next(&mut self, token: &str) -> Result<String> {
+        if self.0.insert(token.to_owned()) {
+            return Ok(token.to_owned());
+        }
+        Err(nonsense("the listing does not advance: a page comes again"))
+    }
+}
+
 /// Checks a query; gives where it begins.
 pub(crate) fn begin(query: &ListQuery) -> Result<Option<Place>> {
     if query.limit == 0 {
@@ -109,6 +123,15 @@ fn forward(query: &ListQuery, after: &str, order: Order, last: &str, name: &RStr
         return Err(nonsense(format!(
             "{name:?} is listed after {before:?}: the listing does not advance"
         )));
+    }
+    Ok(())
+}
+
+/// Has a page without names keep the place where it began, as the next one may not go back behind that.
+pub(crate) fn keep_place(place: Option<&Place>, page: &mut ListPage) -> Result<()> {
+    let (Some(place), Some(next)) = (place, Place::decode(&page.next)?) else { return Ok(()) };
+    if next.last.is_empty() {
+        page.next = Place { last: place.last.clone(), token: next.token }.encode().into();
     }
     Ok(())
 }

@@ -42,6 +42,19 @@ pub(crate) fn check_page(after: u32, page: &PartPage) -> Result<()> {
     Ok(())
 }
 
+/// Fails if an object that was made of these parts has another size than they have together. Sizes that are not known, of
+/// parts that somebody else wrote, are 0.
+pub(crate) fn whole(parts: &[PartInfo], size: u64) -> Result<()> {
+    let sum = parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.size));
+    if sum == Some(size) || parts.iter().any(|part| part.size == 0) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::CORRUPTED, "the object has another size than its parts together")
+        .with("size", size)
+        .with("size_of_parts", sum.unwrap_or(u64::MAX))
+        .remedy("compare the object with its source, and upload it again"))
+}
+
 /// Checks the parts that an object is to be made of.
 pub(crate) fn check(parts: &[PartInfo], max_parts: u32) -> Result<()> {
     if parts.is_empty() {

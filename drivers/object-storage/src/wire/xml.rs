@@ -12,6 +12,8 @@ use quick_xml::{
 
 /// Answers of stores are flat: what is deeper is no answer but an attack.
 const MAX_DEPTH: usize = 32;
+/// More than the longest page of any store has: 5000 blobs with all that is said of them.
+const MAX_ELEMENTS: usize = 1 << 20;
 
 /// An element. Namespaces are left out: no store needs them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,7 @@ impl<'a> Element<'a> {
         let mut reader = Reader::from_str(document);
         let mut open: Vec<Element<'a>> = Vec::new();
         let mut root = None;
+        let mut elements = 0;
         loop {
             let done = match reader.read_event().map_err(|e| broken(&e.to_string()))? {
                 Event::Start(start) => {
@@ -71,6 +74,10 @@ impl<'a> Element<'a> {
                 Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => None,
             };
             let Some(mut element) = done else { continue };
+            elements += 1;
+            if elements > MAX_ELEMENTS {
+                return Err(broken("it has more elements than any answer"));
+            }
             if !element.children.is_empty() {
                 // Only blanks between elements; they are of no use to anybody.
                 element.text = Cow::Borrowed("");

@@ -31,6 +31,8 @@ fn what_is_no_document_is_refused() {
         let error = Element::parse(bad).expect_err(bad);
         assert_eq!(error.kind(), ErrorKind::CORRUPTED, "{bad}");
     }
+    let many = format!("<a>{}</a>", "<b/>".repeat(MAX_ELEMENTS));
+    assert_eq!(Element::parse(&many).expect_err("an attack").kind(), ErrorKind::CORRUPTED);
     assert!(Element::parse_root("<Other/>", "A").is_err());
     assert!(Element::parse_root("<B/>", "A|B").is_ok());
 }

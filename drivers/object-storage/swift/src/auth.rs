@@ -90,7 +90,9 @@ impl Tokens {
                     storage_url: url.trim_end_matches('/').to_owned(),
                     generation: state.renewals,
                     // A life shorter than twice the spare time would have every request renew the token.
-                    expires: grant.valid_for.map(|life| Instant::now() + life.max(SPARE * 2)),
+                    expires: grant
+                        .valid_for
+                        .and_then(|life| Instant::now().checked_add(life.max(SPARE * 2))),
                 };
                 state.token = Some(token.clone());
                 state.refused = None;
@@ -169,15 +171,12 @@ pub(crate) async fn exchange(
         http.execute(request).await.map_err(|error| crate::retry::transport(&what, &error))?;
     let (head, body) = answer.into_parts();
     if head.status.is_success() {
-        let body = body.bytes().await.map_err(|error| crate::retry::transport(&what, &error))?;
-        if body.len() > ANSWER_LIMIT {
-            return Err(Failure::new(
-                FailureKind::Rejected,
-                what,
-                "the answer is too long for one about tokens",
-            ));
-        }
-        return Ok((head.headers, body));
+        let body = crate::retry::limited(body, ANSWER_LIMIT).await;
+        let body = body.map_err(|error| crate::retry::transport(&what, &error))?;
+        return body.map(|body| (head.headers, body)).ok_or_else(|| {
+            let cause = "the answer is too long for one about tokens";
+            Failure::new(FailureKind::Rejected, what, cause)
+        });
     }
     let (kind, remedy) = match head.status.as_u16() {
         // An identity service answers so for a wrong user, key or project.

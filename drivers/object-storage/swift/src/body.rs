@@ -47,11 +47,13 @@ pub(crate) struct Check {
 
 /// What an object's segments say about the bytes from `next` to `end`: those that are read as a whole can be checked.
 pub(crate) fn checks_of(segments: &[Segment], next: u64, end: u64) -> VecDeque<Check> {
-    let mut at = 0;
+    let mut at = 0_u64;
     let mut checks = VecDeque::new();
     for segment in segments {
         let start = at;
-        at += segment.size_bytes;
+        // Beyond the object's end: the server's answer is nonsense, and nothing can be checked by it.
+        let Some(behind) = at.checked_add(segment.size_bytes) else { return VecDeque::new() };
+        at = behind;
         if segment.range.is_none() && start >= next && at <= end {
             checks.push_back(Check { start, end: at, md5: segment.etag.clone() });
         }
@@ -207,7 +209,7 @@ fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
     let (first, last) = range.split_once('-')?;
     let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
     let size = size.parse().ok()?;
-    (first <= last && last < size).then_some((first, last + 1, size))
+    (first <= last && last < size).then(|| (first, last + 1, size))
 }
 
 #[cfg(test)]
@@ -217,7 +219,14 @@ mod tests {
     #[test]
     fn ranges_of_answers_are_checked() {
         assert_eq!(parse_range("bytes 2-4/14"), Some((2, 5, 14)));
-        for wrong in ["bytes */1", "bytes 4-2/14", "bytes 2-14/14", "2-4/14", "bytes 2-4/*"] {
+        for wrong in [
+            "bytes */1",
+            "bytes 4-2/14",
+            "bytes 2-14/14",
+            "2-4/14",
+            "bytes 2-4/*",
+            "bytes 0-18446744073709551615/5",
+        ] {
             assert_eq!(parse_range(wrong), None, "{wrong}");
         }
     }
@@ -232,5 +241,7 @@ mod tests {
         assert_eq!(of(1, 12), [(3, 7), (7, 12)]);
         assert_eq!(of(0, 11), [(0, 3), (3, 7)]);
         assert_eq!(of(4, 6), []);
+        let beyond = [1, u64::MAX].map(|size| Segment::new("c", "n", "x", size));
+        assert_eq!(checks_of(&beyond, 0, 12), []);
     }
 }

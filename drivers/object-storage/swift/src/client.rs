@@ -22,11 +22,14 @@ use crate::encode;
 use crate::error::{Failure, FailureKind, classify};
 use crate::info::Capabilities;
 use crate::retry::{
-    Backoff, chain, lasting, plain_text, repeatable, retry_after, transaction, transport,
+    Backoff, chain, lasting, limited, plain_text, repeatable, retry_after, transaction, transport,
 };
 
 /// The longest answer that is read as a whole: a listing of 10,000 long names is below it.
 const ANSWER_LIMIT: usize = 64 << 20;
+/// The longest answer about a server's abilities, and the longest text of a refusal.
+const PLAIN_LIMIT: usize = 8 << 20;
+const REFUSAL_LIMIT: usize = 64 << 10;
 
 /// What a request is about.
 #[derive(Debug, Clone)]
@@ -458,10 +461,17 @@ impl Client {
         let exchange = async {
             let answer = self.http.execute(request).await?;
             let status = answer.status();
-            Ok((status, answer.into_body().bytes().await?))
+            Ok((status, limited(answer.into_body(), PLAIN_LIMIT).await?))
         };
         match tokio::time::timeout(self.config.request_timeout, exchange).await {
-            Ok(answer) => answer.map_err(|error: HttpError| transport(&label, &error)),
+            Ok(Ok((status, Some(body)))) => Ok((status, body)),
+            Ok(Ok((_, None))) => {
+                Err(Failure::new(FailureKind::Rejected, label, "the answer never ends"))
+            }
+            Ok(Err(error)) => {
+                let error: HttpError = error;
+                Err(transport(&label, &error))
+            }
             Err(_) => Err(Failure::new(FailureKind::TimedOut, label, "the server is silent")),
         }
     }
@@ -471,10 +481,11 @@ impl Client {
 async fn refusal(call: &Call, answer: Answer) -> Failure {
     let (status, transaction) = (answer.status, transaction(&answer.headers));
     let (kind, remedy) = classify(status);
-    // The text of an error is worth a moment, no more.
-    let text = tokio::time::timeout(Duration::from_secs(5), answer.body.bytes()).await;
-    let text =
-        text.ok().and_then(Result::ok).map(|bytes| plain_text(&String::from_utf8_lossy(&bytes)));
+    // The text of an error is worth a moment, no more; one without an end is none.
+    let text = limited(answer.body, REFUSAL_LIMIT);
+    let text = tokio::time::timeout(Duration::from_secs(5), text).await;
+    let text = text.ok().and_then(Result::ok).flatten();
+    let text = text.map(|bytes| plain_text(&String::from_utf8_lossy(&bytes)));
     let cause = match text {
         Some(text) if !text.is_empty() => format!("{status}: {text}"),
         _ => status.to_string(),

@@ -197,7 +197,7 @@ impl Swift {
                     call = call.header(DELETE_AT, at.to_string());
                 }
                 let (etag, _, _) = self.send_manifest(call, &chunk).await?;
-                let size = chunk.iter().map(|segment| segment.size_bytes).sum();
+                let size = chunk.iter().fold(0_u64, |sum, one| sum.saturating_add(one.size_bytes));
                 Ok((Segment::new(self.segments_name(), &name, &etag, size), name))
             },
         );

@@ -238,8 +238,10 @@ impl Swift {
                     )
                 })?
             };
-            if page.is_empty() {
-                return Ok(containers);
+            let Some(last) = page.last() else { return Ok(containers) };
+            if last.name.as_str() <= marker.as_str() {
+                let cause = "the list of containers does not advance";
+                return Err(call.failure(FailureKind::Corrupt, cause).into());
             }
             containers.extend(page.into_iter().map(|told| ContainerEntry {
                 name: told.name,

@@ -34,7 +34,7 @@ pub(crate) fn absolute(headers: &mut http::HeaderMap) -> Option<u64> {
     let number =
         |value: &HeaderValue| value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(after) = headers.remove(DELETE_AFTER).as_ref().and_then(number) {
-        headers.insert(DELETE_AT, HeaderValue::from(now() + after));
+        headers.insert(DELETE_AT, HeaderValue::from(now().saturating_add(after)));
     }
     headers.get(DELETE_AT).and_then(number)
 }
@@ -47,7 +47,7 @@ impl Swift {
     pub async fn set_expiry(&self, key: &Path, expiry: Expiry) -> Result<()> {
         let at = match expiry {
             Expiry::At(at) => Some(at),
-            Expiry::After(seconds) => Some(now() + seconds),
+            Expiry::After(seconds) => Some(now().saturating_add(seconds)),
             Expiry::Never => None,
         };
         if at.is_some_and(|at| at <= now()) {

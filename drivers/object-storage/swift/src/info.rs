@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::Failure;
+use crate::listing::PAGE;
 
 /// The hash that URLs are signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Capabilities {
     /// Whether the server is known to refuse `If-None-Match: *` where there is an object. If not, this is tried out
     /// before the first creation.
     pub creates: bool,
+    /// The most lines of a listing's page.
+    pub page: usize,
     /// Whether listings tell which objects are static large ones.
     pub listing_marks_large: bool,
     /// The whole answer, for what has no field here (limits, storage policies).
@@ -88,6 +91,8 @@ impl Capabilities {
             versioned_writes: told && has("versioned_writes"),
             max_file_size: number("/swift/max_file_size", 5 << 30),
             creates: is_swift.is_some(),
+            page: usize::try_from(number("/swift/container_listing_limit", PAGE as u64))
+                .map_or(PAGE, |most| most.clamp(1, PAGE)),
             listing_marks_large: is_swift.is_some_and(|minor| minor >= 18),
             version,
             raw,

@@ -53,7 +53,7 @@ pub use error::{Failure, FailureKind};
 pub use expiry::Expiry;
 pub use info::{Capabilities, Digest};
 pub use multipart::CreateOnly;
-pub use raw::{Line, Wanted};
+pub use raw::{Line, Paging, Wanted};
 pub use store::{LargeObject, Swift};
 pub use uploads::{Part, Swept, Upload};
 pub use versions::Version;

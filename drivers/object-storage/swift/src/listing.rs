@@ -46,6 +46,10 @@ impl Entry {
         self.subdir.as_deref().unwrap_or(&self.name)
     }
 
+    pub(crate) fn id(&self) -> &str {
+        self.version_id.as_deref().unwrap_or("null")
+    }
+
     pub(crate) fn etag(&self) -> String {
         attributes::etag(self.slo_etag.as_deref().unwrap_or(&self.hash))
     }
@@ -84,9 +88,11 @@ impl Swift {
         span: &Span,
         limit: usize,
     ) -> Result<(Vec<Entry>, Extensions), Failure> {
+        // Swift refuses to be asked for more than it gives; what it gives is known once it was asked for its abilities.
+        let most = self.client().info.get().map_or(PAGE, |info| info.page);
         let mut call = Call::container(Method::GET, container)
             .query("format", "json")
-            .query("limit", limit.to_string());
+            .query("limit", limit.min(most).to_string());
         for (name, value) in
             [("prefix", &span.prefix), ("marker", &span.marker), ("end_marker", &span.end_marker)]
         {
@@ -101,10 +107,15 @@ impl Swift {
         if body.is_empty() {
             return Ok((Vec::new(), extensions));
         }
-        let entries = serde_json::from_slice(&body).map_err(|error| {
+        let entries: Vec<Entry> = serde_json::from_slice(&body).map_err(|error| {
             call.failure(FailureKind::Rejected, format!("the listing cannot be read: {error}"))
                 .remedy("check that the storage URL is that of a Swift account")
         })?;
+        if entries.last().is_some_and(|last| last.marker() <= span.marker.as_str()) {
+            return Err(call
+                .failure(FailureKind::Corrupt, "the listing does not advance")
+                .remedy("check that the storage URL is that of a Swift account"));
+        }
         Ok((entries, extensions))
     }
 
@@ -147,11 +158,8 @@ impl Swift {
             result.extensions.extend(extensions);
             let Some(last) = entries.last() else { return Ok(result) };
             span.marker = last.marker().to_owned();
-            let full = entries.len() >= PAGE;
+            // A short page need not be the last one: only an empty one is.
             collect(entries, &mut result)?;
-            if !full {
-                return Ok(result);
-            }
         }
     }
 }
@@ -189,8 +197,9 @@ impl PaginatedListStore for Swift {
             delimiter: opts.delimiter.map(|delimiter| delimiter.into_owned()),
         };
         let (entries, extensions) = self.page(self.container_name(), &span, limit).await?;
-        let page_token =
-            entries.last().filter(|_| entries.len() >= limit).map(|last| last.marker().to_owned());
+        // A gateway's short page need not be the last one: only an empty one is.
+        let more = entries.len() >= limit || !self.client().capabilities().await?.creates;
+        let page_token = entries.last().filter(|_| more).map(|last| last.marker().to_owned());
         let mut result = ListResult { common_prefixes: vec![], objects: vec![], extensions };
         collect(entries, &mut result)?;
         Ok(PaginatedListResult { result, page_token })

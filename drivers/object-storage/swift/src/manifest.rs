@@ -154,6 +154,33 @@ mod tests {
     }
 
     #[test]
+    fn damaged_answers_are_refused_or_read() {
+        let mut random = fastrand::Rng::with_seed(19);
+        let texts = [
+            r#"[{"name": "/p/k/00000", "bytes": 6, "hash": "4f6d", "range": "0-5", "sub_slo": false}]"#,
+            r#"{"Response Status": "400 Bad Request", "Errors": [["/p/a", "Size Mismatch"]], "Etag": ""}"#,
+        ];
+        for round in 0..20_000 {
+            let mut bytes = texts[round % 2].as_bytes().to_vec();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..bytes.len());
+                match random.u8(..3) {
+                    0 => drop(bytes.remove(at)),
+                    1 => bytes[at] = random.u8(..),
+                    _ => bytes.insert(at, b"0:,\"[]{}\xff"[random.usize(..9)]),
+                }
+            }
+            if let Ok(segments) = parse(&bytes) {
+                let _ = segments.iter().map(Segment::place).count();
+                drop(nested_etag(&segments, 1));
+            }
+            if let Some(report) = Report::parse(&bytes) {
+                drop((report.code(), report.cause()));
+            }
+        }
+    }
+
+    #[test]
     fn reports_are_told_from_other_answers() {
         let report = Report::parse(
             br#"  {"Response Status": "400 Bad Request", "Errors": [["/p/a", "Size Mismatch"]], "Etag": ""}"#,

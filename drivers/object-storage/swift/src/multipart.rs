@@ -201,19 +201,29 @@ impl Swift {
 
     async fn abort(&self, key: &Path, id: &str) -> std::result::Result<(), Failure> {
         self.known(key, id)?;
-        let headers = self.newest_if_any(key).await?;
-        if headers.is_some_and(|headers| {
-            headers.get(UPLOAD).is_some_and(|value| value.as_bytes() == id.as_bytes())
-        }) {
+        if self.made_by(key, id).await? {
             return Err(self
                 .no_upload(key, id, "it was completed: its parts are those of the object")
                 .remedy("delete the object"));
         }
         self.clear(&self.segments_of(key.as_ref(), id)).await?;
+        // A completion whose answer was lost may still have been under way.
+        if self.made_by(key, id).await? {
+            let cause = "it was completed while it was given up: the object lacks its parts";
+            let failure = self.call(Method::DELETE, key).failure(FailureKind::Corrupt, cause);
+            return Err(failure.remedy("delete the object, and upload it again"));
+        }
         match self.remove_one(self.segments_name(), &self.marker(key.as_ref(), id)).await {
             Err(failure) if failure.kind() != FailureKind::NotFound => Err(failure),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the object that is there was made by this upload.
+    async fn made_by(&self, key: &Path, id: &str) -> std::result::Result<bool, Failure> {
+        let headers = self.newest_if_any(key).await?;
+        let maker = headers.as_ref().and_then(|headers| headers.get(UPLOAD));
+        Ok(maker.is_some_and(|maker| maker.as_bytes() == id.as_bytes()))
     }
 
     pub(crate) async fn upload(

@@ -36,6 +36,16 @@ pub struct Wanted<'a> {
     pub limit: usize,
 }
 
+/// How a server tells listings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paging {
+    /// The most lines of a page: Swift refuses to be asked for more.
+    pub most: usize,
+    /// Whether a page that is shorter than it was asked for is the last one. Gateways have limits of their own, and say
+    /// nothing when they give fewer lines.
+    pub short_is_last: bool,
+}
+
 /// A line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -78,6 +88,24 @@ impl From<Entry> for Line {
 }
 
 impl Swift {
+    /// How the server tells listings.
+    ///
+    /// # Errors
+    /// What the server answers when it is asked for its abilities.
+    pub async fn paging(&self) -> Result<Paging> {
+        let info = self.client().capabilities().await?;
+        Ok(Paging { most: info.page, short_is_last: info.creates })
+    }
+
+    /// Deletes an object of any name, with its segments if it is a large one.
+    ///
+    /// # Errors
+    /// No such object; what the server answers.
+    pub async fn delete_name(&self, name: &str) -> Result<()> {
+        let mut outcomes = self.remove_objects(&[name.to_owned()]).await;
+        Ok(outcomes.pop().unwrap_or(Ok(()))?)
+    }
+
     /// A page of the container, in the order of names' bytes. An empty page is the end.
     ///
     /// # Errors

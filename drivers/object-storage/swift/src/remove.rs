@@ -68,7 +68,10 @@ impl Swift {
     }
 
     /// Deletes objects of this container with their segments; one outcome for each key.
-    async fn remove_objects(&self, keys: &[String]) -> Vec<std::result::Result<(), Failure>> {
+    pub(crate) async fn remove_objects(
+        &self,
+        keys: &[String],
+    ) -> Vec<std::result::Result<(), Failure>> {
         let natures = match self.natures(keys).await {
             Ok(natures) => natures,
             Err(failure) => return keys.iter().map(|_| Err(failure.clone())).collect(),
@@ -245,7 +248,11 @@ impl Swift {
                 (name.trim_start_matches('/').to_owned(), error.as_str())
             })
             .collect();
-        let counted = report.deleted.unwrap_or(0) + report.not_found + report.errors.len();
+        let counted = report
+            .deleted
+            .unwrap_or(0)
+            .saturating_add(report.not_found)
+            .saturating_add(report.errors.len());
         if counted != names.len() {
             let cause = format!(
                 "the server tells of {counted} of {} names: {}",
@@ -317,6 +324,10 @@ impl Swift {
                 self.remove_one(container, key).await
             }
             Some(report) if report.code() == 200 && report.errors.is_empty() => Ok(()),
+            // An attempt before, or somebody else, has deleted it.
+            Some(report) if report.code() == 404 && report.errors.is_empty() => {
+                Err(call.failure(FailureKind::NotFound, report.cause()))
+            }
             Some(report) => Err(failed(report.cause())),
             None => Err(failed("the server's answer is no report".to_owned())),
         }

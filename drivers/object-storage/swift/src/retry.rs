@@ -4,9 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
-use object_store::client::{HttpError, HttpErrorKind};
+use object_store::client::{HttpError, HttpErrorKind, HttpResponseBody};
 
 use crate::error::{Failure, FailureKind};
 
@@ -46,11 +48,26 @@ pub(crate) fn transaction(headers: &HeaderMap) -> Option<String> {
     headers.get("x-trans-id").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// Seconds, or a date.
+/// The whole body; nothing if it is longer than `most` bytes.
+pub(crate) async fn limited(
+    body: HttpResponseBody,
+    most: usize,
+) -> Result<Option<Bytes>, HttpError> {
+    let (mut stream, mut all) = (body.bytes_stream(), BytesMut::new());
+    while let Some(bytes) = stream.next().await {
+        all.extend_from_slice(&bytes?);
+        if all.len() > most {
+            return Ok(None);
+        }
+    }
+    Ok(Some(all.freeze()))
+}
+
+/// Seconds, or a date; at most a day, which is beyond every deadline.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds.min(24 * 3600)));
     }
     let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
     (at.with_timezone(&chrono::Utc) - chrono::Utc::now()).to_std().ok()

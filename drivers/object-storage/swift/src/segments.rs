@@ -58,7 +58,7 @@ impl Swift {
         let (mut objects, mut bytes) = (0, 0);
         while let Some(chunk) = entries.try_next().await.map_err(|chunks| chunks.1)? {
             objects += chunk.len() as u64;
-            bytes += chunk.iter().map(|entry| entry.bytes).sum::<u64>();
+            bytes = chunk.iter().fold(bytes, |sum: u64, entry| sum.saturating_add(entry.bytes));
             let names: Vec<String> = chunk.into_iter().map(|entry| entry.name).collect();
             for result in self.remove_names(self.segments_name(), &names).await {
                 result?;

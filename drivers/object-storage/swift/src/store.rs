@@ -190,6 +190,12 @@ impl Swift {
         let hash = md5(&payload).await;
         let call = call.header("ETag", &hash).payload(payload);
         let answer = self.client().send(&call).await?;
+        if answer.status == StatusCode::ACCEPTED {
+            let cause = "the server has an object with a later time at this name, and keeps that";
+            let remedy =
+                "look at the object, and at the clocks of the server's nodes; then put it again";
+            return Err(call.failure(FailureKind::Precondition, cause).remedy(remedy));
+        }
         match attributes::header_etag(&answer.headers) {
             Some(etag) if etag == hash => Ok((hash, answer)),
             etag => {

@@ -72,8 +72,14 @@ impl Swift {
                     )
                 })?
             };
-            if page.is_empty() {
-                return Ok(versions);
+            let Some(end) = page.last() else { return Ok(versions) };
+            let before = versions.last().map(|last| (last.path.as_ref(), last.id.as_str()));
+            if before.is_some_and(|before| before == (&end.name, end.id()))
+                || before.is_some_and(|(name, _)| end.name.as_str() < name)
+            {
+                return Err(call
+                    .failure(FailureKind::Corrupt, "the list of versions does not advance")
+                    .into());
             }
             for entry in page {
                 versions.push(Version {
@@ -84,7 +90,7 @@ impl Swift {
                     last_modified: attributes::listed_time(&entry.last_modified)
                         .unwrap_or_default(),
                     latest: entry.is_latest,
-                    id: entry.version_id.unwrap_or_else(|| "null".to_owned()),
+                    id: entry.id().to_owned(),
                 });
             }
         }

@@ -428,6 +428,24 @@ pub async fn changes(stage: &Stage) {
         "what is absent stays"
     );
 
+    if can(stage, ObjectAbilities::STORAGE_CLASSES) {
+        let class = match stage.name.as_str() {
+            "gcs" => "NEARLINE",
+            "azurite" => "Cool",
+            "radosgw" => "STANDARD",
+            _ => "STANDARD_IA",
+        };
+        let change =
+            ObjectChange { storage_class: Some(class.into()).into(), ..ObjectChange::default() };
+        let head = stage.objects.change(&cx(), object.clone(), change).await.expect("a class");
+        assert_eq!(
+            (head.content_type.as_str(), &head.metadata),
+            ("text/css", &pairs(&[("content-language", "de"), ("fresh", "2")])),
+            "what is said of it stays"
+        );
+        assert_eq!(content(stage, "changed/one two").await, b"content");
+    }
+
     let tags = pairs(&[("colour", "dark red"), ("size", "1/2")]);
     let change = ObjectChange { tags: Some(tags.clone()).into(), ..ObjectChange::default() };
     if can(stage, ObjectAbilities::TAGS) {
@@ -606,6 +624,9 @@ pub async fn upload_conditions(stage: &Stage) {
     let key = "parts/conditional";
     let data = noise(3000);
     put(stage, key, b"in the way").await;
+    // What the store heeds is known once it was tried out; until then the usual is told.
+    let options = PutOptions { conditions: Conditions::create_only(), ..PutOptions::default() };
+    stage.objects.put(&cx(), stage.object("tried"), buf(b"x"), options).await.expect("put");
     let upload = begin(stage, key, "aa01").await;
     let parts = RVec::from(vec![part(stage, &upload, 1, &data).await]);
     let complete = |conditions| {

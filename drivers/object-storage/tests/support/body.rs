@@ -26,6 +26,7 @@ pub async fn exercise(stage: Stage) {
     many(&stage).await;
     signed(&stage).await;
     names(&stage).await;
+    odd_names(&stage).await;
     figures(&stage);
 }
 
@@ -452,6 +453,78 @@ async fn names(stage: &Stage) {
         let options = PutOptions { metadata: pairs(&[(name, value)]), ..PutOptions::default() };
         let put = stage.objects.put(&cx(), stage.object("named"), buf(b"x"), options).await;
         refused(put, ErrorKind::INVALID_ARGUMENT);
+    }
+}
+
+/// A name that comes back is the one that went; one that the store would take for another is refused.
+async fn odd_names(stage: &Stage) {
+    let neighbours = ["odd/a", "odd/a/b", "odd/a b", "odd/A"];
+    for key in neighbours {
+        let put =
+            stage.objects.put(&cx(), stage.object(key), buf(b"neighbour"), PutOptions::default());
+        put.await.expect("a neighbour");
+    }
+    let all = async || {
+        let query = ListQuery { prefix: "odd/".into(), limit: 1000, ..ListQuery::default() };
+        let page = stage.objects.list(&cx(), &stage.bucket, query).await.expect("a listing");
+        let mut keys: Vec<String> = page.objects.iter().map(|one| one.key.to_string()).collect();
+        keys.sort_unstable();
+        keys
+    };
+    let before = all().await;
+    let long = "odd/".to_owned() + &"k/ü%".repeat(200);
+    for key in [
+        "odd/",
+        "odd/a/",
+        "odd//a",
+        "odd/a//b",
+        "odd//",
+        "odd/a+b",
+        "odd/a%20b",
+        "odd/a%2Fb",
+        "odd/%61",
+        "odd/a%",
+        "odd/a?b",
+        "odd/a#b",
+        "odd/a&b=c;d",
+        "odd/a\\b",
+        "odd/\"'<>`{|}^[]",
+        "odd/ a",
+        "odd/a ",
+        "odd/...",
+        "odd/.a",
+        "odd/a.",
+        "odd/~*!$(),:@",
+        "odd/ü/\u{1F600}/\u{fffd}",
+        "odd/u\u{308}",
+        "odd/\u{feff}\u{202e}",
+        "odd/%00",
+        "odd/&amp;",
+        "odd/]]>",
+        &long,
+    ] {
+        let object = stage.object(key);
+        let put =
+            stage.objects.put(&cx(), object.clone(), buf(key.as_bytes()), PutOptions::default());
+        if let Err(error) = put.await {
+            assert_eq!(error.kind(), ErrorKind::INVALID_ARGUMENT, "{key:?}: {error:#}");
+            assert_eq!(all().await, before, "{key:?} was refused");
+            continue;
+        }
+        let got = stage.objects.get(&cx(), object.clone(), 0, 2000, Conditions::default()).await;
+        let got = got.unwrap_or_else(|error| panic!("{key:?}: {error:#}"));
+        assert_eq!(&got.data[..], key.as_bytes(), "{key:?}");
+        let mut expected = before.clone();
+        expected.push(key.to_owned());
+        expected.sort_unstable();
+        assert_eq!(all().await, expected, "{key:?}");
+        let bulk = stage.objects.delete_many(&cx(), &stage.bucket, vec![object].into()).await;
+        assert!(bulk.expect("deleted").iter().all(|one| one.gone), "{key:?}");
+        assert_eq!(all().await, before, "{key:?}");
+    }
+    for key in neighbours {
+        let got = stage.objects.get(&cx(), stage.object(key), 0, 2000, Conditions::default()).await;
+        assert_eq!(&got.expect("a neighbour").data[..], b"neighbour", "{key:?}");
     }
 }
 

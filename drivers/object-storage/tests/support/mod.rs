@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod proxy;
+pub mod script;
 
 use std::{
     collections::HashMap,

@@ -10,7 +10,7 @@ use http::Method;
 use super::{NO_VERSIONING, listing, uploads};
 use crate::{
     account::Account,
-    control::names,
+    control::{names, pages::Tokens},
     error::{invalid, unsupported},
     wire::{AnswerExt, about, ask, at_bucket, at_service, nonsense, put_header, time},
 };
@@ -102,7 +102,7 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
 /// All containers of the account.
 pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<BucketInfo>> {
     let mut containers = RVec::new();
-    let mut marker = String::new();
+    let (mut marker, mut markers) = (String::new(), Tokens::default());
     loop {
         let mut query = vec![("comp", Some("list"))];
         if !marker.is_empty() {
@@ -120,10 +120,7 @@ pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<Bucke
         }
         match root.text("NextMarker") {
             "" => break,
-            next if next == marker => {
-                return Err(about(nonsense("the list of containers does not advance"), &request));
-            }
-            next => marker = next.to_owned(),
+            next => marker = markers.next(next).map_err(|error| about(error, &request))?,
         }
     }
     containers.sort_by(|a, b| a.name.cmp(&b.name));

@@ -24,7 +24,7 @@ use crate::{
         parts::{self},
     },
     error::invalid,
-    info, mark, put,
+    info, mark, outcome, put,
     wire::{
         AnswerExt, AskExt, about, ask, at_object,
         digest::{hex, md5_base64},
@@ -283,15 +283,19 @@ pub(crate) async fn complete(
         Err(error) => return Ok(ending::unanswered(account, upload, until, error).await?.info),
     };
     if reply.status.is_success() {
+        if let Err(error) = outcome::confirmed(account, &request, &reply, true) {
+            return Ok(ending::unanswered(account, upload, until, error).await?.info);
+        }
         let etag = reply.etag();
         // Another writer may have come after.
         if let Ok(Some(found)) = ending::look(account, upload, until).await
             && found.info.etag == etag
         {
+            parts::whole(parts, found.info.size).map_err(|error| about(error, &request))?;
             return Ok(found.info);
         }
         let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
-        info.size = parts.iter().map(|part| part.size).sum();
+        info.size = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.size));
         info.checksum = RString::new();
         return Ok(info);
     }

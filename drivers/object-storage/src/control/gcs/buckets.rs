@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{bucket_path, json as request_of, versions};
 use crate::{
     account::Account,
-    control::{names, s3},
+    control::{names, pages::Tokens, s3},
     error::invalid,
     wire::{AnswerExt, AskExt, about, nonsense, time},
 };
@@ -162,7 +162,7 @@ pub(crate) async fn show(account: &Account, until: Instant, bucket: &str) -> Res
 pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<BucketInfo>> {
     let project = project(account)?;
     let mut buckets = RVec::new();
-    let mut token = String::new();
+    let (mut token, mut tokens) = (String::new(), Tokens::default());
     loop {
         let mut query = vec![("project", project), ("maxResults", "1000")];
         if !token.is_empty() {
@@ -179,10 +179,7 @@ pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<Bucke
         if page.next_page_token.is_empty() {
             break;
         }
-        if page.next_page_token == token {
-            return Err(about(nonsense("the list of buckets does not advance"), &request));
-        }
-        token = page.next_page_token;
+        token = tokens.next(&page.next_page_token).map_err(|error| about(error, &request))?;
     }
     buckets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(buckets)

@@ -2,7 +2,7 @@
 use std::time::Instant;
 
 use driver_api::{
-    Result,
+    Error, ErrorKind, Result,
     ext::{Conditions, ObjectChange, ObjectInfo, ObjectName},
 };
 use http::Method;
@@ -16,7 +16,7 @@ use crate::{
     error::{invalid, unsupported},
     get,
     info::check_metadata,
-    wire::{AnswerExt, AskExt, about, nonsense},
+    wire::{AnswerExt, AskExt, about, nonsense, same},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -44,27 +44,44 @@ pub(crate) async fn change(
         return Err(invalid("an old version cannot be changed"));
     }
     let path = object_path(&object.bucket, &object.key);
-    let look = request_of(account, "change object", Method::GET, &object.bucket, &path, &[])?;
-    let found: Object = account.ask_ok(&look, until).await?.json(&look)?;
-    crate::wire::same("object", &object.key, &found.name).map_err(|error| about(error, &look))?;
+    let mut found = look(account, until, object).await?;
     if change.content_type.is_some() || change.metadata.is_some() {
         let body = patch(&found, change)?;
         let query = [("ifMetagenerationMatch", found.metageneration.as_str())];
         let request =
             request_of(account, "change object", Method::PATCH, &object.bucket, &path, &query)?
                 .typed("application/json", body.to_string());
+        let generation = found.generation;
         account.ask_ok(&request, until).await?;
+        found = look(account, until, object).await?;
+        if found.generation != generation {
+            let error = Error::new(
+                ErrorKind::CONFLICT,
+                "another object was written meanwhile; what was changed was of the one before",
+            );
+            return Err(about(error.remedy("look at the object, and decide anew"), &request));
+        }
     }
     if let Some(class) = change.storage_class.as_ref().into_option() {
         let class = if class.is_empty() { "STANDARD" } else { class.as_str() };
         let path = format!("{path}/rewriteTo/{path}");
+        let body = rewritten(&found, class).to_string();
+        // Without conditions an object that is written meanwhile would be replaced by what it replaced.
+        let generation = found.generation.as_str();
+        let conditions = [
+            ("ifGenerationMatch", generation),
+            ("ifSourceGenerationMatch", generation),
+            ("ifSourceMetagenerationMatch", found.metageneration.as_str()),
+        ];
         let mut token = String::new();
         loop {
-            let query = [("rewriteToken", token.as_str())];
-            let query = if token.is_empty() { &[][..] } else { &query };
+            let mut query = conditions.to_vec();
+            if !token.is_empty() {
+                query.push(("rewriteToken", &token));
+            }
             let request =
-                request_of(account, "change object", Method::POST, &object.bucket, &path, query)?
-                    .typed("application/json", json!({"storageClass": class}).to_string());
+                request_of(account, "change object", Method::POST, &object.bucket, &path, &query)?
+                    .typed("application/json", body.clone());
             let answer: Rewritten = account.ask_ok(&request, until).await?.json(&request)?;
             if answer.done {
                 break;
@@ -76,6 +93,33 @@ pub(crate) async fn change(
         }
     }
     Ok(get::find(account, object, &Conditions::default(), until).await?.info)
+}
+
+async fn look(account: &Account, until: Instant, object: &ObjectName) -> Result<Object> {
+    let path = object_path(&object.bucket, &object.key);
+    let look = request_of(account, "change object", Method::GET, &object.bucket, &path, &[])?;
+    let found: Object = account.ask_ok(&look, until).await?.json(&look)?;
+    same("object", &object.key, &found.name).map_err(|error| about(error, &look))?;
+    Ok(found)
+}
+
+/// All that is said of an object, with another class: what a rewriting says replaces all that was said of its source.
+fn rewritten(found: &Object, class: &str) -> Value {
+    let mut body = Map::new();
+    for (field, value) in [
+        ("contentType", &found.content_type),
+        ("cacheControl", &found.cache_control),
+        ("contentDisposition", &found.content_disposition),
+        ("contentEncoding", &found.content_encoding),
+        ("contentLanguage", &found.content_language),
+    ] {
+        if !value.is_empty() {
+            body.insert(field.to_owned(), Value::from(value.as_str()));
+        }
+    }
+    body.insert("metadata".to_owned(), json!(found.metadata));
+    body.insert("storageClass".to_owned(), Value::from(class));
+    Value::Object(body)
 }
 
 /// The fields that change. A name of metadata that is to go is set to null; the writer's mark stays.

@@ -12,9 +12,9 @@ use super::{listing, versioning};
 use crate::{
     account::Account,
     call::Answer,
-    control::names,
+    control::{names, pages::Tokens},
     error::invalid,
-    wire::{AnswerExt, AskExt, ask, at_bucket, at_service, nonsense, put_header, time, xml},
+    wire::{AnswerExt, AskExt, about, ask, at_bucket, at_service, put_header, time, xml},
 };
 
 /// The canned access lists that a bucket can be created with.
@@ -44,8 +44,14 @@ pub(crate) async fn create(
     if head.status.is_success() {
         return existing(account, until, spec).await;
     }
-    if head.status.as_u16() != 404 {
-        return Err(taken(&spec.name));
+    match head.status.as_u16() {
+        404 => {}
+        400 | 401 | 403 => return Err(why_not(account, until, &spec.name).await),
+        500.. => {
+            let request = ask("show bucket", Method::HEAD, at_bucket(&spec.name, &[]));
+            return Err(head.error(account, &request));
+        }
+        _ => return Err(taken(&spec.name)),
     }
     let region = if spec.region.is_empty() { account.region() } else { spec.region.as_str() };
     let url = at_bucket(&spec.name, &[]);
@@ -95,6 +101,18 @@ async fn existing(account: &Account, until: Instant, spec: &BucketSpec) -> Resul
     Ok(info)
 }
 
+/// HEAD says nothing of why it is refused: the bucket may be somebody else's, or the credentials may be wrong.
+async fn why_not(account: &Account, until: Instant, bucket: &str) -> Error {
+    let request = ask("show bucket", Method::GET, at_bucket(bucket, &[("location", None)]));
+    match account.ask(&request, until).await {
+        Ok(reply) if reply.status.is_client_error() && reply.code() != "AccessDenied" => {
+            reply.error(account, &request)
+        }
+        Ok(_) => taken(bucket),
+        Err(error) => error,
+    }
+}
+
 fn taken(bucket: &str) -> Error {
     Error::new(ErrorKind::ALREADY_EXISTS, "the bucket exists, and belongs to somebody else")
         .during("create bucket")
@@ -130,7 +148,7 @@ pub(crate) async fn delete(account: &Account, until: Instant, bucket: &str) -> R
 /// All buckets of the caller.
 pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<BucketInfo>> {
     let mut buckets = RVec::new();
-    let mut token = String::new();
+    let (mut token, mut tokens) = (String::new(), Tokens::default());
     loop {
         let query = [("continuation-token", Some(token.as_str()))];
         let url = at_service(if token.is_empty() { &[] } else { &query });
@@ -145,8 +163,7 @@ pub(crate) async fn list(account: &Account, until: Instant) -> Result<RVec<Bucke
         }
         match root.text("ContinuationToken") {
             "" => break,
-            next if next == token => return Err(nonsense("the list of buckets does not advance")),
-            next => token = next.to_owned(),
+            next => token = tokens.next(next).map_err(|error| about(error, &request))?,
         }
     }
     buckets.sort_by(|a, b| a.name.cmp(&b.name));

@@ -57,7 +57,8 @@ pub(crate) async fn list(
     let context = |error| about(error, &request);
     let reply = account.ask_ok(&request, until).await?;
     let root = reply.document(root, &request)?;
-    let page = decode(&root, bucket, query).map_err(context)?;
+    let mut page = decode(&root, bucket, query).map_err(context)?;
+    pages::keep_place(place.as_ref(), &mut page)?;
     let order = if query.versions { Order::Versions } else { Order::Bytes };
     pages::check(query, place.as_ref(), order, &page).map_err(context)?;
     Ok(page)

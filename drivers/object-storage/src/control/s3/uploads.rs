@@ -19,7 +19,7 @@ use crate::{
         pages::Place,
         parts::{self},
     },
-    error::invalid,
+    error::{invalid, unknown},
     info, mark, probing, put,
     retry::is_error,
     wire::{
@@ -176,18 +176,26 @@ async fn completed(
     parts: &[PartInfo],
     reply: &Answer,
 ) -> Result<ObjectInfo> {
-    let root = reply.document("CompleteMultipartUploadResult", request)?;
+    let root = match reply.document("CompleteMultipartUploadResult", request) {
+        Ok(root) => root,
+        // The server begins to answer before it is done, and may break off with a status of success.
+        Err(error) => {
+            let error = unknown(format!("no answer told whether it was done: {}", error.message()));
+            return Ok(ending::unanswered(account, upload, until, error).await?.info);
+        }
+    };
     // Ceph's gateway may leave it out.
     let etag = unquoted(root.text("ETag")).to_owned();
     // Another writer may have come after.
     if let Ok(Some(found)) = ending::look(account, upload, until).await
         && (found.info.etag == etag || ending::is_own(upload, &found))
     {
+        parts::whole(parts, found.info.size).map_err(|error| about(error, request))?;
         return Ok(found.info);
     }
     let mut info = info::read(account.kind, &upload.key, &reply.headers).info;
     info.etag = etag.into();
-    info.size = parts.iter().map(|part| part.size).sum();
+    info.size = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.size));
     info.modified_ms = time::now_ms();
     info.checksum = RString::new();
     Ok(info)
@@ -284,6 +292,9 @@ pub(crate) async fn list(
             last: root.text("NextKeyMarker").to_owned(),
             token: root.text("NextUploadIdMarker").to_owned(),
         };
+        if next.last.is_empty() {
+            return Err(context(nonsense("the list of uploads goes on, and does not say where")));
+        }
         if place.as_ref() == Some(&next) {
             return Err(context(nonsense("the list of uploads does not advance")));
         }

@@ -25,7 +25,10 @@ pub(crate) async fn list(
 ) -> Result<ListPage> {
     let place = pages::begin(query)?;
     let store = container(account, bucket)?;
-    let limit = query.limit.min(MAX_PAGE) as usize;
+    let context = |error: driver_api::Error| error.with("bucket", bucket);
+    let what = "the container cannot be listed";
+    let paging = within(until, false, what, store.paging()).await.map_err(context)?;
+    let limit = paging.most.min(query.limit.min(MAX_PAGE) as usize);
     let wanted = Wanted {
         prefix: &query.prefix,
         delimiter: &query.delimiter,
@@ -33,14 +36,15 @@ pub(crate) async fn list(
         versions: query.versions.then(|| place.as_ref().map_or("", |place| place.token.as_str())),
         limit,
     };
-    let context = |error: driver_api::Error| error.with("bucket", bucket);
-    let lines = within(until, false, "the container cannot be listed", store.list_page(&wanted))
-        .await
-        .map_err(context)?;
+    let lines = within(until, false, what, store.list_page(&wanted)).await.map_err(context)?;
     let mut page = ListPage::default();
-    if lines.len() >= limit
-        && let Some(last) = lines.last()
-    {
+    let mut more = lines.len() >= limit;
+    if let (false, false, Some(last)) = (more, paging.short_is_last, lines.last()) {
+        let rest = Wanted { marker: &last.name, limit: 1, ..wanted };
+        let rest = within(until, false, what, store.list_page(&rest)).await.map_err(context)?;
+        more = !rest.is_empty();
+    }
+    if let (true, Some(last)) = (more, lines.last()) {
         let token =
             if query.versions { last.version.clone().unwrap_or_default() } else { String::new() };
         page.next = Place { last: last.name.clone(), token }.encode().into();
