@@ -65,6 +65,20 @@ fn what_is_missing_or_makes_no_sense_is_refused() {
         json!({"kind": "azure", "account": "a", "client_secret": "s"}),
         "`client_id` is missing",
     );
+    for (more, word) in [
+        (json!({"token_file": "/t", "client_id": "i"}), "`tenant_id` is missing"),
+        (json!({"credentials": "web_identity"}), "`token_file` is missing"),
+        (json!({"credentials": "instance", "sas": "s"}), "exclude each other"),
+        (json!({"credentials": "profile"}), "instance or web_identity"),
+        (json!({"authority_host": "login"}), "`authority_host` is no URL"),
+    ] {
+        let mut options = json!({"kind": "azure", "account": "a"});
+        for (key, value) in more.as_object().expect("an object") {
+            options[key] = value.clone();
+        }
+        refused(options, word);
+    }
+    refused(json!({"kind": "gcs", "token_file": "/t"}), "`token_file` is for");
     refused(
         json!({"kind": "gcs", "service_account": "/f", "service_account_json": "{}"}),
         "exclude each other",

@@ -7,7 +7,7 @@ use driver_api::{Error, ErrorKind, Retry};
 use http::{HeaderMap, StatusCode};
 use object_store::client::HttpErrorKind;
 
-use crate::{account::Account, call::Ask, config::Kind};
+use crate::{account::Account, call::Ask, credentials::remedy};
 
 /// A request that is wrong itself.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -134,21 +134,27 @@ fn judge(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store does not know the access key: {said}"),
             )
-            .remedy("correct `access_key`, or have the key created or activated at the store");
+            .remedy(format!(
+                "{}; or have the key activated at the store",
+                remedy(&account.config)
+            ));
         }
         "SignatureDoesNotMatch" => {
             return of(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store refuses the signature: {said}"),
             )
-            .remedy("correct `secret_key` and `access_key`: they do not belong together; a proxy that changes requests does the same");
+            .remedy(format!(
+                "{}; a proxy that changes requests does the same",
+                remedy(&account.config)
+            ));
         }
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
             return of(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store refuses the session's token: {said}"),
             )
-            .remedy("have new temporary keys given out, and set them");
+            .remedy(remedy(&account.config));
         }
         "RequestTimeTooSkewed" | "RequestExpired" => return skewed(headers, &said),
         "PermanentRedirect"
@@ -213,11 +219,14 @@ fn judge(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store refuses the credentials: {said}"),
             )
-            .remedy("correct `account` and `account_key`");
+            .remedy(remedy(&account.config));
         }
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => {
-            return of(ErrorKind::UNAUTHENTICATED, format!("the store refuses the credentials: {said}"))
-                .remedy("correct `account` and `account_key`, or `sas`; one that has expired is refused alike");
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the store refuses the credentials: {said}"),
+            )
+            .remedy(format!("{}; what has expired is refused alike", remedy(&account.config)));
         }
         _ => {}
     }
@@ -236,7 +245,7 @@ fn by_status(
         400 if skew(headers).is_some_and(|secs| secs.abs() > 600) => skewed(headers, said),
         400 => invalid(format!("the store refuses the request: {said}")),
         401 => of(ErrorKind::UNAUTHENTICATED, format!("the store refuses the credentials: {said}"))
-            .remedy(credentials_remedy(account)),
+            .remedy(remedy(&account.config)),
         403 if skew(headers).is_some_and(|secs| secs.abs() > 600) => skewed(headers, said),
         403 => of(ErrorKind::PERMISSION_DENIED, format!("the store does not allow it: {said}"))
             .remedy("have the rights given to these credentials, or correct them; a wrong key can be told so, too"),
@@ -270,15 +279,6 @@ fn by_status(
         500..=599 => of(ErrorKind::UNAVAILABLE, format!("the store failed: {said}"))
             .remedy("look at the store's own health and log"),
         _ => of(ErrorKind::INTERNAL, format!("the store answered what nobody expects: {said}")),
-    }
-}
-
-fn credentials_remedy(account: &Account) -> &'static str {
-    match account.kind {
-        Kind::S3 => "correct `access_key` and `secret_key`, or where the credentials come from",
-        Kind::Azure => "correct `account_key`, `sas` or `client_secret`",
-        Kind::Gcs => "correct `service_account`; its key may have been deleted",
-        Kind::Swift => "correct `user` and `password`",
     }
 }
 
@@ -415,6 +415,9 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
 /// The error of object_store itself, as when credentials cannot be had.
 pub(crate) fn of_store(error: &object_store::Error, doing: &str) -> Error {
     use object_store::Error as Theirs;
+    if let Some(ours) = of_ours(error) {
+        return ours;
+    }
     let kind = match error {
         Theirs::NotFound { .. } => ErrorKind::NOT_FOUND,
         Theirs::AlreadyExists { .. } => ErrorKind::ALREADY_EXISTS,
@@ -430,8 +433,19 @@ pub(crate) fn of_store(error: &object_store::Error, doing: &str) -> Error {
     Error::new(kind, format!("{doing}: {error}")).caused_by(error)
 }
 
+/// The error of our own that went through object_store's interface.
+fn of_ours(error: &object_store::Error) -> Option<Error> {
+    match error {
+        object_store::Error::Generic { source, .. } => source.downcast_ref::<Error>().cloned(),
+        _ => None,
+    }
+}
+
 /// The error when no credentials can be had.
 pub(crate) fn no_credentials(error: &object_store::Error) -> Error {
+    if let Some(ours) = of_ours(error) {
+        return ours;
+    }
     if let Some(untrusted) = untrusted(error) {
         return untrusted;
     }
