@@ -199,7 +199,7 @@ impl Account {
             Ok(Err(error)) => Err(Fault {
                 sent: !error::never_sent(&error),
                 hopeless: error::hopeless(&error),
-                error: error::unanswered(&error, connect),
+                error: error::unanswered(&error, connect, self.config.proxy.is_some()),
             }),
             Err(_) => Err(Fault { sent: true, hopeless: false, error: silent(limit) }),
         }
@@ -223,7 +223,7 @@ impl Account {
                     return Ok(Some(bytes));
                 }
                 Ok(Some(Err(error))) => {
-                    let error = error::unanswered(&error, self.config.connect_timeout_secs);
+                    let error = error::unanswered(&error, self.config.connect_timeout_secs, false);
                     return Err(Fault { sent: true, hopeless: false, error });
                 }
                 Err(_) => return Err(Fault { sent: true, hopeless: false, error: silent(limit) }),

@@ -29,11 +29,15 @@ const NEAR: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,f
 /// A client that trusts, waits and goes through the proxy as the options say. It follows no redirects and repeats nothing.
 pub(crate) fn client(config: &Config, traffic: &Arc<Traffic>) -> Result<HttpClient> {
     let proxy = match &config.proxy {
-        Some(proxy) => Some(
-            reqwest::Proxy::all(proxy)
-                .map_err(|error| refused("`proxy` cannot be used", &error.without_url()))?
-                .no_proxy(reqwest::NoProxy::from_string(NEAR)),
-        ),
+        Some(url) => {
+            let mut proxy = reqwest::Proxy::all(url)
+                .map_err(|error| refused("`proxy` cannot be used", &error))?
+                .no_proxy(reqwest::NoProxy::from_string(NEAR));
+            if let (Some(user), Some(password)) = (&config.proxy_user, &config.proxy_password) {
+                proxy = proxy.basic_auth(user, password.trim());
+            }
+            Some(proxy)
+        }
         None => None,
     };
     built(config, proxy, traffic)

@@ -21,6 +21,8 @@ pub struct Config {
     pub endpoint: Option<String>,
     pub ca_file: Option<String>,
     pub proxy: Option<String>,
+    pub proxy_user: Option<String>,
+    pub proxy_password: Option<String>,
     #[serde(default = "five")]
     pub connect_timeout_secs: u64,
     #[serde(default = "thirty")]
@@ -120,6 +122,12 @@ impl Config {
             if let Some(value) = value {
                 check_url(key, value)?;
             }
+        }
+        if self.proxy_user.is_some() != self.proxy_password.is_some()
+            || self.proxy_user.is_some() && self.proxy.is_none()
+        {
+            return Err(invalid("`proxy_user` and `proxy_password` go together, and with `proxy`")
+                .remedy("set all three, or `proxy` alone"));
         }
         self.refuse_foreign()?;
         match self.kind {
@@ -379,9 +387,12 @@ pub(crate) fn check_url(key: &str, text: &str) -> Result<Url> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(wrong("it names no host"));
     }
-    if key != "proxy" && (!url.username().is_empty() || url.password().is_some()) {
-        return Err(invalid(format!("`{key}` has a user or password in it"))
-            .remedy("give credentials by their own options"));
+    if !url.username().is_empty() || url.password().is_some() {
+        let remedy = match key {
+            "proxy" => "set `proxy_user` and `proxy_password`",
+            _ => "give credentials by their own options",
+        };
+        return Err(invalid(format!("`{key}` has a user or password in it")).remedy(remedy));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("it has a query or fragment"));

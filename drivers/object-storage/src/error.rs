@@ -5,9 +5,14 @@ use std::time::SystemTime;
 
 use driver_api::{Error, ErrorKind, Retry};
 use http::{HeaderMap, StatusCode};
-use object_store::client::HttpErrorKind;
 
-use crate::{account::Account, call::Ask, credentials::remedy};
+pub(crate) use crate::unreached::{hopeless, never_sent, unanswered};
+use crate::{
+    account::Account,
+    call::Ask,
+    credentials::{expired, remedy},
+    unreached::{PROXY_PASSWORD, untrusted},
+};
 
 /// A request that is wrong itself.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -64,6 +69,11 @@ impl Refusal {
         // Azure's sentence goes on with ids and a date in lines of their own.
         if let Some(line) = refusal.message.lines().next() {
             refusal.message = line.trim().to_owned();
+        }
+        // Why it takes no token or signature; not what it signed itself, which is long and helps nobody.
+        let detail = element(&text, "AuthenticationErrorDetail").unwrap_or_default();
+        if !detail.is_empty() && !detail.to_lowercase().contains("string to sign") {
+            refusal.message = detail.lines().next().unwrap_or_default().trim().to_owned();
         }
         refusal
     }
@@ -213,6 +223,14 @@ fn judge(
         "AuthenticationFailed" if skew(headers).is_some_and(|secs| secs.abs() > 600) => {
             return skewed(headers, &said);
         }
+        "AuthenticationFailed" | "AuthorizationFailure" if expired(&account.config).is_some() => {
+            let since = expired(&account.config).unwrap_or_default();
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the shared access signature has expired, on {since}: {said}"),
+            )
+            .remedy(remedy(&account.config));
+        }
         // Azurite's word for it; Azure's own means that the caller is known and not allowed.
         "AuthorizationFailure" if refusal.message.contains("failed to authenticate") => {
             return of(
@@ -262,6 +280,8 @@ fn by_status(
             wrong_region(account, &refusal, said)
         }
         304 => of(ErrorKind::CONFLICT, "the object is unchanged: the condition does not hold".into()),
+        407 => of(ErrorKind::UNAUTHENTICATED, "the proxy wants to know who asks".into())
+            .remedy(PROXY_PASSWORD),
         409 => of(ErrorKind::CONFLICT, format!("the store refuses it as things are: {said}")),
         412 => of(
             ErrorKind::CONFLICT,
@@ -334,82 +354,6 @@ fn wrong_region(account: &Account, refusal: &Refusal, said: &str) -> Error {
         refusal.region
     );
     invalid(message).remedy(format!("set region = {:?}, and `endpoint` to fit it", refusal.region))
-}
-
-/// The error of a connection whose other end shows a certificate that is not trusted; `None` if it is another one.
-fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
-    let causes = causes(error);
-    let told = causes.iter().rev().find(|cause| {
-        let cause = cause.to_lowercase();
-        cause.contains("certificate") || cause.contains("unknownissuer")
-    })?;
-    let message = format!("the server's certificate is not trusted: {told}");
-    Some(
-        Error::new(ErrorKind::UNAVAILABLE, message)
-            .caused_by(error)
-            .with_retry(Retry::PERMANENT)
-            .remedy("set `ca_file` to the authority that signed it, or ask by the name that the certificate has"),
-    )
-}
-
-/// The error of a request that got no answer: why, and whether it had left.
-pub(crate) fn unanswered(error: &object_store::client::HttpError, connect_secs: u64) -> Error {
-    let causes = causes(error);
-    let all = causes.join(": ");
-    let of = |kind, message: String| Error::new(kind, message).caused_by(error);
-    let lower = all.to_lowercase();
-    if let Some(untrusted) = untrusted(error) {
-        return untrusted;
-    }
-    if lower.contains("dns error") || lower.contains("failed to lookup") {
-        return of(ErrorKind::UNAVAILABLE, "the endpoint's name is not known (DNS)".into())
-            .remedy("correct `endpoint`, or look at the name service of this machine");
-    }
-    if lower.contains("connection refused") {
-        return of(
-            ErrorKind::UNAVAILABLE,
-            "the connection was refused: nothing listens there".into(),
-        )
-        .remedy("start the server, or correct the port in `endpoint`");
-    }
-    match error.kind() {
-        HttpErrorKind::Connect if lower.contains("timed out") => of(
-            ErrorKind::UNAVAILABLE,
-            format!("no connection within {connect_secs} s: nothing answers there"),
-        )
-        .remedy("look at the network and firewalls on the way, or correct `endpoint`"),
-        HttpErrorKind::Connect => of(ErrorKind::UNAVAILABLE, format!("no connection: {all}"))
-            .remedy("look whether `endpoint` and `proxy` are right, and whether the server runs"),
-        HttpErrorKind::Timeout => {
-            of(ErrorKind::TIMED_OUT, format!("the server did not answer in time: {all}"))
-                .remedy("look at the server and the network, or raise `request_timeout_secs`")
-        }
-        _ => of(ErrorKind::UNAVAILABLE, format!("the connection ended before the answer: {all}"))
-            .remedy("look at the server and the network"),
-    }
-}
-
-/// Whether the request cannot have reached the server.
-pub(crate) fn never_sent(error: &object_store::client::HttpError) -> bool {
-    error.kind() == HttpErrorKind::Connect
-}
-
-/// Whether it would end the same way again.
-pub(crate) fn hopeless(error: &object_store::client::HttpError) -> bool {
-    causes(error).join(" ").to_lowercase().contains("certificate")
-}
-
-fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-        next = error.source();
-    }
-    texts
 }
 
 /// The error of object_store itself, as when credentials cannot be had.

@@ -10,6 +10,8 @@ pub(crate) fn describe() -> DriverInfo {
         .option(text("endpoint", "The service's URL; default: the public one."))
         .option(path("ca_file", "A file of certificates (PEM) to be trusted besides the system's."))
         .option(text("proxy", "The URL of a proxy for all requests."))
+        .option(text("proxy_user", "The user that the proxy knows."))
+        .option(text("proxy_password", "That user's password.").secret())
         .option(secs("connect_timeout_secs", "5", "How long making a connection may take."))
         .option(secs("request_timeout_secs", "30", "How long a server may be silent while asked."))
         .option(secs(

@@ -18,7 +18,6 @@ use super::{
     sts::{self, WebIdentity},
 };
 use crate::{
-    client::direct,
     config::{Config, Credentials, check_url},
     error::invalid,
 };
@@ -43,7 +42,7 @@ pub(super) fn find(
         Credentials::Profile => profile(config, environment).map(Some),
         Credentials::Instance => {
             let base = config.instance_metadata.as_deref().unwrap_or(machine::METADATA).to_owned();
-            let desk = Desk::new(&direct(config)?, config, machine::MACHINE);
+            let desk = Desk::near(config, machine::MACHINE)?;
             Ok(Some(Arc::new(Leased::new(Machine { desk, base }))))
         }
         Credentials::WebIdentity => Ok(Some(Arc::new(Leased::new(WebIdentity {
@@ -161,7 +160,7 @@ fn from_environment(
             Some(path) => Pass::File(PathBuf::from(path)),
             None => get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map_or(Pass::None, Pass::Token),
         };
-        let desk = Desk::new(&direct(config)?, config, machine::CONTAINER);
+        let desk = Desk::near(config, machine::CONTAINER)?;
         return Ok(Arc::new(Leased::new(Container::new(desk, relative, full, pass)?)));
     }
     Err(invalid(

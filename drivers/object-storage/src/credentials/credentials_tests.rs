@@ -133,6 +133,7 @@ fn secrets_do_not_get_into_errors_and_debug_texts() {
     for options in [
         json!({"kind": "s3", "proxy": "ftp://me:s3cr3t@proxy"}),
         json!({"kind": "s3", "proxy": "http://me:s3cr3t@pr oxy"}),
+        json!({"kind": "s3", "proxy": "http://me:s3cr3t@proxy"}),
         json!({"kind": "s3", "endpoint": "http://me:s3cr3t@host", "credentials": "none"}),
         json!({"kind": "azure", "account": "a", "sas": "s3cr3t"}),
         json!({"kind": "azure", "account": "a", "account_key": "s3cr3t!"}),

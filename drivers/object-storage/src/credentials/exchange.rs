@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::{
-    client::Purpose,
+    client::{Purpose, direct},
     config::Config,
     error::{invalid, unanswered},
 };
@@ -38,6 +38,7 @@ pub(super) struct Desk {
     client: HttpClient,
     limit: Duration,
     connect_secs: u64,
+    proxied: bool,
     whom: Whom,
 }
 
@@ -70,11 +71,22 @@ impl Said {
 }
 
 impl Desk {
+    /// Asks over the client that the store is asked over.
     pub fn new(client: &HttpClient, config: &Config, whom: Whom) -> Self {
+        Self::over(client.clone(), config, whom, config.proxy.is_some())
+    }
+
+    /// Asks a service of the machine itself, which no proxy leads to.
+    pub fn near(config: &Config, whom: Whom) -> Result<Self> {
+        Ok(Self::over(direct(config)?, config, whom, false))
+    }
+
+    fn over(client: HttpClient, config: &Config, whom: Whom, proxied: bool) -> Self {
         Self {
-            client: client.clone(),
+            client,
             limit: config.request_timeout(),
             connect_secs: config.connect_timeout_secs,
+            proxied,
             whom,
         }
     }
@@ -142,7 +154,7 @@ impl Desk {
 
     fn unreached(&self, error: &object_store::client::HttpError) -> Error {
         let Whom { name, option } = self.whom;
-        let why = unanswered(error, self.connect_secs);
+        let why = unanswered(error, self.connect_secs, self.proxied);
         let message = format!("{name} cannot be asked for credentials: {}", why.message());
         let told =
             Error::new(ErrorKind::UNAVAILABLE, message).caused_by(error).with_retry(why.retry());

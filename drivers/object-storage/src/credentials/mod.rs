@@ -22,7 +22,7 @@ use object_store::{
 
 use crate::{
     account::Credential,
-    client::{Shared, direct},
+    client::Shared,
     config::{Config, Credentials, Kind},
     error::{self, invalid},
 };
@@ -65,6 +65,14 @@ pub(crate) fn remedy(config: &Config) -> String {
     }
 }
 
+/// When the backend's shared access signature expired (Azure); `None` if it has not, or there is none.
+pub(crate) fn expired(config: &Config) -> Option<String> {
+    let pairs = split_sas(config.sas.as_deref()?.trim()).ok()?;
+    let (_, ends) = pairs.into_iter().find(|(name, _)| name == "se")?;
+    let left = exchange::until(&ends)?;
+    left.is_zero().then_some(ends)
+}
+
 /// Our errors, through object_store's interface.
 fn as_theirs(error: Error) -> object_store::Error {
     object_store::Error::Generic { store: "credentials", source: Box::new(error) }
@@ -92,7 +100,7 @@ fn azure(config: &Config, client: &HttpClient) -> Result<AzureCredentialProvider
     }
     if config.credentials == Some(Credentials::Instance) {
         return Ok(Arc::new(Leased::new(entra::Machine {
-            desk: Desk::new(&direct(config)?, config, machine::MACHINE),
+            desk: Desk::near(config, machine::MACHINE)?,
             base: config.instance_metadata.clone().unwrap_or_else(|| machine::METADATA.to_owned()),
             client_id: config.client_id.clone(),
         })));

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod body;
+pub mod played;
 pub mod proxy;
 
 use std::{
