@@ -4,12 +4,13 @@
 use std::time::SystemTime;
 
 use driver_api::{Error, ErrorKind, Retry};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 pub(crate) use crate::unreached::{hopeless, never_sent, unanswered};
 use crate::{
     account::Account,
     call::Ask,
+    config::Kind,
     credentials::{expired, remedy},
     unreached::{PROXY_PASSWORD, untrusted},
 };
@@ -248,7 +249,53 @@ fn judge(
         }
         _ => {}
     }
+    if account.kind == Kind::S3
+        && !ask.key.is_empty()
+        && let Some(error) = encrypted(account, ask, status, refusal, &said)
+    {
+        return error;
+    }
     by_status(account, ask, status, headers, &said)
+}
+
+/// The error of a request whose key for encryption is missing or wrong, or that a key must not go with.
+fn encrypted(
+    account: &Account,
+    ask: &Ask,
+    status: StatusCode,
+    refusal: &Refusal,
+    said: &str,
+) -> Option<Error> {
+    if !matches!(status.as_u16(), 400 | 403) {
+        return None;
+    }
+    let message = refusal.message.to_lowercase();
+    let ours = ask.headers.contains_key("x-amz-server-side-encryption-customer-key");
+    // Ceph's gateway gives no reason with it.
+    let open = ours && account.base.scheme() == "http" && refusal.code == "InvalidRequest";
+    if open || message.contains("secure connection") {
+        return Some(
+            invalid(format!("the store takes keys for encryption over TLS only: {said}"))
+                .remedy("set an `endpoint` that begins with https://"),
+        );
+    }
+    // An answer to HEAD has no text, and an encrypted object is what this status is told for.
+    let about = message.contains("encrypt") || message.contains("hash of the key");
+    let mute = status == StatusCode::BAD_REQUEST && ask.method == Method::HEAD;
+    if !about && !mute && !(ours && status == StatusCode::FORBIDDEN) {
+        return None;
+    }
+    let (why, remedy) = match ours {
+        true => (
+            "the object was not encrypted with this key, or may not be read",
+            "set `sse_customer_key` to the key that the object was written with; without encryption, to none",
+        ),
+        false => (
+            "the object is encrypted with a key of its writer's",
+            "set `sse_customer_key` to the key that the object was written with",
+        ),
+    };
+    Some(Error::new(ErrorKind::PERMISSION_DENIED, format!("{why}: {said}")).remedy(remedy))
 }
 
 fn by_status(

@@ -143,7 +143,7 @@ async fn read_conditions(stage: &Stage) {
     );
 }
 
-async fn write_conditions(stage: &Stage) {
+pub async fn write_conditions(stage: &Stage) {
     let object = stage.object("written");
     let put = |data: &[u8], conditions: Conditions| {
         let options = PutOptions { conditions, ..PutOptions::default() };

@@ -52,6 +52,10 @@ pub fn options(store: &str) -> Value {
             "kind": "s3", "endpoint": at.get("radosgw_s3"),
             "access_key": at.get("radosgw_access_key"), "secret_key": at.get("radosgw_secret_key"),
         }),
+        "radosgw_tls" => json!({
+            "kind": "s3", "endpoint": at.get("radosgw_s3_tls"), "ca_file": at.get("ca"),
+            "access_key": at.get("radosgw_access_key"), "secret_key": at.get("radosgw_secret_key"),
+        }),
         "azurite" | "azurite_tls" => json!({
             "kind": "azure", "emulator": true, "endpoint": at.get(store),
             "account": at.get("azurite_account"), "account_key": at.get("azurite_key"),
