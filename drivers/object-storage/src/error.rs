@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use driver_api::{Error, ErrorKind, Retry};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 pub(crate) use crate::unreached::{hopeless, never_sent, unanswered};
 use crate::{
@@ -279,10 +279,10 @@ fn encrypted(
                 .remedy("set an `endpoint` that begins with https://"),
         );
     }
-    // An answer to HEAD has no text, and an encrypted object is what this status is told for.
     let about = message.contains("encrypt") || message.contains("hash of the key");
-    let mute = status == StatusCode::BAD_REQUEST && ask.method == Method::HEAD;
-    if !about && !mute && !(ours && status == StatusCode::FORBIDDEN) {
+    // AWS says no more than that it denies the access.
+    let denied = ours && !ask.mutates() && status == StatusCode::FORBIDDEN;
+    if !about && !denied {
         return None;
     }
     let (why, remedy) = match ours {
