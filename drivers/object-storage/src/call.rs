@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use driver_api::{Error, ErrorKind, Result};
+use driver_api::{Error, ErrorKind, Result, Retry};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use object_store::client::{HttpRequestBody, HttpResponseBody};
@@ -192,11 +192,18 @@ impl Account {
         request.extensions_mut().insert(Purpose(ask.operation));
         let left = until.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, self.authorize(&mut request)).await {
-            Ok(done) => done.map_err(before)?,
+            // A service that gives out credentials may be back before the deadline.
+            Ok(done) => done.map_err(|error| Fault {
+                sent: false,
+                hopeless: error.retry() == Retry::PERMANENT,
+                error,
+            })?,
             Err(_) => {
-                let error =
-                    Error::new(ErrorKind::UNAVAILABLE, "no credentials within the deadline")
-                        .remedy("look at where the backend's credentials come from");
+                let error = Error::new(
+                    ErrorKind::UNAVAILABLE,
+                    "no credentials within the deadline: where they come from does not answer",
+                )
+                .remedy("look at where the backend's credentials come from");
                 return Err(Fault { sent: false, hopeless: false, error });
             }
         }
@@ -212,7 +219,7 @@ impl Account {
             Ok(Err(error)) => Err(Fault {
                 sent: !error::never_sent(&error),
                 hopeless: error::hopeless(&error),
-                error: error::unanswered(&error, connect),
+                error: error::unanswered(&error, connect, self.config.proxy.is_some()),
             }),
             Err(_) => Err(Fault { sent: true, hopeless: false, error: silent(limit) }),
         }
@@ -236,7 +243,7 @@ impl Account {
                     return Ok(Some(bytes));
                 }
                 Ok(Some(Err(error))) => {
-                    let error = error::unanswered(&error, self.config.connect_timeout_secs);
+                    let error = error::unanswered(&error, self.config.connect_timeout_secs, false);
                     return Err(Fault { sent: true, hopeless: false, error });
                 }
                 Err(_) => return Err(Fault { sent: true, hopeless: false, error: silent(limit) }),

@@ -36,12 +36,9 @@ impl Kind {
                 "access_key",
                 "secret_key",
                 "session_token",
-                "credentials",
                 "profile",
                 "profile_file",
-                "instance_metadata",
                 "role_arn",
-                "token_file",
                 "sts_endpoint",
                 "server_side_encryption",
                 "kms_key_id",
@@ -49,9 +46,15 @@ impl Kind {
                 "conditional_put",
                 "checksum",
             ],
-            Self::Azure => {
-                &["account", "account_key", "sas", "client_id", "client_secret", "tenant_id"]
-            }
+            Self::Azure => &[
+                "account",
+                "account_key",
+                "sas",
+                "client_id",
+                "client_secret",
+                "tenant_id",
+                "authority_host",
+            ],
             Self::Gcs => &["service_account", "service_account_json", "location"],
             Self::Swift => &[
                 "auth",
@@ -80,7 +83,7 @@ pub enum Style {
     Virtual,
 }
 
-/// Where the credentials of S3 come from.
+/// Where the credentials of S3 come from; of Azure, if from neither key, signature nor secret.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Credentials {

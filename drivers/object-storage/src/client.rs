@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use driver_api::{Error, Result};
 use object_store::{
-    Certificate, ClientOptions,
+    ClientOptions,
     client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService},
 };
 
@@ -23,8 +23,36 @@ const AGENT: &str = concat!("novastor/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Copy)]
 pub(crate) struct Purpose(pub &'static str);
 
+/// Services of the machine itself, which no proxy leads to.
+const NEAR: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,metadata.google.internal,metadata";
+
 /// A client that trusts, waits and goes through the proxy as the options say. It follows no redirects and repeats nothing.
 pub(crate) fn client(config: &Config, traffic: &Arc<Traffic>) -> Result<HttpClient> {
+    let proxy = match &config.proxy {
+        Some(url) => {
+            let mut proxy = reqwest::Proxy::all(url)
+                .map_err(|error| refused("`proxy` cannot be used", &error))?
+                .no_proxy(reqwest::NoProxy::from_string(NEAR));
+            if let (Some(user), Some(password)) = (&config.proxy_user, &config.proxy_password) {
+                proxy = proxy.basic_auth(user, password.trim());
+            }
+            Some(proxy)
+        }
+        None => None,
+    };
+    built(config, proxy, traffic)
+}
+
+/// A client for services of the machine itself, which no proxy leads to. What it does is not counted.
+pub(crate) fn direct(config: &Config) -> Result<HttpClient> {
+    built(config, None, &Arc::default())
+}
+
+fn built(
+    config: &Config,
+    proxy: Option<reqwest::Proxy>,
+    traffic: &Arc<Traffic>,
+) -> Result<HttpClient> {
     provide_crypto();
     let mut builder = reqwest::Client::builder()
         .user_agent(AGENT)
@@ -35,11 +63,8 @@ pub(crate) fn client(config: &Config, traffic: &Arc<Traffic>) -> Result<HttpClie
         .connect_timeout(config.connect_timeout())
         .pool_idle_timeout(Duration::from_secs(20))
         .pool_max_idle_per_host(64);
-    builder = match &config.proxy {
-        Some(proxy) => builder.proxy(
-            reqwest::Proxy::all(proxy)
-                .map_err(|error| refused("`proxy` cannot be used", &error))?,
-        ),
+    builder = match proxy {
+        Some(proxy) => builder.proxy(proxy),
         None => builder.no_proxy(),
     };
     if let Some(pem) = trusted(config)? {
@@ -55,27 +80,6 @@ pub(crate) fn client(config: &Config, traffic: &Arc<Traffic>) -> Result<HttpClie
     let inner =
         builder.build().map_err(|error| refused("no client of HTTP can be made", &error))?;
     Ok(HttpClient::new(Counted { inner, traffic: Arc::clone(traffic) }))
-}
-
-/// The same for object_store's own clients, which fetch credentials.
-pub(crate) fn client_options(config: &Config) -> Result<ClientOptions> {
-    provide_crypto();
-    let mut options = ClientOptions::new()
-        .with_allow_http(true)
-        .with_http1_only()
-        .with_connect_timeout(config.connect_timeout())
-        .with_timeout(config.request_timeout());
-    if let Some(proxy) = &config.proxy {
-        options = options.with_proxy_url(proxy);
-    }
-    if let Some(pem) = trusted(config)? {
-        for certificate in Certificate::from_pem_bundle(&pem)
-            .map_err(|error| refused("`ca_file` holds no certificates", &error))?
-        {
-            options = options.with_root_certificate(certificate);
-        }
-    }
-    Ok(options)
 }
 
 fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {

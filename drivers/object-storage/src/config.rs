@@ -10,7 +10,7 @@ use url::Url;
 pub use crate::choices::{
     Checksum, ConditionalPut, Credentials, Encryption, Kind, Style, SwiftAuth,
 };
-use crate::error::invalid;
+use crate::{credentials::EMULATOR_KEY, error::invalid};
 
 /// The options of `[backends.NAME]` with `driver = "object-storage"`; their meanings are told in `options.rs`.
 #[derive(Clone, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub endpoint: Option<String>,
     pub ca_file: Option<String>,
     pub proxy: Option<String>,
+    pub proxy_user: Option<String>,
+    pub proxy_password: Option<String>,
     #[serde(default = "five")]
     pub connect_timeout_secs: u64,
     #[serde(default = "thirty")]
@@ -55,6 +57,7 @@ pub struct Config {
     pub client_id: Option<String>,
     pub client_secret: Option<String>,
     pub tenant_id: Option<String>,
+    pub authority_host: Option<String>,
     #[serde(default)]
     pub emulator: bool,
 
@@ -112,12 +115,19 @@ impl Config {
             ("endpoint", &self.endpoint),
             ("instance_metadata", &self.instance_metadata),
             ("sts_endpoint", &self.sts_endpoint),
+            ("authority_host", &self.authority_host),
             ("auth_url", &self.auth_url),
             ("proxy", &self.proxy),
         ] {
             if let Some(value) = value {
                 check_url(key, value)?;
             }
+        }
+        if self.proxy_user.is_some() != self.proxy_password.is_some()
+            || self.proxy_user.is_some() && self.proxy.is_none()
+        {
+            return Err(invalid("`proxy_user` and `proxy_password` go together, and with `proxy`")
+                .remedy("set all three, or `proxy` alone"));
         }
         self.refuse_foreign()?;
         match self.kind {
@@ -148,6 +158,12 @@ impl Config {
         }
         if self.project.is_some() && !matches!(self.kind, Kind::Gcs | Kind::Swift) {
             return Err(invalid("`project` is for kind = \"gcs\" and kind = \"swift\""));
+        }
+        for key in ["credentials", "instance_metadata", "token_file"] {
+            if self.has(key) && !matches!(self.kind, Kind::S3 | Kind::Azure) {
+                let message = format!("`{key}` is for kind = \"s3\" and kind = \"azure\"");
+                return Err(invalid(message).remedy(format!("remove `{key}`")));
+            }
         }
         if self.region.is_some() && !matches!(self.kind, Kind::S3 | Kind::Swift) {
             return Err(invalid("`region` is for kind = \"s3\" and kind = \"swift\""));
@@ -180,6 +196,7 @@ impl Config {
             "client_id" => is(&self.client_id),
             "client_secret" => is(&self.client_secret),
             "tenant_id" => is(&self.tenant_id),
+            "authority_host" => is(&self.authority_host),
             "service_account" => is(&self.service_account),
             "service_account_json" => is(&self.service_account_json),
             "location" => is(&self.location),
@@ -261,19 +278,41 @@ impl Config {
         if !self.emulator {
             self.need("account", "kind = \"azure\" needs it")?;
         }
-        let ways = [self.account_key.is_some(), self.sas.is_some(), self.client_secret.is_some()];
-        match ways.iter().filter(|&&way| way).count() {
-            0 if self.emulator => Ok(()),
-            0 => Err(invalid("there are no credentials").remedy(
-                "set `account_key`, or `sas`, or `client_id`, `client_secret` and `tenant_id`",
+        let instance = self.credentials == Some(Credentials::Instance);
+        if !instance && !matches!(self.credentials, None | Some(Credentials::WebIdentity)) {
+            return Err(invalid("`credentials` of kind = \"azure\" is instance or web_identity")
+                .remedy("remove it: a key, signature or secret is used where it is set"));
+        }
+        let file = self.token_file.is_some() || self.credentials == Some(Credentials::WebIdentity);
+        let (key, sas) = (self.account_key.is_some(), self.sas.is_some());
+        match [key, sas, self.client_secret.is_some(), file, instance] {
+            [false, false, false, false, false] if self.emulator => Ok(()),
+            [false, false, false, false, false] => Err(invalid("there are no credentials").remedy(
+                "set `account_key`, or `sas`, or `client_id` and `tenant_id` with `client_secret` or `token_file`, or credentials = \"instance\"",
             )),
-            1 if self.client_secret.is_some() => {
+            [false, false, true, false, false] => {
                 self.need("client_id", "`client_secret` needs it")?;
                 self.need("tenant_id", "`client_secret` needs it")
             }
-            1 => Ok(()),
-            _ => Err(invalid("`account_key`, `sas` and `client_secret` exclude each other")
+            [false, false, false, true, false] => {
+                self.need("token_file", "credentials = \"web_identity\" needs it")?;
+                self.need("client_id", "`token_file` needs it")?;
+                self.need("tenant_id", "`token_file` needs it")
+            }
+            ways if ways.iter().filter(|&&way| way).count() == 1 => Ok(()),
+            _ => Err(invalid("`account_key`, `sas`, `client_secret`, `token_file` and `credentials` exclude each other")
                 .remedy("keep one of them")),
+        }
+    }
+
+    /// The account's key: of the options, or Azurite's if there is no other way to ask it. `None`: something else proves who asks.
+    pub(crate) fn azure_key(&self) -> Option<&str> {
+        let other =
+            [&self.sas, &self.client_secret, &self.token_file].iter().any(|way| way.is_some());
+        match &self.account_key {
+            Some(key) => Some(key),
+            None if self.emulator && !other && self.credentials.is_none() => Some(EMULATOR_KEY),
+            None => None,
         }
     }
 
@@ -328,9 +367,15 @@ fn missing(key: &str, why: &str) -> Error {
 
 /// The URL in the option `key`.
 pub(crate) fn check_url(key: &str, text: &str) -> Result<Url> {
+    // A password may stand before the host, and no URL is needed for that.
+    let shown = match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        _ => text.to_owned(),
+    };
     let wrong = |why: &str| {
         invalid(format!("`{key}` is no URL: {why}"))
-            .with(key, text)
+            .with(key, &shown)
             .remedy("write it as https://host or http://host:port")
     };
     let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
@@ -342,9 +387,12 @@ pub(crate) fn check_url(key: &str, text: &str) -> Result<Url> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(wrong("it names no host"));
     }
-    if key != "proxy" && (!url.username().is_empty() || url.password().is_some()) {
-        return Err(invalid(format!("`{key}` has a user or password in it"))
-            .remedy("give credentials by their own options"));
+    if !url.username().is_empty() || url.password().is_some() {
+        let remedy = match key {
+            "proxy" => "set `proxy_user` and `proxy_password`",
+            _ => "give credentials by their own options",
+        };
+        return Err(invalid(format!("`{key}` has a user or password in it")).remedy(remedy));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("it has a query or fragment"));

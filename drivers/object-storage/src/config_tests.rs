@@ -49,6 +49,9 @@ fn what_is_missing_or_makes_no_sense_is_refused() {
     refused(s3(json!({"endpoint": "ftp://s3.example.com"})), "neither http");
     refused(s3(json!({"endpoint": "http://me:secret@s3.example.com"})), "user or password");
     refused(s3(json!({"endpoint": "http://127.0.0.1:9000", "style": "virtual"})), "style");
+    refused(s3(json!({"proxy": "http://me:secret@proxy"})), "user or password");
+    refused(s3(json!({"proxy": "http://proxy", "proxy_user": "me"})), "go together");
+    refused(s3(json!({"proxy_user": "me", "proxy_password": "p"})), "go together");
     refused(s3(json!({"operation_timeout_secs": 0})), "operation_timeout_secs");
     refused(s3(json!({"kms_key_id": "k"})), "aws:kms");
     refused(s3(json!({"sse_customer_key": "short"})), "32 bytes");
@@ -65,6 +68,20 @@ fn what_is_missing_or_makes_no_sense_is_refused() {
         json!({"kind": "azure", "account": "a", "client_secret": "s"}),
         "`client_id` is missing",
     );
+    for (more, word) in [
+        (json!({"token_file": "/t", "client_id": "i"}), "`tenant_id` is missing"),
+        (json!({"credentials": "web_identity"}), "`token_file` is missing"),
+        (json!({"credentials": "instance", "sas": "s"}), "exclude each other"),
+        (json!({"credentials": "profile"}), "instance or web_identity"),
+        (json!({"authority_host": "login"}), "`authority_host` is no URL"),
+    ] {
+        let mut options = json!({"kind": "azure", "account": "a"});
+        for (key, value) in more.as_object().expect("an object") {
+            options[key] = value.clone();
+        }
+        refused(options, word);
+    }
+    refused(json!({"kind": "gcs", "token_file": "/t"}), "`token_file` is for");
     refused(
         json!({"kind": "gcs", "service_account": "/f", "service_account_json": "{}"}),
         "exclude each other",
@@ -110,8 +127,15 @@ fn every_option_is_declared_and_every_declared_one_parses() {
             assert!(declared.contains(key), "{key}");
         }
     }
-    for secret in ["secret_key", "session_token", "account_key", "sas", "password", "temp_url_key"]
-    {
+    for secret in [
+        "secret_key",
+        "session_token",
+        "account_key",
+        "sas",
+        "password",
+        "temp_url_key",
+        "proxy_password",
+    ] {
         assert!(
             info.options.iter().any(|option| option.name == secret && option.secret),
             "{secret}"

@@ -5,9 +5,15 @@ use std::time::SystemTime;
 
 use driver_api::{Error, ErrorKind, Retry};
 use http::{HeaderMap, StatusCode};
-use object_store::client::HttpErrorKind;
 
-use crate::{account::Account, call::Ask, config::Kind};
+pub(crate) use crate::unreached::{hopeless, never_sent, unanswered};
+use crate::{
+    account::Account,
+    call::Ask,
+    config::Kind,
+    credentials::{expired, remedy},
+    unreached::{PROXY_PASSWORD, untrusted},
+};
 
 /// A request that is wrong itself.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -66,6 +72,11 @@ impl Refusal {
         // Azure's sentence goes on with ids and a date in lines of their own.
         if let Some(line) = refusal.message.lines().next() {
             refusal.message = line.trim().to_owned();
+        }
+        // Why it takes no token or signature; not what it signed itself, which is long and helps nobody.
+        let detail = element(&text, "AuthenticationErrorDetail").unwrap_or_default();
+        if !detail.is_empty() && !detail.to_lowercase().contains("string to sign") {
+            refusal.message = detail.lines().next().unwrap_or_default().trim().to_owned();
         }
         refusal
     }
@@ -136,21 +147,27 @@ fn judge(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store does not know the access key: {said}"),
             )
-            .remedy("correct `access_key`, or have the key created or activated at the store");
+            .remedy(format!(
+                "{}; or have the key activated at the store",
+                remedy(&account.config)
+            ));
         }
         "SignatureDoesNotMatch" => {
             return of(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store refuses the signature: {said}"),
             )
-            .remedy("correct `secret_key` and `access_key`: they do not belong together; a proxy that changes requests does the same");
+            .remedy(format!(
+                "{}; a proxy that changes requests does the same",
+                remedy(&account.config)
+            ));
         }
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
             return of(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store refuses the session's token: {said}"),
             )
-            .remedy("have new temporary keys given out, and set them");
+            .remedy(remedy(&account.config));
         }
         "RequestTimeTooSkewed" | "RequestExpired" => return skewed(headers, &said),
         "PermanentRedirect"
@@ -209,21 +226,78 @@ fn judge(
         "AuthenticationFailed" if skew(headers).is_some_and(|secs| secs.abs() > 600) => {
             return skewed(headers, &said);
         }
+        "AuthenticationFailed" | "AuthorizationFailure" if expired(&account.config).is_some() => {
+            let since = expired(&account.config).unwrap_or_default();
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the shared access signature has expired, on {since}: {said}"),
+            )
+            .remedy(remedy(&account.config));
+        }
         // Azurite's word for it; Azure's own means that the caller is known and not allowed.
         "AuthorizationFailure" if refusal.message.contains("failed to authenticate") => {
             return of(
                 ErrorKind::UNAUTHENTICATED,
                 format!("the store refuses the credentials: {said}"),
             )
-            .remedy("correct `account` and `account_key`");
+            .remedy(remedy(&account.config));
         }
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => {
-            return of(ErrorKind::UNAUTHENTICATED, format!("the store refuses the credentials: {said}"))
-                .remedy("correct `account` and `account_key`, or `sas`; one that has expired is refused alike");
+            return of(
+                ErrorKind::UNAUTHENTICATED,
+                format!("the store refuses the credentials: {said}"),
+            )
+            .remedy(format!("{}; what has expired is refused alike", remedy(&account.config)));
         }
         _ => {}
     }
+    if account.kind == Kind::S3
+        && !ask.key.is_empty()
+        && let Some(error) = encrypted(account, ask, status, refusal, &said)
+    {
+        return error;
+    }
     by_status(account, ask, status, headers, &said)
+}
+
+/// The error of a request whose key for encryption is missing or wrong, or that a key must not go with.
+fn encrypted(
+    account: &Account,
+    ask: &Ask,
+    status: StatusCode,
+    refusal: &Refusal,
+    said: &str,
+) -> Option<Error> {
+    if !matches!(status.as_u16(), 400 | 403) {
+        return None;
+    }
+    let message = refusal.message.to_lowercase();
+    let ours = ask.headers.contains_key("x-amz-server-side-encryption-customer-key");
+    // Ceph's gateway gives no reason with it.
+    let open = ours && account.base.scheme() == "http" && refusal.code == "InvalidRequest";
+    if open || message.contains("secure connection") {
+        return Some(
+            invalid(format!("the store takes keys for encryption over TLS only: {said}"))
+                .remedy("set an `endpoint` that begins with https://"),
+        );
+    }
+    let about = message.contains("encrypt") || message.contains("hash of the key");
+    // AWS says no more than that it denies the access.
+    let denied = ours && !ask.mutates() && status == StatusCode::FORBIDDEN;
+    if !about && !denied {
+        return None;
+    }
+    let (why, remedy) = match ours {
+        true => (
+            "the object was not encrypted with this key, or may not be read",
+            "set `sse_customer_key` to the key that the object was written with; without encryption, to none",
+        ),
+        false => (
+            "the object is encrypted with a key of its writer's",
+            "set `sse_customer_key` to the key that the object was written with",
+        ),
+    };
+    Some(Error::new(ErrorKind::PERMISSION_DENIED, format!("{why}: {said}")).remedy(remedy))
 }
 
 fn by_status(
@@ -238,7 +312,7 @@ fn by_status(
         400 if skew(headers).is_some_and(|secs| secs.abs() > 600) => skewed(headers, said),
         400 => invalid(format!("the store refuses the request: {said}")),
         401 => of(ErrorKind::UNAUTHENTICATED, format!("the store refuses the credentials: {said}"))
-            .remedy(credentials_remedy(account)),
+            .remedy(remedy(&account.config)),
         403 if skew(headers).is_some_and(|secs| secs.abs() > 600) => skewed(headers, said),
         403 => of(ErrorKind::PERMISSION_DENIED, format!("the store does not allow it: {said}"))
             .remedy("have the rights given to these credentials, or correct them; a wrong key can be told so, too"),
@@ -255,6 +329,8 @@ fn by_status(
             wrong_region(account, &refusal, said)
         }
         304 => of(ErrorKind::CONFLICT, "the object is unchanged: the condition does not hold".into()),
+        407 => of(ErrorKind::UNAUTHENTICATED, "the proxy wants to know who asks".into())
+            .remedy(PROXY_PASSWORD),
         409 => of(ErrorKind::CONFLICT, format!("the store refuses it as things are: {said}")),
         412 => of(
             ErrorKind::CONFLICT,
@@ -272,15 +348,6 @@ fn by_status(
         500..=599 => of(ErrorKind::UNAVAILABLE, format!("the store failed: {said}"))
             .remedy("look at the store's own health and log"),
         _ => of(ErrorKind::INTERNAL, format!("the store answered what nobody expects: {said}")),
-    }
-}
-
-fn credentials_remedy(account: &Account) -> &'static str {
-    match account.kind {
-        Kind::S3 => "correct `access_key` and `secret_key`, or where the credentials come from",
-        Kind::Azure => "correct `account_key`, `sas` or `client_secret`",
-        Kind::Gcs => "correct `service_account`; its key may have been deleted",
-        Kind::Swift => "correct `user` and `password`",
     }
 }
 
@@ -338,85 +405,12 @@ fn wrong_region(account: &Account, refusal: &Refusal, said: &str) -> Error {
     invalid(message).remedy(format!("set region = {:?}, and `endpoint` to fit it", refusal.region))
 }
 
-/// The error of a connection whose other end shows a certificate that is not trusted; `None` if it is another one.
-fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
-    let causes = causes(error);
-    let told = causes.iter().rev().find(|cause| {
-        let cause = cause.to_lowercase();
-        cause.contains("certificate") || cause.contains("unknownissuer")
-    })?;
-    let message = format!("the server's certificate is not trusted: {told}");
-    Some(
-        Error::new(ErrorKind::UNAVAILABLE, message)
-            .caused_by(error)
-            .with_retry(Retry::PERMANENT)
-            .remedy("set `ca_file` to the authority that signed it, or ask by the name that the certificate has"),
-    )
-}
-
-/// The error of a request that got no answer: why, and whether it had left.
-pub(crate) fn unanswered(error: &object_store::client::HttpError, connect_secs: u64) -> Error {
-    let causes = causes(error);
-    let all = causes.join(": ");
-    let of = |kind, message: String| Error::new(kind, message).caused_by(error);
-    let lower = all.to_lowercase();
-    if let Some(untrusted) = untrusted(error) {
-        return untrusted;
-    }
-    if lower.contains("dns error") || lower.contains("failed to lookup") {
-        return of(ErrorKind::UNAVAILABLE, "the endpoint's name is not known (DNS)".into())
-            .remedy("correct `endpoint`, or look at the name service of this machine");
-    }
-    if lower.contains("connection refused") {
-        return of(
-            ErrorKind::UNAVAILABLE,
-            "the connection was refused: nothing listens there".into(),
-        )
-        .remedy("start the server, or correct the port in `endpoint`");
-    }
-    match error.kind() {
-        HttpErrorKind::Connect if lower.contains("timed out") => of(
-            ErrorKind::UNAVAILABLE,
-            format!("no connection within {connect_secs} s: nothing answers there"),
-        )
-        .remedy("look at the network and firewalls on the way, or correct `endpoint`"),
-        HttpErrorKind::Connect => of(ErrorKind::UNAVAILABLE, format!("no connection: {all}"))
-            .remedy("look whether `endpoint` and `proxy` are right, and whether the server runs"),
-        HttpErrorKind::Timeout => {
-            of(ErrorKind::TIMED_OUT, format!("the server did not answer in time: {all}"))
-                .remedy("look at the server and the network, or raise `request_timeout_secs`")
-        }
-        _ => of(ErrorKind::UNAVAILABLE, format!("the connection ended before the answer: {all}"))
-            .remedy("look at the server and the network"),
-    }
-}
-
-/// Whether the request cannot have reached the server.
-pub(crate) fn never_sent(error: &object_store::client::HttpError) -> bool {
-    error.kind() == HttpErrorKind::Connect
-}
-
-/// Whether it would end the same way again.
-pub(crate) fn hopeless(error: &object_store::client::HttpError) -> bool {
-    causes(error).join(" ").to_lowercase().contains("certificate")
-}
-
-fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-        next = error.source();
-    }
-    texts
-}
-
 /// The error of object_store itself, as when credentials cannot be had.
 pub(crate) fn of_store(error: &object_store::Error, doing: &str) -> Error {
     use object_store::Error as Theirs;
+    if let Some(ours) = of_ours(error) {
+        return ours;
+    }
     let kind = match error {
         Theirs::NotFound { .. } => ErrorKind::NOT_FOUND,
         Theirs::AlreadyExists { .. } => ErrorKind::ALREADY_EXISTS,
@@ -432,8 +426,19 @@ pub(crate) fn of_store(error: &object_store::Error, doing: &str) -> Error {
     Error::new(kind, format!("{doing}: {error}")).caused_by(error)
 }
 
+/// The error of our own that went through object_store's interface.
+fn of_ours(error: &object_store::Error) -> Option<Error> {
+    match error {
+        object_store::Error::Generic { source, .. } => source.downcast_ref::<Error>().cloned(),
+        _ => None,
+    }
+}
+
 /// The error when no credentials can be had.
 pub(crate) fn no_credentials(error: &object_store::Error) -> Error {
+    if let Some(ours) = of_ours(error) {
+        return ours;
+    }
     if let Some(untrusted) = untrusted(error) {
         return untrusted;
     }

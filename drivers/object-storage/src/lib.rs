@@ -33,6 +33,7 @@ mod retry;
 mod sums;
 mod swift;
 mod traffic;
+mod unreached;
 mod wire;
 
 pub use account::BucketStore;

@@ -10,6 +10,8 @@ pub(crate) fn describe() -> DriverInfo {
         .option(text("endpoint", "The service's URL; default: the public one."))
         .option(path("ca_file", "A file of certificates (PEM) to be trusted besides the system's."))
         .option(text("proxy", "The URL of a proxy for all requests."))
+        .option(text("proxy_user", "The user that the proxy knows."))
+        .option(text("proxy_password", "That user's password.").secret())
         .option(secs("connect_timeout_secs", "5", "How long making a connection may take."))
         .option(secs("request_timeout_secs", "30", "How long a server may be silent while asked."))
         .option(secs(
@@ -39,13 +41,13 @@ fn s3(info: DriverInfo) -> DriverInfo {
     .option(choice(
         "credentials",
         &["keys", "environment", "profile", "instance", "web_identity", "none"],
-        "Where credentials of S3 come from; default: what the other options imply, else the environment.",
+        "Where credentials come from (S3; Azure: instance or web_identity); default: what the other options imply, else the environment.",
     ))
     .option(text("profile", "The profile in the credentials file (S3); default: default."))
     .option(path("profile_file", "The credentials file (S3); default: ~/.aws/credentials."))
-    .option(text("instance_metadata", "The URL of the machine's metadata service (S3)."))
+    .option(text("instance_metadata", "The URL of the machine's metadata service (S3, Azure)."))
     .option(text("role_arn", "The role to assume with a web identity (S3)."))
-    .option(path("token_file", "The file with the token of a web identity (S3)."))
+    .option(path("token_file", "The file with the token of a web identity (S3, Azure)."))
     .option(text("sts_endpoint", "The URL of the security token service (S3)."))
     .option(choice(
         "server_side_encryption",
@@ -76,6 +78,7 @@ fn azure(info: DriverInfo) -> DriverInfo {
         .option(text("client_id", "The application's id (Azure)."))
         .option(text("client_secret", "The application's secret (Azure).").secret())
         .option(text("tenant_id", "The application's tenant (Azure)."))
+        .option(text("authority_host", "The URL of the identity platform (Azure)."))
         .option(OptionSpec::new(
             "emulator",
             OptionType::BOOLEAN,

@@ -157,7 +157,11 @@ impl Account {
                     (answer.error(self, ask), retry_after(&answer.headers))
                 }
                 Err(Fault { sent, hopeless, error }) => {
-                    let error = place(error, self, ask);
+                    let mut error = place(error, self, ask);
+                    // What failed before says more than that the deadline came.
+                    if !sent && !hopeless && Instant::now() >= until {
+                        error = last.take().unwrap_or(error);
+                    }
                     if sent {
                         doubt = doubt.or(Some(Doubt { since: began }));
                     }

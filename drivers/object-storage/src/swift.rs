@@ -113,7 +113,7 @@ pub(crate) fn of_swift(error: &object_store::Error, doing: &str) -> Error {
     };
     let told = match kind {
         ErrorKind::UNAUTHENTICATED => {
-            format!("the server refuses the user or the password: {failure}")
+            format!("the server refuses who asks: {failure}")
         }
         _ => format!("{doing}: {failure}"),
     };

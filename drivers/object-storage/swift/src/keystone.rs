@@ -14,6 +14,9 @@ use crate::auth::{Grant, exchange};
 use crate::config::{KeystoneIdentity, Secret};
 use crate::error::{Failure, FailureKind};
 
+/// Keystone tells no reason: not even whether the credential is known.
+const APPLICATION: &str = "check id and secret of the application credential, whether it was deleted or has expired, and the clock";
+
 #[derive(Deserialize)]
 struct Answer {
     token: Body,
@@ -110,7 +113,15 @@ pub(crate) async fn grant(
         .header("Content-Type", "application/json")
         .header("Accept", "application/json")
         .body(HttpRequestBody::from(request(identity).to_string()));
-    let (headers, body) = exchange(http, request, &url).await?;
+    let (headers, body) =
+        exchange(http, request, &url).await.map_err(|failure| match identity {
+            KeystoneIdentity::Application { .. }
+                if failure.kind() == FailureKind::Unauthenticated =>
+            {
+                failure.remedy(APPLICATION)
+            }
+            _ => failure,
+        })?;
     let failed = |cause: String, remedy: &str| {
         Failure::new(FailureKind::Rejected, format!("asking {url} for a token"), cause)
             .remedy(remedy)

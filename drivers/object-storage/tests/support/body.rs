@@ -144,7 +144,7 @@ async fn read_conditions(stage: &Stage) {
     );
 }
 
-async fn write_conditions(stage: &Stage) {
+pub async fn write_conditions(stage: &Stage) {
     let object = stage.object("written");
     let put = |data: &[u8], conditions: Conditions| {
         let options = PutOptions { conditions, ..PutOptions::default() };
@@ -183,7 +183,7 @@ async fn write_conditions(stage: &Stage) {
     refused(stage.objects.put(&cx(), mine, buf(b"x"), other).await, ErrorKind::ALREADY_EXISTS);
 }
 
-async fn copies(stage: &Stage) {
+pub async fn copies(stage: &Stage) {
     let (from, to) = (stage.object("copy/source ü"), stage.object("copy/target"));
     let data = noise(70_000);
     let options = PutOptions {
@@ -231,7 +231,7 @@ async fn copies(stage: &Stage) {
     }
 }
 
-async fn deletes(stage: &Stage) {
+pub async fn deletes(stage: &Stage) {
     let object = stage.object("deleted");
     let put = || stage.objects.put(&cx(), object.clone(), buf(b"x"), PutOptions::default());
     let delete = |conditions| stage.objects.delete(&cx(), object.clone(), conditions);
@@ -263,7 +263,7 @@ async fn deletes(stage: &Stage) {
     );
 }
 
-async fn listings(stage: &Stage) {
+pub async fn listings(stage: &Stage) {
     for key in ["list/a", "list/b", "list/d/1", "list/d/2", "list/e"] {
         let put = stage.objects.put(&cx(), stage.object(key), buf(b"xy"), PutOptions::default());
         put.await.expect("put");
@@ -343,7 +343,7 @@ fn sorted(mut tags: Tags) -> Tags {
     tags
 }
 
-async fn uploads(stage: &Stage) {
+pub async fn uploads(stage: &Stage) {
     let least = stage.objects.features().min_part as usize;
     let (object, parts) =
         (stage.object("in parts"), [noise(least + 1000), noise(least), noise(77)]);

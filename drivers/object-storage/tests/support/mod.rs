@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod body;
+pub mod played;
 pub mod proxy;
 pub mod script;
 
@@ -50,6 +51,10 @@ pub fn options(store: &str) -> Value {
         }),
         "radosgw" => json!({
             "kind": "s3", "endpoint": at.get("radosgw_s3"),
+            "access_key": at.get("radosgw_access_key"), "secret_key": at.get("radosgw_secret_key"),
+        }),
+        "radosgw_tls" => json!({
+            "kind": "s3", "endpoint": at.get("radosgw_s3_tls"), "ca_file": at.get("ca"),
             "access_key": at.get("radosgw_access_key"), "secret_key": at.get("radosgw_secret_key"),
         }),
         "azurite" | "azurite_tls" => json!({

@@ -40,7 +40,8 @@ struct Rule {
 }
 
 type Rules = Arc<Mutex<Vec<Rule>>>;
-type Seen = Arc<Mutex<Vec<String>>>;
+/// The head of each request, and a body that is short.
+type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A proxy for as long as it lives.
 pub struct Proxy {
@@ -86,7 +87,19 @@ impl Proxy {
     /// How many requests of this method came whose path holds `path`.
     pub fn count(&self, method: &str, path: &str) -> usize {
         let seen = self.seen.lock().expect("seen");
-        seen.iter().filter(|line| line.starts_with(method) && line.contains(path)).count()
+        let fits = |head: &str| {
+            let line = head.lines().next().unwrap_or_default();
+            line.starts_with(method) && line.contains(path)
+        };
+        seen.iter().filter(|(head, _)| fits(head)).count()
+    }
+
+    /// Head and body of each request so far that holds `word` in its first line.
+    pub fn asked(&self, word: &str) -> Vec<String> {
+        let seen = self.seen.lock().expect("seen");
+        let fits =
+            |head: &&(String, String)| head.0.lines().next().unwrap_or_default().contains(word);
+        seen.iter().filter(fits).map(|(head, body)| format!("{head}{body}")).collect()
     }
 }
 
@@ -95,7 +108,8 @@ fn serve(mut client: TcpStream, host: &str, rules: &Rules, seen: &Seen) {
     let mut rest = Vec::new();
     let Some((head, mut body)) = message(&mut client, &mut rest) else { return };
     let line = head.lines().next().unwrap_or_default().to_owned();
-    seen.lock().expect("seen").push(line.clone());
+    let short = if body.len() < 16 << 10 { String::from_utf8_lossy(&body) } else { "".into() };
+    seen.lock().expect("seen").push((head.clone(), short.into_owned()));
     let fault = fault_of(&line, rules);
     let method = line.split(' ').next().unwrap_or_default();
     match fault {
@@ -170,7 +184,7 @@ fn find(data: &[u8], what: &[u8]) -> Option<usize> {
 }
 
 /// One request: its head and body.
-fn message(client: &mut TcpStream, rest: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+pub(super) fn message(client: &mut TcpStream, rest: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let mut chunk = vec![0; 64 << 10];
     let end = loop {
         if let Some(at) = find(rest, b"\r\n\r\n") {
@@ -188,7 +202,7 @@ fn message(client: &mut TcpStream, rest: &mut Vec<u8>) -> Option<(String, Vec<u8
     Some((head, rest.drain(..length).collect()))
 }
 
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then_some(value.trim())

@@ -14,7 +14,6 @@ use object_store::azure::AzureCredential;
 use super::uploads::block_id;
 use crate::{
     account::{Account, Credential},
-    credentials::EMULATOR_KEY,
     error::{invalid, no_credentials, unsupported},
     wire::{AnswerExt, AskExt, ask, at_service, digest::hmac_sha256, time, url::escape, xml},
 };
@@ -43,13 +42,7 @@ pub(crate) async fn sign(
         // Creating and overwriting. Azure has no permission for blocks alone.
         _ => "w",
     };
-    let key = match (&account.config.account_key, account.config.emulator) {
-        (Some(key), _) => Some(key.as_str().to_owned()),
-        (None, true) if account.config.sas.is_none() && account.config.client_id.is_none() => {
-            Some(EMULATOR_KEY.to_owned())
-        }
-        _ => None,
-    };
+    let key = account.config.azure_key();
     let (secret, delegation) = match key {
         Some(key) => (
             BASE64.decode(key.trim()).map_err(|_| invalid("`account_key` is not base64"))?,
