@@ -135,9 +135,11 @@ impl Session {
         let unknown = all.iter().filter(|upload| upload.started_ms.is_none()).count();
         let (mut gone, mut failed) = (Vec::new(), None::<Error>);
         let found = all.len();
+        // Giving up twice is giving up once.
+        let client = self.client.asking();
         for upload in all.into_iter().filter(|upload| is_older(upload, age)) {
             let place = Place { bucket: bucket.to_owned(), key: upload.key.clone() };
-            match self.client.delete(&paths.upload(&place, &upload.id, "").text()).await {
+            match client.delete(&paths.upload(&place, &upload.id, "").text()).await {
                 Ok(()) => gone.push(upload),
                 Err(error) => {
                     failed.get_or_insert(error.with("upload", &upload.id).with("key", &upload.key));
