@@ -212,7 +212,8 @@ impl Account {
         }
         // A write without a condition does no more when it is done twice.
         let conditional = ["if-match", "if-none-match", "x-goog-if-generation-match"];
-        let in_query = |url: &http::Uri| url.query().is_some_and(|q| q.contains("ifGenerationMatch"));
+        let in_query =
+            |url: &http::Uri| url.query().is_some_and(|q| q.contains("ifGenerationMatch"));
         let once = conditional.iter().any(|name| ask.headers.contains_key(*name))
             || ask.url.as_ref().is_some_and(in_query);
         error.with_retry(if once { Retry::PERMANENT } else { Retry::TEMPORARY })

@@ -70,18 +70,15 @@ impl Scene {
             let part = self.stage.objects.put_part(&cx(), upload.clone(), number, buf(piece));
             parts.push(part.await.expect("a part"));
         }
-        let made = self.stage.objects.complete_upload(
-            &cx(),
-            upload,
-            parts.into(),
-            Conditions::default(),
-        );
+        let made =
+            self.stage.objects.complete_upload(&cx(), upload, parts.into(), Conditions::default());
         made.await.expect("complete");
         object
     }
 
     async fn content(&self, object: &ObjectName) -> Vec<u8> {
-        let whole = self.stage.objects.get(&cx(), object.clone(), 0, 64 << 20, Conditions::default());
+        let whole =
+            self.stage.objects.get(&cx(), object.clone(), 0, 64 << 20, Conditions::default());
         whole.await.unwrap_or_else(|error| panic!("{}: {error:#}", object.key)).data.to_vec()
     }
 
@@ -99,7 +96,8 @@ impl Scene {
     /// A target that is there before, and is as it was when it cannot be replaced.
     async fn target(&self) -> ObjectName {
         let target = self.stage.object("target");
-        let put = self.stage.objects.put(&cx(), target.clone(), buf(b"before"), PutOptions::default());
+        let put =
+            self.stage.objects.put(&cx(), target.clone(), buf(b"before"), PutOptions::default());
         put.await.expect("put");
         target
     }
@@ -156,7 +154,11 @@ async fn large_copies(store: &str) {
             content_type: ROption::RSome("text/new".into()),
             ..ObjectChange::default()
         };
-        let copied = scene.copy(&from, &to, CopyOptions { change: change.clone(), ..CopyOptions::default() });
+        let copied = scene.copy(
+            &from,
+            &to,
+            CopyOptions { change: change.clone(), ..CopyOptions::default() },
+        );
         let copied = copied.await.unwrap_or_else(|error| panic!("{store}: {error:#}"));
         assert_eq!((&copied.metadata, copied.content_type.as_str()), (&said, "text/new"));
         let changed = scene.objects.change(&cx(), from.clone(), change).await;
@@ -202,9 +204,8 @@ async fn what_hangs_is_given_up(store: &str) {
     let scene = Scene::new(store).await;
     let (from, to) = (scene.source(&noise(LARGE)).await, scene.target().await);
     scene.proxy.next("PUT", "partNumber=3", Fault::Silence, 100);
-    let copy = |secs| {
-        scene.objects.copy(&within(secs), from.clone(), to.clone(), CopyOptions::default())
-    };
+    let copy =
+        |secs| scene.objects.copy(&within(secs), from.clone(), to.clone(), CopyOptions::default());
     let began = Instant::now();
     let error = refused(copy(3).await, ErrorKind::UNAVAILABLE);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
@@ -289,7 +290,8 @@ async fn azure_is_waited_for() {
     scene.proxy.next("PUT", "target", PENDING, 1);
     let failed = Fault::Head("x-ms-copy-status: success", "x-ms-copy-status: failed");
     scene.proxy.next("HEAD", "target", failed, 1);
-    let error = refused(scene.copy(&from, &to, CopyOptions::default()).await, ErrorKind::UNAVAILABLE);
+    let error =
+        refused(scene.copy(&from, &to, CopyOptions::default()).await, ErrorKind::UNAVAILABLE);
     assert!(error.message().contains("there is no target now"), "{error:#}");
     let head = scene.objects.head(&cx(), to.clone(), Conditions::default()).await;
     refused(head, ErrorKind::NOT_FOUND);

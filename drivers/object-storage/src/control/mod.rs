@@ -41,8 +41,9 @@ use crate::{
     account::Account,
     config::Kind,
     error::{invalid, unsupported},
-    mark, probing, put,
+    mark,
     names::{check_bucket, check_key, check_object},
+    probing, put,
     wire::time,
 };
 

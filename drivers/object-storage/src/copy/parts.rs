@@ -169,8 +169,10 @@ impl Upload {
         if from.version.is_empty() {
             from.version = job.source.info.version.clone();
         }
-        let mut ask = from_source(account, ask, &from, job.source)?
-            .header("x-amz-copy-source-range", &format!("bytes={}-{}", range.start, range.end - 1))?;
+        let mut ask = from_source(account, ask, &from, job.source)?.header(
+            "x-amz-copy-source-range",
+            &format!("bytes={}-{}", range.start, range.end - 1),
+        )?;
         for name in ["x-amz-metadata-directive", "x-amz-tagging-directive"] {
             ask.headers.remove(name);
         }

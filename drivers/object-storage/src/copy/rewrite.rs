@@ -46,9 +46,8 @@ pub(crate) async fn rewrite(
         if !token.is_empty() {
             query.push(("rewriteToken", token.as_str()));
         }
-        let mut ask =
-            gcs::json(account, "copy object", Method::POST, &to.bucket, &path, &query)?
-                .typed("application/json", body.clone());
+        let mut ask = gcs::json(account, "copy object", Method::POST, &to.bucket, &path, &query)?
+            .typed("application/json", body.clone());
         ask.key = to.key.to_string();
         let answer = account.ask(&ask, until).await?;
         if !answer.status.is_success() {

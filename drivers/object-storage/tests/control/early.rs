@@ -43,7 +43,11 @@ pub async fn early_refusals(stage: &Stage) {
         }
         // Neither a refusal nor finding out leaves anything.
         assert!(listed(&fresh, "").await.is_empty(), "{conditions:?}");
-        let page = fresh.objects.list(&cx(), &fresh.bucket, ListQuery { limit: 10, ..ListQuery::default() });
+        let page = fresh.objects.list(
+            &cx(),
+            &fresh.bucket,
+            ListQuery { limit: 10, ..ListQuery::default() },
+        );
         assert!(page.await.expect("a page").objects.is_empty(), "{conditions:?}");
     }
 }

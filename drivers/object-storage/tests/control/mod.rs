@@ -17,8 +17,8 @@ use driver_api::{
         UploadInfo, UploadQuery, Versioning,
     },
 };
-pub use early::early_refusals;
 use early::completes_under;
+pub use early::early_refusals;
 use support::{Addresses, Stage, buf, cx, fresh, noise, pairs, refused};
 
 pub fn can(stage: &Stage, ability: ObjectAbilities) -> bool {

@@ -58,8 +58,8 @@ pub(super) async fn begin(
     let store = api.objects().store(&backend)?;
     let name = ObjectName::new(&bucket, &body.key);
     let options = PutOptions { conditions: headers::conditions(&request)?, ..body.into() };
-    let beginning = store
-        .ask(Call::BeginUpload, move |objects, cx| objects.begin_upload(cx, name, options));
+    let beginning =
+        store.ask(Call::BeginUpload, move |objects, cx| objects.begin_upload(cx, name, options));
     Ok(axum::Json(beginning.await?.into()))
 }
 

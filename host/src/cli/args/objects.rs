@@ -95,7 +95,11 @@ pub enum BucketCommand {
         /// The bucket
         name: String,
         /// The key that the object would have
-        #[arg(required_unless_present = "older_than", conflicts_with = "older_than", requires = "id")]
+        #[arg(
+            required_unless_present = "older_than",
+            conflicts_with = "older_than",
+            requires = "id"
+        )]
         key: Option<String>,
         /// The upload, as `novastor bucket uploads` lists it
         id: Option<String>,

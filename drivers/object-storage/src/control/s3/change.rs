@@ -12,8 +12,9 @@ use http::Method;
 use super::tags;
 use crate::{
     account::Account,
+    copy,
     error::{invalid, unsupported},
-    copy, get, info,
+    get, info,
     info::Found,
     mark, probing,
     wire::{AnswerExt, ask, at_object, put_header, quoted, url::escape},
