@@ -255,6 +255,8 @@ fn conditions_that_no_write_can_have_are_refused() {
         refused(store.delete(&cx(), name("k"), conditions.clone()));
         let options = PutOptions { conditions: conditions.clone(), ..PutOptions::default() };
         refused(store.put(&cx(), name("k"), IoBuf::empty(), options));
+        let options = PutOptions { conditions: conditions.clone(), ..PutOptions::default() };
+        refused(store.begin_upload(&cx(), name("k"), options));
         let parts = RVec::from(vec![part(1, 1)]);
         refused(store.complete_upload(&cx(), upload(), parts, conditions.clone()));
         let options = CopyOptions { target: conditions, ..CopyOptions::default() };
@@ -268,7 +270,7 @@ fn conditions_that_no_write_can_have_are_refused() {
         PutOptions { conditions: conditions.clone(), ..PutOptions::default() },
     ));
     let options = PutOptions { conditions, ..PutOptions::default() };
-    refused(store.begin_upload(&cx(), name("k"), options));
+    asked(store.begin_upload(&cx(), name("k"), options));
     let reserved = ObjectChange { reserved: [1, 0, 0, 0], ..ObjectChange::default() };
     refused(store.change(&cx(), name("k"), reserved));
     let tags = ROption::RSome(RVec::from(vec![pair("a"), pair("a")]));

@@ -125,8 +125,9 @@ pub trait Objects: Send + Sync {
     /// Changes what is said of an object; its content stays.
     fn change(&self, cx: &OpContext, object: ObjectName, change: ObjectChange) -> Op<ObjectInfo>;
 
-    /// Begins an object that is written in parts. The metadata and the mark are the upload's; conditions belong to
-    /// [`complete_upload`](Self::complete_upload), and those in `options` are refused with `InvalidArgument`.
+    /// Begins an object that is written in parts. The metadata and the mark are the upload's. The conditions in `options`
+    /// are those that [`complete_upload`](Self::complete_upload) will be given: where the store would ignore them there,
+    /// nothing is begun and they are refused with `Unsupported`, before any part is sent. They are not kept with the upload.
     fn begin_upload(
         &self,
         cx: &OpContext,

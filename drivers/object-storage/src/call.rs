@@ -16,11 +16,18 @@ use crate::{account::Account, client::Purpose, error};
 
 /// Bytes per second that a request's body must leave with, or the connection counts as stuck.
 const SLOWEST: u64 = 256 << 10;
+/// Bytes per second that a store must copy within itself.
+const SLOWEST_COPY: u64 = 8 << 20;
 /// The most bytes of an answer that is kept whole: listings and errors, never content.
 const MOST: usize = 64 << 20;
 /// The most bytes of a refusal that are read, and how long at most.
 const SENTENCE: usize = 64 << 10;
 const WORTH: Duration = Duration::from_secs(5);
+
+/// How long a store may take to copy so many bytes.
+pub(crate) fn time_to_copy(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST_COPY)
+}
 
 /// A request, as it is to be made any number of times.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub(crate) struct Ask {
     pub body: Bytes,
     /// The URL, where it is not made of bucket, key and query.
     pub url: Option<Uri>,
+    /// How much longer the store may be silent, as it moves bytes itself before it answers.
+    pub moving: Duration,
 }
 
 impl Ask {
@@ -55,7 +64,14 @@ impl Ask {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             url: None,
+            moving: Duration::ZERO,
         }
+    }
+
+    /// The store moves so many bytes itself before it answers.
+    pub fn moves(mut self, bytes: u64) -> Self {
+        self.moving = time_to_copy(bytes);
+        self
     }
 
     /// Adds a pair to the query.
@@ -207,8 +223,9 @@ impl Account {
                 return Err(Fault { sent: false, hopeless: false, error });
             }
         }
-        let silence =
-            self.config.request_timeout() + Duration::from_secs(ask.body.len() as u64 / SLOWEST);
+        let silence = self.config.request_timeout()
+            + Duration::from_secs(ask.body.len() as u64 / SLOWEST)
+            + ask.moving;
         let limit = silence.min(until.saturating_duration_since(Instant::now()));
         let connect = self.config.connect_timeout_secs;
         match tokio::time::timeout(limit, self.client.execute(request)).await {

@@ -33,6 +33,8 @@ pub struct Config {
     pub region: Option<String>,
     pub project: Option<String>,
     pub storage_class: Option<String>,
+    /// Bytes; see [`Config::copy_at_once`].
+    pub copy_at_once: Option<u64>,
 
     pub style: Option<Style>,
     pub access_key: Option<String>,
@@ -87,6 +89,13 @@ impl fmt::Debug for Config {
     }
 }
 
+/// The least `copy_at_once`: S3's parts, but for the last one, are no smaller.
+const LEAST_COPY: u64 = 5 << 20;
+/// The most bytes that S3 copies by one request.
+const MOST_COPY: u64 = 5 << 30;
+/// What GCS copies by one request between all locations and storage classes before it gives up.
+const REWRITTEN: u64 = 256 << 20;
+
 fn five() -> u64 {
     5
 }
@@ -129,6 +138,12 @@ impl Config {
             return Err(invalid("`proxy_user` and `proxy_password` go together, and with `proxy`")
                 .remedy("set all three, or `proxy` alone"));
         }
+        if let Some(bytes) = self.copy_at_once
+            && !(LEAST_COPY..=MOST_COPY).contains(&bytes)
+        {
+            let why = format!("`copy_at_once` must be {LEAST_COPY} to {MOST_COPY} bytes");
+            return Err(invalid(why).with("copy_at_once", bytes));
+        }
         self.refuse_foreign()?;
         match self.kind {
             Kind::S3 => self.check_s3(),
@@ -155,6 +170,9 @@ impl Config {
         }
         if self.emulator && self.kind != Kind::Azure {
             return Err(invalid("`emulator` is for kind = \"azure\""));
+        }
+        if self.copy_at_once.is_some() && !matches!(self.kind, Kind::S3 | Kind::Gcs) {
+            return Err(invalid("`copy_at_once` is for kind = \"s3\" and kind = \"gcs\""));
         }
         if self.project.is_some() && !matches!(self.kind, Kind::Gcs | Kind::Swift) {
             return Err(invalid("`project` is for kind = \"gcs\" and kind = \"swift\""));
@@ -353,6 +371,14 @@ impl Config {
     /// How long the server may be silent while something is asked of it.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_secs)
+    }
+
+    /// The largest object, in bytes, that is copied by one request; larger ones are copied piece by piece.
+    pub fn copy_at_once(&self) -> u64 {
+        self.copy_at_once.unwrap_or(match self.kind {
+            Kind::Gcs => REWRITTEN,
+            _ => MOST_COPY,
+        })
     }
 
     /// How long an operation may take, with all that is repeated.

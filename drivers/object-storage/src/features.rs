@@ -31,7 +31,8 @@ pub(crate) fn of(account: &Account) -> ObjectFeatures {
                 update: true,
                 copy: true,
                 delete: true,
-                complete: true,
+                complete_create: true,
+                complete_update: true,
                 bare: false,
             },
         };
@@ -39,7 +40,8 @@ pub(crate) fn of(account: &Account) -> ObjectFeatures {
             (heeded.create, ObjectAbilities::CREATE_ONLY),
             (heeded.update, ObjectAbilities::UPDATE),
             (heeded.delete, ObjectAbilities::CONDITIONAL_DELETE),
-            (heeded.complete, ObjectAbilities::CONDITIONAL_COMPLETE),
+            (heeded.complete_create, ObjectAbilities::CREATE_ONLY_COMPLETE),
+            (heeded.complete_update, ObjectAbilities::UPDATE_COMPLETE),
         ] {
             if !heeds {
                 features.abilities = features.abilities.without(ability);
@@ -73,7 +75,8 @@ fn limits(kind: Kind) -> ObjectFeatures {
                 | Has::TRANSITION_RULES
                 | Has::UPDATE
                 | Has::CONDITIONAL_DELETE
-                | Has::CONDITIONAL_COMPLETE
+                | Has::CREATE_ONLY_COMPLETE
+                | Has::UPDATE_COMPLETE
                 | Has::TAGS
                 | Has::STORAGE_CLASSES
                 | Has::BULK_DELETE
@@ -85,7 +88,8 @@ fn limits(kind: Kind) -> ObjectFeatures {
             Has::POLICY
                 | Has::UPDATE
                 | Has::CONDITIONAL_DELETE
-                | Has::CONDITIONAL_COMPLETE
+                | Has::CREATE_ONLY_COMPLETE
+                | Has::UPDATE_COMPLETE
                 | Has::TAGS
                 | Has::STORAGE_CLASSES
         }
@@ -106,7 +110,7 @@ fn limits(kind: Kind) -> ObjectFeatures {
                 | Has::POLICY
                 | Has::OBJECT_EXPIRY
                 | Has::BULK_DELETE
-                | Has::CONDITIONAL_COMPLETE
+                | Has::CREATE_ONLY_COMPLETE
         }
     };
     features.abilities = features.abilities | more;

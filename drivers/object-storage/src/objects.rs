@@ -61,6 +61,11 @@ impl ObjectsOf {
     }
 }
 
+/// When the caller wants an answer at the latest; what copies is given more than `operation_timeout_secs`.
+fn latest(cx: &OpContext) -> Option<Instant> {
+    cx.time_left().map(|left| Instant::now() + left)
+}
+
 impl Objects for ObjectsOf {
     fn features(&self) -> ObjectFeatures {
         features::of(&self.0)
@@ -204,12 +209,13 @@ impl Objects for ObjectsOf {
         to: ObjectName,
         options: CopyOptions,
     ) -> Op<ObjectInfo> {
+        let latest = latest(cx);
         self.run("copy object", cx, move |account, until| async move {
             check_object(account.kind, &from)?;
             check_object(account.kind, &to)?;
             match account.kind {
-                Kind::Swift => swift::copy(&account, &from, &to, &options, until).await,
-                _ => copy::copy(&account, &from, &to, &options, until).await,
+                Kind::Swift => swift::copy(&account, &from, &to, &options, until, latest).await,
+                _ => copy::copy(&account, &from, &to, &options, until, latest).await,
             }
         })
     }
@@ -243,8 +249,9 @@ impl Objects for ObjectsOf {
     }
 
     fn change(&self, cx: &OpContext, object: ObjectName, change: ObjectChange) -> Op<ObjectInfo> {
+        let latest = latest(cx);
         self.run("change object", cx, move |account, until| async move {
-            control::change(&account, until, &object, &change).await
+            control::change(&account, until, latest, &object, &change).await
         })
     }
 

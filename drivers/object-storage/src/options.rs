@@ -25,7 +25,12 @@ pub(crate) fn describe() -> DriverInfo {
         ))
         .option(text("region", "The region (S3: default us-east-1; Swift: of the catalogue)."))
         .option(text("project", "The project (GCS: of new buckets; Swift: that logs in)."))
-        .option(text("storage_class", "The storage class of new objects that name none."));
+        .option(text("storage_class", "The storage class of new objects that name none."))
+        .option(OptionSpec::new(
+            "copy_at_once",
+            OptionType::SIZE,
+            "The largest object that is copied by one request, 5 MiB to 5 GiB; larger ones are copied piece by piece (default: S3 5 GiB, GCS 256 MiB).",
+        ));
     swift(gcs(azure(s3(info))))
 }
 

@@ -16,10 +16,9 @@ use crate::{
     error::unsupported,
     info::{quoted, unquoted},
     mark,
+    retry::is_error,
     wire::AnswerExt,
 };
-
-const COMPLETIONS: &str = "an upload's completion";
 
 /// An ETag that no object has.
 const NOBODYS: &str = "\"00000000000000000000000000000000\"";
@@ -35,8 +34,10 @@ pub(crate) struct Heeded {
     pub copy: bool,
     /// Deletions for a certain ETag.
     pub delete: bool,
-    /// Completions of uploads under a condition.
-    pub complete: bool,
+    /// Create-only completions of uploads.
+    pub complete_create: bool,
+    /// Completions of uploads for a certain ETag.
+    pub complete_update: bool,
     /// ETags of conditions have no quotes: radosgw compares them letter by letter.
     pub bare: bool,
 }
@@ -64,8 +65,10 @@ pub(crate) enum Need {
     Copy,
     /// A deletion under a condition.
     Delete,
-    /// A completion of an upload under a condition.
-    Complete,
+    /// A create-only completion of an upload.
+    CompleteCreate,
+    /// A completion of an upload for a certain ETag.
+    CompleteUpdate,
 }
 
 impl Need {
@@ -79,6 +82,28 @@ impl Need {
             Self::Update
         }
     }
+
+    /// What a completion of an upload under these conditions needs.
+    pub fn of_completion(conditions: &Conditions) -> Self {
+        match Self::of(conditions) {
+            Self::Create => Self::CompleteCreate,
+            Self::Update => Self::CompleteUpdate,
+            need => need,
+        }
+    }
+
+    /// What it is called where the store ignores its condition.
+    fn what(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Create => "create-only writes",
+            Self::Update => "writes for a certain ETag",
+            Self::Copy => "conditions on a copy's target",
+            Self::Delete => "deletions for a certain ETag",
+            Self::CompleteCreate => "create-only uploads in parts",
+            Self::CompleteUpdate => "uploads in parts for a certain ETag",
+        }
+    }
 }
 
 /// Refuses a mutation whose condition the store would ignore.
@@ -88,31 +113,40 @@ pub(crate) async fn check(
     need: Need,
     until: Instant,
 ) -> Result<()> {
-    if account.kind == Kind::Gcs && need == Need::Complete {
+    match (account.kind, need) {
+        (_, Need::Nothing) => return Ok(()),
+        (Kind::S3, _) if !account.conditional() => return Err(switched_off()),
         // Google's completion knows no preconditions: it replaces what is there.
-        return Err(ignored(account, COMPLETIONS));
-    }
-    if need == Need::Nothing || account.kind != Kind::S3 || !account.conditional() {
-        return Ok(());
+        (Kind::Gcs, Need::CompleteCreate | Need::CompleteUpdate)
+        // Swift looks for an object when a manifest is put, but not for which one.
+        | (Kind::Swift, Need::Update | Need::CompleteUpdate) => {
+            return Err(ignored(account, need));
+        }
+        (Kind::Azure | Kind::Gcs | Kind::Swift, _) => return Ok(()),
+        (Kind::S3, _) => {}
     }
     let heeded = account.probed.get_or_try_init(|| probe(account, bucket, until)).await?;
-    let (heeds, what) = match need {
-        Need::Create => (heeded.create, "create-only writes"),
-        Need::Update => (heeded.update, "writes for a certain ETag"),
-        Need::Copy => (heeded.copy, "conditions on a copy's target"),
-        Need::Delete => (heeded.delete, "deletions for a certain ETag"),
-        Need::Complete => (heeded.complete, COMPLETIONS),
-        Need::Nothing => return Ok(()),
+    let heeds = match need {
+        Need::Create => heeded.create,
+        Need::Update => heeded.update,
+        Need::Copy => heeded.copy,
+        Need::Delete => heeded.delete,
+        Need::CompleteCreate => heeded.complete_create,
+        Need::CompleteUpdate => heeded.complete_update,
+        Need::Nothing => true,
     };
-    if heeds {
-        return Ok(());
-    }
-    Err(ignored(account, what))
+    if heeds { Ok(()) } else { Err(ignored(account, need)) }
 }
 
-fn ignored(account: &Account, what: &str) -> Error {
+/// The refusal of a condition by a backend that is to have none.
+pub(crate) fn switched_off() -> Error {
+    unsupported("conditional writes are switched off for this backend: conditional_put = \"off\"")
+}
+
+fn ignored(account: &Account, need: Need) -> Error {
     unsupported(format!(
-        "the store ignores the condition of {what}, which would lose data without a word"
+        "the store ignores the condition of {}, which would lose data without a word",
+        need.what()
     ))
     .with("endpoint", account.shown_endpoint())
     .remedy("do without the condition, or use a store that heeds it")
@@ -152,8 +186,10 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
         copy = copy.header(&name, value.to_str().unwrap_or_default())?;
     }
     let copied = account.ask(&copy, until).await?;
-    let (complete, version) = completes(account, bucket, &key, until).await?;
-    versions.push(version);
+    let complete_create = completes(account, (bucket, &key), false, bare, &mut versions, until);
+    let complete_create = complete_create.await?;
+    let complete_update = completes(account, (bucket, &key), true, bare, &mut versions, until);
+    let complete_update = complete_update.await?;
     let delete = Ask::new("probe conditions", Method::DELETE, bucket, &key);
     let deleted = account.ask(&delete.clone().header("if-match", NOBODYS)?, until).await?;
     let heeded = Heeded {
@@ -161,7 +197,8 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
         update: refused(&update),
         copy: refused(&copied),
         delete: refused(&deleted),
-        complete,
+        complete_create,
+        complete_update,
         bare,
     };
     tracing::info!(?heeded, endpoint = account.shown_endpoint(), "conditions that the store heeds");
@@ -174,13 +211,16 @@ async fn probe(account: &Account, bucket: &str, until: Instant) -> Result<Heeded
     Ok(heeded)
 }
 
-/// Whether an upload's completion is refused because there is an object already, and the version that it made if it is not.
+/// Whether an upload's completion heeds a condition: one that does not hold is refused, and (for a certain ETag) one that
+/// holds is not. The versions that it makes are added to `versions`.
 async fn completes(
     account: &Account,
-    bucket: &str,
-    key: &str,
+    (bucket, key): (&str, &str),
+    update: bool,
+    bare: bool,
+    versions: &mut Vec<String>,
     until: Instant,
-) -> Result<(bool, String)> {
+) -> Result<bool> {
     let ask = |method, query: &[(&str, &str)]| {
         let ask = Ask::new("probe conditions", method, bucket, key).headers(&account.customer);
         query.iter().fold(ask, |ask, (name, value)| ask.query(name, *value))
@@ -194,16 +234,39 @@ async fn completes(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
     );
     let completion = ask(Method::POST, &[("uploadId", &id)])
-        .header("if-none-match", "*")?
         .header("content-type", "application/xml")?
         .body(parts);
-    let completed = account.ask(&completion, until).await?;
-    let heeds = refused(&completed);
-    if heeds {
-        // What is left goes with the bucket's rules if this is not answered.
-        let _ = account.ask(&ask(Method::DELETE, &[("uploadId", &id)]), until).await;
+    let written = |etag: &str| if bare { unquoted(etag).to_owned() } else { quoted(etag) };
+    let wrong = match update {
+        true => completion.clone().header("if-match", &written(NOBODYS))?,
+        false => completion.clone().header("if-none-match", "*")?,
+    };
+    let answer = account.ask(&wrong, until).await?;
+    versions.push(version_of(&answer));
+    if !refused(&answer) {
+        if !answer.status.is_success() {
+            abandon(account, &ask(Method::DELETE, &[("uploadId", &id)]), until).await;
+        }
+        return Ok(false);
     }
-    Ok((heeds, version_of(&completed)))
+    let mut heeds = true;
+    if update {
+        let now = account.ask_ok(&ask(Method::HEAD, &[]), until).await?;
+        let right = completion.header("if-match", &written(now.header("etag")))?;
+        let answer = account.ask(&right, until).await?;
+        versions.push(version_of(&answer));
+        // What holds is refused as well: that is no condition that could be used.
+        heeds = answer.status.is_success() && !is_error(&answer.body);
+    }
+    if !update || !heeds {
+        abandon(account, &ask(Method::DELETE, &[("uploadId", &id)]), until).await;
+    }
+    Ok(heeds)
+}
+
+/// Gives the probe's upload up; what is left goes with the bucket's rules if this is not answered.
+async fn abandon(account: &Account, ask: &Ask, until: Instant) {
+    let _ = account.ask(ask, until).await;
 }
 
 fn version_of(answer: &Answer) -> String {

@@ -14,7 +14,7 @@ use crate::{
     account::Account,
     call::{Answer, Ask},
     config::{Checksum, Encryption, Kind},
-    error::{self, invalid, unsupported},
+    error::{self, invalid},
     get::{self, now_ms},
     info::{self, Found, is_md5},
     mark, outcome, probing,
@@ -88,9 +88,7 @@ pub(crate) async fn condition(
         return Ok(ask);
     }
     if !account.conditional() {
-        return Err(unsupported(
-            "conditional writes are switched off for this backend: conditional_put = \"off\"",
-        ));
+        return Err(probing::switched_off());
     }
     let create = conditions.if_none_match == "*";
     if account.kind == Kind::Gcs {

@@ -402,6 +402,7 @@ pub(crate) async fn copy(
     to: &ObjectName,
     options: &CopyOptions,
     until: Instant,
+    latest: Option<Instant>,
 ) -> Result<ObjectInfo> {
     if from.bucket != to.bucket {
         return Err(unsupported("Swift's client copies within a container only")
@@ -427,6 +428,7 @@ pub(crate) async fn copy(
     let (store, source, target) =
         (container(account, &from.bucket)?, path(&from.key)?, path(&to.key)?);
     let before = find(account, from, &options.source, until).await?.0;
+    let until = crate::copy::longer(until, latest, before.size);
     let theirs = object_store::CopyOptions::new().with_mode(mode);
     within(until, true, "the object cannot be copied", store.copy_opts(&source, &target, theirs))
         .await?;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `novastor bucket`.
 
-use std::{io::Read, path::Path};
+use std::{
+    io::Read,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use driver_api::{Error, ErrorKind, Result};
 use http_body_util::BodyExt;
@@ -15,11 +19,11 @@ use super::{
         objects::{BucketCommand, LifecycleCommand, OnOff, PolicyCommand, Store},
     },
     client::whole,
-    objects::names::{Place, Query},
+    objects::names::{Paths, Place, Query},
     show,
 };
 use crate::api::objects::types::{
-    BucketDeleted, BucketView, CreateBucket, Lifecycle, SetVersioning, UploadsPage,
+    BucketDeleted, BucketView, CreateBucket, Lifecycle, SetVersioning, UploadView, UploadsPage,
 };
 
 /// The largest file of rules or of a policy.
@@ -80,20 +84,32 @@ impl Session {
             }
             BucketCommand::Policy(command) => self.policy(command).await,
             BucketCommand::Lifecycle(command) => self.lifecycle(command).await,
-            BucketCommand::Uploads { name, prefix, store } => {
-                self.uploads(&name, &prefix, store).await
+            BucketCommand::Uploads { name, prefix, older_than, store } => {
+                let paths = self.store(store).await?.paths;
+                let mut all = self.uploads(&paths, &name, &prefix).await?;
+                if let Some(age) = older_than {
+                    all.retain(|upload| is_older(upload, age));
+                }
+                show::list(self.output, &all)
             }
-            BucketCommand::Abort { name, key, id, store } => {
-                let place = Place { bucket: name, key };
-                let path = self.store(store).await?.paths.upload(&place, &id, "").text();
-                client.delete(&path).await?;
-                self.done(&format!("upload {id} of {place} is given up"))
+            BucketCommand::Abort { name, key, id, older_than, prefix, store } => {
+                let paths = self.store(store).await?.paths;
+                match (key, id, older_than) {
+                    (Some(key), Some(id), _) => {
+                        let place = Place { bucket: name, key };
+                        client.delete(&paths.upload(&place, &id, "").text()).await?;
+                        self.done(&format!("upload {id} of {place} is given up"))
+                    }
+                    (_, _, age) => {
+                        self.abort_older(&paths, &name, &prefix, age.unwrap_or(Duration::MAX)).await
+                    }
+                }
             }
         }
     }
 
-    async fn uploads(&self, bucket: &str, prefix: &str, store: Store) -> Result<()> {
-        let path = self.store(store).await?.paths.uploads(bucket);
+    async fn uploads(&self, paths: &Paths, bucket: &str, prefix: &str) -> Result<Vec<UploadView>> {
+        let path = paths.uploads(bucket);
         let (mut all, mut page) = (Vec::new(), None::<String>);
         loop {
             let query = Query::new(path.clone()).and("prefix", prefix);
@@ -101,10 +117,48 @@ impl Session {
                 self.client.get(&query.maybe("page", page.as_deref()).text()).await?;
             all.extend(got.uploads);
             if got.next.is_none() || got.next == page {
-                return show::list(self.output, &all);
+                return Ok(all);
             }
             page = got.next;
         }
+    }
+
+    /// Gives up all uploads that were begun longer ago. One that cannot be given up does not keep the others.
+    async fn abort_older(
+        &self,
+        paths: &Paths,
+        bucket: &str,
+        prefix: &str,
+        age: Duration,
+    ) -> Result<()> {
+        let all = self.uploads(paths, bucket, prefix).await?;
+        let unknown = all.iter().filter(|upload| upload.started_ms.is_none()).count();
+        let (mut gone, mut failed) = (Vec::new(), None::<Error>);
+        let found = all.len();
+        // Giving up twice is giving up once.
+        let client = self.client.asking();
+        for upload in all.into_iter().filter(|upload| is_older(upload, age)) {
+            let place = Place { bucket: bucket.to_owned(), key: upload.key.clone() };
+            match client.delete(&paths.upload(&place, &upload.id, "").text()).await {
+                Ok(()) => gone.push(upload),
+                Err(error) => {
+                    failed.get_or_insert(error.with("upload", &upload.id).with("key", &upload.key));
+                }
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error.with("given up", gone.len()).with("found", found));
+        }
+        if self.output == Output::Json {
+            return show::list(self.output, &gone);
+        }
+        let mut text = format!("{} of {found} unfinished uploads are given up", gone.len());
+        if unknown > 0 {
+            text.push_str(&format!(
+                "; of {unknown} the store does not say when they were begun: novastor bucket abort {bucket} KEY ID"
+            ));
+        }
+        self.done(&text)
     }
 
     async fn policy(&self, command: PolicyCommand) -> Result<()> {
@@ -165,6 +219,13 @@ impl Session {
             Output::Table => show::list(self.output, &lifecycle.rules),
         }
     }
+}
+
+/// Whether an upload was begun longer ago. One whose begin is not known is not.
+fn is_older(upload: &UploadView, age: Duration) -> bool {
+    let begun = upload.started_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
+    let limit = SystemTime::now().checked_sub(age);
+    begun.zip(limit).is_some_and(|(begun, limit)| begun < limit)
 }
 
 fn read(file: &Path) -> Result<String> {

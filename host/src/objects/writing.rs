@@ -68,6 +68,9 @@ pub async fn put(
         }
     }
     let direct = features.max_put.min(PART);
+    if length.is_some_and(|length| length > features.max_put) {
+        can_complete(features, &name, &options.conditions)?;
+    }
     let first = match length {
         Some(length) if length <= direct => length,
         Some(_) => part_size(features, length, 1),
@@ -78,17 +81,31 @@ pub async fn put(
     if data.len() as u64 <= features.max_put && !incoming.more().await? {
         return put_whole(store, name, options, data, room).await;
     }
-    if !options.conditions.is_empty()
-        && !features.abilities.has(ObjectAbilities::CONDITIONAL_COMPLETE)
-    {
-        return Err(Error::new(
-            ErrorKind::UNSUPPORTED,
-            "this store cannot end an upload in parts under a condition, and the content is too large for one write",
-        )
-        .with("object", &name.key)
-        .remedy("do without the condition, or write less at once"));
-    }
+    can_complete(features, &name, &options.conditions)?;
     Upload::put(store, budget, name, options, length, incoming, (data, room)).await
+}
+
+/// Refuses a condition that the store is known to ignore at the end of an upload in parts. What is not known yet is found
+/// out when the upload is begun.
+fn can_complete(
+    features: &ObjectFeatures,
+    name: &ObjectName,
+    conditions: &Conditions,
+) -> Result<()> {
+    let (wanted, what) = match conditions.if_match.is_empty() {
+        _ if conditions.is_empty() => return Ok(()),
+        true => (ObjectAbilities::CREATE_ONLY_COMPLETE, "create-only"),
+        false => (ObjectAbilities::UPDATE_COMPLETE, "under an ETag"),
+    };
+    if features.abilities.has(wanted) {
+        return Ok(());
+    }
+    let why = format!(
+        "this store cannot end an upload in parts {what}, and the content is too large for one write"
+    );
+    Err(Error::new(ErrorKind::UNSUPPORTED, why)
+        .with("object", &name.key)
+        .remedy("do without the condition, or write less at once"))
 }
 
 async fn put_whole(
@@ -168,12 +185,12 @@ impl<'a> Upload<'a> {
         store: &'a Store,
         budget: &'a Budget,
         name: ObjectName,
-        mut options: PutOptions,
+        options: PutOptions,
         length: Option<u64>,
         incoming: &mut Incoming,
         first: (Bytes, Reserved),
     ) -> Result<ObjectInfo> {
-        let conditions = std::mem::take(&mut options.conditions);
+        let conditions = options.conditions.clone();
         if options.mark.is_empty() {
             early(store, &name, &conditions).await?;
         }

@@ -67,6 +67,29 @@ async fn conditions_belong_to_the_completion() {
     assert!(house.get(&at("a")).await.ok().body == content(5));
 }
 
+/// What the completion would refuse is refused at the begin, and before the host makes an upload of a long body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_condition_that_would_be_ignored_begins_nothing() {
+    for option in ["without", "late"] {
+        let house = House::with(json!({ option: "update-complete" })).await;
+        let body = json!({ "key": "a" }).to_string();
+        let begin = async |header: (&str, &str)| {
+            let headers = [header, ("content-type", "application/json")];
+            house.send("POST", &format!("{BUCKETS}/box/uploads"), &headers, body.clone()).await
+        };
+        begin(("if-match", "\"e\"")).await.refused(501, "Unsupported");
+        let put = house.send("PUT", &at("a"), &[("if-none-match", "*")], content(200_000)).await;
+        let etag = put.ok().header("etag").to_owned();
+        let sent = house.figure("put_part_total").await;
+        let put = house.send("PUT", &at("a"), &[("if-match", &etag)], content(200_000)).await;
+        put.refused(501, "Unsupported");
+        assert_eq!(house.figure("put_part_total").await, sent, "nothing was sent");
+        assert_eq!(house.open_uploads().await, 0);
+        begin(("if-none-match", "*")).await.ok();
+        assert_eq!(house.open_uploads().await, 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_is_given_up_and_bad_parts_are_refused() {
     let house = House::new().await;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::house::House;
+use super::house::{House, kill, until};
 
 fn with_objects(count: usize) -> House {
     let house = House::new();
@@ -22,6 +22,54 @@ fn with_objects(count: usize) -> House {
 fn keys(list: &Value) -> Vec<String> {
     let of = |entry: &Value| entry["key"].as_str().or(entry["prefix"].as_str()).unwrap().to_owned();
     list.as_array().unwrap().iter().map(of).collect()
+}
+
+/// What commands that were killed left behind is seen, and given up by age; what has another key or is younger stays.
+#[test]
+fn uploads_are_given_up_by_age() {
+    let house = House::new();
+    let file = house.write("f", &super::house::bytes(1, 12 * 65_536));
+    house.slow("put_part", 100);
+    let keys = ["a/1", "a/2", "b/1"];
+    for (at, key) in keys.iter().enumerate() {
+        let writer = house.begin(&["object", "put", &file, &format!("photos/{key}")]);
+        until("it has begun", || house.uploads() == at + 1);
+        kill(writer);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let young = house.begin(&["object", "put", &file, "photos/a/3"]);
+    until("it has begun", || house.uploads() == 4);
+    let uploads = |more: &[&str]| {
+        let list = house.json(&[&["bucket", "uploads", "photos"], more].concat());
+        let mut found = self::keys(&list);
+        found.sort();
+        found
+    };
+    assert_eq!(uploads(&["--older-than", "1h"]), [""; 0]);
+    assert_eq!(uploads(&["--older-than", "2s"]), keys);
+    let abort = |more: &[&str]| house.say(&[&["bucket", "abort", "photos"], more].concat());
+    assert!(abort(&["--older-than", "1h"]).contains("0 of 4"));
+    let gone = house.json(&["bucket", "abort", "photos", "--older-than", "2s", "--prefix", "a/"]);
+    assert_eq!(self::keys(&gone), ["a/1", "a/2"]);
+    assert_eq!(uploads(&[]), ["a/3", "b/1"]);
+    assert!(abort(&["--older-than", "2s"]).contains("1 of 2"));
+    assert_eq!(uploads(&[]), ["a/3"]);
+    assert!(young.wait_with_output().unwrap().status.success(), "it was left alone");
+    assert_eq!(house.uploads(), 0);
+    for wrong in [&["--prefix", "a/"][..], &["a/1"], &["a/1", "x", "--older-than", "1s"], &[]] {
+        let (code, text) = house.refuse(&[&["bucket", "abort", "photos"], wrong].concat());
+        assert_eq!(code, 2, "{wrong:?}: {text}");
+    }
+    // One that cannot be given up is told, and the others go.
+    for key in ["c/1", "c/2"] {
+        let writer = house.begin(&["object", "put", &file, &format!("photos/{key}")]);
+        until("it has begun", || house.uploads() > usize::from(key == "c/2"));
+        kill(writer);
+    }
+    house.fault(json!({ "call": "abort_upload", "kind": 8, "times": 1 }));
+    let (_, text) = house.refuse(&["bucket", "abort", "photos", "--older-than", "0s"]);
+    assert!(text.contains("c/1") && text.contains("given up: 1"), "{text}");
+    assert_eq!(uploads(&[]), ["c/1"]);
 }
 
 #[test]

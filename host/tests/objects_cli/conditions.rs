@@ -8,6 +8,8 @@ use super::house::{House, bytes, ended, kill, until};
 const LARGE: usize = 12 * 65_536;
 const TIMED_OUT: u32 = 10;
 const UNAVAILABLE: u32 = 9;
+/// The exit code of what a store cannot do.
+const UNSUPPORTED: i32 = 14;
 
 fn create<'a>(file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["object", "put", file, "photos/k", "--create-only"], more].concat()
@@ -180,4 +182,28 @@ fn a_deletion_can_be_of_what_was_seen() {
     assert_eq!(code, 16, "{text}");
     house.say(&[&delete[..], &[etag.as_str().unwrap()]].concat());
     assert!(!house.exists("photos/a"));
+}
+
+/// What the store would ignore at the end is refused before anything is sent: where that is known, where the store finds it out
+/// when it is asked, and of an input whose length nobody knows.
+#[test]
+fn a_condition_that_would_be_ignored_is_refused_before_anything_is_sent() {
+    for option in ["without", "late"] {
+        let house = House::with(&format!("{option} = \"create-only-complete\""));
+        let content = bytes(9, LARGE);
+        let file = house.write("f", &content);
+        let (code, text) = house.refuse(&create(&file, &[]));
+        assert_eq!(code, UNSUPPORTED, "{option}: {text}");
+        let mut piped = house.command(&create("-", &[]));
+        let mut child = piped.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || std::io::Write::write_all(&mut input, &content));
+        assert_eq!(ended(child).0, UNSUPPORTED, "{option}");
+        let _broken_pipe = writer.join().unwrap();
+        assert_eq!(house.asked("put_part"), 0, "{option}: nothing was sent");
+        assert_eq!((house.uploads(), house.journals().len()), (0, 0), "{option}");
+        // The other condition is none of its business.
+        let etag = house.json(&["object", "put", &file, "photos/k"])["etag"].clone();
+        house.say(&["object", "put", &file, "photos/k", "--if-match", etag.as_str().unwrap()]);
+    }
 }

@@ -189,7 +189,7 @@ pub(super) fn delete_many(
 pub(super) fn begin(name: &ObjectName, put: &PutOptions) -> Result<()> {
     target(name)?;
     options(put)?;
-    refuse_unless(put.conditions.is_empty(), "conditions belong to the upload's completion")
+    writing(&put.conditions)
 }
 
 pub(super) fn upload(upload: &UploadInfo) -> Result<()> {

@@ -54,8 +54,10 @@ object_abilities! {
     BULK_DELETE = 15, "bulk-delete";
     /// Unfinished uploads can be listed.
     LIST_UPLOADS = 16, "list-uploads";
-    /// An upload is completed under a condition; without it, only a write at once can have one.
-    CONDITIONAL_COMPLETE = 17, "conditional-complete";
+    /// An upload is completed under `if_none_match = "*"`; without it, only a write at once can be create-only.
+    CREATE_ONLY_COMPLETE = 17, "create-only-complete";
+    /// An upload is completed under `if_match`; without it, only a write at once can replace just that object.
+    UPDATE_COMPLETE = 18, "update-complete";
 }
 
 impl ObjectAbilities {

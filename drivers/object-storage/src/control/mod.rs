@@ -25,7 +25,7 @@ pub(crate) mod s3;
 pub(crate) mod singles;
 pub(crate) mod swift;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use driver_api::{
@@ -43,6 +43,7 @@ use crate::{
     error::{invalid, unsupported},
     mark,
     names::{check_bucket, check_key, check_object},
+    probing, put,
     wire::time,
 };
 
@@ -263,14 +264,15 @@ pub(crate) async fn tags(
 
 /// [`Objects::change`](driver_api::ext::Objects::change).
 pub(crate) async fn change(
-    account: &Account,
+    account: &Arc<Account>,
     until: Instant,
+    latest: Option<Instant>,
     object: &ObjectName,
     change: &ObjectChange,
 ) -> Result<ObjectInfo> {
     check_object(account.kind, object)?;
     match account.kind {
-        Kind::S3 => s3::change::change(account, until, object, change).await,
+        Kind::S3 => s3::change::change(account, until, latest, object, change).await,
         Kind::Azure => azure::change::change(account, until, object, change).await,
         Kind::Gcs => gcs::change::change(account, until, object, change).await,
         Kind::Swift => swift::change(account, until, object, change).await,
@@ -285,12 +287,13 @@ pub(crate) async fn begin_upload(
     options: &PutOptions,
 ) -> Result<UploadInfo> {
     check_object(account.kind, object)?;
-    if !options.conditions.is_empty() {
-        return Err(invalid("an upload has its conditions at its completion, not at its begin"));
-    }
     if !object.version.is_empty() {
         return Err(invalid("an old version cannot be written"));
     }
+    // What the completion would refuse is refused before gigabytes are sent for it.
+    put::check_conditions(&options.conditions)?;
+    let need = probing::Need::of_completion(&options.conditions);
+    probing::check(account, &object.bucket, need, until).await?;
     match account.kind {
         Kind::S3 | Kind::Gcs => s3::uploads::begin(account, until, object, options).await,
         Kind::Azure => azure::uploads::begin(account, until, object, options).await,

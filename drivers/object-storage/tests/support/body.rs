@@ -380,7 +380,7 @@ pub async fn uploads(stage: &Stage) {
             .any(|found| found.key == "in parts" && upload.id.starts_with(found.id.as_str())),
         "{found:?}"
     );
-    let conditional = stage.objects.features().abilities.has(ObjectAbilities::CONDITIONAL_COMPLETE);
+    let conditional = stage.objects.features().abilities.has(ObjectAbilities::CREATE_ONLY_COMPLETE);
     let conditions = if conditional { Conditions::create_only() } else { Conditions::default() };
     let complete = stage.objects.complete_upload(&cx(), upload.clone(), told.into(), conditions);
     let info = complete.await.unwrap_or_else(|error| panic!("complete: {error:#}"));

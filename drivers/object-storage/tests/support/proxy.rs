@@ -30,6 +30,10 @@ pub enum Fault {
     Drip,
     /// Nothing ever comes.
     Silence,
+    /// The store does it, and its answer's head has the second text instead of the first.
+    Head(&'static str, &'static str),
+    /// The store gets to see it so much later.
+    Late(Duration),
 }
 
 struct Rule {
@@ -131,6 +135,7 @@ fn serve(mut client: TcpStream, host: &str, rules: &Rules, seen: &Seen) {
             }
             return;
         }
+        Some(Fault::Late(pause)) => thread::sleep(pause),
         Some(Fault::CorruptRequest) if !body.is_empty() => {
             let at = body.len() / 2;
             body[at] ^= 1;
@@ -150,6 +155,10 @@ fn serve(mut client: TcpStream, host: &str, rules: &Rules, seen: &Seen) {
             let at = split + (answer.len() - split) / 2;
             answer[at] ^= 1;
             client.write_all(&answer)
+        }
+        Some(Fault::Head(old, new)) => {
+            let head = String::from_utf8_lossy(&answer[..split]).replace(old, new);
+            client.write_all(&[head.as_bytes(), &answer[split..]].concat())
         }
         Some(Fault::Drip) => answer.iter().try_for_each(|byte| {
             thread::sleep(Duration::from_millis(100));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One object, without its bytes.
 
+use std::time::Duration;
+
 use axum::{
     extract::State,
     http::HeaderMap,
@@ -59,10 +61,24 @@ pub(super) async fn tags(
     Ok(axum::Json(ObjectTags { tags: views::map(tags) }))
 }
 
+/// The slowest that a store may copy within itself, in bytes each second.
+const SLOWEST_COPY: u64 = 8 << 20;
+
+/// How long a store may take to copy an object, by its size; where that cannot be asked, the copy tells why.
+async fn patience(store: &Store, name: &ObjectName) -> Duration {
+    let asked = name.clone();
+    let heading = store
+        .ask(Call::HeadObject, move |objects, cx| objects.head(cx, asked, Conditions::default()));
+    let size = heading.await.map_or(0, |object| object.size);
+    LONG + Duration::from_secs(size / SLOWEST_COPY)
+}
+
 async fn change_object(store: Store, name: ObjectName, change: ObjectChange) -> Result<ObjectView> {
     // Where metadata cannot be changed in place, the store copies the object onto itself.
-    let changing = store
-        .ask_within(LONG, Call::ChangeObject, move |objects, cx| objects.change(cx, name, change));
+    let patience = patience(&store, &name).await;
+    let changing = store.ask_within(patience, Call::ChangeObject, move |objects, cx| {
+        objects.change(cx, name, change)
+    });
     Ok(changing.await?.into())
 }
 
@@ -111,8 +127,10 @@ pub(super) async fn copy(
         mark: body.mark.unwrap_or_default().into(),
         ..CopyOptions::default()
     };
-    let copying = store
-        .ask_within(LONG, Call::CopyObject, move |objects, cx| objects.copy(cx, from, to, options));
+    let patience = patience(&store, &from).await;
+    let copying = store.ask_within(patience, Call::CopyObject, move |objects, cx| {
+        objects.copy(cx, from, to, options)
+    });
     Ok(match copying.await {
         Ok(object) => axum::Json(ObjectView::from(object)).into_response(),
         Err(error) => refused(error, body.create_only),

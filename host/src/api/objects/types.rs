@@ -381,7 +381,8 @@ pub struct SignedView {
     pub expires: u64,
 }
 
-/// An upload to be begun. Its conditions belong to its completion.
+/// An upload to be begun. `If-Match` and `If-None-Match` of the request are those that its completion will have: what the
+/// store would ignore there is refused before anything is sent. The completion has to name them again.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct BeginUpload {

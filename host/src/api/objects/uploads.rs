@@ -6,7 +6,7 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use driver_api::ext::{ObjectName, UploadInfo, UploadQuery};
+use driver_api::ext::{ObjectName, PutOptions, UploadInfo, UploadQuery};
 
 use super::{
     super::{Answered, Api, Json},
@@ -52,12 +52,14 @@ pub(super) async fn list(
 pub(super) async fn begin(
     State(api): State<Api>,
     At((backend, bucket)): At<BucketPath>,
+    request: HeaderMap,
     Json(body): Json<BeginUpload>,
 ) -> Answer<UploadView> {
     let store = api.objects().store(&backend)?;
     let name = ObjectName::new(&bucket, &body.key);
-    let beginning = store
-        .ask(Call::BeginUpload, move |objects, cx| objects.begin_upload(cx, name, body.into()));
+    let options = PutOptions { conditions: headers::conditions(&request)?, ..body.into() };
+    let beginning =
+        store.ask(Call::BeginUpload, move |objects, cx| objects.begin_upload(cx, name, options));
     Ok(axum::Json(beginning.await?.into()))
 }
 

@@ -81,17 +81,34 @@ pub enum BucketCommand {
         /// Only those of keys that begin with this
         #[arg(long, default_value = "")]
         prefix: String,
+        /// Only those that were begun longer ago, such as 7d
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        older_than: Option<Duration>,
         #[command(flatten)]
         store: Store,
     },
-    /// Give an unfinished upload up, with its parts
+    /// Give an unfinished upload up, with its parts, or all that are older than some time
+    ///
+    /// What a host or a command that was killed left behind holds its parts, and costs, until somebody gives it up. Whoever
+    /// still writes to an upload that is given up has to begin anew: let TIME be longer than any transfer takes.
     Abort {
         /// The bucket
         name: String,
         /// The key that the object would have
-        key: String,
+        #[arg(
+            required_unless_present = "older_than",
+            conflicts_with = "older_than",
+            requires = "id"
+        )]
+        key: Option<String>,
         /// The upload, as `novastor bucket uploads` lists it
-        id: String,
+        id: Option<String>,
+        /// All that were begun longer ago, such as 7d
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        older_than: Option<Duration>,
+        /// Of these, only those of keys that begin with this
+        #[arg(long, default_value = "", requires = "older_than")]
+        prefix: String,
         #[command(flatten)]
         store: Store,
     },

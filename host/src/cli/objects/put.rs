@@ -188,7 +188,7 @@ impl Session {
     ) -> Result<(Written, u64)> {
         let size = source.identity.size;
         let cut = parts::for_writing(size, put.moving.part_size, &writing.store.features)?;
-        if cut.is_some() && !put.terms.is_empty() && !writing.store.completes_under_conditions() {
+        if cut.is_some() && !writing.store.completes_under(&put.terms) {
             return Err(no_conditions(&writing));
         }
         // A small write without conditions is begun anew, at no cost and with the same end.

@@ -6,7 +6,10 @@ use driver_api::Result;
 use super::names::Paths;
 use crate::{
     api::objects::types::ObjectFeaturesView,
-    cli::{Session, args::objects::Store},
+    cli::{
+        Session,
+        args::objects::{Store, Terms},
+    },
 };
 
 /// What stands for the only backend that has objects.
@@ -20,9 +23,10 @@ pub(in crate::cli) struct Chosen {
 }
 
 impl Chosen {
-    /// Whether the store heeds the condition of an upload's completion.
-    pub(in crate::cli) fn completes_under_conditions(&self) -> bool {
-        self.features.abilities.iter().any(|ability| ability == "conditional-complete")
+    /// Whether the store may heed these conditions at an upload's end, as far as is known before it is asked for.
+    pub(in crate::cli) fn completes_under(&self, terms: &Terms) -> bool {
+        (!terms.create_only || self.features.has("create-only-complete"))
+            && (terms.if_match.is_none() || self.features.has("update-complete"))
     }
 }
 

@@ -247,7 +247,8 @@ impl Writing {
         let path = self.store.paths.uploads(&self.to.bucket);
         let mut wire = Wire::new(&self.client);
         let begun = self.patience.insist(async || {
-            let ask = Ask::new(Method::POST, path.as_str());
+            // What the store would ignore at the end is refused now.
+            let ask = self.terms.in_headers(Ask::new(Method::POST, path.as_str()));
             let ask = ask.once(format!("{}.begin.{before}", self.mark));
             wire.post::<UploadView>(ask, &body).await.map_err(|error| match error.kind() {
                 // The first attempt, of which no answer came, is still under way.

@@ -13,6 +13,7 @@
 //! | `max_page` | 100 | entries of a page |
 //! | `checksum` | | the sum that it tells: `crc32c`, `md5`, or `wrong` for one that is not right |
 //! | `without` | | names of abilities of objects that it does not have, separated by commas |
+//! | `late` | | names of abilities that it claims, and finds out not to have when an upload is begun under a condition |
 //! | `defect` | | a promise that it breaks: a name in `objects.rs`, for tests of the checks |
 //!
 //! The command `fault` has the next calls of one name fail: `{"call":"put_part","kind":10,"times":1}` with the number of
@@ -50,6 +51,8 @@ struct Options {
     without: String,
     checksum: String,
     #[serde(default)]
+    late: String,
+    #[serde(default)]
     defect: String,
 }
 
@@ -82,6 +85,10 @@ impl Driver for Objects {
                 .default_json("\"\""),
             )
             .option(
+                OptionSpec::new("late", OptionType::TEXT, "Abilities it finds out not to have")
+                    .default_json("\"\""),
+            )
+            .option(
                 OptionSpec::new("defect", OptionType::TEXT, "A promise that it breaks")
                     .default_json("\"\""),
             )
@@ -103,6 +110,7 @@ pub fn open(defect: &str) -> BackendHandle {
         max_page: 10,
         without: String::new(),
         checksum: String::new(),
+        late: String::new(),
         defect: defect.to_owned(),
     });
     driver_api::export::export_backend(room, Host::new(NoServices))

@@ -348,6 +348,16 @@ impl Objects for Room {
         object: ObjectName,
         options: PutOptions,
     ) -> Op<UploadInfo> {
+        let conditions = &options.conditions;
+        let needed = match conditions.if_match.is_empty() {
+            _ if conditions.is_empty() => ObjectAbilities::NONE,
+            true => ObjectAbilities::CREATE_ONLY_COMPLETE,
+            false => ObjectAbilities::UPDATE_COMPLETE,
+        };
+        let late = needed.names().any(|name| self.0.options.late.split(',').any(|one| one == name));
+        if late || !self.features().abilities.has(needed) {
+            return Op::err(refused(ErrorKind::UNSUPPORTED, "completions ignore conditions here"));
+        }
         self.start("begin_upload", move |state| state.begin(&object, options))
     }
 

@@ -36,8 +36,10 @@ use crate::{
 pub(crate) const MAX_PARTS: u32 = 50_000;
 /// The number of the block that says that an upload was given up.
 const GIVEN_UP: u32 = 99_999_999;
-/// The hexadecimal digits that name an upload.
+/// The hexadecimal digits that name an upload: when it was begun in milliseconds since 1970, and what chance gave.
 const NAME: usize = 32;
+/// Those of them that are the time.
+const BEGUN: usize = 12;
 
 /// What is said of the object that an upload makes.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +119,11 @@ fn parse_block(id: &str) -> Option<(String, u32)> {
     Some((name.to_owned(), number.parse().ok()?))
 }
 
+/// When the upload of this name was begun, in milliseconds since 1970. Azure tells no time of uncommitted blocks.
+fn begun_ms(name: &str) -> u64 {
+    name.get(..BEGUN).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+}
+
 /// Begins an object that is written in parts.
 pub(crate) async fn begin(
     account: &Account,
@@ -133,12 +140,14 @@ pub(crate) async fn begin(
         options,
         &mark,
     )?;
-    let mut name = [0; NAME / 2];
-    getrandom::fill(&mut name)
+    let mut chance = [0; (NAME - BEGUN) / 2];
+    getrandom::fill(&mut chance)
         .map_err(|error| Error::new(ErrorKind::INTERNAL, format!("no random bits: {error}")))?;
+    let started_ms = time::now_ms();
+    let name = format!("{started_ms:0BEGUN$x}{}", hex(&chance));
     let said = serde_json::to_vec(&Said::of(options, &mark))
         .map_err(|error| Error::new(ErrorKind::INTERNAL, error.to_string()))?;
-    let id = format!("{}.{}", hex(&name), URL_SAFE_NO_PAD.encode(said));
+    let id = format!("{name}.{}", URL_SAFE_NO_PAD.encode(said));
     put_block(
         account,
         until,
@@ -153,7 +162,7 @@ pub(crate) async fn begin(
         key: object.key.clone(),
         id: id.into(),
         mark: mark.into(),
-        started_ms: time::now_ms(),
+        started_ms,
         ..UploadInfo::default()
     })
 }
@@ -347,6 +356,7 @@ pub(crate) async fn list(
                 answer.uploads.push(UploadInfo {
                     bucket: bucket.into(),
                     key: key.clone(),
+                    started_ms: begun_ms(&name),
                     id: name.into(),
                     ..UploadInfo::default()
                 });

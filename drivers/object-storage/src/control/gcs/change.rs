@@ -19,12 +19,23 @@ use crate::{
     wire::{AnswerExt, AskExt, about, nonsense, same},
 };
 
+/// How far a rewriting is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Rewritten {
-    done: bool,
-    rewrite_token: String,
+pub(crate) struct Rewritten {
+    /// The object is there.
+    pub done: bool,
+    /// What the next request goes on from.
+    pub rewrite_token: String,
 }
+
+/// Headers of HTTP that count as metadata, and their fields.
+pub(crate) const PLAIN: [(&str, &str); 4] = [
+    ("cache-control", "cacheControl"),
+    ("content-disposition", "contentDisposition"),
+    ("content-encoding", "contentEncoding"),
+    ("content-language", "contentLanguage"),
+];
 
 /// Changes what is said of an object, if nobody else does so meanwhile.
 pub(crate) async fn change(
@@ -135,19 +146,13 @@ fn patch(found: &Object, change: &ObjectChange) -> Result<Value> {
             .filter(|name| !name.starts_with("novastor-"))
             .map(|name| (name.clone(), Value::Null))
             .collect();
-        let plain = [
-            ("cache-control", "cacheControl"),
-            ("content-disposition", "contentDisposition"),
-            ("content-encoding", "contentEncoding"),
-            ("content-language", "contentLanguage"),
-        ];
-        for (_, field) in plain {
+        for (_, field) in PLAIN {
             body.insert(field.to_owned(), Value::Null);
         }
         for pair in metadata {
             let (name, value) = (pair.0.as_str(), Value::from(pair.1.as_str()));
             check_metadata(Kind::Gcs, name, &pair.1)?;
-            match plain.iter().find(|(header, _)| *header == name) {
+            match PLAIN.iter().find(|(header, _)| *header == name) {
                 Some((_, field)) => body.insert((*field).to_owned(), value),
                 None => custom.insert(name.to_owned(), value),
             };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! S3 changes what is said of an object by copying it onto itself.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use driver_api::{
     ErrorKind, Result,
@@ -12,18 +12,19 @@ use http::Method;
 use super::tags;
 use crate::{
     account::Account,
+    copy,
     error::{invalid, unsupported},
     get, info,
+    info::Found,
+    mark, probing,
     wire::{AnswerExt, ask, at_object, put_header, quoted, url::escape},
 };
 
-/// The largest object that S3 copies by one request.
-const MAX_COPY: u64 = 5 << 30;
-
 /// Changes what is said of an object, if its content is still what it was when it was looked at.
 pub(crate) async fn change(
-    account: &Account,
+    account: &Arc<Account>,
     until: Instant,
+    latest: Option<Instant>,
     object: &ObjectName,
     change: &ObjectChange,
 ) -> Result<ObjectInfo> {
@@ -44,12 +45,7 @@ pub(crate) async fn change(
     let found = get::find(account, object, &Conditions::default(), until).await?;
     if change.content_type.is_some() || change.metadata.is_some() || change.storage_class.is_some()
     {
-        if found.info.size > MAX_COPY {
-            return Err(unsupported(
-                "S3 changes an object by copying it, and copies at most 5 GiB by one request",
-            )
-            .remedy("write the object anew"));
-        }
+        let until = copy::longer(until, latest, found.info.size);
         let kept = match change.tags.as_ref().into_option() {
             Some(tags) => tags.clone(),
             None => match tags::get(account, until, object).await {
@@ -73,10 +69,15 @@ pub(crate) async fn change(
             options.storage_class =
                 if class.is_empty() { "STANDARD".into() } else { class.clone() };
         }
+        if found.info.size > account.config.copy_at_once() {
+            options.tags = kept;
+            return in_parts(account, object, &found, options, until).await;
+        }
         let request =
             ask("change object", Method::PUT, at_object(&object.bucket, &object.key, &[]))
                 .headers(&account.encrypt)
-                .headers(&account.customer);
+                .headers(&account.customer)
+                .moves(found.info.size);
         let mut request = info::write(account, request, &options, &found.mark)?;
         let source = format!("/{}/{}", escape(&object.bucket, false), escape(&object.key, true));
         put_header(&mut request, "x-amz-copy-source", &source)?;
@@ -96,4 +97,26 @@ pub(crate) async fn change(
         tags::set(account, until, object, tags).await?;
     }
     Ok(get::find(account, object, &Conditions::default(), until).await?.info)
+}
+
+/// Changes an object that is too large to be copied by one request. Whoever wrote it is not told by the new one: it has a
+/// mark of its own, by which its completion is proven.
+async fn in_parts(
+    account: &Arc<Account>,
+    object: &ObjectName,
+    found: &Found,
+    mut options: PutOptions,
+    until: Instant,
+) -> Result<ObjectInfo> {
+    options.mark = mark::of("")?.into();
+    // Another writer's object is not replaced, where the store can tell.
+    let only_this = Conditions::matching(&found.info.etag);
+    let need = probing::Need::of_completion(&only_this);
+    let target = match probing::check(account, &object.bucket, need, until).await {
+        Ok(()) => only_this,
+        Err(error) if error.kind() == ErrorKind::UNSUPPORTED => Conditions::default(),
+        Err(error) => return Err(error),
+    };
+    let job = copy::parts::Job { from: object, source: found, to: object, target: &target };
+    copy::parts::copy(account, &job, &options, until).await
 }

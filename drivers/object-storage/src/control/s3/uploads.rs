@@ -144,9 +144,8 @@ pub(crate) async fn complete(
     if let Some(found) = ending::check(account, &request, upload, conditions, until).await? {
         return finish(account, until, upload, tags, found.info).await;
     }
-    if !conditions.is_empty() {
-        probing::check(account, &upload.bucket, probing::Need::Complete, until).await?;
-    }
+    let need = probing::Need::of_completion(conditions);
+    probing::check(account, &upload.bucket, need, until).await?;
     let request = put::condition(account, request, conditions, until).await?;
     let info = match account.ask(&request, until).await {
         Ok(reply) if reply.status.is_success() && !is_error(&reply.body) => {

@@ -72,7 +72,7 @@ impl Op {
     pub fn needs(self) -> Option<&'static str> {
         match self {
             Self::PutNew => Some("create-only"),
-            Self::CompleteNew => Some("conditional-complete"),
+            Self::CompleteNew => Some("create-only-complete"),
             Self::PutIf => Some("update"),
             _ => None,
         }

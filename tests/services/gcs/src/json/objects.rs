@@ -193,7 +193,19 @@ pub(super) async fn upload(
     Ok(say(&told(&*store.put(new, &conditions)?)))
 }
 
-/// A copy, always done in one step.
+/// The most bytes that one request rewrites, as Google's does between locations.
+const STEP: u64 = 4 << 20;
+
+/// How many bytes a rewriting has done, by the token that the request before told.
+fn done_before(call: &Call, source: &Object) -> Result<u64, Refusal> {
+    let Some(token) = call.parameter("rewriteToken") else { return Ok(0) };
+    let wrong = || Refusal::invalid("The rewrite token is not of this rewriting.");
+    let (generation, done) = token.split_once('-').ok_or_else(wrong)?;
+    let done: u64 = done.parse().map_err(|_| wrong())?;
+    if generation == source.generation.to_string() { Ok(done) } else { Err(wrong()) }
+}
+
+/// A copy, of which each request does a step.
 pub(super) async fn rewrite(
     store: &Store,
     call: &mut Call,
@@ -204,6 +216,16 @@ pub(super) async fn rewrite(
     let changes = read(call).await?;
     let source = store.object(bucket, name, call.number("sourceGeneration")?)?;
     Conditions::from_query(call, "Source")?.check(Some(&source))?;
+    let done = done_before(call, &source)? + STEP;
+    if rewrite && done < source.size() {
+        return Ok(say(&json!({
+            "kind": "storage#rewriteResponse",
+            "totalBytesRewritten": done.to_string(),
+            "objectSize": source.size().to_string(),
+            "done": false,
+            "rewriteToken": format!("{}-{done}", source.generation),
+        })));
+    }
     // What is said replaces all that was said of the source.
     let mut attributes = source.attributes.clone();
     if let Some(changes) = changes.as_object().filter(|changes| !changes.is_empty()) {

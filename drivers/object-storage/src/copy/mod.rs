@@ -1,7 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Copying within the store, which moves the bytes itself.
+//!
+//! ```text
+//!          up to `copy_at_once`     above
+//! S3       one request              an upload whose parts are ranges of the source
+//! GCS      one request              rewriting, asked for until it is done
+//! Azure    one request, and the store is asked until it has copied
+//! Swift    one request; large objects segment by segment (in its own client)
+//! ```
 
-use std::time::{Duration, Instant};
+pub(crate) mod parts;
+mod rewrite;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use driver_api::{
     Error, ErrorKind, ROption, RString, RVec, Result, Tuple2,
@@ -12,7 +26,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
     account::Account,
-    call::{Answer, Ask},
+    call::{Answer, Ask, text_of, time_to_copy},
     config::Kind,
     control::{azure, s3},
     error::{invalid, unknown},
@@ -25,47 +39,69 @@ use crate::{
 
 const IN_SOURCE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-/// The most bytes that S3 copies by one request.
-const MOST: u64 = 5 << 30;
 
-/// Copies an object.
+/// When a copy of so many bytes is to be done: later than other operations, and never after `latest`.
+pub(crate) fn longer(until: Instant, latest: Option<Instant>, size: u64) -> Instant {
+    let until = until + time_to_copy(size);
+    latest.map_or(until, |latest| until.min(latest))
+}
+
+/// Copies an object. `latest`: when its caller wants an answer, however much there is to be copied.
 pub(crate) async fn copy(
-    account: &Account,
+    account: &Arc<Account>,
     from: &ObjectName,
     to: &ObjectName,
     options: &CopyOptions,
     until: Instant,
+    latest: Option<Instant>,
 ) -> Result<ObjectInfo> {
     check_conditions(&options.target)?;
     if !to.version.is_empty() {
         return Err(invalid("a version cannot be written, only the object").with("object", &to.key));
+    }
+    let source = get::find(account, from, &options.source, until).await?;
+    let size = source.info.size;
+    let until = longer(until, latest, size);
+    let large = size > account.config.copy_at_once();
+    let mark = mark::of(&options.mark)?;
+    let mut put = said(account, &source, options);
+    if account.kind == Kind::S3 && large {
+        if options.change.tags.is_none() {
+            put.tags = parts::tags(account, from, until).await?;
+        }
+        put.mark = mark.as_str().into();
+        let job = parts::Job { from, source: &source, to, target: &options.target };
+        parts::copy(account, &job, &put, until).await?;
+        let found = get::find(account, to, &Conditions::default(), until).await?;
+        return proven(&found, &mark, &source).map(|()| found.info);
     }
     let need = match options.target.is_empty() {
         true => probing::Need::Nothing,
         false => probing::Need::Copy,
     };
     probing::check(account, &to.bucket, need, until).await?;
-    let source = get::find(account, from, &options.source, until).await?;
-    if account.kind == Kind::S3 && source.info.size > MOST {
-        return Err(invalid(
-            "the object is larger than 5 GiB, which S3 does not copy by one request",
-        )
-        .with("object", &from.key)
-        .with("size", source.info.size)
-        .remedy("get it and put it"));
-    }
-    let mark = mark::of(&options.mark)?;
-    let mut put = said(account, &source, options);
     if account.kind == Kind::Azure && options.change.tags.is_none() {
         put.tags = azure_tags(account, from, until).await?;
     }
     let mut ask = Ask::new("copy object", Method::PUT, &to.bucket, &to.key)
         .headers(&account.encrypt)
-        .headers(&account.customer);
+        .headers(&account.customer)
+        .moves(size);
     ask = info::write(account, ask, &put, &mark)?;
     ask = from_source(account, ask, from, &source)?;
     ask = condition(account, ask, &options.target, until).await?;
-    let answer = account.ask(&ask, until).await?;
+    let answer = if account.kind == Kind::Gcs && large {
+        put.mark = mark.as_str().into();
+        let generation = text_of(&ask.headers, "x-goog-if-generation-match").to_owned();
+        let generation = (!generation.is_empty()).then_some(generation.as_str());
+        let source = (from, &source);
+        let rewriting = rewrite::rewrite(account, source, to, &put, generation, until);
+        let (asked, answer) = rewriting.await?;
+        ask = asked;
+        answer
+    } else {
+        account.ask(&ask, until).await?
+    };
     if !answer.status.is_success() || is_error(&answer.body) {
         return Ok(refused(account, &ask, to, &mark, &options.target, &answer, until).await?.info);
     }
@@ -174,7 +210,7 @@ async fn azure_tags(
     }
 }
 
-/// Waits until Azure has copied, which it does by itself.
+/// Waits until Azure has copied, which it does by itself. From its first answer on, the target is no longer what it was.
 async fn finish(
     account: &Account,
     ask: &Ask,
@@ -184,33 +220,39 @@ async fn finish(
     until: Instant,
 ) -> Result<()> {
     let mut status = answer.header("x-ms-copy-status").to_owned();
+    let mut etag = answer.header("etag").to_owned();
     let head = Ask::new("copy object", Method::HEAD, &to.bucket, &to.key);
     let mut pause = Duration::from_millis(20);
     while status == "pending" {
         if Instant::now() + pause >= until {
-            return Err(crate::error::place(
-                unknown("the store still copies at the deadline"),
-                account,
-                ask,
-            ));
+            let still = unknown("the store still copies at the deadline, and goes on")
+                .with("copy", answer.header("x-ms-copy-id"))
+                .remedy("look at the target until it has the source's size: novastor object head");
+            return Err(crate::error::place(still, account, ask));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
-        let answer = account.ask_ok(&head, until).await?;
+        let answer = account.ask_ok(&head, until).await.map_err(|error| {
+            let lost = format!("whether the store has copied cannot be asked: {}", error.message());
+            crate::error::place(unknown(lost).caused_by(&error), account, ask)
+        })?;
         let found = info::read(account.kind, &to.key, &answer.headers);
         if found.mark != mark {
             return Err(other(to));
         }
         answer.header("x-ms-copy-status").clone_into(&mut status);
+        answer.header("etag").clone_into(&mut etag);
     }
-    match status.as_str() {
-        "success" | "" => Ok(()),
-        _ => {
-            Err(Error::new(ErrorKind::UNAVAILABLE, format!("the store gave the copy up: {status}"))
-                .with("object", &to.key)
-                .remedy("try again"))
-        }
+    if matches!(status.as_str(), "success" | "") {
+        return Ok(());
     }
+    // What is left is an empty object of ours, and no copy of anything.
+    let remove = Ask::new("copy object", Method::DELETE, &to.bucket, &to.key);
+    let removed = account.ask_ok(&remove.header("if-match", &quoted(&etag))?, until).await;
+    let left = if removed.is_ok() { "there is no target now" } else { "the target is empty now" };
+    let why = format!("the store gave the copy up ({status}); {left}");
+    let error = Error::new(ErrorKind::UNAVAILABLE, why).remedy("copy it again");
+    Err(crate::error::place(error, account, ask))
 }
 
 /// Some stores forget tags when they copy, without a word: they are compared, and set again.
