@@ -224,7 +224,8 @@ pub(super) fn token_in(headers: &HeaderMap) -> Option<String> {
     token.to_str().ok().map(str::to_owned)
 }
 
-fn fresh_key() -> Result<String> {
+/// 32 hexadecimal digits that nobody else has.
+pub(super) fn fresh_key() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")
