@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Speaks with the host over its management socket.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use driver_api::{Error, ErrorKind, Result};
@@ -16,6 +19,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::api::{IDEMPOTENCY_KEY, SESSION_TOKEN, problem};
+
+/// How often it is looked whether the connection of a request that waits is still there.
+const LOOKING: Duration = Duration::from_secs(1);
 
 /// A body that is sent.
 pub(super) type Sent = BoxBody<Bytes, std::io::Error>;
@@ -117,7 +123,7 @@ impl Client {
     ) -> Result<Response<Incoming>> {
         let mut sender = self.connect().await?;
         let changes = method != Method::GET;
-        let lost = |error: hyper::Error| {
+        let lost = |error: Option<hyper::Error>| {
             let message = if changes {
                 "the host went away; whether the request was done is unknown"
             } else {
@@ -125,9 +131,9 @@ impl Client {
             };
             let once =
                 self.key.as_ref().map(|key| format!("; add --request-id {key} to do it once only"));
-            Error::new(ErrorKind::UNAVAILABLE, message)
-                .caused_by(&error)
-                .remedy(format!("repeat it{}", once.unwrap_or_default()))
+            let lost = Error::new(ErrorKind::UNAVAILABLE, message)
+                .remedy(format!("repeat it{}", once.unwrap_or_default()));
+            error.into_iter().fold(lost, |lost, error| lost.caused_by(&error))
         };
         let mut request = Request::builder()
             .method(method)
@@ -143,12 +149,15 @@ impl Client {
         let request = request.body(body).map_err(|error| {
             Error::new(ErrorKind::INVALID_ARGUMENT, format!("no request: {error}"))
         })?;
-        let response = sender.send_request(request).await.map_err(lost)?;
+        let answer = sender.send_request(request);
+        let answer = unless_closed(&sender, answer).await.ok_or_else(|| lost(None))?;
+        let response = answer.map_err(|error| lost(Some(error)))?;
         let status = response.status().as_u16();
         if status < 400 {
             return Ok(response);
         }
-        let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|error| lost(Some(error)))?.to_bytes();
         Err(problem::parse(status, &body))
     }
 
@@ -224,6 +233,23 @@ pub(super) fn token_in(headers: &HeaderMap) -> Option<String> {
     token.to_str().ok().map(str::to_owned)
 }
 
+/// The answer of a request; none if the connection has ended without one. A request that is sent in the moment in which the
+/// connection ends may stay in its queue, which nobody reads or drops while there is a sender.
+pub(super) async fn unless_closed<T>(
+    sender: &SendRequest<Sent>,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        let was_closed = sender.is_closed();
+        match tokio::time::timeout(LOOKING, &mut answer).await {
+            Ok(answer) => return Some(answer),
+            Err(_) if was_closed => return None,
+            Err(_) => {}
+        }
+    }
+}
+
 /// 32 hexadecimal digits that nobody else has.
 pub(super) fn fresh_key() -> Result<String> {
     use std::io::Read;
@@ -232,4 +258,26 @@ pub(super) fn fresh_key() -> Result<String> {
         .and_then(|mut source| source.read_exact(&mut bytes))
         .map_err(|error| Error::from_io("no random numbers", &error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_host_that_hangs_up_at_once_is_an_error_and_no_wait() {
+        let room = tempfile::tempdir().unwrap();
+        let socket = room.path().join("s");
+        let host = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || host.incoming().for_each(drop));
+        let client = Client::new(&socket, None).unwrap();
+        for _ in 0..3000 {
+            let asked = tokio::spawn({
+                let client = client.clone();
+                async move { client.get::<serde_json::Value>("/v1").await.map(drop) }
+            });
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(20), asked).await;
+            assert!(ended.expect("it ends by itself").unwrap().is_err());
+        }
+    }
 }

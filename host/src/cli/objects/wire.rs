@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{IDEMPOTENCY_KEY, problem},
-    cli::client::{Client, Sent, encoded, whole},
+    cli::client::{Client, Sent, encoded, unless_closed, whole},
 };
 
 /// The longest answer of JSON: a page of parts or objects is far below.
@@ -107,8 +107,11 @@ impl Wire {
             },
             None => self.client.connect().await?,
         };
-        let answer = tokio::time::timeout(silence, sender.send_request(request)).await;
-        let response = answer.map_err(|_| ask.unanswered())?.map_err(lost)?;
+        let answer = sender.send_request(request);
+        let answer = tokio::time::timeout(silence, unless_closed(&sender, answer)).await;
+        let hung_up = || Error::new(ask.lost(), "the host hung up");
+        let answer = answer.map_err(|_| ask.unanswered())?.ok_or_else(hung_up)?;
+        let response = answer.map_err(lost)?;
         let status = response.status();
         if status.as_u16() < 400 {
             self.live = Some(sender);
