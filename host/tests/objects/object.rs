@@ -292,3 +292,22 @@ async fn copies_and_signed_urls() {
         house.post(&sign, wrong).await.refused(400, "InvalidArgument");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_or_a_condition_that_is_empty_is_refused() {
+    let house = House::new().await;
+    house.put(&at("a"), "content").await.ok();
+    house.put(&at("b"), "other").await.ok();
+    let a = format!("{}?version=", at("a"));
+    house.get(&a).await.refused(400, "InvalidArgument");
+    house.delete(&a).await.refused(400, "InvalidArgument");
+    let many = json!({ "delete": [{ "key": "a", "version": "" }] });
+    house.post(&format!("{BUCKETS}/box/objects"), many).await.refused(400, "InvalidArgument");
+    for (field, etag) in [("if_match", ""), ("if_match", "*"), ("source_if_match", "\"\"")] {
+        let body = json!({ "to_bucket": "box", "to_key": "b", field: etag });
+        let copy = format!("{}/copy", at("a"));
+        house.post(&copy, body).await.refused(400, "InvalidArgument");
+    }
+    assert_eq!(house.get(&at("a")).await.ok().body, "content");
+    assert_eq!(house.get(&at("b")).await.ok().body, "other");
+}

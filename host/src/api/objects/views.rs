@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 
 use driver_api::{
-    ErrorKind, ROption, RString, RVec, Tuple2,
+    Error, ErrorKind, ROption, RString, RVec, Result, Tuple2,
     ext::{
         BucketInfo, DeleteOutcome, LifecycleRule, ListPage, ObjectChange, ObjectFeatures,
         ObjectInfo, PartInfo, PartPage, PutOptions, SignedUrl, UploadInfo, UploadPage,
     },
 };
-
 use serde::{Deserialize, Deserializer};
 
 use super::types::{
@@ -27,6 +26,14 @@ fn text(text: RString) -> Option<String> {
 
 fn number(value: u64) -> Option<u64> {
     (value != 0).then_some(value)
+}
+
+/// How many entries a page is to have: an empty one would be asked for again and again.
+pub(super) fn limit(asked: Option<u32>, most: u32) -> Result<u32> {
+    match asked {
+        Some(0) => Err(Error::new(ErrorKind::INVALID_ARGUMENT, "a limit is 1 or more")),
+        asked => Ok(asked.unwrap_or(most).min(most)),
+    }
 }
 
 fn counted(value: u64) -> Option<u64> {
