@@ -252,11 +252,8 @@ pub struct VersionedKey {
     /// Its key.
     pub key: String,
     /// Its version; none: the latest.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "super::views::maybe_no_empty_text"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::views::maybe_no_empty_text")]
     pub version: Option<String>,
 }
 
