@@ -116,8 +116,11 @@ impl Session {
             let got: UploadsPage =
                 self.client.get(&query.maybe("page", page.as_deref()).text()).await?;
             all.extend(got.uploads);
-            if got.next.is_none() || got.next == page {
+            if got.next.is_none() {
                 return Ok(all);
+            }
+            if got.next == page {
+                return Err(Error::new(ErrorKind::INTERNAL, "the listing goes round in a circle"));
             }
             page = got.next;
         }
@@ -173,9 +176,6 @@ impl Session {
                         .caused_by(&error)
                 })?;
                 let text = text.to_bytes();
-                if text.is_empty() {
-                    return self.done(&format!("bucket {name} has no policy"));
-                }
                 show::raw(&text)?;
                 show::raw(if text.ends_with(b"\n") { b"" } else { b"\n" })
             }

@@ -187,7 +187,8 @@ impl Client {
         if status < 400 {
             return Ok(response);
         }
-        let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
+        let body = response.into_body().collect().await;
+        let body = body.map_err(lost)?.to_bytes();
         Err(problem::parse(status, &body))
     }
 
@@ -263,7 +264,8 @@ pub(super) fn token_in(headers: &HeaderMap) -> Option<String> {
     token.to_str().ok().map(str::to_owned)
 }
 
-fn fresh_key() -> Result<String> {
+/// 32 hexadecimal digits that nobody else has.
+pub(super) fn fresh_key() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")

@@ -276,9 +276,10 @@ impl Follow {
     }
 }
 
-/// A store without conditions is caught by what it says of the object.
+/// A store without conditions is caught by what it says of the object: its date, where it has no ETag.
 fn same(expected: &ObjectInfo, now: &ObjectInfo) -> Result<()> {
-    if (&expected.etag, expected.size) == (&now.etag, now.size) {
+    let is_dated = !expected.etag.is_empty() || expected.modified_ms == now.modified_ms;
+    if (&expected.etag, expected.size) == (&now.etag, now.size) && is_dated {
         return Ok(());
     }
     Err(Error::new(ErrorKind::CONFLICT, "the object was replaced while it was read")

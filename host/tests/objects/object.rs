@@ -142,9 +142,11 @@ async fn ranges_are_exact() {
     let etag = house.get(&at("a")).await.header("etag").to_owned();
     let resumed = [("range", "bytes=5-9"), ("if-range", etag.as_str())];
     assert_eq!(house.send("GET", &at("a"), &resumed, "").await.status, 206);
-    let resumed = [("range", "bytes=5-9"), ("if-range", "\"another\"")];
-    let whole = house.send("GET", &at("a"), &resumed, "").await;
-    assert_eq!((whole.status, whole.body.len()), (200, 100_000));
+    for of in ["\"another\"", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+        let resumed = [("range", "bytes=5-9"), ("if-range", of)];
+        let whole = house.send("GET", &at("a"), &resumed, "").await;
+        assert_eq!((whole.status, whole.body.len()), (200, 100_000), "{of}");
+    }
     house.put(&at("empty"), "").await.ok();
     let refused = house.send("GET", &at("empty"), &[("range", "bytes=0-")], "").await;
     refused.refused(416, "OutOfRange");
@@ -309,4 +311,23 @@ async fn copies_and_signed_urls() {
     ] {
         house.post(&sign, wrong).await.refused(400, "InvalidArgument");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_or_a_condition_that_is_empty_is_refused() {
+    let house = House::new().await;
+    house.put(&at("a"), "content").await.ok();
+    house.put(&at("b"), "other").await.ok();
+    let a = format!("{}?version=", at("a"));
+    house.get(&a).await.refused(400, "InvalidArgument");
+    house.delete(&a).await.refused(400, "InvalidArgument");
+    let many = json!({ "delete": [{ "key": "a", "version": "" }] });
+    house.post(&format!("{BUCKETS}/box/objects"), many).await.refused(400, "InvalidArgument");
+    for (field, etag) in [("if_match", ""), ("if_match", "*"), ("source_if_match", "\"\"")] {
+        let body = json!({ "to_bucket": "box", "to_key": "b", field: etag });
+        let copy = format!("{}/copy", at("a"));
+        house.post(&copy, body).await.refused(400, "InvalidArgument");
+    }
+    assert_eq!(house.get(&at("a")).await.ok().body, "content");
+    assert_eq!(house.get(&at("b")).await.ok().body, "other");
 }

@@ -11,4 +11,5 @@ mod conditions;
 mod down;
 mod house;
 mod road;
+mod safety;
 mod up;

@@ -168,6 +168,14 @@ pub(super) async fn set_lifecycle(
     At((backend, bucket)): At<BucketPath>,
     Json(body): Json<Lifecycle>,
 ) -> Answer<Lifecycle> {
+    for (number, rule) in body.rules.iter().enumerate() {
+        if let Some(field) = rule.says_nothing() {
+            let why = format!("rules[{number}].{field} says nothing");
+            return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why)
+                .remedy("days count from 1; leave out what is not wanted")
+                .into());
+        }
+    }
     if body.rules.is_empty() {
         return Err(Error::new(ErrorKind::INVALID_ARGUMENT, "there are no rules")
             .remedy(format!("to remove all: novastor bucket lifecycle remove {bucket}"))

@@ -51,6 +51,19 @@ fn etag(headers: &HeaderMap, name: &str) -> Result<Option<RString>> {
     }
 }
 
+/// The ETag of a condition in a body; none: no condition.
+pub(super) fn one_etag(name: &str, etag: Option<String>) -> Result<RString> {
+    let Some(etag) = etag else { return Ok(RString::new()) };
+    match etag.trim().trim_matches('"') {
+        "" | "*" => {
+            let why = format!("{name} names no ETag");
+            Err(Error::new(ErrorKind::INVALID_ARGUMENT, why)
+                .remedy("ask for the object's ETag first: novastor object head"))
+        }
+        etag => Ok(etag.into()),
+    }
+}
+
 /// Seconds since 1970 of a date as HTTP writes it.
 fn date(headers: &HeaderMap, name: &str) -> Result<u64> {
     let Some(value) = text(headers, name)? else { return Ok(0) };

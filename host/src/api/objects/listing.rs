@@ -41,13 +41,13 @@ pub(super) async fn list(
     request: HeaderMap,
 ) -> Answered<Response> {
     let store = api.objects().store(&backend)?;
-    let most = store.features().max_page;
+    let asked_page = asked.limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
     let query = ListQuery {
         prefix: asked.prefix.into(),
         delimiter: asked.delimiter.into(),
         after: asked.after.into(),
         page: asked.page.into(),
-        limit: u32::try_from(asked.limit.unwrap_or(u64::MAX)).unwrap_or(u32::MAX).min(most),
+        limit: views::limit(asked_page, store.features().max_page)?,
         versions: asked.versions,
         ..ListQuery::default()
     };

@@ -29,7 +29,7 @@ use crate::objects::Store;
 type Answer<T> = Answered<axum::Json<T>>;
 
 /// The list of an upload's parts is longer than other bodies.
-const LONGEST_LIST: usize = 8 << 20;
+const LONGEST_LIST: usize = 16 << 20;
 
 /// What is answered with JSON.
 pub(super) fn routes() -> Router<Api> {
@@ -132,7 +132,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OfVersion {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "views::no_empty_text")]
     version: String,
 }
 

@@ -115,11 +115,13 @@ pub(super) async fn copy(
 ) -> Answered<Response> {
     let (store, from) = find(&api, at, of.version)?;
     let to = ObjectName::new(&body.to_bucket, &body.to_key);
-    let matching = |etag: Option<String>| etag.unwrap_or_default().trim_matches('"').into();
     let options = CopyOptions {
-        source: Conditions { if_match: matching(body.source_if_match), ..Conditions::default() },
+        source: Conditions {
+            if_match: headers::one_etag("source_if_match", body.source_if_match)?,
+            ..Conditions::default()
+        },
         target: Conditions {
-            if_match: matching(body.if_match),
+            if_match: headers::one_etag("if_match", body.if_match)?,
             if_none_match: if body.create_only { "*".into() } else { Default::default() },
             ..Conditions::default()
         },

@@ -90,18 +90,31 @@ pub(super) async fn read(
 ) -> Answered<Response> {
     let (store, name) = find(&api, at, of.version)?;
     let conditions = headers::conditions(&request)?;
-    let mut wanted = headers::range(&request)?;
-    if wanted != Wanted::All
-        && let Some(etag) = headers::if_range(&request)?
-    {
+    let (wanted, room) = (headers::range(&request)?, &api.objects().reading);
+    let read = async |wanted, conditions| {
+        objects::read(store.clone(), room.clone(), name.clone(), wanted, conditions).await
+    };
+    let (wanted, begun) = match headers::if_range(&request)? {
         // The range is of that object alone; of another one the client wants all.
-        let known = head_of(&store, name.clone(), Conditions::default()).await?;
-        if known.get(header::ETAG).map(HeaderValue::as_bytes) != Some(etag.as_bytes()) {
-            wanted = Wanted::All;
+        Some(etag) if wanted != Wanted::All && conditions.if_match.is_empty() => {
+            let etag = etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"'));
+            let of_that =
+                etag.map(|etag| Conditions { if_match: etag.into(), ..conditions.clone() });
+            let begun = match of_that {
+                Some(of_that) => read(wanted, of_that).await,
+                // A date is no name of an object.
+                None => Err(Error::new(ErrorKind::CONFLICT, "no ETag")),
+            };
+            match begun {
+                Err(error) if error.kind() == ErrorKind::CONFLICT => {
+                    (Wanted::All, read(Wanted::All, conditions).await)
+                }
+                begun => (wanted, begun),
+            }
         }
-    }
-    let room = api.objects().reading.clone();
-    match objects::read(store, room, name, wanted, conditions).await {
+        _ => (wanted, read(wanted, conditions).await),
+    };
+    match begun {
         Ok(reading) => Ok(answer(reading, wanted)),
         Err(error) if error.kind() == ErrorKind::OUT_OF_RANGE => Ok(not_there(error)),
         Err(error) => Err(error.into()),

@@ -253,6 +253,7 @@ pub struct VersionedKey {
     pub key: String,
     /// Its version; none: the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "super::views::maybe_no_empty_text")]
     pub version: Option<String>,
 }
 

@@ -15,6 +15,7 @@ use super::{
         BeginUpload, CompleteUpload, ListUploads, ObjectView, OfUpload, PartsPage, UploadView,
         UploadsPage,
     },
+    views,
 };
 use crate::{objects::LONG, plugins::Call};
 
@@ -41,7 +42,7 @@ pub(super) async fn list(
     let query = UploadQuery {
         prefix: asked.prefix.into(),
         page: asked.page.into(),
-        limit: asked.limit.unwrap_or(most).min(most),
+        limit: views::limit(asked.limit, most)?,
         ..UploadQuery::default()
     };
     let listing =
@@ -69,7 +70,7 @@ pub(super) async fn parts(
     Asked(of): Asked<OfUpload>,
 ) -> Answer<PartsPage> {
     let store = api.objects().store(&backend)?;
-    let (upload, limit) = (upload(&bucket, &id, &of), of.limit.unwrap_or(PARTS).min(PARTS));
+    let (upload, limit) = (upload(&bucket, &id, &of), views::limit(of.limit, PARTS)?);
     let listing =
         store.ask(Call::ListParts, move |objects, cx| objects.parts(cx, upload, of.after, limit));
     Ok(axum::Json(listing.await?.into()))

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use driver_api::{
-    ErrorKind, ROption, RString, RVec, Tuple2,
+    Error, ErrorKind, ROption, RString, RVec, Result, Tuple2,
     ext::{
         BucketInfo, DeleteOutcome, LifecycleRule, ListPage, ObjectChange, ObjectFeatures,
         ObjectInfo, PartInfo, PartPage, PutOptions, SignedUrl, UploadInfo, UploadPage,
     },
 };
+use serde::{Deserialize, Deserializer};
 
 use super::types::{
     BeginUpload, BucketView, ChangeObject, DeletedObject, ObjectFeaturesView, ObjectPage,
@@ -25,6 +26,14 @@ fn text(text: RString) -> Option<String> {
 
 fn number(value: u64) -> Option<u64> {
     (value != 0).then_some(value)
+}
+
+/// How many entries a page is to have: an empty one would be asked for again and again.
+pub(super) fn limit(asked: Option<u32>, most: u32) -> Result<u32> {
+    match asked {
+        Some(0) => Err(Error::new(ErrorKind::INVALID_ARGUMENT, "a limit is 1 or more")),
+        asked => Ok(asked.unwrap_or(most).min(most)),
+    }
 }
 
 fn counted(value: u64) -> Option<u64> {
@@ -62,6 +71,41 @@ pub(super) fn features(backend: &str, features: &ObjectFeatures) -> ObjectFeatur
         max_page: features.max_page,
         max_bulk_delete: features.max_bulk_delete,
         max_sign_secs: features.max_sign_secs,
+    }
+}
+
+/// Text that is there is not empty: a variable that nobody set must not name the latest version, nor lift a condition.
+pub(super) fn no_empty_text<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.is_empty() {
+        true => Err(serde::de::Error::custom("a version or an ETag that is named is not empty")),
+        false => Ok(text),
+    }
+}
+
+pub(super) fn maybe_no_empty_text<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Option<String>, D::Error> {
+    match Option::<String>::deserialize(from)? {
+        Some(text) => no_empty_text(serde::de::value::StringDeserializer::new(text)).map(Some),
+        None => Ok(None),
+    }
+}
+
+impl RuleView {
+    /// A field that is there and says nothing: it would be left out in silence.
+    pub(super) fn says_nothing(&self) -> Option<&'static str> {
+        let days = [
+            ("expire_days", self.expire_days),
+            ("expire_noncurrent_days", self.expire_noncurrent_days),
+            ("abort_upload_days", self.abort_upload_days),
+            ("transition_days", self.transition_days),
+        ];
+        let class = self.transition_class.as_deref() == Some("");
+        let found = days.into_iter().find(|(_, days)| *days == Some(0)).map(|(field, _)| field);
+        found.or(class.then_some("transition_class"))
     }
 }
 

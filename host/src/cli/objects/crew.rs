@@ -11,7 +11,7 @@ use std::{
 
 use driver_api::{Error, ErrorKind, Result};
 
-use super::patience::{Stop, stopped};
+use super::patience::{Stop, is_stopped, stopped};
 
 /// Has so many threads do `work`, until all are done. The first error ends all of them, and so does `stop`.
 pub(super) async fn share<F, W>(threads: usize, stop: &Arc<Stop>, work: F) -> Result<()>
@@ -25,8 +25,12 @@ where
         let (work, first, stop) = (Arc::clone(&work), Arc::clone(&first), Arc::clone(stop));
         let body = move || {
             let Err(error) = on_own_scheduler(|| work()) else { return };
-            // Before the others hear of it: that they were ended is not why.
-            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            // Before anybody is stopped by it: an error that was not the cause is not told.
+            if first.as_ref().is_none_or(is_stopped) {
+                *first = Some(error);
+            }
+            drop(first);
             stop.set();
         };
         let thread = thread::Builder::new().name(format!("transfer-{number}")).spawn(body);
@@ -55,4 +59,29 @@ fn on_own_scheduler<W: Future<Output = Result<()>>>(work: impl FnOnce() -> W) ->
     let scheduler =
         scheduler.map_err(|error| Error::from_io("no scheduler to transfer with", &error))?;
     scheduler.block_on(work())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_ended_the_work_is_told_and_not_that_others_were_ended() {
+        for _ in 0..500 {
+            let (stop, turn) = (Stop::new(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+            let heard = Arc::clone(&stop);
+            let work = move || {
+                let is_cause = turn.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 7;
+                let stop = Arc::clone(&heard);
+                async move {
+                    match is_cause {
+                        true => Err(Error::new(ErrorKind::CONFLICT, "the file changed")),
+                        false => stop.unless(std::future::pending()).await,
+                    }
+                }
+            };
+            let error = share(8, &stop, work).await.unwrap_err();
+            assert_eq!(error.message(), "the file changed");
+        }
+    }
 }

@@ -14,22 +14,30 @@ use crate::{
     cli::args::objects::{Facts, Terms},
 };
 
-fn map(pairs: &[(String, String)]) -> BTreeMap<String, String> {
-    pairs.iter().cloned().collect()
-}
-
-/// Metadata with names in lower case, each once.
-fn metadata(pairs: &[(String, String)]) -> Result<BTreeMap<String, String>> {
+/// What is said of each name, which is given once.
+fn once(
+    option: &str,
+    pairs: impl Iterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, String>> {
     let mut known = BTreeMap::new();
     for (name, value) in pairs {
-        let name = name.to_ascii_lowercase();
         if known.contains_key(&name) {
-            let why = format!("--meta {name} is given twice");
+            let why = format!("{option} {name} is given twice");
             return Err(Error::new(ErrorKind::INVALID_ARGUMENT, why));
         }
-        known.insert(name, value.clone());
+        known.insert(name, value);
     }
     Ok(known)
+}
+
+/// Tags by their names.
+fn tags(pairs: &[(String, String)]) -> Result<BTreeMap<String, String>> {
+    once("--tag", pairs.iter().cloned())
+}
+
+/// Metadata with names in lower case.
+fn metadata(pairs: &[(String, String)]) -> Result<BTreeMap<String, String>> {
+    once("--meta", pairs.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())))
 }
 
 /// A value as a header has it: what is not printable ASCII is percent-encoded, and the percent sign.
@@ -48,7 +56,7 @@ fn header_value(value: &str) -> String {
 impl Facts {
     /// Checks what can be checked before anything is sent.
     pub(super) fn check(&self) -> Result<()> {
-        metadata(&self.metadata)?;
+        tags(&self.tags)?;
         self.in_headers(Ask::new(hyper::Method::PUT, "/")).map(|_| ())
     }
 
@@ -86,7 +94,7 @@ impl Facts {
             key: key.to_owned(),
             content_type: self.content_type.clone(),
             metadata: metadata(&self.metadata)?,
-            tags: map(&self.tags),
+            tags: tags(&self.tags)?,
             storage_class: self.storage_class.clone(),
             expire_after_secs: self.expire_after.map(|after| after.as_secs()),
             mark: Some(mark.to_owned()),
@@ -99,7 +107,7 @@ impl Facts {
         Ok(ChangeObject {
             content_type: self.content_type.clone(),
             metadata: (!metadata.is_empty()).then_some(metadata),
-            tags: (!self.tags.is_empty()).then(|| map(&self.tags)),
+            tags: (!self.tags.is_empty()).then(|| tags(&self.tags)).transpose()?,
             storage_class: self.storage_class.clone(),
             expire_after_secs: self.expire_after.map(|after| after.as_secs()),
         })

@@ -8,17 +8,21 @@
 use std::{
     fs::{File, OpenOptions},
     io::Write,
-    os::unix::fs::FileTypeExt,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use driver_api::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     crew::share,
-    journal::{Journal, sync_folder},
+    journal::{Journal, folder, sync_folder},
     names::Query,
     parts::{self, Cut},
     patience::{Patience, Stop},
@@ -36,6 +40,12 @@ use crate::{
 
 /// A file that is as small as this is read once more to compare its sum, without being asked to.
 const CHEAP: u64 = 32 << 20;
+
+/// What the names of a partial file and of its journal end with.
+const PARTIAL: &str = ".partial";
+const JOURNAL: &str = ".journal";
+/// The longest name of a file, in bytes.
+const LONGEST_NAME: usize = 255;
 
 /// The transfer that a journal is of.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -83,6 +93,17 @@ fn target(get: &Get) -> Result<Target> {
     let kind = match std::fs::metadata(&get.file) {
         Ok(known) => known.file_type(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = folder(&get.file);
+            if !folder.is_dir() {
+                let why = "there is no folder for the file";
+                return Err(Error::new(ErrorKind::NOT_FOUND, why)
+                    .with("folder", folder.display())
+                    .remedy(format!("mkdir -p {}", folder.display())));
+            }
+            // A link that leads nowhere.
+            if get.file.is_symlink() && !get.force {
+                return Err(exists(&get.file));
+            }
             return Ok(Target::File(get.file.clone()));
         }
         Err(error) => return Err(failed(error)),
@@ -99,7 +120,12 @@ fn target(get: &Get) -> Result<Target> {
     if !get.force {
         return Err(exists(&get.file));
     }
-    Ok(Target::File(get.file.clone()))
+    // What a link leads to is replaced, and not the link.
+    let file = match get.file.is_symlink() {
+        true => std::fs::canonicalize(&get.file).map_err(failed)?,
+        false => get.file.clone(),
+    };
+    Ok(Target::File(file))
 }
 
 fn exists(file: &Path) -> Error {
@@ -108,10 +134,26 @@ fn exists(file: &Path) -> Error {
         .remedy("choose another name, or replace it with --force")
 }
 
-fn beside(file: &Path, ending: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
+fn is_in_the_way(partial: &Path) -> Error {
+    let why =
+        "there is a file where the bytes would go, and no journal says that it is of this command";
+    Error::new(ErrorKind::ALREADY_EXISTS, why)
+        .with("file", partial.display())
+        .remedy("remove it if nobody needs it, or choose another name for the object's file")
+}
+
+/// The partial file beside a file, and its journal.
+fn beside(file: &Path) -> (PathBuf, PathBuf) {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    if name.len() + PARTIAL.len() + JOURNAL.len() > LONGEST_NAME {
+        let digest = Sha256::digest(name.as_bytes());
+        let digits: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        name = format!("novastor-{digits}").into();
+    }
+    name.push(PARTIAL);
+    let partial = file.with_file_name(&name);
+    name.push(JOURNAL);
+    (partial, file.with_file_name(name))
 }
 
 impl Session {
@@ -199,7 +241,7 @@ impl Session {
         (first, len): (u64, u64),
         file: &Path,
     ) -> Result<Option<String>> {
-        let (partial, noted) = (beside(file, ".partial"), beside(file, ".partial.journal"));
+        let (partial, noted) = beside(file);
         // What has no ETag cannot be told from what replaces it: it is read at one go.
         let is_known = !fetch.etag.is_empty();
         let piece = if is_known { get.moving.part_size } else { Some(len) };
@@ -219,6 +261,10 @@ impl Session {
         let keeps = !get.moving.no_resume && is_known;
         let lines = match found {
             Some((before, lines)) if keeps && before == transfer && partial.exists() => lines,
+            None if partial.symlink_metadata().is_ok() => {
+                journal.remove_if_new()?;
+                return Err(is_in_the_way(&partial));
+            }
             found => {
                 if found.is_some() && keeps {
                     fetch.progress.say("the partial file is of something else; it begins anew");
@@ -294,6 +340,8 @@ async fn fill(
         share(threads, &stop, move || Arc::clone(&shared).work()).await?;
         let compared = compare(&file, &pieces, get, object, &progress)?;
         file.sync_all().map_err(|error| {
+            // What could not be written is told once, and reads as if it had been: nobody may go on with it.
+            let _ = std::fs::remove_file(partial);
             Error::from_io("the file cannot be synced", &error).with("file", partial.display())
         })?;
         Ok(compared)
@@ -308,6 +356,7 @@ async fn fill(
 fn open_partial(path: &Path, size: u64, anew: bool) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(anew);
+    options.custom_flags(libc::O_NOFOLLOW);
     let file = options.open(path).and_then(|file| file.set_len(size).map(|()| file));
     file.map_err(|error| {
         Error::from_io("the file cannot be written", &error).with("file", path.display())
@@ -384,6 +433,11 @@ async fn stream(fetch: &Fetch, mut output: File, asked: Asked, object: &ObjectVi
         }
     });
     fetch.stop.unless(all).await?;
+    // A pipe has nothing to be synced, and says so.
+    if output.metadata().is_ok_and(|known| known.file_type().is_block_device()) {
+        let synced = output.sync_all();
+        synced.map_err(|error| Error::from_io("the device cannot be synced", &error))?;
+    }
     match told.and_then(|(kind, sum)| Some((sums.hex(kind)?, sum))) {
         Some((own, sum)) if !own.eq_ignore_ascii_case(sum) => {
             let why = "what was read, and written out, is not what the store tells the sum of";

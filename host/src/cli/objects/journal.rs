@@ -36,6 +36,7 @@ impl Journal {
         let mut file = loop {
             let mut options = OpenOptions::new();
             options.read(true).append(true).create(true).mode(0o600);
+            options.custom_flags(libc::O_NOFOLLOW);
             let file = options.open(path).map_err(failed)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -92,6 +93,12 @@ impl Journal {
         self.file.sync_data().map_err(|error| failed(&self.path, &error))
     }
 
+    /// Removes it if nothing was ever written to it.
+    pub(super) fn remove_if_new(&self) -> Result<()> {
+        let known = self.file.metadata().map_err(|error| failed(&self.path, &error))?;
+        if known.len() == 0 { self.remove() } else { Ok(()) }
+    }
+
     /// Removes it: the transfer is at its end.
     pub(super) fn remove(&self) -> Result<()> {
         match std::fs::remove_file(&self.path) {
@@ -111,17 +118,25 @@ fn parse<H: DeserializeOwned, L: DeserializeOwned>(text: &[u8]) -> Found<H, L> {
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::from_io("the journal of the transfer cannot be kept", error)
-        .with("journal", path.display())
-        .remedy("make room for it, or use --no-resume")
+    let error = Error::from_io("the journal of the transfer cannot be kept", error)
+        .with("journal", path.display());
+    match error.kind() {
+        ErrorKind::NO_SPACE => error.remedy("make room for it"),
+        _ => error.remedy("see what is in its place, and who may write there"),
+    }
+}
+
+/// The folder that a name is in.
+pub(super) fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Has a name that was made or changed in a folder survive the end of the machine.
 pub(super) fn sync_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| {
         Error::from_io("the folder cannot be synced", &error).with("folder", folder.display())
     })
@@ -159,6 +174,9 @@ pub(super) struct Identity {
     pub(super) size: u64,
     modified_secs: i64,
     modified_nanos: i64,
+    /// When the file itself was changed, which nobody can set: its dates may be those of an older content.
+    changed_secs: i64,
+    changed_nanos: i64,
     inode: u64,
     device: u64,
 }
@@ -170,6 +188,8 @@ impl Identity {
             size: known.len(),
             modified_secs: known.mtime(),
             modified_nanos: known.mtime_nsec(),
+            changed_secs: known.ctime(),
+            changed_nanos: known.ctime_nsec(),
             inode: known.ino(),
             device: known.dev(),
         })

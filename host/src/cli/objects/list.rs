@@ -5,14 +5,13 @@ use std::io::{BufWriter, Write};
 
 use bytes::BytesMut;
 use driver_api::{Error, ErrorKind, Result};
-use http_body_util::BodyExt;
 use hyper::{Method, Response, body::Incoming};
 use tokio::sync::mpsc::Sender;
 
 use super::{
     names::Query,
     show::{line, prefix_line, title},
-    wire::{Ask, LONGEST_ANSWER, Wire, decoded},
+    wire::{Ask, LONGEST_ANSWER, Wire, decoded, next_piece},
 };
 use crate::{
     api::objects::{
@@ -125,16 +124,10 @@ impl Answer {
                 let why = "a page of the listing is longer than any can be";
                 return Err(Ended::Nonsense(Error::new(ErrorKind::INTERNAL, why)));
             }
-            match self.body.frame().await {
+            match next_piece(&mut self.body).await {
                 None => return Ok(None),
-                Some(Ok(frame)) => {
-                    self.came.extend_from_slice(&frame.into_data().unwrap_or_default());
-                }
-                Some(Err(error)) => {
-                    let error = Error::new(ErrorKind::UNAVAILABLE, "the host's answer broke off")
-                        .caused_by(&error);
-                    return Err(Ended::BrokenOff(error));
-                }
+                Some(Ok(data)) => self.came.extend_from_slice(&data),
+                Some(Err(error)) => return Err(Ended::BrokenOff(error)),
             }
         }
     }

@@ -52,7 +52,7 @@ impl Session {
                 let path = format!("{}/copy", store.paths.object(&from));
                 let path = Query::new(path).maybe("version", version.as_deref()).text();
                 let body = CopyObject {
-                    mark: Some(self.mark(&store, &to)),
+                    mark: Some(self.mark(&store, &to, "")),
                     to_bucket: to.bucket.clone(),
                     to_key: to.key.clone(),
                     source_if_match,

@@ -12,7 +12,6 @@ use std::{
 };
 
 use driver_api::{Error, ErrorKind, Result};
-use http_body_util::BodyExt;
 use hyper::{Method, Response, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +22,7 @@ use super::{
     patience::{Patience, Stop},
     progress::Progress,
     sums::{self, Kind, hex_of_crc},
-    wire::{Ask, Wire, header},
+    wire::{Ask, Wire, header, next_piece},
 };
 use crate::cli::client::{Client, whole};
 
@@ -147,12 +146,10 @@ async fn drain(
     len: u64,
     mut take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let broke_off = || Error::new(ErrorKind::UNAVAILABLE, "the data broke off");
     let mut body = response.into_body();
     let mut left = len;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broke_off().caused_by(&error))?;
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = next_piece(&mut body).await {
+        let data = data?;
         if data.len() as u64 > left {
             return Err(Error::new(
                 ErrorKind::INTERNAL,
@@ -162,7 +159,10 @@ async fn drain(
         take(&data)?;
         left -= data.len() as u64;
     }
-    if left > 0 { Err(broke_off()) } else { Ok(()) }
+    match left {
+        0 => Ok(()),
+        _ => Err(Error::new(ErrorKind::UNAVAILABLE, "the data broke off")),
+    }
 }
 
 /// The pieces of a file that is filled.
@@ -241,11 +241,11 @@ impl Pieces {
         let (mut crc, mut place) = (0, at);
         let asked = Asked { first: self.first + at, len };
         let read = self.fetch.read(wire, asked, |bytes| {
-            crc = crc32c::crc32c_append(crc, bytes);
             self.file.write_all_at(bytes, place).map_err(|error| {
                 Error::from_io("the file cannot be written", &error)
                     .remedy("make room for it, or choose another place")
             })?;
+            crc = crc32c::crc32c_append(crc, bytes);
             place += bytes.len() as u64;
             Ok(())
         });

@@ -4,7 +4,10 @@
 //! Every repetition of one write carries the mark that was drawn for it. That is what may repeat a write whose outcome is
 //! unknown: the store keeps the mark with the object, and the host tells by it whether it was this write that came first.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use driver_api::{Error, ErrorKind, Result};
@@ -29,7 +32,7 @@ use crate::{
     cli::{
         Output, Session,
         args::objects::{Facts, Put, Terms},
-        client::Client,
+        client::{Client, fresh_key},
         show,
     },
     config::format_size,
@@ -51,6 +54,8 @@ pub(super) struct Transfer {
     /// What is said of the object and when it is written: another wish is another write.
     pub(super) wish: String,
     pub(super) mark: String,
+    /// What tells the uploads of this transfer from those of any other, of the same request too.
+    nonce: String,
 }
 
 /// What is done of a transfer.
@@ -73,6 +78,7 @@ pub(super) struct Writing {
     pub(super) terms: Terms,
     pub(super) facts: Facts,
     pub(super) mark: String,
+    pub(super) nonce: String,
     pub(super) parallel: usize,
     pub(super) stop: Arc<Stop>,
     pub(super) patience: Patience,
@@ -81,8 +87,8 @@ pub(super) struct Writing {
 }
 
 /// The refusal of a large write under a condition that the store would ignore at its end.
-fn no_conditions(writing: &Writing) -> Error {
-    let why = "this store cannot end an upload in parts under a condition, and the file is too large for one write";
+pub(super) fn no_conditions(writing: &Writing) -> Error {
+    let why = "this store cannot end an upload in parts under a condition, and the content is too large for one write";
     Error::new(ErrorKind::UNSUPPORTED, why)
         .with("backend", &writing.store.features.backend)
         .with("largest write at once", parts::WHOLE.min(writing.store.features.max_put))
@@ -138,10 +144,16 @@ impl Session {
             Input::File(source) => Some(source.identity.size),
             Input::Stream(_) => None,
         };
+        // Another content under the same request is another write.
+        let content = match &input {
+            Input::File(source) => format!("{:?} {}", source.identity, wish(&put)),
+            Input::Stream(_) => wish(&put),
+        };
         let (stop, progress) = (Stop::on_key_press(), Arc::new(Progress::new(self.output, size)));
         let writing = Writing {
             client: self.client.clone(),
-            mark: self.mark(&store, &put.to),
+            mark: self.mark(&store, &put.to, &content),
+            nonce: fresh_key()?,
             store,
             to: put.to.clone(),
             terms: put.terms.clone(),
@@ -170,10 +182,10 @@ impl Session {
     }
 
     /// What tells this write from any other. Whoever repeats the command with its request id repeats the write.
-    pub(super) fn mark(&self, store: &Chosen, to: &Place) -> String {
+    pub(super) fn mark(&self, store: &Chosen, to: &Place, content: &str) -> String {
         let mut digest = Sha256::new();
         let key = self.client.key().unwrap_or_default();
-        for part in [key, &store.features.backend, &to.bucket, &to.key] {
+        for part in [key, &store.features.backend, &to.bucket, &to.key, content] {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
         }
@@ -202,8 +214,9 @@ impl Session {
             file: file.to_string_lossy().into_owned(),
             identity: source.identity.clone(),
             part_size: cut.map(|cut| cut.part),
-            wish: format!("{:?} {:?}", put.terms, put.facts),
+            wish: wish(put),
             mark: writing.mark.clone(),
+            nonce: writing.nonce.clone(),
         };
         if plain {
             return writing.put_whole(&source).await.map(|written| (written, size));
@@ -221,7 +234,7 @@ impl Session {
             let (mut journal, found) = Journal::open::<Transfer, Step>(&place)?;
             match found {
                 Some((before, steps)) if before.is_same_as(&transfer) && !put.moving.no_resume => {
-                    writing.mark = before.mark;
+                    (writing.mark, writing.nonce) = (before.mark, before.nonce);
                     kept = Kept { journal: Some(journal), steps };
                 }
                 found => {
@@ -242,7 +255,8 @@ impl Session {
             None => writing.put_whole(&source).await,
             Some(cut) => writing.put_parts(Arc::new(source), cut, Arc::clone(&kept)).await,
         };
-        let ended = result.as_ref().err().is_none_or(is_for_good);
+        let ended =
+            result.as_ref().err().is_none_or(|error| is_for_good(error) || is_damaged(error));
         if let (true, Some(journal)) = (ended, &kept.journal)
             && let Err(error) = journal.remove()
         {
@@ -253,6 +267,11 @@ impl Session {
             result => result.map(|written| (written, size)),
         }
     }
+}
+
+/// What is said of the object and when it is written.
+fn wish(put: &Put) -> String {
+    format!("{:?} {:?}", put.terms, put.facts)
 }
 
 /// The journal of a transfer, if it has one, and what it said at the beginning.
@@ -277,7 +296,7 @@ impl Kept {
 impl Transfer {
     /// Whether both are of the same bytes for the same object under the same wishes.
     fn is_same_as(&self, other: &Self) -> bool {
-        *self == Self { mark: self.mark.clone(), ..other.clone() }
+        *self == Self { mark: self.mark.clone(), nonce: self.nonce.clone(), ..other.clone() }
     }
 }
 
@@ -326,31 +345,36 @@ impl Writing {
     pub(super) async fn put_bytes(&self, bytes: Bytes) -> Result<Written> {
         let mut wire = Wire::new(&self.client);
         let ask = self.request()?;
-        let finally = self.finally(async || {
+        self.finally(async || {
             let response = wire.send(&ask, wire::body(bytes.clone())).await?;
             let written = Written::of(response.headers());
             if let Some((kind, told)) = written.checksum.as_deref().and_then(sums::told) {
                 let mut sums = sums::Sums::of(&[kind]);
                 sums.add(&bytes);
-                same(&sums.hex(kind).unwrap_or_default(), told, "the object")?;
+                same(&sums.hex(kind).unwrap_or_default(), told, "the object").map_err(damaged)?;
             }
             self.progress.moved(bytes.len() as u64);
             Ok(written)
-        });
-        self.stop.unless(finally).await
+        })
+        .await
     }
 
-    /// Does what makes the object visible, again and again while its outcome is unknown: the mark proves whose it is.
+    /// Does what makes the object visible, again and again while its outcome is unknown: the mark proves whose it is. One
+    /// that is under way when the transfer is ended may be done all the same.
     pub(super) async fn finally<T>(
         &self,
         mut attempt: impl AsyncFnMut() -> Result<T>,
     ) -> Result<T> {
         let (mut unknown, mut damaged) = (false, 0);
+        let under_way = AtomicBool::new(false);
         let done = self
             .patience
             .insist(async || {
                 loop {
-                    match attempt().await {
+                    under_way.store(true, Ordering::Relaxed);
+                    let ended = attempt().await;
+                    under_way.store(false, Ordering::Relaxed);
+                    match ended {
                         Err(error) if error.kind() == ErrorKind::CORRUPTED && damaged < DAMAGED => {
                             damaged += 1;
                         }
@@ -363,6 +387,7 @@ impl Writing {
                 }
             })
             .await;
+        unknown |= under_way.into_inner();
         let refused = [ErrorKind::CONFLICT, ErrorKind::ALREADY_EXISTS, ErrorKind::CORRUPTED];
         match done {
             Err(error) if unknown && !refused.contains(&error.kind()) => {
@@ -390,6 +415,20 @@ pub(super) fn is_for_good(error: &Error) -> bool {
         ErrorKind::UNSUPPORTED,
     ];
     kinds.contains(&error.kind())
+}
+
+const DAMAGED_OBJECT: &str = "the object was written, and it is damaged: ";
+
+/// The error of an object that is there with other bytes than were sent.
+pub(super) fn damaged(error: Error) -> Error {
+    let why = format!("{DAMAGED_OBJECT}{}", error.message());
+    let again = error.remedy_text().to_owned();
+    Error::new(error.kind(), why).caused_by(&error).remedy(again)
+}
+
+/// Whether it is that error: who repeats the write begins anew.
+pub(super) fn is_damaged(error: &Error) -> bool {
+    error.message().starts_with(DAMAGED_OBJECT)
 }
 
 /// The error of a transfer that can go on.
@@ -435,13 +474,14 @@ mod tests {
             part_size: Some(1),
             wish: String::new(),
             mark: mark.to_owned(),
+            nonce: mark.to_owned(),
         }
     }
 
     #[test]
     fn the_mark_of_the_first_attempt_is_the_transfers() {
         let first = transfer("1");
-        let again = Transfer { mark: "2".to_owned(), ..first.clone() };
+        let again = Transfer { mark: "2".to_owned(), nonce: "2".to_owned(), ..first.clone() };
         assert!(first.is_same_as(&again));
         assert!(!first.is_same_as(&Transfer { part_size: Some(2), ..again.clone() }));
         assert!(!first.is_same_as(&Transfer { wish: "create only".to_owned(), ..again }));

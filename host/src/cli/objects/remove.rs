@@ -8,6 +8,7 @@ use driver_api::{Error, ErrorKind, Result};
 use super::{
     facts::quoted,
     names::{self, Place, Query},
+    show::printable,
     store::Chosen,
     wire::{Ask, Wire},
 };
@@ -35,6 +36,37 @@ fn bucket_and_prefix(text: &str) -> Result<(&str, &str)> {
             Err(refused("it begins with the bucket's name, not with /", "name BUCKET/PREFIX"))
         }
         both => Ok(both),
+    }
+}
+
+/// What became of an object that was to be deleted, and where it is.
+#[derive(serde::Serialize)]
+struct Told {
+    bucket: String,
+    #[serde(flatten)]
+    outcome: DeletedObject,
+}
+
+impl Told {
+    fn is_unknown(&self) -> bool {
+        self.outcome.code == Some(ErrorKind::TIMED_OUT.code())
+    }
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.bucket, printable(&self.outcome.key))
+    }
+}
+
+fn stays(asked: &VersionedKey, error: &Error) -> DeletedObject {
+    DeletedObject {
+        key: asked.key.clone(),
+        version: asked.version.clone(),
+        gone: false,
+        kind: Some(error.kind().name().to_owned()),
+        code: Some(error.kind().code()),
+        reason: Some(error.to_string()),
     }
 }
 
@@ -101,43 +133,61 @@ impl Session {
             keys.push(VersionedKey { key, version: None });
         }
         let most = usize::try_from(store.features.max_bulk_delete).unwrap_or(1).max(1);
-        let mut outcomes = Vec::new();
+        let mut told = Vec::new();
         for (bucket, keys) in by_bucket {
             let path = store.paths.objects(&bucket);
             for (number, some) in keys.chunks(most).enumerate() {
+                let ask = Ask::new(hyper::Method::POST, path.as_str());
+                let ask = match self.client.then(&format!("{bucket}.{number}")).key() {
+                    Some(key) => ask.once(key.to_owned()),
+                    None => ask,
+                };
                 let body = DeleteObjects { delete: some.to_vec() };
-                let client = self.client.then(&format!("{bucket}.{number}"));
-                let answer: DeletedObjects = client.post(&path, &body).await?;
-                outcomes.extend(answer.outcomes.into_iter().map(|one| (bucket.clone(), one)));
+                let answer: Result<DeletedObjects> = Wire::new(&self.client).post(ask, &body).await;
+                // What became of the others is told all the same.
+                let outcomes = match answer {
+                    Ok(answer) => answer.outcomes,
+                    Err(error) => some.iter().map(|asked| stays(asked, &error)).collect(),
+                };
+                told.extend(
+                    outcomes.into_iter().map(|outcome| Told { bucket: bucket.clone(), outcome }),
+                );
             }
         }
-        self.tell_deleted(outcomes)
+        self.tell_deleted(&told)
     }
 
-    fn tell_deleted(&self, outcomes: Vec<(String, DeletedObject)>) -> Result<()> {
-        let all = outcomes.len();
+    fn tell_deleted(&self, told: &[Told]) -> Result<()> {
+        let all = told.len();
         if self.output == Output::Json {
-            let list: Vec<&DeletedObject> = outcomes.iter().map(|(_, one)| one).collect();
-            show::json(&list)?;
+            show::json(&told)?;
         }
-        let kept: Vec<_> = outcomes.iter().filter(|(_, one)| !one.gone).collect();
-        let Some((bucket, first)) = kept.first() else {
+        let kept: Vec<_> = told.iter().filter(|one| !one.outcome.gone).collect();
+        let Some(first) = kept.first() else {
             return match self.output {
                 Output::Json => Ok(()),
                 Output::Table => self.done(&format!("{all} objects are deleted")),
             };
         };
         if self.output == Output::Table {
-            for (bucket, one) in &kept {
-                let reason = one.reason.as_deref().unwrap_or("no reason was given");
-                eprintln!("{bucket}/{} is not deleted: {reason}", one.key);
+            for one in &kept {
+                let reason = one.outcome.reason.as_deref().unwrap_or("no reason was given");
+                match one.is_unknown() {
+                    true => eprintln!("whether {one} is deleted is unknown: {reason}"),
+                    false => eprintln!("{one} is not deleted: {reason}"),
+                }
             }
         }
-        let kind = first.code.map_or(ErrorKind::INTERNAL, ErrorKind::from_code);
-        let why = format!("{} of {all} objects are not deleted", kept.len());
-        Err(Error::new(kind, why)
-            .with("first", format!("{bucket}/{}", first.key))
-            .remedy("repeat it for these"))
+        let kind = first.outcome.code.map_or(ErrorKind::INTERNAL, ErrorKind::from_code);
+        let unknown = kept.iter().filter(|one| one.is_unknown()).count();
+        let why = match (unknown, kept.len() - unknown) {
+            (0, kept) => format!("{kept} of {all} objects are not deleted"),
+            (unknown, 0) => format!("whether {unknown} of {all} objects are deleted is unknown"),
+            (unknown, kept) => format!(
+                "{kept} of {all} objects are not deleted, and of {unknown} more that is unknown"
+            ),
+        };
+        Err(Error::new(kind, why).with("first", first).remedy("repeat it for these"))
     }
 
     async fn delete_prefix(&self, delete: Delete) -> Result<()> {

@@ -134,9 +134,17 @@ impl Source {
         let failed = |error: std::io::Error| {
             Error::from_io("the file cannot be read", &error).with("file", self.path.display())
         };
-        let mut bytes = vec![0; usize::try_from(self.identity.size).unwrap_or(usize::MAX)];
-        let read = read_at(&self.file, &mut bytes, 0).map_err(failed)?;
-        bytes.truncate(read);
+        let size = usize::try_from(self.identity.size).unwrap_or(usize::MAX);
+        // One byte more than there is to be: files of a kernel have other bytes than they say.
+        let mut bytes = vec![0; size.saturating_add(1)];
+        if read_at(&self.file, &mut bytes, 0).map_err(failed)? != size {
+            self.unchanged()?;
+            let (why, file) = ("the file is not as long as the system says", self.path.display());
+            return Err(Error::new(ErrorKind::CONFLICT, why).with("file", &file).remedy(format!(
+                "write what it has now: cat {file} | novastor object put - BUCKET/KEY"
+            )));
+        }
+        bytes.truncate(size);
         Ok(Bytes::from(bytes))
     }
 }

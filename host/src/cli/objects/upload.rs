@@ -23,7 +23,7 @@ use super::{
     names::Place,
     parts::{self, Cut},
     progress::Progress,
-    put::{Kept, Step, Writing, Written, is_for_good, same},
+    put::{Kept, Step, Writing, Written, damaged, is_damaged, is_for_good, no_conditions, same},
     source::{Source, Tallied, read_ahead},
     sums::{self, Kind, Sums, hex_of_crc},
     wire::{self, Ask, Wire},
@@ -229,7 +229,8 @@ impl Upload {
         let written = self.writing.complete(&self.id, parts).await?;
         match (written.checksum.as_deref().and_then(sums::told), sum) {
             (Some((Kind::Crc32c, told)), Some(sum)) => {
-                same(&hex_of_crc(sum), told, "the object").map(|()| written)
+                let compared = same(&hex_of_crc(sum), told, "the object");
+                compared.map_err(damaged).map(|()| written)
             }
             _ => Ok(written),
         }
@@ -249,7 +250,7 @@ impl Writing {
         let begun = self.patience.insist(async || {
             // What the store would ignore at the end is refused now.
             let ask = self.terms.in_headers(Ask::new(Method::POST, path.as_str()));
-            let ask = ask.once(format!("{}.begin.{before}", self.mark));
+            let ask = ask.once(format!("{}.begin.{before}", self.nonce));
             wire.post::<UploadView>(ask, &body).await.map_err(|error| match error.kind() {
                 // The first attempt, of which no answer came, is still under way.
                 ErrorKind::IN_USE => Error::new(ErrorKind::UNAVAILABLE, error.message()),
@@ -310,7 +311,7 @@ impl Writing {
     /// What an error leaves of an upload: nothing, unless somebody can go on with it or it may be the object already.
     async fn leave(&self, id: &str, kept: Option<&Kept>, error: &Error) {
         let goes_on = kept.is_some_and(|kept| kept.journal.is_some()) && !is_for_good(error);
-        if !goes_on && error.kind() != ErrorKind::TIMED_OUT {
+        if !goes_on && error.kind() != ErrorKind::TIMED_OUT && !is_damaged(error) {
             self.abort(&self.to, id, &self.mark).await;
         }
     }
@@ -324,7 +325,7 @@ impl Writing {
     ) -> Result<Written> {
         let earlier = Earlier::of(&kept.steps);
         if let (Some(id), Some(parts)) = (&earlier.id, &earlier.complete) {
-            match self.stop.unless(self.complete(id, parts.clone())).await {
+            match self.complete(id, parts.clone()).await {
                 // It was not completed, and is not there any more.
                 Err(error) if error.kind() == ErrorKind::NOT_FOUND => {}
                 Err(error) if is_for_good(&error) => {
@@ -354,7 +355,7 @@ impl Writing {
         let shared = Arc::clone(&file);
         let sent = share(threads, &self.stop, move || Arc::clone(&shared).work()).await;
         let result = match sent {
-            Ok(()) => self.stop.unless(file.finish()).await,
+            Ok(()) => file.finish().await,
             Err(error) => Err(error),
         };
         if let Err(error) = &result {
@@ -379,6 +380,9 @@ impl Writing {
             let size = first.len() as u64;
             return self.put_bytes(first).await.map(|written| (written, size));
         }
+        if !self.store.completes_under(&self.terms) {
+            return Err(no_conditions(self));
+        }
         let id = self.stop.unless(self.begin(0)).await?;
         let upload = Upload { writing: Arc::clone(self), id: id.clone(), done: Mutex::default() };
         let pieces = Pieces { first: Some(first), rest: pieces, number: 0 };
@@ -391,7 +395,7 @@ impl Writing {
         let shared = Arc::clone(&stream);
         let sent = share(self.parallel, &self.stop, move || Arc::clone(&shared).work()).await;
         let result = match sent {
-            Ok(()) => self.stop.unless(stream.upload.complete()).await,
+            Ok(()) => stream.upload.complete().await,
             Err(error) => Err(error),
         };
         if let Err(error) = &result {
@@ -433,7 +437,11 @@ impl FileUpload {
         let Some(part) = self.listed.get(&number).filter(|part| part.size == piece.len()) else {
             return Ok(None);
         };
-        let there = There { part: part.clone(), crc: None };
+        let crc = match part.checksum.as_deref().and_then(sums::told) {
+            Some((Kind::Crc32c, told)) => u32::from_str_radix(told, 16).ok(),
+            _ => None,
+        };
+        let there = There { part: part.clone(), crc };
         // Its sum was compared when it was sent, and the file is what it was.
         if self.known.get(&number).is_some_and(|etag| *etag == part.etag) {
             return Ok(Some(there));

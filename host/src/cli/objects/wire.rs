@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A connection to the host for the requests of a transfer, one after the other.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use driver_api::{Error, ErrorKind, Result};
 use http_body_util::BodyExt;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header::HeaderName};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Body, Incoming},
+    header::HeaderName,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -15,10 +21,16 @@ use crate::{
 /// The longest answer of JSON: a page of parts or objects is far below.
 pub(super) const LONGEST_ANSWER: usize = 64 << 20;
 
+/// A host that says nothing for so long is given up: longer than it gives a store itself.
+const SILENCE: Duration = Duration::from_secs(660);
+/// The slowest that a host may take a body, in bytes each second.
+const SLOWEST: u64 = 256 << 10;
+
 /// A connection that is made anew when it is lost.
 #[derive(Debug)]
 pub(super) struct Wire {
     client: Client,
+    silence: Duration,
     live: Option<Connection>,
 }
 
@@ -40,6 +52,20 @@ impl Ask {
         self
     }
 
+    fn reads(&self) -> bool {
+        [Method::GET, Method::HEAD].contains(&self.method)
+    }
+
+    /// The kind of the error if no answer comes: of a change nobody knows whether it was done.
+    fn lost(&self) -> ErrorKind {
+        if self.reads() { ErrorKind::UNAVAILABLE } else { ErrorKind::TIMED_OUT }
+    }
+
+    fn unanswered(&self) -> Error {
+        Error::new(self.lost(), "the host says nothing any more")
+            .remedy("see whether it runs and what its log says")
+    }
+
     /// A request that may be repeated: the host does it once.
     pub(super) fn once(self, key: String) -> Self {
         self.with(HeaderName::from_static(IDEMPOTENCY_KEY), key)
@@ -48,7 +74,7 @@ impl Ask {
 
 impl Wire {
     pub(super) fn new(client: &Client) -> Self {
-        Self { client: client.clone(), live: None }
+        Self { client: client.clone(), silence: SILENCE, live: None }
     }
 
     /// Sends a request and gives the answer's head; an answer that is a problem becomes an error. A change of which nobody
@@ -64,8 +90,9 @@ impl Wire {
         let request = request.body(body).map_err(|error| {
             Error::new(ErrorKind::INVALID_ARGUMENT, format!("no request: {error}"))
         })?;
-        let reads = [Method::GET, Method::HEAD].contains(&ask.method);
-        let lost = |error: hyper::Error| match reads {
+        let sent = request.body().size_hint().exact().unwrap_or_default();
+        let silence = self.silence + Duration::from_secs(sent / SLOWEST);
+        let lost = |error: hyper::Error| match ask.reads() {
             true => Error::new(ErrorKind::UNAVAILABLE, "the host went away").caused_by(&error),
             false => {
                 let why = "the host went away; whether the request was done is unknown";
@@ -82,13 +109,15 @@ impl Wire {
             Some(connection) => connection,
             None => self.client.connect().await?,
         };
-        let (response, live) = connection.send(request).await.map_err(lost)?;
+        let sending = tokio::time::timeout(silence, connection.send(request)).await;
+        let (response, live) = sending.map_err(|_| ask.unanswered())?.map_err(lost)?;
         self.live = live;
         let status = response.status();
         if status.as_u16() < 400 {
             return Ok(response);
         }
-        let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
+        let body = tokio::time::timeout(self.silence, response.into_body().collect()).await;
+        let body = body.map_err(|_| ask.unanswered())?.map_err(lost)?.to_bytes();
         Err(refused(status, &body))
     }
 
@@ -100,13 +129,10 @@ impl Wire {
     ) -> Result<(T, HeaderMap)> {
         let response = self.send(ask, body).await?;
         let (head, body) = response.into_parts();
-        let body = http_body_util::Limited::new(body, LONGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| {
-            let kind = match [Method::GET, Method::HEAD].contains(&ask.method) {
-                true => ErrorKind::UNAVAILABLE,
-                false => ErrorKind::TIMED_OUT,
-            };
-            Error::new(kind, "the host's answer broke off").caused_by(&*error)
+        let body = http_body_util::Limited::new(body, LONGEST_ANSWER).collect();
+        let body = tokio::time::timeout(self.silence, body).await;
+        let body = body.map_err(|_| ask.unanswered())?.map_err(|error| {
+            Error::new(ask.lost(), "the host's answer broke off").caused_by(&*error)
         });
         let body = body?.to_bytes();
         Ok((decoded(&body)?, head.headers))
@@ -146,6 +172,23 @@ pub(super) fn decoded<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     })
 }
 
+/// The next piece of an answer; none at its end.
+pub(super) async fn next_piece(body: &mut Incoming) -> Option<Result<Bytes>> {
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await;
+        let broke_off = || Error::new(ErrorKind::UNAVAILABLE, "the data broke off");
+        return match frame {
+            Err(_) => Some(Err(broke_off())),
+            Ok(None) => None,
+            Ok(Some(Err(error))) => Some(Err(broke_off().caused_by(&error))),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Some(Ok(data)),
+                Err(_) => continue,
+            },
+        };
+    }
+}
+
 /// The error of a status; one without a word of the host's has the kind that its number stands for.
 fn refused(status: StatusCode, body: &[u8]) -> Error {
     let error = problem::parse(status.as_u16(), body);
@@ -168,4 +211,28 @@ pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
 /// A body of bytes that are in memory.
 pub(super) fn body(bytes: Bytes) -> Sent {
     http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_says_nothing_is_not_waited_for_for_ever() {
+        let room = tempfile::tempdir().unwrap();
+        let socket = room.path().join("s");
+        let _host = tokio::net::UnixListener::bind(&socket).unwrap();
+        let client = Client::new(&socket, None).unwrap();
+        let silence = Duration::from_millis(50);
+        for (method, kind) in
+            [(Method::GET, ErrorKind::UNAVAILABLE), (Method::PUT, ErrorKind::TIMED_OUT)]
+        {
+            let mut wire = Wire { silence, ..Wire::new(&client) };
+            let ask = Ask::new(method, "/v1");
+            let sent = wire.send(&ask, body(Bytes::from_static(b"x")));
+            let ended = tokio::time::timeout(Duration::from_secs(20), sent).await;
+            let error = ended.expect("it ends by itself").unwrap_err();
+            assert_eq!(error.kind(), kind);
+        }
+    }
 }

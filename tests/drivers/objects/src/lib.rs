@@ -11,7 +11,7 @@
 //! | `min_part`, `max_part` | 1024, 65536 | the size of parts |
 //! | `max_parts` | 1000 | how many there are |
 //! | `max_page` | 100 | entries of a page |
-//! | `checksum` | | the sum that it tells: `crc32c`, `md5`, or `wrong` for one that is not right |
+//! | `checksum` | | the sum that it tells: `crc32c`, `md5`, `wrong` for one that is not right, or `wrong-whole` for `crc32c` of which only those of parts are right |
 //! | `without` | | names of abilities of objects that it does not have, separated by commas |
 //! | `late` | | names of abilities that it claims, and finds out not to have when an upload is begun under a condition |
 //! | `defect` | | a promise that it breaks: a name in `objects.rs`, for tests of the checks |

@@ -143,7 +143,7 @@ impl State {
     /// The sum that is told of these bytes.
     pub fn sum(&self, bytes: &[u8]) -> RString {
         match self.checksum.as_str() {
-            "crc32c" => format!("crc32c:{:08x}", crc32c::crc32c(bytes)).into(),
+            "crc32c" | "wrong-whole" => format!("crc32c:{:08x}", crc32c::crc32c(bytes)).into(),
             "wrong" => format!("crc32c:{:08x}", !crc32c::crc32c(bytes)).into(),
             "md5" => {
                 use md5::Digest;
@@ -152,6 +152,13 @@ impl State {
                 format!("md5:{digits}").into()
             }
             _ => RString::new(),
+        }
+    }
+
+    fn sum_of_whole(&self, bytes: &[u8]) -> RString {
+        match self.checksum.as_str() {
+            "wrong-whole" => format!("crc32c:{:08x}", !crc32c::crc32c(bytes)).into(),
+            _ => self.sum(bytes),
         }
     }
 
@@ -178,7 +185,7 @@ impl State {
             },
             content_type: options.content_type.clone(),
             storage_class: options.storage_class.clone(),
-            checksum: self.sum(&data),
+            checksum: self.sum_of_whole(&data),
             metadata: options.metadata.clone(),
             latest: true,
             ..ObjectInfo::default()
