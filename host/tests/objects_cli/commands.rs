@@ -94,7 +94,7 @@ fn listings_have_every_object_once_whatever_the_pages() {
     assert!(text.starts_with("           SIZE  MODIFIED             KEY\n"), "{text}");
     assert!(text.ends_with("  d2/029\n") && text.contains("              7  20"), "{text}");
     let break_off = |times: u32| {
-        house.fault(json!({ "call": "list", "times": 2 }));
+        house.fault(json!({ "call": "list", "wait_ms": 1, "times": 2 }));
         house.fault(json!({ "call": "list", "kind": 7, "times": times }));
     };
     break_off(1);
