@@ -112,7 +112,7 @@ fn every_option_is_declared_and_every_declared_one_parses() {
     for option in &info.options {
         let name = option.name.as_str();
         let value = match option.kind {
-            driver_api::OptionType::INTEGER => json!(1),
+            driver_api::OptionType::INTEGER | driver_api::OptionType::SIZE => json!(1),
             driver_api::OptionType::BOOLEAN => json!(true),
             driver_api::OptionType::CHOICE => json!(option.choices[0].as_str()),
             _ => json!("x"),
