@@ -370,7 +370,7 @@ pub const SHOWS: &[Show] = &[
         name: "object-3",
         title: "Whatever happens between the driver and an object store, the bytes are right or the error is told in time; nothing half is seen, and one of many is first.",
         manner: Manner::Waits,
-        budget_secs: 90,
+        budget_secs: 130,
         play: object_3::play,
     },
     Show {
