@@ -180,9 +180,10 @@ pub(crate) async fn exchange(
     }
     let (kind, remedy) = match head.status.as_u16() {
         // An identity service answers so for a wrong user, key or project.
-        401 | 403 => {
-            (FailureKind::Unauthenticated, "check user, key, project and domains, and the clock")
-        }
+        401 | 403 => (
+            FailureKind::Unauthenticated,
+            "check user, password (of auth v1: the key), project and domains, and the clock",
+        ),
         404 => (FailureKind::Rejected, "check the URL of the identity service"),
         _ => classify(head.status),
     };

@@ -201,7 +201,7 @@ pub(crate) fn classify(status: StatusCode) -> (FailureKind, &'static str) {
         304 => (FailureKind::NotModified, ""),
         401 => (
             FailureKind::Unauthenticated,
-            "check user, key and project, and that the clock is right",
+            "check user, password (of auth v1: the key) and project, and that the clock is right",
         ),
         403 => (
             FailureKind::PermissionDenied,
