@@ -26,7 +26,7 @@ use crate::{
     state::{Batch, Committed, Entry, Transaction},
 };
 
-pub use objects::{RawObjects, RawObjects_TO};
+pub use objects::{RawObjectReader, RawObjectReader_TO, RawObjects, RawObjects_TO};
 
 /// The ABI's major version: a driver of another one is refused.
 pub const MAJOR: u32 = 1;

@@ -15,7 +15,8 @@ use crate::{
     VolumeSpec, WriteFlags,
     abi::{
         RawAllocationMap_TO, RawBackend_TO, RawClones_TO, RawCluster_TO, RawCommands_TO,
-        RawObjects_TO, RawResize_TO, RawSession_TO, RawSessions_TO, RawSnapshots_TO, RawVolume_TO,
+        RawObjectReader_TO, RawObjects_TO, RawResize_TO, RawSession_TO, RawSessions_TO,
+        RawSnapshots_TO, RawVolume_TO,
     },
     ext::{
         self, CommandSpec, Comparison, Consistency, Extent, Flattening, Movement, MovementPlan,
@@ -98,6 +99,10 @@ handle! {
 handle! {
     /// Buckets and objects; see [`ext::Objects`](crate::ext::Objects).
     ObjectsHandle, RawObjects_TO
+}
+handle! {
+    /// An object that is read in order; see [`ext::ObjectReader`](crate::ext::ObjectReader).
+    ObjectReaderHandle, RawObjectReader_TO
 }
 
 impl BackendHandle {

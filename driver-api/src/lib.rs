@@ -39,8 +39,9 @@ pub use driver::{Driver, DriverInfo, Layer};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use ext::{Attach, AttachMode};
 pub use handles::{
-    AllocationMapHandle, BackendHandle, ClonesHandle, ClusterHandle, CommandsHandle, ObjectsHandle,
-    ResizeHandle, SessionHandle, SessionsHandle, SnapshotsHandle, VolumeHandle,
+    AllocationMapHandle, BackendHandle, ClonesHandle, ClusterHandle, CommandsHandle,
+    ObjectReaderHandle, ObjectsHandle, ResizeHandle, SessionHandle, SessionsHandle,
+    SnapshotsHandle, VolumeHandle,
 };
 pub use histogram::Histogram;
 pub use host::{Host, HostServices, Secret};

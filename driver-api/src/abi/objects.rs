@@ -10,8 +10,9 @@ use crate::{
     Error, IoBuf, Op, OpContext,
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
-        ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece, PartInfo,
-        PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo, UploadPage, UploadQuery,
+        ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece,
+        ObjectReading, PartInfo, PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo,
+        UploadPage, UploadQuery,
     },
 };
 
@@ -90,6 +91,22 @@ pub trait RawObjects: Send + Sync {
     ) -> Op<ObjectInfo>;
     fn abort_upload(&self, cx: &OpContext, upload: UploadInfo) -> Op<()>;
     fn uploads(&self, cx: &OpContext, bucket: RStr<'_>, query: UploadQuery) -> Op<UploadPage>;
-    #[sabi(last_prefix_field)]
     fn sign(&self, cx: &OpContext, request: SignRequest) -> Op<SignedUrl>;
+    #[sabi(last_prefix_field)]
+    fn open_read(
+        &self,
+        cx: &OpContext,
+        object: ObjectName,
+        offset: u64,
+        len: u64,
+        conditions: Conditions,
+    ) -> Op<ObjectReading>;
+}
+
+/// Since 1.3.
+#[sabi_trait]
+#[allow(missing_docs)]
+pub trait RawObjectReader: Send + Sync {
+    #[sabi(last_prefix_field)]
+    fn next(&self, cx: &OpContext) -> Op<IoBuf>;
 }

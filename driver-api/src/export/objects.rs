@@ -2,6 +2,7 @@
 //! The exported objects ability: refuses what no store of these features can be asked, then asks the author's code.
 
 mod checks;
+mod reading;
 
 use std::sync::Arc;
 
@@ -16,9 +17,9 @@ use crate::{
     abi::{RawObjects, RawObjects_TO},
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
-        ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece, Objects,
-        PartInfo, PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo, UploadPage,
-        UploadQuery,
+        ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece,
+        ObjectReading, Objects, PartInfo, PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo,
+        UploadPage, UploadQuery,
     },
 };
 
@@ -132,6 +133,22 @@ impl RawObjects for ObjectsGlue {
         start_checked("get object", || {
             checks::get(&self.objects.features(), &object, offset, len, &conditions)?;
             Ok(self.objects.get(cx, object, offset, len, conditions))
+        })
+    }
+
+    fn open_read(
+        &self,
+        cx: &OpContext,
+        object: ObjectName,
+        offset: u64,
+        len: u64,
+        conditions: Conditions,
+    ) -> Op<ObjectReading> {
+        let host = self.objects.host.clone();
+        start_checked("open object", || {
+            checks::open_read(&self.objects.features(), &object, len, &conditions)?;
+            let opening = self.objects.open_read(cx, object, offset, len, conditions);
+            Ok(opening.map(move |opened| opened.map(|opened| reading::export(opened, host))))
         })
     }
 

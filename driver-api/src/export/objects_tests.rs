@@ -4,7 +4,7 @@ use abi_stable::std_types::ROption;
 use super::*;
 use crate::{
     ErrorKind,
-    ext::{ObjectAbilities, SignedMethod},
+    ext::{ObjectAbilities, ObjectReader, OpenedObject, SignedMethod},
     host::NoServices,
 };
 
@@ -12,6 +12,27 @@ use crate::{
 #[derive(Default)]
 struct Reached {
     no_bulk: bool,
+    no_stream: bool,
+}
+
+/// How many readings were dropped.
+static DROPPED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// Gives its bytes one by one, and panics after the last.
+struct Bytewise(std::sync::Mutex<Vec<u8>>);
+
+impl ObjectReader for Bytewise {
+    fn next(&self, _: &OpContext) -> Op<IoBuf> {
+        let mut bytes = self.0.lock().expect("bytes");
+        assert!(!bytes.is_empty(), "asked to panic");
+        Op::ok(IoBuf::copy_from(&[bytes.remove(0)]))
+    }
+}
+
+impl Drop for Bytewise {
+    fn drop(&mut self) {
+        DROPPED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 fn reached<T>(key: &str) -> Op<T> {
@@ -22,8 +43,9 @@ fn reached<T>(key: &str) -> Op<T> {
 impl Objects for Reached {
     fn features(&self) -> ObjectFeatures {
         let bulk = if self.no_bulk { ObjectAbilities::NONE } else { ObjectAbilities::BULK_DELETE };
+        let stream = if self.no_stream { ObjectAbilities::NONE } else { ObjectAbilities::STREAM };
         ObjectFeatures {
-            abilities: bulk,
+            abilities: bulk | stream,
             max_object: 1000,
             max_put: 10,
             max_piece: 8,
@@ -95,6 +117,21 @@ impl Objects for Reached {
         _: Conditions,
     ) -> Op<ObjectPiece> {
         reached(&object.key)
+    }
+
+    fn open_read(
+        &self,
+        _: &OpContext,
+        object: ObjectName,
+        offset: u64,
+        _: u64,
+        _: Conditions,
+    ) -> Op<OpenedObject> {
+        if object.key != "open" {
+            return reached(&object.key);
+        }
+        let reader = Arc::new(Bytewise(std::sync::Mutex::new(b"ab".to_vec())));
+        Op::ok(OpenedObject { object: ObjectInfo::default(), offset, len: 2, reader })
     }
 
     fn put(&self, _: &OpContext, object: ObjectName, _: IoBuf, _: PutOptions) -> Op<ObjectInfo> {
@@ -300,7 +337,10 @@ fn many_are_deleted_in_one_bucket_and_where_the_store_can() {
     refused(many(&[name("k"), name("l"), name("m")]));
     refused(many(&[ObjectName::new("c", "k")]));
     asked(many(&[ObjectName::new("", "k")]));
-    let store = export_objects(Arc::new(Reached { no_bulk: true }), Host::new(NoServices));
+    let store = export_objects(
+        Arc::new(Reached { no_bulk: true, ..Reached::default() }),
+        Host::new(NoServices),
+    );
     let one = RVec::from(vec![name("k")]);
     assert_eq!(kind(store.delete_many(&cx(), "b", one)), ErrorKind::UNSUPPORTED);
 }
@@ -353,4 +393,41 @@ fn rules_do_something_and_urls_expire() {
 fn a_panic_is_an_error() {
     let store = store();
     assert_eq!(kind(store.head(&cx(), name("panic"), Conditions::default())), ErrorKind::PANIC);
+}
+
+#[test]
+fn what_is_opened_has_bytes_and_is_let_go_with_its_last_holder() {
+    let store = store();
+    let open = |key: &str, offset, len| {
+        store.open_read(&cx(), name(key), offset, len, Conditions::default())
+    };
+    refused(open("k", 0, 0));
+    refused(open("", 0, 1));
+    let newer = Conditions { reserved: [0, 1], ..Conditions::default() };
+    refused(store.open_read(&cx(), name("k"), 0, 1, newer));
+    asked(open("k", u64::MAX, u64::MAX));
+    assert_eq!(kind(open("panic", 0, 1)), ErrorKind::PANIC);
+    let ready = |op: Op<_>| match op {
+        Op::Ready(answer) => answer.into_result(),
+        Op::Pending(_) => panic!("it is ready"),
+    };
+    let Op::Ready(opened) = open("open", 7, u64::MAX) else { panic!("it is ready") };
+    let opened = opened.into_result().expect("a reading");
+    assert_eq!((opened.offset, opened.len), (7, 2));
+    let shared = opened.reader.clone();
+    for expected in [b"a", b"b"] {
+        assert_eq!(&*ready(shared.next(&cx())).expect("a byte"), expected);
+    }
+    let failed = ready(opened.reader.next(&cx())).expect_err("it panics");
+    assert_eq!(failed.kind(), ErrorKind::PANIC);
+    drop(opened);
+    assert_eq!(DROPPED.load(std::sync::atomic::Ordering::Relaxed), 0, "somebody has it still");
+    drop(shared);
+    assert_eq!(DROPPED.load(std::sync::atomic::Ordering::Relaxed), 1);
+    let store = export_objects(
+        Arc::new(Reached { no_stream: true, ..Reached::default() }),
+        Host::new(NoServices),
+    );
+    let opening = store.open_read(&cx(), name("k"), 0, 1, Conditions::default());
+    assert_eq!(kind(opening), ErrorKind::UNSUPPORTED);
 }

@@ -32,8 +32,8 @@ pub use movement::{Movement, MovementPlan, NodeShare, NodeStep, NodeStepKind, Re
 pub use objects::{
     BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
     ListQuery, ObjectAbilities, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece,
-    Objects, PartInfo, PartPage, PutOptions, SignRequest, SignedMethod, SignedUrl, UploadInfo,
-    UploadPage, UploadQuery, Versioning,
+    ObjectReader, ObjectReading, Objects, OpenedObject, PartInfo, PartPage, PutOptions,
+    SignRequest, SignedMethod, SignedUrl, UploadInfo, UploadPage, UploadQuery, Versioning,
 };
 pub(crate) use recovery::no_recovery;
 pub use recovery::{BrickPlace, RecoveredVolume, RecoveryOutcome};

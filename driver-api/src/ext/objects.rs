@@ -6,6 +6,7 @@ mod features;
 mod lifecycle;
 mod listing;
 mod object;
+mod reading;
 mod signing;
 mod upload;
 
@@ -18,6 +19,7 @@ pub use object::{
     Conditions, CopyOptions, DeleteOutcome, ObjectChange, ObjectInfo, ObjectName, ObjectPiece,
     PutOptions,
 };
+pub use reading::{ObjectReader, ObjectReading, OpenedObject};
 pub use signing::{SignRequest, SignedMethod, SignedUrl};
 pub use upload::{PartInfo, PartPage, UploadInfo, UploadPage, UploadQuery};
 
@@ -88,6 +90,23 @@ pub trait Objects: Send + Sync {
         len: u32,
         conditions: Conditions,
     ) -> Op<ObjectPiece>;
+
+    /// Opens the bytes of an object from `offset` on for reading in order, by one request where [`get`](Self::get) needs
+    /// many: at most `len` of them, which is not 0 and may reach beyond all objects; fewer at its end. `offset` past the
+    /// end or at it: `InvalidArgument`, unless it is 0: an empty object has no bytes. An object of which the store tells too
+    /// little to go on with it after a lost connection: `Unsupported`; it is read in pieces.
+    ///
+    /// Needs [`ObjectAbilities::STREAM`].
+    fn open_read(
+        &self,
+        _cx: &OpContext,
+        _object: ObjectName,
+        _offset: u64,
+        _len: u64,
+        _conditions: Conditions,
+    ) -> Op<OpenedObject> {
+        Op::err(super::unsupported("open_read"))
+    }
 
     /// Writes an object whole. At most [`ObjectFeatures::max_put`] bytes.
     fn put(

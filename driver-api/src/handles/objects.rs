@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 use abi_stable::std_types::{RString, RVec, Tuple2};
 
-use super::ObjectsHandle;
+use super::{ObjectReaderHandle, ObjectsHandle};
 use crate::{
     IoBuf, Op, OpContext, Result,
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
-        ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece, PartInfo,
-        PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo, UploadPage, UploadQuery,
+        ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece,
+        ObjectReading, PartInfo, PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo,
+        UploadPage, UploadQuery,
     },
 };
 
@@ -92,6 +93,18 @@ impl ObjectsHandle {
         conditions: Conditions,
     ) -> Op<ObjectPiece> {
         self.raw.get(cx, object, offset, len, conditions)
+    }
+
+    /// See [`Objects::open_read`](crate::ext::Objects::open_read).
+    pub fn open_read(
+        &self,
+        cx: &OpContext,
+        object: ObjectName,
+        offset: u64,
+        len: u64,
+        conditions: Conditions,
+    ) -> Op<ObjectReading> {
+        self.raw.open_read(cx, object, offset, len, conditions)
     }
 
     /// See [`Objects::put`](crate::ext::Objects::put).
@@ -202,5 +215,12 @@ impl ObjectsHandle {
     /// See [`Objects::sign`](crate::ext::Objects::sign).
     pub fn sign(&self, cx: &OpContext, request: SignRequest) -> Op<SignedUrl> {
         self.raw.sign(cx, request)
+    }
+}
+
+impl ObjectReaderHandle {
+    /// See [`ObjectReader::next`](crate::ext::ObjectReader::next).
+    pub fn next(&self, cx: &OpContext) -> Op<IoBuf> {
+        self.raw.next(cx)
     }
 }

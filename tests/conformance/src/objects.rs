@@ -7,7 +7,7 @@ use driver_api::{
     Error, ErrorKind, IoBuf, ObjectsHandle, RVec,
     ext::{
         BucketSpec, Conditions, ListQuery, ObjectAbilities, ObjectFeatures, ObjectInfo, ObjectName,
-        ObjectPiece, PutOptions, UploadQuery,
+        ObjectPiece, ObjectReading, PutOptions, UploadQuery,
     },
 };
 
@@ -86,6 +86,18 @@ impl<'a> Bucket<'a> {
     ) -> Checked<Result<ObjectPiece, Error>> {
         let getting = self.objects.get(&self.case.cx(), self.named(key), offset, len, conditions);
         self.case.answer("get", getting).await
+    }
+
+    pub(crate) async fn try_open(
+        &self,
+        key: &str,
+        offset: u64,
+        len: u64,
+        conditions: Conditions,
+    ) -> Checked<Result<ObjectReading, Error>> {
+        let (cx, name) = (self.case.cx(), self.named(key));
+        let opening = self.objects.open_read(&cx, name, offset, len, conditions);
+        self.case.answer("open", opening).await
     }
 
     /// Reads an object piece by piece, and compares it.

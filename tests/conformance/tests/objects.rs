@@ -17,6 +17,8 @@ const CAUGHT: &[(&str, &str, &str)] = &[
     ("forgets-metadata", "objects/metadata", "came back as"),
     ("keys-lowered", "objects/keys", "listed as"),
     ("range-off", "objects/ranges", "gave others"),
+    ("stream-off", "objects/streams", "other bytes"),
+    ("stream-repeats", "objects/streams", "other bytes"),
     ("create-over", "objects/create-only", "succeeded"),
     ("forgets-marks", "objects/create-only", "the repeated put"),
     ("update-over", "objects/update", "succeeded"),

@@ -126,6 +126,21 @@ pub(super) fn get(
     Err(invalid(format!("one read has at most {} bytes", features.max_piece)).with("length", len))
 }
 
+pub(super) fn open_read(
+    features: &ObjectFeatures,
+    name: &ObjectName,
+    len: u64,
+    conditions: &Conditions,
+) -> Result<()> {
+    object(name)?;
+    reading(conditions)?;
+    refuse_unless(len != 0, "what is opened for reading has at least one byte")?;
+    if features.abilities.has(ObjectAbilities::STREAM) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::UNSUPPORTED, "objects of this store are read in pieces"))
+}
+
 pub(super) fn change(change: &ObjectChange) -> Result<()> {
     reserved(&change.reserved)?;
     change.metadata.as_ref().map_or(Ok(()), |metadata| pairs("metadata", metadata))?;

@@ -58,6 +58,8 @@ object_abilities! {
     CREATE_ONLY_COMPLETE = 17, "create-only-complete";
     /// An upload is completed under `if_match`; without it, only a write at once can replace just that object.
     UPDATE_COMPLETE = 18, "update-complete";
+    /// [`Objects::open_read`](super::Objects::open_read).
+    STREAM = 19, "stream";
 }
 
 impl ObjectAbilities {

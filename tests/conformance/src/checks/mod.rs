@@ -22,6 +22,7 @@ mod resize;
 mod sessions;
 mod sizes;
 mod snapshots;
+mod streams;
 mod takeover;
 mod uploads;
 mod zero;
@@ -308,6 +309,8 @@ checks! {
             "Keys of all letters come back as they were given, in the order of their bytes.";
         "ranges" [OBJECTS] objects::ranges:
             "A range is exact, refused past the end, and under an ETag never of another object.";
+        "streams" [OBJECTS] streams::streams:
+            "An object that is opened comes in order to its end, from any place, and is never mixed with another.";
         "create-only" [OBJECTS] objects::create_only:
             "A create-only write makes an object or changes nothing; one that is repeated with its mark knows its own.";
         "update" [OBJECTS] objects::update:

@@ -365,7 +365,7 @@ pub(super) async fn signed(case: &Case<'_>) -> Checked {
 }
 
 impl Bucket<'_> {
-    fn needs(&self, ability: ObjectAbilities) -> Checked {
+    pub(super) fn needs(&self, ability: ObjectAbilities) -> Checked {
         match self.has(ability) {
             true => Ok(()),
             false => not_claimed(ability.names().collect::<Vec<_>>().join(", ")),

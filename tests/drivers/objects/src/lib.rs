@@ -18,15 +18,19 @@
 //!
 //! The command `fault` has the next calls of one name fail: `{"call":"put_part","kind":10,"times":1}` with the number of
 //! an error's kind. With `"after":true` the call does its work first, and then fails. With `"wait_ms":100` it waits before
-//! it begins, and does not fail. Names are `put`, `get`, `head`, `list`, `delete`, `begin_upload`, `put_part` and
-//! `complete_upload`.
-//! The counters `put_total`, `get_total`, `put_part_total` and `most_at_once` of a backend say what was asked.
+//! it begins, and does not fail. Names are `put`, `get`, `open`, `next`, `head`, `list`, `delete`, `begin_upload`,
+//! `put_part` and `complete_upload`.
+//! The counters `put_total`, `get_total`, `next_total`, `put_part_total` and `most_at_once` of a backend say what was
+//! asked, and `readings_dropped_total` how many readings were let go.
 
 mod faults;
 mod objects;
 mod store;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use driver_api::{
     Abilities, Attach, Backend, BackendConfig, BackendHandle, Capabilities, Driver, DriverInfo,
@@ -123,12 +127,14 @@ struct Inner {
     options: Options,
     store: Store,
     faults: Faults,
+    readings_dropped: AtomicU64,
 }
 
 impl Room {
     fn new(options: Options) -> Self {
         let store = Store::telling(&options.checksum);
-        Self(Arc::new(Inner { options, store, faults: Faults::default() }))
+        let (faults, readings_dropped) = (Faults::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { options, store, faults, readings_dropped }))
     }
 
     fn breaks(&self, promise: &str) -> bool {
@@ -184,7 +190,8 @@ impl Backend for Room {
     }
 
     fn stats(&self) -> Stats {
-        self.0.faults.stats()
+        let dropped = self.0.readings_dropped.load(Ordering::Relaxed);
+        self.0.faults.stats().counter("readings_dropped_total", dropped)
     }
 
     fn objects(&self) -> Option<Arc<dyn ext::Objects>> {
