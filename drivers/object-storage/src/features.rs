@@ -80,7 +80,9 @@ fn limits(kind: Kind) -> ObjectFeatures {
                 | Has::TAGS
                 | Has::STORAGE_CLASSES
                 | Has::BULK_DELETE
+                | Has::STREAM
         }
+        // It tells sums of ranges up to a size, which those who read in pieces are given.
         Kind::Azure => {
             features.min_part = 1;
             features.max_part = 4000 << 20;
@@ -102,6 +104,7 @@ fn limits(kind: Kind) -> ObjectFeatures {
                 | Has::UPDATE
                 | Has::CONDITIONAL_DELETE
                 | Has::STORAGE_CLASSES
+                | Has::STREAM
         }
         Kind::Swift => {
             features.min_part = 1;

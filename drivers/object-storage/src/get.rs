@@ -24,8 +24,10 @@ use crate::{
 
 /// Azure tells the sum of a range up to this size.
 const AZURE_SUM: u64 = 4 << 20;
+/// No object has a byte at this place.
+const BEYOND: u64 = 1 << 50;
 /// How often content with a wrong sum is fetched again.
-const DAMAGED: u32 = 3;
+pub(crate) const DAMAGED: u32 = 3;
 
 /// Puts conditions for reading into a request.
 fn conditions(mut ask: Ask, conditions: &Conditions) -> Result<Ask> {
@@ -153,7 +155,7 @@ struct Coming {
 }
 
 /// How an attempt ended that did not bring all bytes.
-enum Stop {
+pub(crate) enum Stop {
     /// Ask again after a pause, at least as long as the store asked for.
     Again(Error, Option<Duration>),
     /// That was the answer.
@@ -198,7 +200,7 @@ pub(crate) async fn get(
                     if damaged == DAMAGED { Stop::Final(error) } else { Stop::Again(error, None) }
                 }
             },
-            Err(Stop::Final(error)) if empty(&error, offset) => {
+            Err(Stop::Final(error)) if empty(&error) => {
                 let found = find(account, object, under, until).await?;
                 if found.info.size == 0 && offset == 0 {
                     return Ok(piece(found.info, 0, IoBuf::empty()));
@@ -226,14 +228,14 @@ pub(crate) async fn get(
 }
 
 /// Whether the error says that the range lies outside the object.
-fn empty(error: &Error, _offset: u64) -> bool {
+pub(crate) fn empty(error: &Error) -> bool {
     error.kind() == ErrorKind::INVALID_ARGUMENT && error.message() == OUTSIDE
 }
 
 /// What [`error::refused`] says of status 416.
 const OUTSIDE: &str = "the range lies outside the object";
 
-fn past_end(object: &ObjectName, offset: u64, size: u64) -> Error {
+pub(crate) fn past_end(object: &ObjectName, offset: u64, size: u64) -> Error {
     invalid("the range begins past the end of the object")
         .with("object", &object.key)
         .with("offset", offset)
@@ -286,40 +288,14 @@ async fn attempt(
         }
         None => (offset, u64::from(len)),
     };
-    let ask = range(account, object, from, missing, under, coming.as_ref()).map_err(Stop::Final)?;
-    let Opened { status, headers, mut body } = match account.open(&ask, until).await {
-        Ok(opened) => opened,
-        Err(fault) => return Err(stop_of(account, &ask, fault)),
-    };
-    account.note(status);
-    if !status.is_success() {
-        return Err(refusal(account, &ask, status, &headers, &mut body, until).await);
-    }
+    let begun = coming.as_ref().map(|coming| &coming.found);
+    let Answering { ask, found, told: told_len, headers, mut body } =
+        answering(account, object, from, missing, under, begun, until).await?;
     let strange = |what: &str| Stop::Final(place(strange(&headers, what), account, &ask));
-    // Azurite answers with nothing instead of refusing.
-    if let Some(size) = info::size(&headers).filter(|size| from >= *size && from > 0) {
-        return Err(Stop::Final(past_end(object, from, size)));
-    }
-    let Some((first, told_len)) = extent(&headers, status) else {
-        return Err(strange("it does not say which bytes of how many it has"));
-    };
-    let found = info::read(account.kind, &object.key, &headers);
-    if first != from {
-        return Err(strange("it begins elsewhere"));
-    }
-    if let Some(begun) = coming.as_ref() {
-        if begun.found.info.etag != found.info.etag {
-            return Err(strange("the object changed while it was read"));
-        }
-    } else {
+    if coming.is_none() {
         let wanted = u64::from(len).min(found.info.size.saturating_sub(offset));
-        if told_len < wanted {
-            return Err(strange("it has fewer bytes"));
-        }
         let wanted = usize::try_from(wanted).map_err(|_| strange("it is too long"))?;
         let sum = sum_of(account.kind, &found, &headers, offset, wanted as u64);
-        let mut found = found;
-        found.info.latest = object.version.is_empty();
         *coming = Some(Coming { found, wanted, data: Vec::with_capacity(wanted), sum });
     }
     let Some(coming) = coming.as_mut() else { return Err(strange("nothing was begun")) };
@@ -352,26 +328,88 @@ async fn attempt(
     Ok(())
 }
 
+/// An answer that has the bytes that were asked for, which are still to come.
+pub(crate) struct Answering {
+    /// What was asked.
+    pub ask: Ask,
+    /// The object.
+    pub found: Found,
+    /// How many bytes the answer says it has.
+    pub told: u64,
+    /// The headers.
+    pub headers: http::HeaderMap,
+    /// The body.
+    pub body: object_store::client::HttpResponseBody,
+}
+
+/// Asks once for `missing` bytes from `from` on; of the object that was `begun`, if one was. Headers that cannot be the
+/// answer to that are refused.
+pub(crate) async fn answering(
+    account: &Account,
+    object: &ObjectName,
+    from: u64,
+    missing: u64,
+    under: &Conditions,
+    begun: Option<&Found>,
+    until: Instant,
+) -> std::result::Result<Answering, Stop> {
+    let ask = range(account, object, from, missing, under, begun).map_err(Stop::Final)?;
+    let Opened { status, headers, mut body } = match account.open(&ask, until).await {
+        Ok(opened) => opened,
+        Err(fault) => return Err(stop_of(account, &ask, fault)),
+    };
+    account.note(status);
+    if !status.is_success() {
+        return Err(refusal(account, &ask, status, &headers, &mut body, until).await);
+    }
+    let strange = |what: &str| Stop::Final(place(strange(&headers, what), account, &ask));
+    // Azurite answers with nothing instead of refusing.
+    if let Some(size) = info::size(&headers).filter(|size| from >= *size && from > 0) {
+        return Err(Stop::Final(past_end(object, from, size)));
+    }
+    let Some((first, told)) = extent(&headers, status) else {
+        return Err(strange("it does not say which bytes of how many it has"));
+    };
+    let mut found = info::read(account.kind, &object.key, &headers);
+    if first != from {
+        return Err(strange("it begins elsewhere"));
+    }
+    match begun {
+        Some(begun) if begun.info.etag != found.info.etag => {
+            return Err(strange("the object changed while it was read"));
+        }
+        None if told < missing.min(found.info.size.saturating_sub(from)) => {
+            return Err(strange("it has fewer bytes"));
+        }
+        _ => {}
+    }
+    found.info.latest = object.version.is_empty();
+    Ok(Answering { ask, found, told, headers, body })
+}
+
 fn range(
     account: &Account,
     object: &ObjectName,
     from: u64,
     missing: u64,
     under: &Conditions,
-    coming: Option<&Coming>,
+    begun: Option<&Found>,
 ) -> Result<Ask> {
+    // A last place that no store counts to: the end.
+    let last = from.checked_add(missing - 1).filter(|last| *last < BEYOND);
+    let last = last.map(|last| last.to_string()).unwrap_or_default();
     let mut ask = asking(account, "get object", Method::GET, object)
-        .header("range", &format!("bytes={from}-{}", from + missing - 1))?;
-    ask = match coming {
+        .header("range", &format!("bytes={from}-{last}"))?;
+    ask = match begun {
         // What goes on must be of the same object.
-        Some(coming) if !coming.found.info.etag.is_empty() => {
-            ask.header("if-match", &quoted(&coming.found.info.etag))?
+        Some(begun) if !begun.info.etag.is_empty() => {
+            ask.header("if-match", &quoted(&begun.info.etag))?
         }
         _ => conditions(ask, under)?,
     };
     Ok(match account.kind {
         Kind::S3 => ask.header("x-amz-checksum-mode", "ENABLED")?,
-        Kind::Azure if coming.is_none() && missing <= AZURE_SUM => {
+        Kind::Azure if begun.is_none() && missing <= AZURE_SUM => {
             ask.header("x-ms-range-get-content-md5", "true")?
         }
         // What is stored compressed comes as it is stored.
@@ -380,7 +418,7 @@ fn range(
     })
 }
 
-fn stop_of(account: &Account, ask: &Ask, fault: Fault) -> Stop {
+pub(crate) fn stop_of(account: &Account, ask: &Ask, fault: Fault) -> Stop {
     let error = place(fault.error, account, ask);
     if fault.hopeless { Stop::Final(error) } else { Stop::Again(error, None) }
 }
@@ -400,7 +438,7 @@ pub(crate) fn extent(headers: &http::HeaderMap, status: StatusCode) -> Option<(u
 }
 
 /// The sum that the store told for just these bytes.
-fn sum_of(
+pub(crate) fn sum_of(
     kind: Kind,
     found: &Found,
     headers: &http::HeaderMap,

@@ -29,6 +29,7 @@ mod pace;
 mod parts;
 mod probing;
 mod put;
+mod reader;
 mod retry;
 mod sums;
 mod swift;

@@ -11,15 +11,20 @@ use driver_api::{
     Error, ErrorKind, IoBuf, Op, OpContext, RString, RVec, Result, Retry, Tuple2,
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
-        ListQuery, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName, ObjectPiece, Objects,
-        PartInfo, PartPage, PutOptions, SignRequest, SignedUrl, UploadInfo, UploadPage,
-        UploadQuery,
+        ListQuery, ObjectAbilities, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName,
+        ObjectPiece, Objects, OpenedObject, PartInfo, PartPage, PutOptions, SignRequest, SignedUrl,
+        UploadInfo, UploadPage, UploadQuery,
     },
 };
 
 use crate::{
-    account::Account, config::Kind, control, copy, delete, error::invalid, features, get, mark,
-    names::check_object, parts, put, swift,
+    account::Account,
+    config::Kind,
+    control, copy, delete,
+    error::{invalid, unsupported},
+    features, get, mark,
+    names::check_object,
+    parts, put, reader, swift,
 };
 
 /// What an operation may take beyond its deadline, to find out how it ended.
@@ -36,7 +41,7 @@ pub(crate) struct ObjectsOf(pub Arc<Account>);
 
 impl ObjectsOf {
     /// Does `work` within the deadline, and counts how it ended.
-    fn run<T, F>(
+    pub(crate) fn run<T, F>(
         &self,
         operation: &'static str,
         cx: &OpContext,
@@ -174,6 +179,23 @@ impl Objects for ObjectsOf {
                 Kind::Swift => swift::get(&account, &object, offset, len, &conditions, until).await,
                 _ => get::get(&account, &object, offset, len, &conditions, until).await,
             }
+        })
+    }
+
+    fn open_read(
+        &self,
+        cx: &OpContext,
+        object: ObjectName,
+        offset: u64,
+        len: u64,
+        conditions: Conditions,
+    ) -> Op<OpenedObject> {
+        self.run("open object", cx, move |account, until| async move {
+            check_object(account.kind, &object)?;
+            if !features::of(&account).abilities.has(ObjectAbilities::STREAM) {
+                return Err(unsupported("objects of this kind of store are read in pieces"));
+            }
+            reader::open(account, object, offset, len, conditions, until).await
         })
     }
 

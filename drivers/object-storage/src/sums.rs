@@ -76,6 +76,41 @@ impl Sum {
     }
 }
 
+/// A sum that is made while the content comes.
+#[derive(Clone, Debug)]
+pub(crate) enum Running {
+    /// MD5.
+    Md5(Md5),
+    /// CRC-32C.
+    Crc32c(u32),
+}
+
+impl Running {
+    /// The sum over nothing so far.
+    pub fn new(way: Way) -> Self {
+        match way {
+            Way::Md5 => Self::Md5(Md5::new()),
+            Way::Crc32c => Self::Crc32c(0),
+        }
+    }
+
+    /// Goes on with `data`.
+    pub fn add(&mut self, data: &[u8]) {
+        match self {
+            Self::Md5(sum) => sum.update(data),
+            Self::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, data),
+        }
+    }
+
+    /// The sum over all that was added.
+    pub fn sum(&self) -> Sum {
+        match self {
+            Self::Md5(sum) => Sum::Md5(sum.clone().finalize().into()),
+            Self::Crc32c(sum) => Sum::Crc32c(*sum),
+        }
+    }
+}
+
 fn make_now(way: Way, data: &[u8]) -> Sum {
     match way {
         Way::Md5 => Sum::Md5(Md5::digest(data).into()),
@@ -174,6 +209,11 @@ mod tests {
         assert_eq!(crc.told(), "crc32c:e3069283");
         for sum in [md5, crc] {
             assert_eq!(Sum::parse(&sum.told()), Some(sum));
+        }
+        for whole in [md5, crc] {
+            let mut running = Running::new(whole.way());
+            data.chunks(2).for_each(|some| running.add(some));
+            assert_eq!(running.sum(), whole);
         }
         let much = Bytes::from(vec![7; MUCH + 1]);
         assert_eq!(make(Way::Md5, &much).await.expect("a sum"), make_now(Way::Md5, &much));

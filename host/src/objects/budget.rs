@@ -18,7 +18,16 @@ pub struct Budget {
 
 /// Room that is held until this is dropped.
 #[derive(Debug)]
-pub struct Reserved(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Reserved(OwnedSemaphorePermit);
+
+impl Reserved {
+    /// Gives back what is not needed for so many bytes.
+    pub fn shrink(&mut self, bytes: u64) {
+        let units = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
+        let spare = self.0.num_permits().saturating_sub(units);
+        drop(self.0.split(spare));
+    }
+}
 
 impl Budget {
     /// Room for so many bytes.
@@ -62,6 +71,12 @@ mod tests {
         assert!(waiting.await.is_err(), "it waits");
         assert!(budget.reserve_now(5 << 10).is_none(), "there is none now");
         drop(first);
+        let mut some = budget.reserve(6 << 10).await.expect("room");
+        some.shrink(8 << 10);
+        assert_eq!(budget.free(), 4 << 10, "it does not grow");
+        some.shrink((1 << 10) + 1);
+        assert_eq!(budget.free(), 8 << 10);
+        drop(some);
         let all = budget.reserve(1 << 30).await.expect("all of it");
         assert_eq!(budget.free(), 0);
         drop(all);

@@ -13,6 +13,7 @@ mod incoming;
 mod listing;
 mod reading;
 mod store;
+mod stream;
 mod writing;
 
 pub use budget::{Budget, Reserved};
@@ -20,7 +21,7 @@ pub use deleting::delete_all;
 pub use incoming::Incoming;
 pub use listing::{Listing, list, page};
 pub use reading::{Reading, Wanted, read};
-pub use store::{LONG, Store};
+pub use store::{LONG, Reader, Store};
 pub use writing::{LARGEST_PART, put, put_part};
 
 use driver_api::Result;

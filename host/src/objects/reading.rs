@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An object's bytes in order: pieces are asked for ahead of the client, all under the ETag of the first one.
+//! An object's bytes in order: as the store sends them, or in pieces that are asked for ahead of the client, all under the
+//! ETag of the first one.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use driver_api::{
     Error, ErrorKind, IoBuf, Result,
-    ext::{Conditions, ObjectInfo, ObjectName},
+    ext::{Conditions, ObjectAbilities, ObjectInfo, ObjectName, ObjectReading},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Budget, Reserved, Store};
+use super::{Budget, Reserved, Store, stream::Stream};
 use crate::plugins::Call;
 
 /// What is asked for at once.
 const PIECE: u64 = 4 << 20;
 /// Pieces that are asked for before the client took those before.
 const AHEAD: usize = 3;
+/// Buffers of a store's answer that wait for the client.
+const PARTED: usize = 16;
 /// A client that takes nothing for so long is given up.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// Which bytes of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +62,14 @@ impl AsRef<[u8]> for Held {
 struct Asked {
     at: u64,
     answer: JoinHandle<Result<(ObjectInfo, Bytes)>>,
+}
+
+/// How an object's bytes come, and the first ones.
+enum Coming {
+    /// By a request for all.
+    Stream(Bytes, Stream),
+    /// By a request for each piece, some of which were made early.
+    Pieces(Bytes, Vec<Asked>),
 }
 
 /// What all pieces of one reading have in common.
@@ -120,6 +131,41 @@ impl Source {
         begun.collect()
     }
 
+    /// Begins to read, by one request where the store can.
+    async fn first(&self, start: u64, most: u64) -> Result<(ObjectInfo, Coming)> {
+        if self.store.features().abilities.has(ObjectAbilities::STREAM) {
+            match self.stream(start, most).await {
+                // There are objects that only pieces can be read of.
+                Err(error) if error.kind() == ErrorKind::UNSUPPORTED => {}
+                opened => return opened,
+            }
+        }
+        // The first one before the others: who waits for room never has what comes later.
+        let room = self.room(most).await?;
+        let early = self.begin_early(start, most);
+        let (object, first) = self.piece(start, most, room).await?;
+        Ok((object, Coming::Pieces(first, early)))
+    }
+
+    /// Opens the object, and waits for its first bytes.
+    async fn stream(&self, start: u64, most: u64) -> Result<(ObjectInfo, Coming)> {
+        let (name, conditions) = (self.name.clone(), self.conditions.clone());
+        let room = Stream::room(&self.budget, most).await?;
+        let opening = self.store.ask(Call::OpenObject, move |objects, cx| {
+            objects.open_read(cx, name, start, most, conditions)
+        });
+        let ObjectReading { object, offset, len, reader, .. } = opening.await?;
+        let reader = self.store.reader(reader);
+        let told = (&object, offset, len);
+        let room = (self.budget.clone(), room);
+        let mut stream = Stream::new(reader, room, told, start, most)?;
+        let first = match len {
+            0 => Bytes::new(),
+            _ => stream.next().await?.unwrap_or_default(),
+        };
+        Ok((object, Coming::Stream(first, stream)))
+    }
+
     async fn head(&self) -> Result<ObjectInfo> {
         let (name, conditions) = (self.name.clone(), self.conditions.clone());
         self.store
@@ -163,10 +209,7 @@ pub async fn read(
             (object.size.saturating_sub(count), count)
         }
     };
-    // The first one before the others: who waits for room never has what comes later.
-    let room = source.room(most).await?;
-    let early = source.begin_early(start, most);
-    let (object, first) = match source.piece(start, most, room).await {
+    let (object, coming) = match source.first(start, most).await {
         Ok(begun) => begun,
         // Only the object's size tells whether it was the range.
         Err(error)
@@ -174,7 +217,7 @@ pub async fn read(
         {
             let object = source.head().await?;
             match object.size {
-                0 if wanted == Wanted::All => (object, Bytes::new()),
+                0 if wanted == Wanted::All => (object, Coming::Pieces(Bytes::new(), Vec::new())),
                 size if start >= size => return Err(outside(size, wanted)),
                 _ => return Err(error),
             }
@@ -185,21 +228,34 @@ pub async fn read(
         return Err(outside(object.size, wanted));
     }
     let end = start.saturating_add(most).min(object.size);
-    let at = start + first.len() as u64;
-    source.pin(&object);
-    short(&source, first.len() as u64, end - start)?;
-    let (sender, pieces) = mpsc::channel(1);
-    let follow = Follow { source, object: object.clone(), end };
-    tokio::spawn(async move {
-        let (ahead, asked) = mpsc::channel(AHEAD);
-        let sending = async {
-            match send(&sender, Ok(first)).await {
-                true => follow.send(asked, &sender).await,
-                false => drop(asked),
-            }
-        };
-        tokio::join!(follow.ask(at, early, ahead), sending);
-    });
+    // What a store sends comes in bytes, of which the reading holds so many: it does not matter how they are parted.
+    let places = if matches!(coming, Coming::Stream(..)) { PARTED } else { 1 };
+    let (sender, pieces) = mpsc::channel(places);
+    match coming {
+        Coming::Stream(first, stream) => {
+            tokio::spawn(async move {
+                if first.is_empty() || send(&sender, Ok(first)).await {
+                    stream.send(sender).await;
+                }
+            });
+        }
+        Coming::Pieces(first, early) => {
+            let at = start + first.len() as u64;
+            source.pin(&object);
+            short(&source, first.len() as u64, end - start)?;
+            let follow = Follow { source, object: object.clone(), end };
+            tokio::spawn(async move {
+                let (ahead, asked) = mpsc::channel(AHEAD);
+                let sending = async {
+                    match send(&sender, Ok(first)).await {
+                        true => follow.send(asked, &sender).await,
+                        false => drop(asked),
+                    }
+                };
+                tokio::join!(follow.ask(at, early, ahead), sending);
+            });
+        }
+    }
     Ok(Reading { object, start, end, pieces })
 }
 
@@ -220,7 +276,7 @@ fn short(source: &Source, len: u64, left: u64) -> Result<()> {
     Err(Error::new(ErrorKind::CORRUPTED, why).with("bytes", len).with("expected", expected))
 }
 
-async fn send(sender: &mpsc::Sender<Result<Bytes>>, piece: Result<Bytes>) -> bool {
+pub(super) async fn send(sender: &mpsc::Sender<Result<Bytes>>, piece: Result<Bytes>) -> bool {
     matches!(tokio::time::timeout(SILENCE, sender.send(piece)).await, Ok(Ok(())))
 }
 

@@ -4,11 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use driver_api::{
-    Abilities, Error, ErrorKind, ObjectsHandle, Op, OpContext, Result, ext::ObjectFeatures,
+    Abilities, Error, ErrorKind, IoBuf, ObjectReaderHandle, ObjectsHandle, Op, OpContext, Result,
+    ext::ObjectFeatures,
 };
 
 use crate::{
-    plugins::Call,
+    plugins::{Call, GuardedReader},
     volumes::{BackendStatus, CONTROL_TIMEOUT, OpenBackend, Volumes},
 };
 
@@ -60,6 +61,12 @@ impl Store {
         self.ask_within(CONTROL_TIMEOUT, call, begin).await
     }
 
+    /// Watches a reader that this store has opened.
+    pub fn reader(&self, reader: ObjectReaderHandle) -> Reader {
+        let reader = self.backend.handle().reader(reader);
+        Reader { backend: Arc::clone(&self.backend), reader }
+    }
+
     /// Asks the store. A change that is not answered in time is told as one whose outcome is unknown.
     pub async fn ask_within<T: Send + 'static>(
         &self,
@@ -80,6 +87,21 @@ impl Store {
             }
             false => error,
         })
+    }
+}
+
+/// An object of a store that is read in order.
+#[derive(Debug)]
+pub struct Reader {
+    backend: Arc<OpenBackend>,
+    reader: GuardedReader,
+}
+
+impl Reader {
+    /// The next bytes; none at the end.
+    pub async fn next(&self) -> Result<IoBuf> {
+        let cx = OpContext::new().with_timeout(CONTROL_TIMEOUT);
+        self.backend.call(Call::ReadObject.name(), self.reader.next(&cx)).await
     }
 }
 

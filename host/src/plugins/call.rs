@@ -100,6 +100,8 @@ calls! {
     ListObjects = "list_objects", false;
     HeadObject = "head_object", false;
     GetObject = "get_object", false;
+    OpenObject = "open_object", false;
+    ReadObject = "read_object", false;
     PutObject = "put_object", true;
     CopyObject = "copy_object", true;
     DeleteObject = "delete_object", true;

@@ -18,6 +18,7 @@ mod lent;
 mod load;
 mod log;
 mod meter;
+mod reader;
 mod registry;
 mod scan;
 mod sessions;
@@ -32,6 +33,7 @@ pub use guarded::{Guarded, GuardedBackend, GuardedVolume, Started};
 pub use lent::{Holder, Tenure, lend, lend_volume};
 pub use log::{DriverLog, TracingLog};
 pub use meter::DriverMeter;
+pub use reader::GuardedReader;
 pub use registry::{
     InUse, Lender, LoadedDriver, PluginSettings, PluginState, PluginStatus, Registry,
 };

@@ -49,7 +49,12 @@ async fn every_key_survives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sizes_around_every_limit_come_back_as_they_were() {
-    let house = House::new().await;
+    for without in ["", "stream"] {
+        sizes(House::with(json!({ "without": without })).await).await;
+    }
+}
+
+async fn sizes(house: House) {
     for len in [0, 1, 16383, 16384, 16385, 65535, 65536, 65537, 131_072, 131_073, 1_000_000] {
         let data = content(len);
         let written = house.put(&at("a"), data.clone()).await.ok();
@@ -111,7 +116,12 @@ async fn what_is_said_of_an_object_is_told_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ranges_are_exact() {
-    let house = House::new().await;
+    for without in ["", "stream"] {
+        exact(House::with(json!({ "without": without })).await).await;
+    }
+}
+
+async fn exact(house: House) {
     let data = content(100_000);
     house.put(&at("a"), data.clone()).await.ok();
     let range = async |text: &str| house.send("GET", &at("a"), &[("range", text)], "").await;
