@@ -108,6 +108,39 @@ pub async fn ranges(stage: &Stage) {
         let get = stage.objects.get(&cx(), object.clone(), offset, 1, Conditions::default()).await;
         refused(get, ErrorKind::INVALID_ARGUMENT);
     }
+    if can(stage, ObjectAbilities::STREAM) {
+        in_order(stage, &object, &data).await;
+    }
+}
+
+/// The same by one request, from any place to its end.
+async fn in_order(stage: &Stage, object: &driver_api::ext::ObjectName, data: &[u8]) {
+    for (offset, len) in [(0, u64::MAX), (0, 300_000), (0, 1), (70_000, 200_000), (299_999, 9)] {
+        let opening =
+            stage.objects.open_read(&cx(), object.clone(), offset, len, Conditions::default());
+        let opened = opening.await.unwrap_or_else(|error| panic!("{offset}+{len}: {error:#}"));
+        let expected = &data[offset as usize..offset.saturating_add(len).min(300_000) as usize];
+        assert_eq!((opened.offset, opened.len), (offset, expected.len() as u64));
+        let mut found = Vec::new();
+        loop {
+            match opened.reader.next(&cx()).await.expect("bytes") {
+                bytes if bytes.is_empty() => break,
+                bytes => found.extend_from_slice(&bytes),
+            }
+        }
+        assert!(found == expected, "{offset}+{len}: {} bytes", found.len());
+    }
+    for offset in [300_000, u64::MAX] {
+        let opening =
+            stage.objects.open_read(&cx(), object.clone(), offset, 1, Conditions::default()).await;
+        refused(opening, ErrorKind::INVALID_ARGUMENT);
+    }
+    let empty = stage.object("ranges-none");
+    stage.objects.put(&cx(), empty.clone(), buf(b""), PutOptions::default()).await.expect("put");
+    let opening = stage.objects.open_read(&cx(), empty, 0, u64::MAX, Conditions::default());
+    let opened = opening.await.expect("an empty object");
+    assert_eq!(opened.len, 0);
+    assert!(opened.reader.next(&cx()).await.expect("the end").is_empty());
 }
 
 async fn read_conditions(stage: &Stage) {

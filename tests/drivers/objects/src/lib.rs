@@ -25,6 +25,7 @@
 
 mod faults;
 mod objects;
+mod reading;
 mod store;
 
 use std::sync::{

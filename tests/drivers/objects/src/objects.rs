@@ -1,29 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ability itself.
 
-use std::{
-    ops::Bound,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-};
+use std::{ops::Bound, sync::Arc};
 
 use driver_api::{
     ErrorKind, IoBuf, Op, OpContext, RString, RVec, Result, Tuple2,
     ext::{
         BucketInfo, BucketSpec, Conditions, CopyOptions, DeleteOutcome, LifecycleRule, ListPage,
         ListQuery, ObjectAbilities, ObjectChange, ObjectFeatures, ObjectInfo, ObjectName,
-        ObjectPiece, ObjectReader, Objects, OpenedObject, PartInfo, PartPage, PutOptions,
-        SignRequest, SignedUrl, UploadInfo, UploadPage, UploadQuery, Versioning, unsupported,
+        ObjectPiece, Objects, OpenedObject, PartInfo, PartPage, PutOptions, SignRequest, SignedUrl,
+        UploadInfo, UploadPage, UploadQuery, Versioning, unsupported,
     },
 };
 
 use super::{
     Room,
+    reading::Rest,
     store::{State, apply, refused},
 };
 
 impl Room {
     /// Starts what may be asked to fail.
-    fn start<T: Send + 'static>(
+    pub(super) fn start<T: Send + 'static>(
         &self,
         name: &'static str,
         work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
@@ -48,40 +46,6 @@ fn page<T>(entries: impl Iterator<Item = (String, T)>, limit: u32) -> (Vec<T>, R
         found.push(entry);
     }
     (found, RString::new())
-}
-
-/// What is left of an object that is read in order.
-struct Rest {
-    room: Room,
-    object: ObjectName,
-    /// That it is still the same object.
-    same: Conditions,
-    left: Mutex<IoBuf>,
-}
-
-impl ObjectReader for Rest {
-    fn next(&self, _cx: &OpContext) -> Op<IoBuf> {
-        let most = self.room.0.options.max_piece as usize;
-        let taken = {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-            let len = left.len().min(most);
-            let taken = left.slice(0, len);
-            let over = usize::from(self.room.breaks("stream-repeats") && len == most);
-            *left = left.slice(len - over, left.len() - len + over);
-            taken
-        };
-        let (object, same) = (self.object.clone(), self.same.clone());
-        self.room.start("next", move |state| match taken.is_empty() {
-            true => Ok(taken),
-            false => state.read(&object, &same).map(|_| taken),
-        })
-    }
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        self.room.0.readings_dropped.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 enum Entry {
@@ -280,11 +244,10 @@ impl Objects for Room {
             }
             let end = size.min(offset.saturating_add(len));
             let from = offset as usize - usize::from(moved && offset > 0);
-            let left = Mutex::new(IoBuf::copy_from(&found.data[from..end as usize]));
-            let same = Conditions::matching(&found.info.etag);
+            let left = IoBuf::copy_from(&found.data[from..end as usize]);
             let info = found.info.clone();
-            let reader = Arc::new(Rest { room, object, same, left });
-            Ok(OpenedObject { object: info, offset, len: end - offset, reader })
+            let reader = Rest::new(room, object, &info, left);
+            Ok(OpenedObject { object: info, offset, len: end - offset, reader: Arc::new(reader) })
         })
     }
 
