@@ -30,8 +30,10 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
+    serve::ListenerExt,
 };
 use driver_api::{Error, ErrorKind, Result};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixListener, sync::Semaphore};
 
@@ -47,6 +49,9 @@ use types::DriverView;
 /// No request body may be longer, except data of volumes and objects.
 const LONGEST_BODY: usize = 1 << 20;
 const REQUESTS_AT_ONCE: usize = 128;
+/// Bytes that wait in a connection for the client. With the system's few, an object's bytes cost both sides many more
+/// turns.
+pub const SENT_AHEAD: usize = 1 << 20;
 /// A request that takes longer is answered with "outcome unknown", and goes on.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The header by which a repeated request is known.
@@ -181,6 +186,10 @@ impl Api {
         listener: UnixListener,
         end: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {
+        let listener = listener.tap_io(|stream| {
+            // Slower if refused, and nothing else.
+            let _ = set_socket_send_buffer_size(stream, SENT_AHEAD);
+        });
         let serving = axum::serve(listener, self.router()).with_graceful_shutdown(end);
         serving.await.map_err(|error| Error::from_io("the management API ended", &error))
     }
