@@ -8,6 +8,7 @@ pub mod changes;
 mod cluster;
 mod data;
 mod exports;
+pub mod handover;
 mod jobs;
 mod metrics;
 pub mod movement;

@@ -44,23 +44,27 @@ struct ProblemBody {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let error = self.0;
-        let status = http_status(error.kind());
-        let body = ProblemBody {
-            kind_uri: format!("urn:novastor:error:{}", error.kind()),
-            title: error.kind().name().to_owned(),
-            status,
-            detail: error.message().to_owned(),
-            code: error.kind().code(),
-            operation: error.operation().to_owned(),
-            context: error.context().map(|(key, value)| (key.into(), value.into())).collect(),
-            sources: error.sources().map(str::to_owned).collect(),
-            remedy: error.remedy_text().to_owned(),
-        };
-        let text = serde_json::to_vec(&body).unwrap_or_default();
+        let status = http_status(self.0.kind());
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let text = encode(self.0);
         (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], Body::from(text)).into_response()
     }
+}
+
+/// The text that an error is told by.
+pub fn encode(error: Error) -> Vec<u8> {
+    let body = ProblemBody {
+        kind_uri: format!("urn:novastor:error:{}", error.kind()),
+        title: error.kind().name().to_owned(),
+        status: http_status(error.kind()),
+        detail: error.message().to_owned(),
+        code: error.kind().code(),
+        operation: error.operation().to_owned(),
+        context: error.context().map(|(key, value)| (key.into(), value.into())).collect(),
+        sources: error.sources().map(str::to_owned).collect(),
+        remedy: error.remedy_text().to_owned(),
+    };
+    serde_json::to_vec(&body).unwrap_or_default()
 }
 
 #[derive(Debug)]

@@ -141,7 +141,7 @@ impl Client {
         let (alive, ended) = oneshot::channel();
         tokio::spawn(async move {
             // A broken connection shows at the request, which says it better.
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
             drop::<oneshot::Sender<Infallible>>(alive);
         });
         Ok(Connection { sender, ended })

@@ -20,11 +20,15 @@ pub use budget::{Budget, Reserved};
 pub use deleting::delete_all;
 pub use incoming::Incoming;
 pub use listing::{Listing, list, page};
-pub use reading::{Reading, Wanted, read};
+pub use reading::{Pieces, Reading, Wanted, read};
 pub use store::{LONG, Reader, Store};
+pub use stream::Stream;
 pub use writing::{LARGEST_PART, put, put_part};
 
+use std::sync::Arc;
+
 use driver_api::Result;
+use tokio::sync::Semaphore;
 
 use crate::volumes::Volumes;
 
@@ -32,6 +36,8 @@ use crate::volumes::Volumes;
 const WRITING: u64 = LARGEST_PART;
 /// Bytes of objects on their way to clients, at most.
 const READING: u64 = 256 << 20;
+/// Clients' files that are written to at a time; the bytes of others go through their sockets.
+const FILES: usize = 64;
 
 /// What operations on objects share. A cheap handle.
 #[derive(Clone)]
@@ -41,12 +47,15 @@ pub struct Objects {
     pub writing: Budget,
     /// For what is read.
     pub reading: Budget,
+    /// Places for what is written straight into clients' files: each takes a thread.
+    pub files: Arc<Semaphore>,
 }
 
 impl Objects {
     /// Objects of these backends.
     pub fn new(volumes: Volumes) -> Self {
-        Self { volumes, writing: Budget::new(WRITING), reading: Budget::new(READING) }
+        let files = Arc::new(Semaphore::new(FILES));
+        Self { volumes, writing: Budget::new(WRITING), reading: Budget::new(READING), files }
     }
 
     /// The object store of the backend of this name; `-`: of the only one that has objects.

@@ -46,7 +46,47 @@ pub struct Reading {
     /// The place after the last one.
     pub end: u64,
     /// The bytes, in order. After an error nothing comes.
-    pub pieces: mpsc::Receiver<Result<Bytes>>,
+    pub pieces: Pieces,
+}
+
+/// The bytes of a reading.
+#[derive(Debug)]
+pub enum Pieces {
+    /// The first ones, and what they come from.
+    Stream(Bytes, Box<Stream>),
+    /// What others fetch.
+    Fetched(mpsc::Receiver<Result<Bytes>>),
+}
+
+impl Pieces {
+    /// The next ones; none at the end, and after an error.
+    pub async fn next(&mut self) -> Option<Result<Bytes>> {
+        match self {
+            Self::Stream(first, stream) => match std::mem::take(first) {
+                first if first.is_empty() => stream.next().await.transpose(),
+                first => Some(Ok(first)),
+            },
+            Self::Fetched(pieces) => pieces.recv().await,
+        }
+    }
+
+    /// The same, fetched while the client takes those before, for whom it is given up if it takes none for long.
+    pub fn fetched(self) -> mpsc::Receiver<Result<Bytes>> {
+        match self {
+            Self::Fetched(pieces) => pieces,
+            Self::Stream(first, stream) => {
+                // What a store sends comes in bytes, of which the reading holds so many: it does not matter how they are
+                // parted.
+                let (sender, pieces) = mpsc::channel(PARTED);
+                tokio::spawn(async move {
+                    if first.is_empty() || send(&sender, Ok(first)).await {
+                        stream.send(sender).await;
+                    }
+                });
+                pieces
+            }
+        }
+    }
 }
 
 /// A piece and the room that it takes, until the client has it.
@@ -228,22 +268,14 @@ pub async fn read(
         return Err(outside(object.size, wanted));
     }
     let end = start.saturating_add(most).min(object.size);
-    // What a store sends comes in bytes, of which the reading holds so many: it does not matter how they are parted.
-    let places = if matches!(coming, Coming::Stream(..)) { PARTED } else { 1 };
-    let (sender, pieces) = mpsc::channel(places);
-    match coming {
-        Coming::Stream(first, stream) => {
-            tokio::spawn(async move {
-                if first.is_empty() || send(&sender, Ok(first)).await {
-                    stream.send(sender).await;
-                }
-            });
-        }
+    let pieces = match coming {
+        Coming::Stream(first, stream) => Pieces::Stream(first, Box::new(stream)),
         Coming::Pieces(first, early) => {
             let at = start + first.len() as u64;
             source.pin(&object);
             short(&source, first.len() as u64, end - start)?;
             let follow = Follow { source, object: object.clone(), end };
+            let (sender, pieces) = mpsc::channel(1);
             tokio::spawn(async move {
                 let (ahead, asked) = mpsc::channel(AHEAD);
                 let sending = async {
@@ -254,8 +286,9 @@ pub async fn read(
                 };
                 tokio::join!(follow.ask(at, early, ahead), sending);
             });
+            Pieces::Fetched(pieces)
         }
-    }
+    };
     Ok(Reading { object, start, end, pieces })
 }
 

@@ -29,7 +29,8 @@ impl AsRef<[u8]> for Held {
 }
 
 /// An object that comes in order.
-pub(super) struct Stream {
+#[derive(Debug)]
+pub struct Stream {
     reader: Reader,
     /// For all readings.
     budget: Budget,

@@ -5,6 +5,7 @@
 //! A key is one segment of the path, percent-encoded: its slashes are `%2F`.
 
 mod buckets;
+mod direct;
 mod headers;
 pub(crate) mod listing;
 mod one;

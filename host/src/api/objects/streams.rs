@@ -22,7 +22,9 @@ use tokio::sync::mpsc;
 
 use super::{
     super::{Answered, Api},
-    Asked, At, ObjectPath, OfVersion, find, headers, refused,
+    Asked, At, ObjectPath, OfVersion,
+    direct::{Offer, Offered},
+    find, headers, refused,
     types::{ObjectView, OfUpload, PartView},
     uploads::upload,
 };
@@ -48,9 +50,7 @@ impl hyper::body::Body for Streamed {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let piece = ready!(self.pieces.poll_recv(cx)).unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::UNAVAILABLE, "the reading ended before the object did"))
-        });
+        let piece = ready!(self.pieces.poll_recv(cx)).unwrap_or_else(|| Err(ended_early()));
         Poll::Ready(Some(piece.map(|piece| {
             self.left = self.left.saturating_sub(piece.len() as u64);
             Frame::data(piece)
@@ -60,6 +60,10 @@ impl hyper::body::Body for Streamed {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
     }
+}
+
+pub(super) fn ended_early() -> Error {
+    Error::new(ErrorKind::UNAVAILABLE, "the reading ended before the object did")
 }
 
 async fn head_of(store: &Store, name: ObjectName, conditions: Conditions) -> Result<HeaderMap> {
@@ -86,6 +90,7 @@ pub(super) async fn read(
     State(api): State<Api>,
     At(at): At<ObjectPath>,
     Asked(of): Asked<OfVersion>,
+    Offered(offer): Offered,
     request: HeaderMap,
 ) -> Answered<Response> {
     let (store, name) = find(&api, at, of.version)?;
@@ -115,13 +120,13 @@ pub(super) async fn read(
         _ => (wanted, read(wanted, conditions).await),
     };
     match begun {
-        Ok(reading) => Ok(answer(reading, wanted)),
+        Ok(reading) => Ok(answer(reading, wanted, offer)),
         Err(error) if error.kind() == ErrorKind::OUT_OF_RANGE => Ok(not_there(error)),
         Err(error) => Err(error.into()),
     }
 }
 
-fn answer(reading: Reading, wanted: Wanted) -> Response {
+fn answer(reading: Reading, wanted: Wanted, offer: Option<Offer>) -> Response {
     let Reading { object, start, end, pieces } = reading;
     let mut said = headers::of_object(&object);
     said.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
@@ -133,7 +138,10 @@ fn answer(reading: Reading, wanted: Wanted) -> Response {
             said.insert(header::CONTENT_RANGE, range);
         }
     }
-    let body = Body::new(Streamed { pieces, left: end - start });
+    if let Some(offer) = offer {
+        return offer.accept(said, pieces, end - start);
+    }
+    let body = Body::new(Streamed { pieces: pieces.fetched(), left: end - start });
     (status, said, body).into_response()
 }
 

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     crew::share,
+    direct,
     journal::{Journal, folder, sync_folder},
     names::Query,
     parts::{self, Cut},
@@ -323,14 +324,14 @@ async fn fill(
 ) -> Filled {
     let journal = Arc::new(journal);
     let result = async {
-        let file = open_partial(partial, cut.size, lines.is_empty())?;
+        let (file, is_lent) = open_partial(partial, cut.size, lines.is_empty())?;
         let (stop, progress) = (Arc::clone(&fetch.stop), Arc::clone(&fetch.progress));
         let threads = usize::from(get.moving.parallel);
         let threads = threads.min(usize::try_from(cut.count()).unwrap_or(usize::MAX));
         let file = Arc::new(file);
         let pieces = Arc::new(Pieces::new(
             fetch,
-            Arc::clone(&file),
+            (Arc::clone(&file), is_lent),
             cut,
             first,
             lines,
@@ -344,6 +345,8 @@ async fn fill(
             let _ = std::fs::remove_file(partial);
             Error::from_io("the file cannot be synced", &error).with("file", partial.display())
         })?;
+        drop((file, pieces));
+        direct::returned(partial)?;
         Ok(compared)
     }
     .await;
@@ -353,14 +356,22 @@ async fn fill(
     }
 }
 
-fn open_partial(path: &Path, size: u64, anew: bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(anew);
-    options.custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(path).and_then(|file| file.set_len(size).map(|()| file));
-    file.map_err(|error| {
+/// Opens the partial file, and tells whether the host may write to it.
+fn open_partial(path: &Path, size: u64, anew: bool) -> Result<(File, bool)> {
+    let failed = |error: std::io::Error| {
         Error::from_io("the file cannot be written", &error).with("file", path.display())
-    })
+    };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path).map_err(failed)?;
+    // First: it may be on loan from a command before.
+    let is_lent = direct::lock(&file, path)?;
+    if anew {
+        file.set_len(0).map_err(failed)?;
+    }
+    file.set_len(size).map_err(failed)?;
+    Ok((file, is_lent))
 }
 
 /// Compares the whole with the sum that the store tells of it, as far as that is cheap or asked for.

@@ -2,6 +2,7 @@
 //! `novastor object`.
 
 mod crew;
+mod direct;
 mod facts;
 mod get;
 mod journal;

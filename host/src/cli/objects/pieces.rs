@@ -16,6 +16,7 @@ use hyper::{Method, Response, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    direct,
     facts::quoted,
     journal::Journal,
     parts::Cut,
@@ -24,7 +25,10 @@ use super::{
     sums::{self, Kind, hex_of_crc},
     wire::{Ask, Wire, header, next_piece},
 };
-use crate::cli::client::{Client, whole};
+use crate::{
+    api::handover::PROTOCOL,
+    cli::client::{Client, whole},
+};
 
 /// How often what the host found damaged on its way is asked for again.
 const DAMAGED: u32 = 3;
@@ -41,6 +45,59 @@ pub(super) struct Line {
 pub(super) struct Asked {
     pub(super) first: u64,
     pub(super) len: u64,
+}
+
+/// Where bytes go.
+trait Sink {
+    /// Takes what came.
+    fn take(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// The file that the host may write to instead, and the place of what comes next.
+    fn file(&self) -> Option<(&File, u64)> {
+        None
+    }
+
+    /// The host wrote so many bytes with this CRC-32C.
+    fn took(&mut self, _len: u64, _crc: u32) {}
+}
+
+/// Bytes that somebody takes.
+struct Taking<F>(F);
+
+impl<F: FnMut(&[u8]) -> Result<()>> Sink for Taking<F> {
+    fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0(bytes)
+    }
+}
+
+/// Bytes of a file.
+struct Filling<'f> {
+    file: &'f File,
+    is_lent: bool,
+    place: u64,
+    crc: u32,
+}
+
+impl Sink for Filling<'_> {
+    fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, self.place).map_err(|error| {
+            Error::from_io("the file cannot be written", &error)
+                .remedy("make room for it, or choose another place")
+        })?;
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        self.place += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn file(&self) -> Option<(&File, u64)> {
+        self.is_lent.then_some((self.file, self.place))
+    }
+
+    fn took(&mut self, len: u64, crc: u32) {
+        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        self.crc = crc32c::crc32c_combine(self.crc, crc, bytes);
+        self.place += len;
+    }
 }
 
 /// An object that is read.
@@ -62,23 +119,25 @@ impl Fetch {
         asked: Asked,
         take: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        self.read(&mut Wire::new(&self.client), asked, take).await
+        self.read(&mut Wire::new(&self.client), asked, &mut Taking(take)).await
     }
 
-    async fn read(
-        &self,
-        wire: &mut Wire,
-        asked: Asked,
-        mut take: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    async fn read(&self, wire: &mut Wire, asked: Asked, sink: &mut impl Sink) -> Result<()> {
         let (mut done, mut failed, mut damaged) = (0, 0, 0);
         while done < asked.len {
             let left = Asked { first: asked.first + done, len: asked.len - done };
             let before = done;
             let attempt = async {
-                let response = self.ask(wire, left).await?;
+                let response = self.ask(wire, left, sink.file().is_some()).await?;
+                if let Some(lent) = sink.file().filter(|_| is_direct(&response)) {
+                    let moved = |len| self.progress.moved(len);
+                    let filled = direct::fill(response, lent, left.len, moved).await;
+                    sink.took(filled.done, filled.crc);
+                    done += filled.done;
+                    return filled.ended;
+                }
                 drain(response, left.len, |bytes| {
-                    take(bytes)?;
+                    sink.take(bytes)?;
                     done += bytes.len() as u64;
                     self.progress.moved(bytes.len() as u64);
                     Ok(())
@@ -111,17 +170,21 @@ impl Fetch {
             .remedy("repeat it to read the one that is there now")
     }
 
-    async fn ask(&self, wire: &mut Wire, asked: Asked) -> Result<Response<Incoming>> {
+    async fn ask(&self, wire: &mut Wire, asked: Asked, lends: bool) -> Result<Response<Incoming>> {
         let last = asked.first + asked.len - 1;
         let range = format!("bytes={}-{last}", asked.first);
         let mut ask = Ask::new(Method::GET, self.path.as_str()).with(hyper::header::RANGE, range);
         if !self.etag.is_empty() {
             ask = ask.with(hyper::header::IF_MATCH, quoted(&self.etag));
         }
+        if lends {
+            ask = ask.with(hyper::header::CONNECTION, "upgrade");
+            ask = ask.with(hyper::header::UPGRADE, PROTOCOL);
+        }
         let response = wire.send(&ask, whole(Vec::new())).await?;
         let told = header(response.headers(), "content-range").unwrap_or_default();
         let is_it = match response.status() {
-            StatusCode::PARTIAL_CONTENT => {
+            StatusCode::PARTIAL_CONTENT | StatusCode::SWITCHING_PROTOCOLS => {
                 told.starts_with(&format!("bytes {}-{last}/", asked.first))
             }
             // All of it, for who asked for all of it.
@@ -138,6 +201,11 @@ impl Fetch {
             format!("the host gave other bytes than were asked for: {} {told}", response.status());
         Err(Error::new(ErrorKind::INTERNAL, why))
     }
+}
+
+/// Whether the host waits for the file.
+fn is_direct(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Takes a body of just this length.
@@ -169,6 +237,8 @@ async fn drain(
 pub(super) struct Pieces {
     fetch: Fetch,
     file: Arc<File>,
+    /// Whether the host may write to it.
+    is_lent: bool,
     cut: Cut,
     /// Where the file's first byte is in the object.
     first: u64,
@@ -182,7 +252,7 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn new(
         fetch: Fetch,
-        file: Arc<File>,
+        (file, is_lent): (Arc<File>, bool),
         cut: Cut,
         first: u64,
         lines: Vec<Line>,
@@ -190,7 +260,7 @@ impl Pieces {
     ) -> Self {
         let known = lines.into_iter().map(|line| (line.piece, line.crc)).collect();
         let (done, next) = (Mutex::default(), AtomicU64::new(0));
-        Self { fetch, file, cut, first, journal, known, done, next }
+        Self { fetch, file, is_lent, cut, first, journal, known, done, next }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -238,18 +308,9 @@ impl Pieces {
     }
 
     async fn piece(&self, wire: &mut Wire, at: u64, len: u64) -> Result<u32> {
-        let (mut crc, mut place) = (0, at);
-        let asked = Asked { first: self.first + at, len };
-        let read = self.fetch.read(wire, asked, |bytes| {
-            self.file.write_all_at(bytes, place).map_err(|error| {
-                Error::from_io("the file cannot be written", &error)
-                    .remedy("make room for it, or choose another place")
-            })?;
-            crc = crc32c::crc32c_append(crc, bytes);
-            place += bytes.len() as u64;
-            Ok(())
-        });
-        read.await?;
+        let mut filling = Filling { file: &self.file, is_lent: self.is_lent, place: at, crc: 0 };
+        self.fetch.read(wire, Asked { first: self.first + at, len }, &mut filling).await?;
+        let crc = filling.crc;
         begin_to_sync(&self.file, at, len);
         Ok(crc)
     }

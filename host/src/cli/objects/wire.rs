@@ -22,7 +22,7 @@ use crate::{
 pub(super) const LONGEST_ANSWER: usize = 64 << 20;
 
 /// A host that says nothing for so long is given up: longer than it gives a store itself.
-const SILENCE: Duration = Duration::from_secs(660);
+pub(super) const SILENCE: Duration = Duration::from_secs(660);
 /// The slowest that a host may take a body, in bytes each second.
 const SLOWEST: u64 = 256 << 10;
 
