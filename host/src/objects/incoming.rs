@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use driver_api::{Error, ErrorKind, Result};
 use http_body_util::BodyExt;
 
-/// A client that sends nothing for so long is given up.
-const SILENCE: Duration = Duration::from_secs(60);
+use super::SILENCE;
+
 /// What is still taken of a refused client, in bytes and in time.
 const TAKEN: usize = 4 << 20;
 const TAKING: Duration = Duration::from_secs(2);

@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A listing from its beginning to its end: the next page is asked for while the one before is on its way to the client.
 
-use std::time::Duration;
-
 use driver_api::{
     Error, ErrorKind, Result,
     ext::{ListPage, ListQuery},
 };
 use tokio::sync::mpsc;
 
-use super::Store;
+use super::{SILENCE, Store};
 use crate::plugins::Call;
-
-/// A client that takes nothing for so long is given up.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// A listing that has begun.
 #[derive(Debug)]

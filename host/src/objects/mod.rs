@@ -25,13 +25,15 @@ pub use store::{LONG, Reader, Store};
 pub use stream::Stream;
 pub use writing::{LARGEST_PART, put, put_part};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use driver_api::Result;
 use tokio::sync::Semaphore;
 
 use crate::volumes::Volumes;
 
+/// A client that neither sends nor takes anything for so long is given up.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of objects on their way to stores, at most.
 const WRITING: u64 = LARGEST_PART;
 /// Bytes of objects on their way to clients, at most.

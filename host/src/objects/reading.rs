@@ -2,8 +2,6 @@
 //! An object's bytes in order: as the store sends them, or in pieces that are asked for ahead of the client, all under the
 //! ETag of the first one.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use driver_api::{
     Error, ErrorKind, IoBuf, Result,
@@ -11,7 +9,7 @@ use driver_api::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Budget, Reserved, Store, stream::Stream};
+use super::{Budget, Reserved, SILENCE, Store, stream::Stream};
 use crate::plugins::Call;
 
 /// What is asked for at once.
@@ -20,8 +18,6 @@ const PIECE: u64 = 4 << 20;
 const AHEAD: usize = 3;
 /// Buffers of a store's answer that wait for the client.
 const PARTED: usize = 16;
-/// A client that takes nothing for so long is given up.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// Which bytes of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,11 +8,7 @@ use driver_api::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{
-    Budget, Reserved,
-    reading::{SILENCE, send},
-    store::Reader,
-};
+use super::{Budget, Reserved, SILENCE, reading::send, store::Reader};
 
 /// The most bytes that one reading holds.
 const AHEAD: u64 = 2 << 20;

@@ -7,8 +7,9 @@ use driver_api::{
 };
 
 use super::{
-    can, listed,
+    can,
     support::{Stage, cx, refused},
+    uploads::listed,
 };
 
 /// Whether a store heeds the conditions of an upload's completion: create-only, and for a certain ETag.

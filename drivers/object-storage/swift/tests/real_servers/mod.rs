@@ -20,7 +20,7 @@ use object_store::client::{
     HttpResponseBody, HttpService, ReqwestConnector,
 };
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
-use swift::{Auth, Config, ContainerUpdate, KeystoneIdentity, Swift};
+use swift::{Auth, Config, ContainerUpdate, Failure, FailureKind, KeystoneIdentity, Swift};
 
 /// What `DIR/addresses` says.
 pub fn addresses() -> HashMap<String, String> {
@@ -43,10 +43,6 @@ pub enum Server {
 }
 
 impl Server {
-    pub fn is_there(self) -> bool {
-        self != Self::Radosgw || addresses().contains_key("radosgw_swift_auth")
-    }
-
     pub fn auth(self) -> Auth {
         let addresses = addresses();
         let of = |key: &str| {
@@ -318,6 +314,11 @@ impl HttpService for Faulty {
             Some(Fault::Answer(body)) => Ok(status(200, None, body)),
         }
     }
+}
+
+/// What kind of failure of this client an error is.
+pub fn kind(error: &object_store::Error) -> FailureKind {
+    Failure::of(error).unwrap_or_else(|| panic!("no failure of this client: {error}")).kind()
 }
 
 /// Names of the objects in the segments container of `swift`.
