@@ -180,6 +180,10 @@ const RESIZING_REGRESSIONS: &[(u64, &str)] = &[
         256_305,
         "the journal of one that fell out was replayed where the volume had got smaller and larger again",
     ),
+    (
+        39_633_618_642_221_858,
+        "a follower that fell out when it had nearly caught up did not begin anew until something happened",
+    ),
 ];
 
 /// How many seeds may pass before a missing protection is noticed.
