@@ -81,13 +81,17 @@ const CUTTING_REGRESSIONS: [(u64, &str); 5] = [
 ];
 
 /// The same, for seeds in which digests are taken.
-const SCRUBBING_REGRESSIONS: [(u64, &str); 3] = [
+const SCRUBBING_REGRESSIONS: [(u64, &str); 4] = [
     (13, "what a clock that jumped back had touched never left the log, and was never at rest"),
     (
         4060,
         "a compared read was refused since a last copy that had restarted was asked again and again",
     ),
     (2934, "the judge took a verification for wrong while a shard moved"),
+    (
+        897_734_165_178_580_114,
+        "what lay past an old end was counted by a map that a record was about to replace",
+    ),
 ];
 
 /// The same, for asynchronous volumes. The era throws faults otherwise than when most of them were found.
@@ -175,6 +179,10 @@ const RESIZING_REGRESSIONS: &[(u64, &str)] = &[
     (
         256_305,
         "the journal of one that fell out was replayed where the volume had got smaller and larger again",
+    ),
+    (
+        39_633_618_642_221_858,
+        "a follower that fell out when it had nearly caught up did not begin anew until something happened",
     ),
 ];
 

@@ -157,6 +157,17 @@ impl Volume {
         }
         self.wake_viewers();
         self.pump_promotion();
+        // Who fell out only now begins anew: nothing else may happen that would have it go on.
+        for slot in self.slots() {
+            let brick = &self.bricks[slot.index()];
+            let has_fallen_out =
+                brick.follower.stage == FollowStage::Lacking && brick.follower.work.is_none();
+            let is_open =
+                brick.role == Role::Stale && brick.link == Link::Open && !brick.unrecorded;
+            if has_fallen_out && is_open {
+                self.pump_follower(slot);
+            }
+        }
     }
 
     fn pump_follower(&mut self, slot: Slot) {

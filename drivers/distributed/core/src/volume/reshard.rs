@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Volume,
-    state::{Goal, Kind, Rest},
+    state::{BarrierStage, Goal, Kind, Rest},
 };
 use crate::{Litter, ShardMap, Slot};
 
@@ -24,6 +24,9 @@ pub(super) struct Resharding {
     shard_size: u64,
     /// The map of that size; with it the shard map that is being stored is this one.
     map: Option<ShardMap>,
+    /// Bytes of the volume that the map was made for. Of what comes after them it does not say what the one that counts
+    /// says, even if it begins again there or its last shard reaches further.
+    size: u64,
     /// Whoever asked for it still wants it.
     is_wanted: bool,
 }
@@ -32,7 +35,7 @@ impl Volume {
     /// Has shards of this size soon. Until then none is moved or freed.
     pub(super) fn reshard(&mut self, shard_size: u64) {
         if self.resharding.is_none() {
-            self.resharding = Some(Resharding { shard_size, map: None, is_wanted: true });
+            self.resharding = Some(Resharding { shard_size, map: None, size: 0, is_wanted: true });
             self.want_map = true;
         }
     }
@@ -57,7 +60,10 @@ impl Volume {
         let Some(resharding) = &mut self.resharding else { return Some(map) };
         let resharded = map.in_shards_of(resharding.shard_size, self.descriptor.size);
         match &resharded {
-            Some(map) => resharding.map = Some(map.clone()),
+            Some(map) => {
+                resharding.map = Some(map.clone());
+                resharding.size = self.descriptor.size;
+            }
             None => {
                 self.resharding = None;
                 self.requeue();
@@ -67,28 +73,31 @@ impl Volume {
     }
 
     /// Whether a record may name the map that is stored: one of another shard size only while nothing under way counts
-    /// in shards, and if it says of all of the volume where it is.
+    /// in shards, and if it says of all of the volume where it is. Nor while bricks get another size: once they are larger,
+    /// what those that are away may hold past the old end is counted by the map that counts then, and the record would put
+    /// another in its place that was made for the smaller volume.
     pub(super) fn may_name_map(&self) -> bool {
-        let Some(Resharding { map: Some(map), is_wanted, .. }) = &self.resharding else {
+        let Some(Resharding { map: Some(_), size, is_wanted, .. }) = &self.resharding else {
             return true;
         };
+        let are_resized =
+            self.barrier.as_ref().is_some_and(|barrier| barrier.stage == BarrierStage::Bricks);
         let in_shards =
             |kind| matches!(kind, Kind::Fill { .. } | Kind::Sweep { .. } | Kind::Digest);
         *is_wanted
-            && self.covers_volume(map)
+            && !are_resized
+            && self.descriptor.size <= *size
             && self.moves.is_empty()
             && !self.ops.iter().any(|(_, op)| in_shards(op.kind))
-    }
-
-    fn covers_volume(&self, map: &ShardMap) -> bool {
-        map.covers(self.descriptor.size.div_ceil(map.shard_size()))
     }
 
     /// Forgets a map of another shard size that is of no use any more. Not while a record that came to nothing may name
     /// it: a state that is lost would be made anew from that.
     pub(super) fn drop_resharding(&mut self) {
-        let Some(Resharding { map: Some(map), is_wanted, .. }) = &self.resharding else { return };
-        let is_stale = !is_wanted || !self.covers_volume(map);
+        let Some(Resharding { map: Some(_), size, is_wanted, .. }) = &self.resharding else {
+            return;
+        };
+        let is_stale = !is_wanted || *size < self.descriptor.size;
         let is_stored = self.map_write.as_ref().is_some_and(|write| write.is_stored);
         let is_settled = self.commit.is_none() && self.settled == self.descriptor.generation;
         if is_stale && is_stored && is_settled {

@@ -93,3 +93,66 @@ fn a_wish_that_is_taken_back_leaves_the_shards() {
     assert_eq!((desk.volume.map(), desk.stored().shard_size), (&map, 0));
     assert!(!desk.log.iter().any(|line| line.starts_with("ForgetMaps")), "{:#?}", desk.log);
 }
+
+/// A volume that got smaller, to so many MiB, and whose state is about to get a map of shards of another size.
+fn about_to_reshard(sets_of_16: &[u64], mib: u64, wish: ShardMap) -> Desk {
+    let mut desk = Desk::new(&Settings::default());
+    assert_eq!(desk.arrange(1, sets(16, sets_of_16)), Some(Ok(())));
+    assert_eq!(desk.ask(2, ClientOp::Resize { size: mib * MIB }), Some(Ok(())));
+    desk.held = Some("StoreMap");
+    assert_eq!(desk.arrange(3, wish), None);
+    assert_eq!(desk.unanswered.len(), 1);
+    desk
+}
+
+#[test]
+fn what_is_past_an_end_is_not_counted_by_a_map_that_is_about_to_go() {
+    let mut desk = about_to_reshard(&[3, 3, 6, 6], 32, sets(4, &[3; 8]));
+    // Two bricks are away while the volume grows, and may hold what was there when it was larger.
+    desk.spoiled =
+        vec![("brick: BrickId(0)", Outcome::Failed), ("brick: BrickId(2)", Outcome::Failed)];
+    for node in [0, 2] {
+        desk.volume.handle(Time(0), Event::NodeDown(NodeId(node)));
+    }
+    desk.work();
+    assert_eq!(desk.states(), [BrickState::Stale, BrickState::InSync, BrickState::Stale]);
+    desk.held = Some("ResizeBrick");
+    assert_eq!(desk.ask(4, ClientOp::Resize { size: SIZE }), None);
+    assert_eq!(desk.unanswered.len(), 2);
+    // The map is stored while the bricks grow, and they have grown before the state has a record that could name it.
+    desk.held = Some("SwapState");
+    let (io, outcome) = desk.unanswered.remove(0);
+    desk.volume.handle(Time(0), Event::Done { io, incarnation: 1, outcome });
+    desk.work();
+    desk.let_go();
+    assert!(desk.replies.contains(&(4, Ok(()))), "{:?}", desk.replies);
+    desk.log.clear();
+    desk.spoiled.clear();
+    desk.tick(2);
+    desk.tick(2);
+    assert_eq!(desk.states(), [BrickState::InSync; 3]);
+    assert!(desk.replies.contains(&(3, Ok(()))), "{:?}", desk.replies);
+    assert!(desk.volume.is_whole(), "{:?}", desk.volume.status());
+    assert!(desk.stored().litter.is_empty());
+    // What it may hold of shards that it is no replica of.
+    let frees = |line: &&String| line.starts_with("Zero") && line.contains("brick: BrickId(2)");
+    assert_eq!(desk.log.iter().filter(frees).count(), 32, "a MiB each: {:#?}", desk.log);
+}
+
+#[test]
+fn merged_shards_are_not_where_a_smaller_volume_had_them() {
+    let mut desk = about_to_reshard(&[3, 3, 3, 6], 48, sets(32, &[3, 3]));
+    assert_eq!(desk.ask(4, ClientOp::Resize { size: SIZE }), Some(Ok(())));
+    desk.log.clear();
+    assert_eq!(desk.write(5, 50 * MIB), Some(Ok(())));
+    let written: Vec<&String> = desk.log.iter().filter(|l| l.starts_with("Write {")).collect();
+    assert!(written.len() == 2 && !written.iter().any(|line| line.contains("BrickId(0)")));
+    // Half of what becomes the last shard came when it had been made, and is elsewhere.
+    desk.log.clear();
+    desk.let_go();
+    assert!(desk.replies.contains(&(3, Ok(()))), "{:?}", desk.replies);
+    assert_eq!((desk.volume.map().shard_size(), desk.volume.map().set(1)), (32 * MIB, SlotSet(3)));
+    let copies: Vec<&String> = desk.log.iter().filter(|line| line.starts_with("Copy")).collect();
+    assert_eq!(copies.len(), 16, "a MiB each of what slot 0 did not have: {copies:#?}");
+    assert!(desk.volume.is_whole(), "{:?}", desk.volume.status());
+}
