@@ -70,7 +70,7 @@ fn a_range_is_read_alone() {
 fn a_killed_command_goes_on_where_it_was() {
     let content = bytes(2, LARGE);
     let house = stored(&content);
-    house.slow("get", 150);
+    house.slow("open", 150);
     let child = house.begin(&get(&["--parallel", "1"]));
     until("some pieces are there", || {
         std::fs::read_to_string(house.file("out.partial.journal"))
@@ -92,9 +92,9 @@ fn a_killed_command_goes_on_where_it_was() {
 fn a_key_press_leaves_what_can_go_on() {
     let content = bytes(3, LARGE);
     let house = stored(&content);
-    house.slow("get", 150);
+    house.slow("open", 150);
     let child = house.begin(&get(&["--parallel", "1"]));
-    until("some pieces are there", || house.asked("get") >= 3);
+    until("some pieces are there", || house.asked("open") >= 3);
     interrupt(&child);
     let (code, text) = ended(child);
     assert_eq!(code, 10, "{text}");
@@ -107,9 +107,9 @@ fn a_key_press_leaves_what_can_go_on() {
 fn a_host_that_goes_away_is_waited_for() {
     let content = bytes(4, LARGE);
     let house = stored(&content);
-    house.slow("get", 150);
+    house.slow("open", 150);
     let child = house.begin(&get(&["--parallel", "2"]));
-    until("some pieces are there", || house.asked("get") >= 2);
+    until("some pieces are there", || house.asked("open") >= 2);
     house.road.close();
     std::thread::sleep(Duration::from_millis(1500));
     house.road.open();
@@ -118,11 +118,25 @@ fn a_host_that_goes_away_is_waited_for() {
 }
 
 #[test]
+fn the_host_writes_into_the_file_if_it_gets_it() {
+    for is_robbed in [false, true] {
+        let content = bytes(12, LARGE);
+        let house = stored(&content);
+        if is_robbed {
+            house.road.rob();
+        }
+        assert_eq!(house.json(&get(&[]))["size"], LARGE);
+        assert_eq!(house.road.files() > 0, !is_robbed);
+        assert_eq!(read(&house.file("out")), content);
+    }
+}
+
+#[test]
 fn an_object_that_is_replaced_meanwhile_is_refused() {
     let house = stored(&bytes(5, LARGE));
-    house.slow("get", 500);
+    house.slow("open", 500);
     let child = house.begin(&get(&["--parallel", "1"]));
-    until("some pieces are there", || house.asked("get") >= 2);
+    until("some pieces are there", || house.asked("open") >= 2);
     let file = house.write("g", &bytes(6, 1000));
     house.say(&["object", "put", &file, "photos/k"]);
     let (code, text) = ended(child);
@@ -134,9 +148,9 @@ fn an_object_that_is_replaced_meanwhile_is_refused() {
 #[test]
 fn an_object_that_was_replaced_since_the_crash_is_read_anew() {
     let house = stored(&bytes(7, LARGE));
-    house.slow("get", 150);
+    house.slow("open", 150);
     let child = house.begin(&get(&["--parallel", "1"]));
-    until("some pieces are there", || house.asked("get") >= 3);
+    until("some pieces are there", || house.asked("open") >= 3);
     kill(child);
     let content = bytes(8, LARGE);
     let file = house.write("g", &content);
@@ -161,9 +175,9 @@ fn a_file_is_not_replaced_unless_that_is_asked_for() {
 fn a_file_that_appears_meanwhile_is_not_replaced_either() {
     let content = bytes(10, LARGE);
     let house = stored(&content);
-    house.slow("get", 200);
+    house.slow("open", 200);
     let child = house.begin(&get(&["--parallel", "1"]));
-    until("some pieces are there", || house.asked("get") >= 2);
+    until("some pieces are there", || house.asked("open") >= 2);
     house.write("out", b"precious");
     let (code, text) = ended(child);
     assert_eq!(code, 4, "{text}");
@@ -201,11 +215,11 @@ fn a_sum_that_is_another_is_told() {
 fn a_store_that_fails_now_and_then_does_not_fail_the_reading() {
     let content = bytes(12, LARGE);
     let house = stored(&content);
-    house.fault(json!({ "call": "get", "kind": 9, "times": 5 }));
-    house.fault(json!({ "call": "get", "kind": 11, "times": 2 }));
+    house.fault(json!({ "call": "open", "kind": 9, "times": 5 }));
+    house.fault(json!({ "call": "next", "kind": 11, "times": 2 }));
     house.say(&get(&[]));
     assert_eq!(read(&house.file("out")), content);
-    house.fault(json!({ "call": "get", "kind": 9, "times": 3 }));
+    house.fault(json!({ "call": "open", "kind": 9, "times": 3 }));
     assert_eq!(house.content("photos/k"), content);
 }
 

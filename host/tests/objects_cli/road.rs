@@ -2,7 +2,9 @@
 //! The road between command and host.
 
 use std::{
-    io::{Read, Write},
+    fs::File,
+    io::{IoSliceMut, Read, Write},
+    mem::MaybeUninit,
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
@@ -10,11 +12,18 @@ use std::{
     thread,
 };
 
+use novastor::api::handover;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
 /// What goes wrong on the road.
 #[derive(Default)]
 struct Weather {
     /// Nobody comes through.
     closed: bool,
+    /// Files that are handed over do not come through.
+    robbers: bool,
+    /// Files that came through.
+    files: usize,
     /// The answers to the next requests that have this text in their head are lost, so many of them.
     lost: Option<(String, usize)>,
     /// A bit is turned in the body of the next request that has this text in its head.
@@ -56,6 +65,16 @@ impl Road {
         self.0.lock().unwrap().lost = Some((text.to_owned(), answers));
     }
 
+    /// Lets bytes through, and no files.
+    pub fn rob(&self) {
+        self.0.lock().unwrap().robbers = true;
+    }
+
+    /// How many files came through.
+    pub fn files(&self) -> usize {
+        self.0.lock().unwrap().files
+    }
+
     /// Whether all answers that were to be lost are.
     pub fn has_lost(&self) -> bool {
         self.0.lock().unwrap().lost.is_none()
@@ -80,10 +99,16 @@ impl Road {
         drop(weather);
         let losing = Arc::new(Mutex::new(false));
         let (road, there, back) = (self.clone(), Arc::clone(&losing), losing);
-        let (mut from, mut into) = (client.try_clone().unwrap(), host.try_clone().unwrap());
+        let (from, mut into) = (client.try_clone().unwrap(), host.try_clone().unwrap());
         thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
-            while let Ok(len @ 1..) = from.read(&mut buffer) {
+            while let Some((len, file)) = come(&from, &mut buffer) {
+                if let Some(file) = file.filter(|_| !road.0.lock().unwrap().robbers) {
+                    road.0.lock().unwrap().files += 1;
+                    let place = u64::from_le_bytes(buffer[..len].try_into().unwrap());
+                    handover::give(&into, &file, place).unwrap();
+                    continue;
+                }
                 *there.lock().unwrap() |= road.loses(&buffer[..len]);
                 road.damages(&mut buffer[..len]);
                 if into.write_all(&buffer[..len]).is_err() {
@@ -133,6 +158,19 @@ impl Road {
             weather.damaged = None;
         }
     }
+}
+
+/// What comes next, and the file with it; none at the end.
+fn come(from: &UnixStream, buffer: &mut [u8]) -> Option<(usize, Option<File>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut with = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let came = recvmsg(from, &mut parts, &mut with, RecvFlags::CMSG_CLOEXEC).ok()?;
+    let file = with.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    (came.bytes > 0).then(|| (came.bytes, file.map(File::from)))
 }
 
 fn has(bytes: &[u8], text: &str) -> bool {

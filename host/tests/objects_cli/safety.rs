@@ -174,7 +174,7 @@ fn a_link_stays_a_link() {
     assert_eq!(read(&house.file("real")), b"content");
     std::fs::remove_file(house.file("real")).unwrap();
     let (code, text) = house.refuse(&get);
-    assert_eq!((code, house.asked("get")), (4, 1), "before a byte is read: {text}");
+    assert_eq!((code, house.asked("open")), (4, 1), "before a byte is read: {text}");
     assert!(house.file("out").is_symlink());
 }
 

@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use driver_api::{Error, Result};
+use driver_api::{Error, ErrorKind, Result};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
@@ -82,10 +82,20 @@ async fn fill(upgrade: OnUpgrade, pieces: objects::Pieces, len: u64) -> io::Resu
     socket.set_write_timeout(Some(PATIENCE))?;
     let runtime = Handle::current();
     let filling = tokio::task::spawn_blocking(move || {
-        let (file, place) = handover::take(&socket)?;
+        let (file, place) = match handover::take(&socket) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Report { done: 0, crc: 0, failed: Some(no_file(&error)) }.tell(&socket);
+            }
+            taken => taken?,
+        };
         Filling { socket, file, place, left: len, done: 0, crc: 0 }.run(&runtime, pieces)
     });
     filling.await.map_err(io::Error::other)?
+}
+
+/// What a client is told whose file did not come: what forwards sockets to other machines forwards bytes alone.
+fn no_file(error: &io::Error) -> Error {
+    Error::new(ErrorKind::UNSUPPORTED, "no file came with the connection").caused_by(error)
 }
 
 /// A file that is filled, on a thread of its own: disks let their writers wait.
@@ -117,8 +127,7 @@ impl Filling {
 
     fn take(&mut self, came: Option<Result<bytes::Bytes>>) -> Result<()> {
         let bytes = came.unwrap_or_else(|| Err(super::streams::ended_early()))?;
-        let wrong =
-            || Error::new(driver_api::ErrorKind::INTERNAL, "more bytes came than asked for");
+        let wrong = || Error::new(ErrorKind::INTERNAL, "more bytes came than asked for");
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(wrong)?;
         self.file.write_all_at(&bytes, self.place.saturating_add(self.done)).map_err(|error| {
             Error::from_io("the file cannot be written", &error)

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -59,6 +59,9 @@ trait Sink {
 
     /// The host wrote so many bytes with this CRC-32C.
     fn took(&mut self, _len: u64, _crc: u32) {}
+
+    /// The file does not reach the host.
+    fn keep(&mut self) {}
 }
 
 /// Bytes that somebody takes.
@@ -73,7 +76,7 @@ impl<F: FnMut(&[u8]) -> Result<()>> Sink for Taking<F> {
 /// Bytes of a file.
 struct Filling<'f> {
     file: &'f File,
-    is_lent: bool,
+    is_lent: &'f AtomicBool,
     place: u64,
     crc: u32,
 }
@@ -90,13 +93,18 @@ impl Sink for Filling<'_> {
     }
 
     fn file(&self) -> Option<(&File, u64)> {
-        self.is_lent.then_some((self.file, self.place))
+        let is_lent = self.is_lent.load(Ordering::Relaxed);
+        is_lent.then_some((self.file, self.place))
     }
 
     fn took(&mut self, len: u64, crc: u32) {
         let bytes = usize::try_from(len).unwrap_or(usize::MAX);
         self.crc = crc32c::crc32c_combine(self.crc, crc, bytes);
         self.place += len;
+    }
+
+    fn keep(&mut self) {
+        self.is_lent.store(false, Ordering::Relaxed);
     }
 }
 
@@ -126,9 +134,9 @@ impl Fetch {
         let (mut done, mut failed, mut damaged) = (0, 0, 0);
         while done < asked.len {
             let left = Asked { first: asked.first + done, len: asked.len - done };
-            let before = done;
+            let (before, lends) = (done, sink.file().is_some());
             let attempt = async {
-                let response = self.ask(wire, left, sink.file().is_some()).await?;
+                let response = self.ask(wire, left, lends).await?;
                 if let Some(lent) = sink.file().filter(|_| is_direct(&response)) {
                     let moved = |len| self.progress.moved(len);
                     let filled = direct::fill(response, lent, left.len, moved).await;
@@ -145,6 +153,10 @@ impl Fetch {
                 .await
             };
             let result = self.stop.unless(attempt).await;
+            if lends && matches!(&result, Err(error) if error.kind() == ErrorKind::UNSUPPORTED) {
+                sink.keep();
+                continue;
+            }
             if done > before {
                 self.patience.well();
                 failed = 0;
@@ -238,7 +250,7 @@ pub(super) struct Pieces {
     fetch: Fetch,
     file: Arc<File>,
     /// Whether the host may write to it.
-    is_lent: bool,
+    is_lent: AtomicBool,
     cut: Cut,
     /// Where the file's first byte is in the object.
     first: u64,
@@ -260,6 +272,7 @@ impl Pieces {
     ) -> Self {
         let known = lines.into_iter().map(|line| (line.piece, line.crc)).collect();
         let (done, next) = (Mutex::default(), AtomicU64::new(0));
+        let is_lent = AtomicBool::new(is_lent);
         Self { fetch, file, is_lent, cut, first, journal, known, done, next }
     }
 
@@ -308,7 +321,7 @@ impl Pieces {
     }
 
     async fn piece(&self, wire: &mut Wire, at: u64, len: u64) -> Result<u32> {
-        let mut filling = Filling { file: &self.file, is_lent: self.is_lent, place: at, crc: 0 };
+        let mut filling = Filling { file: &self.file, is_lent: &self.is_lent, place: at, crc: 0 };
         self.fetch.read(wire, Asked { first: self.first + at, len }, &mut filling).await?;
         let crc = filling.crc;
         begin_to_sync(&self.file, at, len);
