@@ -110,7 +110,7 @@ pub(crate) fn doubtful(account: &Account, ask: &Ask, why: &str, refusal: &Error)
 /// Refuses a success that is not the store's own: what stands between may answer in its place, with an error or a page for
 /// people, and then nobody knows what became of the request. `etag`: whether the store's answer has one.
 pub(crate) fn confirmed(account: &Account, ask: &Ask, answer: &Answer, etag: bool) -> Result<()> {
-    let page = !answer.body.is_empty() && answer.header("content-type").starts_with("text/html");
+    let page = is_page(answer.header("content-type"), &answer.body);
     let why = if is_error(&answer.body) {
         "the answer of success has an error in it"
     } else if page {
@@ -124,6 +124,12 @@ pub(crate) fn confirmed(account: &Account, ask: &Ask, answer: &Answer, etag: boo
     let error = unknown(format!("{why}: it is not the store's"))
         .with("answer", String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]));
     Err(error::place(error, account, ask))
+}
+
+/// Whether an answer is for people. Swift's S3 calls its documents so, too.
+fn is_page(content_type: &str, body: &[u8]) -> bool {
+    let text = body.trim_ascii_start();
+    !text.is_empty() && content_type.starts_with("text/html") && !text.starts_with(b"<?xml")
 }
 
 #[cfg(test)]
@@ -156,6 +162,14 @@ mod tests {
         assert!(matches!(judge(found("cd", 99), "ab", Some(100)), Outcome::Refused));
         assert!(matches!(judge(found("cd", 100), "ab", Some(100)), Outcome::Unknown(_)));
         assert!(matches!(judge(found("cd", 0), "ab", Some(100)), Outcome::Unknown(_)));
+    }
+
+    #[test]
+    fn a_document_is_no_page_whatever_it_is_called() {
+        assert!(is_page("text/html; charset=utf-8", b"<html>Please log in</html>"));
+        assert!(!is_page("text/html; charset=utf-8", b"<?xml version='1.0'?><DeleteResult/>"));
+        assert!(!is_page("application/xml", b"<DeleteResult/>"));
+        assert!(!is_page("text/html", b""));
     }
 
     #[test]

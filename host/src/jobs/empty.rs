@@ -110,11 +110,13 @@ struct Work {
     what: Emptying,
     control: Arc<JobControl>,
     done: u64,
+    /// The object that was deleted last.
+    last: String,
 }
 
 async fn empty(store: Store, what: Emptying, control: Arc<JobControl>) -> Result<()> {
     let (done, _) = control.progress();
-    let mut work = Work { store, what, control, done };
+    let mut work = Work { store, what, control, done, last: String::new() };
     work.repeat().await?;
     if !work.what.delete_bucket {
         return Ok(());
@@ -142,10 +144,13 @@ impl Work {
                 return Ok(());
             }
         }
-        let why = format!("there are still objects after {PASSES} passes: somebody writes there");
+        let why = format!(
+            "there are still objects after {PASSES} passes: somebody writes there, or they have expired and the store still lists them"
+        );
         Err(Error::new(ErrorKind::IN_USE, why)
             .with("bucket", &self.what.bucket)
-            .remedy("end those who write, then resume the job"))
+            .with("key", &self.last)
+            .remedy("end those who write, or wait until the store has removed what expired; then resume the job"))
     }
 
     async fn pass(&mut self) -> Result<u64> {
@@ -213,6 +218,9 @@ impl Work {
         self.count(gone as u64);
         let failed = names.len() - gone;
         let first = names.iter().zip(&outcomes).find(|(_, outcome)| !outcome.gone);
+        if let Some(name) = names.last() {
+            self.last = name.key.to_string();
+        }
         let Some((name, outcome)) = first else { return Ok(()) };
         let why = format!("{failed} objects were not deleted; the first: {}", outcome.reason);
         Err(Error::new(outcome.kind, why)

@@ -227,8 +227,9 @@ async fn slow_client(house: House, figure: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reading_whose_client_is_gone_is_given_up_at_once() {
     let house = House::new().await;
-    house.put(&at("a"), content(1_000_000)).await.ok();
-    assert_eq!(house.get(&at("a")).await.ok().body.len(), 1_000_000);
+    // More than is sent ahead of a client that takes nothing.
+    house.put(&at("a"), content(12_000_000)).await.ok();
+    assert_eq!(house.get(&at("a")).await.ok().body.len(), 12_000_000);
     let dropped = async || house.figure("readings_dropped_total").await;
     eventually("one that came to its end is let go", async || dropped().await == 1).await;
     // The store says nothing for longer than the test waits; the first call is for the answer's beginning.
@@ -237,7 +238,11 @@ async fn a_reading_whose_client_is_gone_is_given_up_at_once() {
     stream.read_exact(&mut vec![0; 1000]).await.unwrap();
     house.fault(json!({ "call": "next", "wait_ms": 60_000, "times": 1000 })).await;
     let mut some = vec![0; 100_000];
-    while tokio::time::timeout(Duration::from_millis(200), stream.read(&mut some)).await.is_ok() {}
+    while let Ok(read) =
+        tokio::time::timeout(Duration::from_millis(200), stream.read(&mut some)).await
+    {
+        assert_ne!(read.unwrap(), 0, "it came to its end");
+    }
     assert_eq!(dropped().await, 1, "it waits for the store");
     drop(stream);
     eventually("it is let go", async || dropped().await == 2).await;

@@ -30,6 +30,9 @@ use crate::{
 /// The name of the driver.
 pub const DRIVER: &str = "object-storage";
 
+/// The key of `addresses` with the account that Keystone leads to.
+const KEYSTONE_STORAGE: &str = "keystone_storage";
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A store of a kind that is at a server.
@@ -110,6 +113,15 @@ impl Store {
             Self::Swift => "swift_auth",
             Self::Keystone => "keystone_url",
             Self::RadosgwSwift => "radosgw_swift_auth",
+        }
+    }
+
+    /// What a store of its kind can do, and this server cannot.
+    pub fn lacks(self) -> &'static [&'static str] {
+        match self {
+            Self::SwiftS3 => &["tags", "policy", "expire-rules"],
+            Self::RadosgwSwift => &["versioning"],
+            _ => &[],
         }
     }
 
@@ -287,7 +299,12 @@ impl Objects {
     /// # Errors
     /// When there is no port for it.
     pub fn faults(&self, store: Store) -> Outcome<Faults> {
-        Faults::before(self.place(store)?)
+        let place = match store {
+            // Who asks is told by another server than the store's.
+            Store::Keystone => place_of(&self.address(KEYSTONE_STORAGE)?)?,
+            store => self.place(store)?,
+        };
+        Faults::before(place)
     }
 
     /// A file that only its owner reads, as a host wants it of a secret; it gives what a configuration has for it.
@@ -308,14 +325,18 @@ impl Objects {
         let text = |key: &str| at(key).map(Setting::Text);
         let secret = |key: &str| at(key).map(Setting::Secret);
         let own = self.url(store)?;
-        let url = backend.through.map_or_else(|| own.clone(), |faults| faults.url(&own));
+        let through = |url: String| backend.through.map(|faults| faults.url(&url)).unwrap_or(url);
         let mut options = vec![("kind", Setting::Text(store.kind().to_owned()))];
         if store.kind() == "swift" {
-            options.push(("auth_url", Setting::Text(url.clone())));
+            let auth = if store == Store::Keystone { own } else { through(own) };
+            options.push(("auth_url", Setting::Text(auth)));
+            if store == Store::Keystone && backend.through.is_some() {
+                options.push(("endpoint", Setting::Text(through(at(KEYSTONE_STORAGE)?))));
+            }
             // Swift signs with a key of the account, which the driver sets where it may.
             options.push(("temp_url_key", Setting::Secret("novastor-temp-url".to_owned())));
         } else {
-            options.push(("endpoint", Setting::Text(url.clone())));
+            options.push(("endpoint", Setting::Text(through(own))));
         }
         options.extend(match store {
             Store::Radosgw | Store::Moto | Store::SwiftS3 => {

@@ -247,6 +247,28 @@ fn every_line_of_a_bulk_deletion_counts() {
     assert_eq!(kinds, [None, denied, None, Some(ErrorKind::TIMED_OUT), Some(ErrorKind::TIMED_OUT)]);
 }
 
+#[test]
+fn versions_that_are_told_of_by_their_key_alone_are_gone_when_all_of_them_are() {
+    let version = |key: &str, version: &str| ObjectName {
+        version: version.into(),
+        ..ObjectName::new("b", key)
+    };
+    let objects =
+        [version("a", "1"), version("a", "2"), version("b", "1"), ObjectName::new("b", "c")];
+    let gone = |key: &str| format!("<Deleted><Key>{key}</Key></Deleted>");
+    let kept = "<Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error>";
+    let told = |lines: &[&str]| {
+        let answer = format!("<DeleteResult>{}</DeleteResult>", lines.concat());
+        let told = s3::bulk::decode(&Element::parse(&answer).expect("XML"), &objects);
+        told.iter().map(|told| told.gone).collect::<Vec<_>>()
+    };
+    let (a, b, c) = (gone("a"), gone("b"), gone("c"));
+    assert_eq!(told(&[&a, &b, &c, &a]), [true; 4]);
+    assert_eq!(told(&[&a, &b, &c]), [false, false, true, true], "one of two");
+    assert_eq!(told(&[&a, &b, &c, kept]), [false, false, true, true], "nobody knows which");
+    assert_eq!(told(&[kept, &b, kept]), [false, false, true, false]);
+}
+
 /// The example of Amazon's documentation of signatures in queries.
 #[test]
 fn a_query_is_signed_as_in_the_documentation() {

@@ -173,21 +173,21 @@ impl State {
             return Err(broken.kind_of(FailureKind::TimedOut));
         }
         let asked = Instant::now();
-        let call = self.reader.call.clone().header("If-Match", format!("\"{etag}\""));
         let range = format!("bytes={}-{}", self.reader.next, self.reader.end - 1);
-        let answer =
-            self.reader.swift.client().send(&call.header("Range", range).within(self.budget)).await;
+        let call = self.reader.call.clone().header("Range", range);
+        let answer = self.reader.swift.client().send(&call.within(self.budget)).await;
         self.budget = self.budget.saturating_sub(asked.elapsed());
-        let answer = answer.map_err(|failure| match failure.status() {
-            Some(412) => self
-                .failure(FailureKind::Precondition, "the object was replaced while it was read")
-                .remedy("read it again from its beginning"),
-            _ => failure,
-        })?;
+        let answer = match answer {
+            // It is shorter by now.
+            Err(failure) if failure.status() == Some(416) => return Err(self.replaced()),
+            answer => answer?,
+        };
+        if attributes::header_etag(&answer.headers) != Some(etag) {
+            return Err(self.replaced());
+        }
         let place = content_range(&answer);
         if answer.status != StatusCode::PARTIAL_CONTENT
             || place != Some((self.reader.next, self.reader.end, self.reader.size))
-            || attributes::header_etag(&answer.headers) != Some(etag)
         {
             return Err(self.failure(
                 FailureKind::Corrupt,
@@ -196,6 +196,11 @@ impl State {
         }
         self.stream = answer.body.bytes_stream();
         Ok(())
+    }
+
+    fn replaced(&self) -> Failure {
+        self.failure(FailureKind::Precondition, "the object was replaced while it was read")
+            .remedy("read it again from its beginning")
     }
 }
 

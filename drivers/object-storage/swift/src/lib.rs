@@ -26,6 +26,7 @@ mod auth;
 mod body;
 mod client;
 mod completion;
+mod conditions;
 mod config;
 mod containers;
 mod copy;

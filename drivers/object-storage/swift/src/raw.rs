@@ -30,7 +30,8 @@ pub struct Wanted<'a> {
     pub delimiter: &'a str,
     /// Names behind this one.
     pub marker: &'a str,
-    /// Versions too: those of the marker's name behind this one, and of later names. None lists the latest only.
+    /// Versions too: those of the marker's name behind this one, and of later names. None lists the latest only; so does a
+    /// server that keeps no versions.
     pub versions: Option<&'a str>,
     /// The most lines.
     pub limit: usize,
@@ -109,7 +110,7 @@ impl Swift {
     /// A page of the container, in the order of names' bytes. An empty page is the end.
     ///
     /// # Errors
-    /// What the server answers; versions on a server that keeps none.
+    /// What the server answers.
     pub async fn list_page(&self, wanted: &Wanted<'_>) -> Result<Vec<Line>> {
         let mut call = Call::container(Method::GET, self.container_name())
             .query("format", "json")
@@ -122,12 +123,6 @@ impl Swift {
             }
         }
         if let Some(version) = wanted.versions {
-            if !self.client().capabilities().await?.object_versioning {
-                return Err(call
-                    .failure(FailureKind::Unsupported, "the server has no object versioning")
-                    .remedy("have its versioned_writes middleware allow object versioning")
-                    .into());
-            }
             call = call.query("versions", "");
             if !version.is_empty() {
                 call = call.query("version_marker", version);

@@ -23,6 +23,7 @@ use tokio::sync::OnceCell;
 use crate::attributes::{self, MARK};
 use crate::body::{Check, Reader, checks_of, content_range};
 use crate::client::{Answer, Call, Client};
+use crate::conditions;
 use crate::config::{Config, Secret};
 use crate::encode;
 use crate::error::{Failure, FailureKind};
@@ -290,24 +291,7 @@ impl Swift {
         }
         // What a conditional request asked must hold for the rest of the object by its ETag alone.
         let rest = call.clone();
-        let conditions =
-            [("If-Match", &options.if_match), ("If-None-Match", &options.if_none_match)];
-        for (name, value) in conditions {
-            if let Some(value) = value {
-                call = call.header(name, value);
-            }
-        }
-        let dates = [
-            ("If-Modified-Since", options.if_modified_since),
-            ("If-Unmodified-Since", options.if_unmodified_since),
-        ];
-        for (name, date) in dates {
-            if let Some(date) = date {
-                // Swift rounds its own times up to the second before it compares.
-                let date = date + chrono::Duration::nanoseconds(999_999_999);
-                call = call.header(name, date.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
-            }
-        }
+        call = conditions::ask(call, &options);
         if let Some(range) = &options.range {
             range
                 .is_valid()
@@ -317,6 +301,7 @@ impl Swift {
             }
         }
         let answer = self.client().send(&call).await?;
+        conditions::judge(&call, &options, &answer.headers)?;
         let length: Option<u64> =
             answer.header("content-length").and_then(|text| text.parse().ok());
         let length = length.ok_or_else(|| {

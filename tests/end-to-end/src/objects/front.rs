@@ -40,6 +40,8 @@ impl Front {
     /// A command, to be completed.
     pub fn ask(&self, words: &[&str]) -> Program {
         let program = self.cli.ask().args(words).args(["--backend", &self.backend]);
+        // A Keystone that is asked about every request takes its time.
+        let program = program.limit_secs(300);
         program.env("XDG_STATE_HOME", &self.state)
     }
 

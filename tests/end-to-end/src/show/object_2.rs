@@ -7,7 +7,11 @@ mod lifecycle;
 mod transfers;
 mod urls;
 
-use std::{path::PathBuf, thread};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use super::Stage;
 use crate::{
@@ -31,13 +35,15 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     let stores = chosen(if stage.is_long() { &STORES } else { &SHORT })?;
     let objects = Objects::start(&stage.path("servers"), &stores)?;
     stage.tell(format!("{} stores answer", stores.len()));
+    // Large transfers go two at a time: all of them at once fill disks.
+    let lanes = [Mutex::new(()), Mutex::new(())];
     let played: Vec<Outcome> = thread::scope(|scope| {
-        let objects = &objects;
-        let begin = |store: &Store| {
-            let store = *store;
-            scope.spawn(move || play_at(stage, objects, store).context(store.name()))
+        let (objects, lanes) = (&objects, &lanes);
+        let begin = |(at, store): (usize, &Store)| {
+            let (lane, store) = (&lanes[at % lanes.len()], *store);
+            scope.spawn(move || play_at(stage, objects, store, lane).context(store.name()))
         };
-        let running: Vec<_> = stores.iter().map(begin).collect();
+        let running: Vec<_> = stores.iter().enumerate().map(begin).collect();
         let panicked = |_| Err(Failure::new("a scene panicked"));
         running.into_iter().map(|one| one.join().unwrap_or_else(panicked)).collect()
     });
@@ -47,14 +53,15 @@ pub(super) fn play(stage: &Stage) -> Outcome {
     ensure(failed.is_empty(), text)
 }
 
-fn play_at(stage: &Stage, objects: &Objects, store: Store) -> Outcome {
+fn play_at(stage: &Stage, objects: &Objects, store: Store, lane: &Mutex<()>) -> Outcome {
     let faults = objects.faults(store)?;
     let backend = Backend::of(store).through(&faults);
     let host = objects.host(&stage.artifacts, &[backend])?;
     let front = Front::new(host.cli(), store.name(), &stage.path("state"));
     // Servers that run already may have what an earlier play left.
     let bucket = format!("novastor-{}-{}", store.name(), std::process::id());
-    let abilities = front.abilities()?;
+    let mut abilities = front.abilities()?;
+    abilities.retain(|ability| !store.lacks().contains(&ability.as_str()));
     let mut scene =
         Scene { stage, objects, store, faults: &faults, host, front, bucket, abilities };
     // One that fails hides none of the others.
@@ -66,8 +73,10 @@ fn play_at(stage: &Stage, objects: &Objects, store: Store) -> Outcome {
     part("objects", scene.contents());
     part("lifecycle", scene.lifecycle());
     part("signed URLs", scene.urls());
+    let turn = stage.is_long().then(|| lane.lock().unwrap_or_else(PoisonError::into_inner));
     part("transfers", scene.transfers());
     part("the end", scene.end());
+    drop(turn);
     ensure(failed.is_empty(), || failed.join("\n"))?;
     scene.host.stop()
 }
@@ -80,6 +89,7 @@ struct Scene<'s> {
     host: Host,
     front: Front,
     bucket: String,
+    /// What the backend tells, without what this server lacks.
     abilities: Vec<String>,
 }
 
@@ -119,7 +129,7 @@ impl Scene<'_> {
         ensure(held == text, || format!("{object} holds {held:?}, not {text:?}"))
     }
 
-    /// What cannot be done is refused, and told in the store's abilities.
+    /// What cannot be done is refused.
     fn cannot(&self, ability: &str, words: &[&str]) -> Outcome<String> {
         ensure(!self.can(ability), || format!("{ability} is claimed"))?;
         self.front.refused(words, &[UNSUPPORTED])

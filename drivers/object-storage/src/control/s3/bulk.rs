@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-use std::time::Instant;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use driver_api::RVec;
 use driver_api::{
@@ -58,13 +61,14 @@ pub(crate) fn encode(objects: &[ObjectName]) -> Result<String> {
 /// What the answer says of each. One that it says nothing of may be gone or not.
 pub(crate) fn decode(root: &Element<'_>, objects: &[ObjectName]) -> RVec<DeleteOutcome> {
     let mut outcomes: Vec<Option<DeleteOutcome>> = vec![None; objects.len()];
-    let mut places = std::collections::HashMap::new();
+    let mut places = HashMap::new();
     for (place, object) in objects.iter().enumerate() {
         places
             .entry((object.key.as_str(), object.version.as_str()))
             .or_insert_with(Vec::new)
             .push(place);
     }
+    let mut nameless = HashMap::new();
     for line in &root.children {
         let told = match line.name {
             "Deleted" => outcome::gone(),
@@ -73,12 +77,36 @@ pub(crate) fn decode(root: &Element<'_>, objects: &[ObjectName]) -> RVec<DeleteO
         };
         let (key, version) = (line.text("Key"), line.text("VersionId"));
         // Stores tell a version that was not asked for: the marker's, or `null`.
-        let found = places.get(&(key, version)).or_else(|| places.get(&(key, "")));
-        for place in found.into_iter().flatten() {
-            outcomes[*place] = Some(told.clone());
+        match places.get(&(key, version)).or_else(|| places.get(&(key, ""))) {
+            Some(found) => found.iter().for_each(|place| outcomes[*place] = Some(told.clone())),
+            None if version.is_empty() => {
+                nameless.entry(key).or_insert_with(Vec::new).push(told);
+            }
+            None => {}
         }
     }
+    for (key, told) in nameless {
+        all_versions(key, &told, objects, &mut outcomes);
+    }
     outcomes.into_iter().map(|told| told.unwrap_or_else(outcome::unknown)).collect()
+}
+
+/// Swift tells of versions by their key alone, a line for each: they say something if they say the same.
+fn all_versions(
+    key: &str,
+    told: &[DeleteOutcome],
+    objects: &[ObjectName],
+    outcomes: &mut [Option<DeleteOutcome>],
+) {
+    let same = told.windows(2).all(|two| two[0].gone == two[1].gone);
+    let versions: HashSet<_> =
+        objects.iter().filter(|object| object.key == key).map(|object| &object.version).collect();
+    let Some(first) = told.first().filter(|_| same && told.len() == versions.len()) else { return };
+    for (object, outcome) in objects.iter().zip(outcomes) {
+        if object.key == key {
+            *outcome = Some(first.clone());
+        }
+    }
 }
 
 fn line_outcome(code: &str, message: &str) -> DeleteOutcome {

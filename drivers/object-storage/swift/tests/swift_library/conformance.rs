@@ -4,8 +4,8 @@
 use futures_util::TryStreamExt;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::multipart::MultipartStore;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, integration};
-use swift::{FailureKind, Swift};
+use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, integration};
+use swift::{FailureKind, Swift, Wanted};
 
 use crate::real_servers::{Server, kind, text};
 
@@ -36,6 +36,8 @@ pub async fn conforms(server: Server) {
     integration::multipart(&swift, &swift).await;
     integration::multipart_with_opts(&swift, &swift).await;
     integration::multipart_put_part_out_of_order(&swift, &swift).await;
+    large_objects_have_conditions(&store("large").await).await;
+    whoever_asks_for_versions_is_told_of_all_objects(&store("versions").await).await;
     let swift = store("pages").await;
     if server == Server::Radosgw {
         an_empty_page_is_the_last(&swift).await;
@@ -46,6 +48,46 @@ pub async fn conforms(server: Server) {
     let swift =
         Swift::with_connector(marked, &integration::MarkerHttpConnector::default()).unwrap();
     integration::response_extensions(&swift, true).await;
+}
+
+/// The gateway compares the ETags of large objects with others.
+async fn large_objects_have_conditions(swift: &Swift) {
+    let key = "large".into();
+    let id = swift.create_multipart(&key).await.unwrap();
+    let part = swift.put_part(&key, &id, 0, "content".into()).await.unwrap();
+    let made = swift.complete_multipart(&key, &id, vec![part]).await.unwrap();
+    let etag = swift.head(&key).await.unwrap().e_tag.unwrap();
+    assert_eq!(made.e_tag.as_ref(), Some(&etag));
+    let other = "00000000000000000000000000000000";
+    for head in [false, true] {
+        let options = GetOptions { head, ..GetOptions::default() };
+        for held in [etag.clone(), format!("\"{etag}\""), "*".to_owned()] {
+            let options = options.clone().with_if_match(Some(held));
+            assert_eq!(swift.get_opts(&key, options).await.unwrap().meta.size, 7);
+        }
+        let wanted = options.clone().with_if_match(Some(other));
+        let error = swift.get_opts(&key, wanted).await.unwrap_err();
+        assert!(matches!(error, Error::Precondition { .. }), "{error}");
+        let known = options.clone().with_if_none_match(Some(&etag));
+        let error = swift.get_opts(&key, known).await.unwrap_err();
+        assert!(matches!(error, Error::NotModified { .. }), "{error}");
+        let changed = options.with_if_none_match(Some(other));
+        assert_eq!(swift.get_opts(&key, changed).await.unwrap().meta.size, 7);
+    }
+    let range = GetOptions::new().with_if_match(Some(etag)).with_range(Some(3..7));
+    let read = swift.get_opts(&key, range).await.unwrap().bytes().await.unwrap();
+    assert_eq!(read, "tent");
+}
+
+/// Whether the container keeps versions, or the server could.
+async fn whoever_asks_for_versions_is_told_of_all_objects(swift: &Swift) {
+    for key in ["a", "b"] {
+        swift.put(&key.into(), "x".into()).await.unwrap();
+    }
+    let wanted = Wanted { prefix: "", delimiter: "", marker: "", versions: Some(""), limit: 10 };
+    let lines = swift.list_page(&wanted).await.unwrap();
+    let told: Vec<_> = lines.iter().map(|line| (line.name.as_str(), line.latest)).collect();
+    assert_eq!(told, [("a", true), ("b", true)]);
 }
 
 /// The gateway takes `If-None-Match` and overwrites all the same: that must never pass for a creation.

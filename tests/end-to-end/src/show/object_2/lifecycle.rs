@@ -9,7 +9,11 @@ use super::{INVALID, Scene, UNSUPPORTED};
 use crate::{
     failure::{Context, Failure, Outcome, ensure},
     objects::Store,
+    program::until,
 };
+
+/// How long a gateway may take to remove what has expired.
+const CLEARED: Duration = Duration::from_secs(60);
 
 impl Scene<'_> {
     /// Rules that the store has.
@@ -115,15 +119,21 @@ impl Scene<'_> {
             self.cannot("object-expiry", &words)?;
             return Ok("; no expiry of one object");
         }
-        front.put(&file, &object, &["--expire-after", "2s"])?;
+        // A busy server takes its time to tell of it.
+        front.put(&file, &object, &["--expire-after", "10s"])?;
         let said = front.head(&object)?;
         ensure(said["expires_ms"].as_u64().is_some(), || format!("no end is told: {said}"))?;
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(Duration::from_secs(11));
         ensure(!front.has(&object)?, || "it is there after its end".to_owned())?;
         if self.store == Store::Swift {
             self.objects.expire()?;
-            let keys = front.keys(&self.bucket, "short-lived")?;
-            ensure(keys.is_empty(), || format!("it is still listed: {keys:?}"))?;
+        }
+        if self.store != Store::Keystone {
+            // The servers that remove what expired are those of Swift, and the gateway itself.
+            until(CLEARED, || {
+                let keys = front.keys(&self.bucket, "short-lived")?;
+                ensure(keys.is_empty(), || format!("it is still listed: {keys:?}"))
+            })?;
         }
         Ok("; an object goes at its own time")
     }

@@ -191,6 +191,12 @@ impl Scene<'_> {
         self.pass(Way::Up, before + 8 * MIB, &mut command)?;
         command.kill9()?;
         self.faults.calm();
+        // A part that is under way may come to lie after an upload is given up.
+        until(PATIENCE, || {
+            let passed = self.passed(Way::Up);
+            std::thread::sleep(LATER * 20);
+            ensure(self.passed(Way::Up) == passed, || "parts are still under way".to_owned())
+        })?;
         let uploads = self.front.uploads(&self.bucket)?;
         ensure(!uploads.is_empty(), || "the upload is not listed".to_owned())?;
         for (key, id) in uploads {
