@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Swift, behind the traits of its own client, which logs in, repeats and proves its conditional writes by itself.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use driver_api::{
-    Error, ErrorKind, IoBuf, Result, Tuple2,
-    ext::{Conditions, CopyOptions, ObjectInfo, ObjectName, ObjectPiece, PutOptions},
+    Error, ErrorKind, Result, Tuple2,
+    ext::{Conditions, CopyOptions, ObjectInfo, ObjectName, PutOptions},
 };
-use futures_util::StreamExt;
 use object_store::{
-    Attribute, Attributes, GetOptions, GetRange, ObjectStore, PutMode, RetryConfig,
-    client::HttpClient, path::Path,
+    Attribute, Attributes, ObjectStore, PutMode, RetryConfig, client::HttpClient, path::Path,
 };
-use swift::{Auth, Expiry, Failure, FailureKind, KeystoneIdentity, LargeObject, Secret, Swift};
+use swift::{Auth, Expiry, Failure, FailureKind, KeystoneIdentity, Secret, Swift};
+
+mod get;
+
+pub(crate) use get::{find, get, head};
 
 use crate::{
     account::{Account, Credential},
@@ -155,149 +157,6 @@ pub(crate) async fn probe(account: &Account, until: Instant) -> Result<()> {
             within(until, false, "the account cannot be asked for", swift.account()).await.map(drop)
         }
     }
-}
-
-fn options(object: &ObjectName, under: &Conditions) -> GetOptions {
-    let text = |text: &str| (!text.is_empty()).then(|| crate::info::quoted(text));
-    let date = |secs: u64| {
-        (secs > 0)
-            .then(|| {
-                i64::try_from(secs).ok().and_then(|secs| chrono::DateTime::from_timestamp(secs, 0))
-            })
-            .flatten()
-    };
-    GetOptions {
-        if_match: text(&under.if_match),
-        if_none_match: text(&under.if_none_match),
-        if_modified_since: date(under.if_modified_since),
-        if_unmodified_since: date(under.if_unmodified_since),
-        version: (!object.version.is_empty()).then(|| object.version.to_string()),
-        ..GetOptions::default()
-    }
-}
-
-fn info(
-    key: &str,
-    meta: &object_store::ObjectMeta,
-    attributes: &Attributes,
-) -> (ObjectInfo, String) {
-    let mut info = ObjectInfo {
-        key: key.into(),
-        size: meta.size,
-        etag: meta.e_tag.clone().unwrap_or_default().into(),
-        version: meta.version.clone().unwrap_or_default().into(),
-        modified_ms: u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0),
-        latest: true,
-        ..ObjectInfo::default()
-    };
-    if is_md5(&info.etag) {
-        info.checksum = format!("md5:{}", info.etag.to_lowercase()).into();
-    }
-    let mut found = String::new();
-    for (attribute, value) in attributes {
-        let value = value.as_ref();
-        let name = match attribute {
-            Attribute::ContentType => {
-                info.content_type = value.into();
-                continue;
-            }
-            Attribute::CacheControl => "cache-control",
-            Attribute::ContentDisposition => "content-disposition",
-            Attribute::ContentEncoding => "content-encoding",
-            Attribute::ContentLanguage => "content-language",
-            Attribute::Metadata(name) => match name.as_ref() {
-                "x-delete-at" => {
-                    info.expires_ms = value.parse::<u64>().unwrap_or(0).saturating_mul(1000);
-                    continue;
-                }
-                "novastor-mark" => {
-                    value.clone_into(&mut found);
-                    continue;
-                }
-                name if mark::is_hidden(name) => continue,
-                name => name,
-            },
-            _ => continue,
-        };
-        info.metadata.push(Tuple2(name.into(), value.into()));
-    }
-    info.metadata.sort();
-    (info, found)
-}
-
-/// What is known of an object.
-pub(crate) async fn head(
-    account: &Account,
-    object: &ObjectName,
-    under: &Conditions,
-    until: Instant,
-) -> Result<ObjectInfo> {
-    Ok(find(account, object, under, until).await?.0)
-}
-
-pub(crate) async fn find(
-    account: &Account,
-    object: &ObjectName,
-    under: &Conditions,
-    until: Instant,
-) -> Result<(ObjectInfo, String)> {
-    let store = container(account, &object.bucket)?;
-    let options = GetOptions { head: true, ..options(object, under) };
-    let path = path(&object.key)?;
-    let found =
-        within(until, false, "the object cannot be asked for", store.get_opts(&path, options))
-            .await?;
-    let (mut info, mark) = info(&object.key, &found.meta, &found.attributes);
-    if found.extensions.get::<LargeObject>().is_some() {
-        info.checksum = String::new().into();
-    }
-    Ok((info, mark))
-}
-
-/// Bytes of an object.
-pub(crate) async fn get(
-    account: &Account,
-    object: &ObjectName,
-    offset: u64,
-    len: u32,
-    under: &Conditions,
-    until: Instant,
-) -> Result<ObjectPiece> {
-    let told = find(account, object, under, until).await?.0;
-    if offset > told.size || (offset == told.size && len > 0 && told.size > 0) {
-        return Err(invalid("the range begins past the end of the object")
-            .with("object", &object.key)
-            .with("offset", offset)
-            .with("size", told.size));
-    }
-    let wanted = u64::from(len).min(told.size - offset);
-    if wanted == 0 {
-        return Ok(ObjectPiece { object: told, offset, data: IoBuf::empty(), reserved: [0; 2] });
-    }
-    let store = container(account, &object.bucket)?;
-    let mut asked = options(object, under);
-    // The bytes must be of the object that was just told of.
-    asked.if_match = Some(crate::info::quoted(&told.etag));
-    asked.range = Some(GetRange::Bounded(offset..offset + wanted));
-    let path = path(&object.key)?;
-    let doing = async {
-        let mut stream = store.get_opts(&path, asked).await?.into_stream();
-        let mut data = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0));
-        while let Some(bytes) = stream.next().await {
-            data.extend_from_slice(&bytes?);
-        }
-        Ok(data)
-    };
-    let data = within(until, false, "the object cannot be read", doing).await?;
-    account.traffic.received.fetch_add(data.len() as u64, Relaxed);
-    if data.len() as u64 != wanted {
-        return Err(Error::new(
-            ErrorKind::UNAVAILABLE,
-            format!("the answer has {} of {wanted} bytes", data.len()),
-        )
-        .with("object", &object.key));
-    }
-    Ok(ObjectPiece { object: told, offset, data: IoBuf::from(Bytes::from(data)), reserved: [0; 2] })
 }
 
 /// What is to be said of an object, as Swift's client takes it.

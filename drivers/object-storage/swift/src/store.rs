@@ -324,6 +324,8 @@ impl Swift {
                         "the answer does not tell which range it is",
                     )
                 })?,
+            // Nothing has no ranges.
+            (Some(_), _) if length == 0 => (0, 0, 0),
             // A server may answer with everything if everything was asked for.
             (Some(range), _) if range.as_range(length).ok() != Some(0..length) => {
                 return Err(call.failure(FailureKind::Unsupported, "the server ignored the range"));
