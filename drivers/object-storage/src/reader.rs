@@ -32,6 +32,10 @@ use crate::{
 /// Up to so many bytes with a sum are kept until the sum is found right, so that they can be fetched again.
 const KEPT: u64 = 1 << 20;
 
+/// Bytes a second below which an answer only drips: the rest is asked for anew, which costs a truly slow line a request now
+/// and then.
+const DRIP: u64 = 16 << 10;
+
 /// An object that is being read.
 struct Reader(Arc<Inner>);
 
@@ -55,11 +59,32 @@ struct State {
     /// The last request, for messages.
     ask: Ask,
     running: Option<Running>,
+    pace: Pace,
     /// How often all of it had to be fetched again.
     damaged: u32,
     /// That the sum is wrong, once bytes were handed out.
     corrupted: Option<Error>,
     stopped: Stopped,
+}
+
+/// How fast the answer comes. What its taker does between two calls takes no time of it.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// Whether the answer drips, which is told once in each `window` of waiting.
+    fn drips(&mut self, waited: Duration, came: usize, window: Duration) -> bool {
+        self.waited += waited;
+        self.came += came as u64;
+        if self.waited < window {
+            return false;
+        }
+        let Self { waited, came } = std::mem::take(self);
+        (came as f64) < DRIP as f64 * waited.as_secs_f64()
+    }
 }
 
 /// What stands in the way of going on, if anything does.
@@ -161,6 +186,7 @@ pub(crate) async fn open(
         body: body.filter(|_| len > 0),
         ask,
         running: told.map(|told| Running::new(told.way())),
+        pace: Pace::default(),
         damaged: 0,
         corrupted: None,
         stopped: Stopped::new(),
@@ -206,8 +232,21 @@ impl Inner {
     /// Waits for bytes, or learns that none come any more on this connection.
     async fn more(&self, state: &mut State, until: Instant) -> Result<()> {
         let Some(body) = state.body.as_mut() else { return self.go_on(state, until).await };
+        let asked = Instant::now();
         let stop = match self.account.more(body, until).await {
-            Ok(Some(bytes)) => return self.take(state, bytes, until).await,
+            Ok(Some(bytes)) => {
+                let window = self.account.config.request_timeout();
+                let drips = state.pace.drips(asked.elapsed(), bytes.len(), window);
+                self.take(state, bytes, until).await?;
+                if drips {
+                    tracing::debug!(
+                        key = &*self.object.key,
+                        "an answer drips: the rest is asked for anew"
+                    );
+                    state.body = None;
+                }
+                return Ok(());
+            }
             Ok(None) => {
                 let why = format!("the answer ended after {} of {} bytes", state.at, self.len);
                 let error = Error::new(ErrorKind::UNAVAILABLE, why)
@@ -238,7 +277,7 @@ impl Inner {
         state.stopped.attempts = state.stopped.attempts.max(1);
         match wanted.open(&mut state.stopped, &state.ask, until).await {
             Ok(Answering { ask, found, body, .. }) if found.info.size == self.found.info.size => {
-                (state.ask, state.body) = (ask, Some(body));
+                (state.ask, state.body, state.pace) = (ask, Some(body), Pace::default());
                 Ok(())
             }
             Ok(_) => Err(self.replaced()),

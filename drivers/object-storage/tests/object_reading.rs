@@ -130,6 +130,37 @@ async fn what_breaks_off_is_gone_on_with_at_its_place_and_under_its_etag() {
 }
 
 #[tokio::test]
+async fn what_drips_is_asked_for_anew_from_its_place_on() {
+    let data = Arc::new(noise(SIZE));
+    let all = Arc::clone(&data);
+    let requests = AtomicUsize::new(0);
+    let script = Script::raw(move |asked, stream| {
+        if requests.fetch_add(1, Relaxed) > 0 {
+            return give(asked, stream, &all, "", SIZE);
+        }
+        // Its end would come after a quarter of an hour.
+        let _ = stream.write_all(&head(ETAG, 0, SIZE - 1, SIZE, ""));
+        for piece in all.chunks(64) {
+            sleep(Duration::from_millis(10));
+            if stream.write_all(piece).is_err() {
+                return;
+            }
+        }
+    });
+    let objects = s3(&script);
+    let opened = opened(&objects, 0, u64::MAX).await;
+    let since = Instant::now();
+    let (found, failed) = rest(&opened.reader, 5).await;
+    assert!(failed.is_none(), "{failed:?}");
+    assert!(found == *data, "{} bytes", found.len());
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    let asked = script.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(range(&asked[1], SIZE).0 > 64, "what came is not asked for again");
+    assert_eq!(header(&asked[1], "if-match"), format!("\"{ETAG}\""));
+}
+
+#[tokio::test]
 async fn a_store_that_was_not_listened_to_for_long_costs_a_request_and_no_error() {
     let data = Arc::new(noise(SIZE));
     let all = Arc::clone(&data);
@@ -155,7 +186,7 @@ async fn silence_and_drips_end_with_the_deadline_of_each_call() {
         if asked.target.ends_with("/a") {
             for _ in 0..100 {
                 let _ = stream.write_all(b"x");
-                sleep(Duration::from_millis(20));
+                sleep(Duration::from_millis(10));
             }
         }
     });
