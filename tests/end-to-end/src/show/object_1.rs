@@ -90,7 +90,7 @@ fn column(stage: &Stage, objects: &Objects, store: Store) -> Outcome<Column> {
     let ask = json!({ "bucket": BUCKET, "options": objects.plain_options(store)? });
     let file = stage.path(&format!("suite-{}.json", store.name()));
     fs::write(&file, ask.to_string()).context(file.display())?;
-    let said = Program::new(stage.artifacts.object_suite()?).arg(&file).limit_secs(300).run()?;
+    let said = Program::new(stage.artifacts.object_suite()?).arg(&file).limit_secs(900).run()?;
     read(&said.stdout)
 }
 

@@ -8,7 +8,7 @@ use super::{PATIENCE, Scene, UNKNOWN};
 use crate::{
     failure::{Context, Failure, Outcome, ensure},
     faults::{Fault, Rule},
-    objects::scattered,
+    objects::{Store, scattered},
     program::Said,
 };
 
@@ -110,8 +110,9 @@ impl Scene<'_> {
             ensure(!self.plain.has(&object)?, || "refused, and yet it is there".to_owned())?;
             return Ok("in parts refused, as the store keeps no such condition".to_owned());
         }
-        // Swift looks, and then writes: two that look at once are both first, and the last one's content stays.
-        let most = if self.store.name() == "swift" { winners.len() } else { 1 };
+        // Swift and moto look, and then write: two that look at once are both first, and the last one's content stays.
+        let looks = matches!(self.store, Store::Swift | Store::Moto);
+        let most = if looks { winners.len() } else { 1 };
         ensure(winners.len() <= most, || format!("{winners:?} were told that they were first"))?;
         ensure(!winners.is_empty() || !unknown.is_empty(), || "nobody was first".to_owned())?;
         ensure(race == Race::Lossy || !winners.is_empty(), || {
@@ -129,7 +130,7 @@ impl Scene<'_> {
         Ok(match winners.len() {
             1 => format!("{race:?} one first"),
             0 => format!("{race:?} {} do not know", unknown.len()),
-            many => format!("{race:?} {many} first, as Swift looks before it writes"),
+            many => format!("{race:?} {many} first, as the store looks before it writes"),
         })
     }
 
