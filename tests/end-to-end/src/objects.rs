@@ -411,7 +411,11 @@ impl Objects {
         for (key, setting) in self.options(backend)?.into_iter().filter(|(key, _)| !changed(key)) {
             let value = match setting {
                 Setting::Text(text) => quoted(&text),
-                Setting::Secret(text) => self.secret(&format!("{}-{key}", backend.name), &text)?,
+                Setting::Secret(text) => {
+                    // Several hosts may have backends of the same name.
+                    let name = format!("{}-{}-{key}", backend.store.name(), backend.name);
+                    self.secret(&name, &text)?
+                }
                 Setting::Is(is) => is.to_string(),
             };
             text += &format!("{key} = {value}\n");
