@@ -46,7 +46,6 @@ impl Scene<'_> {
             // It keeps everything in memory, and reads all of it for each range.
             (Store::Moto, false) => 64 * MIB,
             (Store::Moto, true) => 512 * MIB,
-            (Store::SwiftS3 | Store::Keystone | Store::RadosgwSwift, _) => 512 * MIB,
             (_, false) => 512 * MIB,
             (_, true) => 5 * GIB,
         }
